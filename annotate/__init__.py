@@ -1,0 +1,1 @@
+"""The label store and the pages people label and chat in."""

@@ -1,0 +1,1 @@
+"""The shared core: model, tokenizer, sampling, RL mathematics, checkpoint store."""

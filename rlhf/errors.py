@@ -1,0 +1,28 @@
+"""Every error a user can cause. The command line prints these in one line; anything else is a bug.
+
+RLHFError
+├── InputError        a file, row, prompt or setting that cannot be used
+├── StoreError        a checkpoint reference or entry that is unknown, damaged or in the way
+├── LabelError        a label-store request that cannot be met
+└── TrainingError     training that cannot go on, such as a non-finite loss
+"""
+
+
+class RLHFError(Exception):
+    """What is wrong, where, and what to do, in one line."""
+
+
+class InputError(RLHFError):
+    """A file, row, prompt or setting that cannot be used."""
+
+
+class StoreError(RLHFError):
+    """A checkpoint reference or entry that is unknown, damaged or in the way."""
+
+
+class LabelError(RLHFError):
+    """A label-store request that cannot be met."""
+
+
+class TrainingError(RLHFError):
+    """Training that cannot go on, such as a non-finite loss."""
