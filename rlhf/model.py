@@ -1,0 +1,512 @@
+"""GPT-2 from scratch (Radford et al. 2019), and the same trunk with a scalar head.
+
+GPT         embeddings → n_layer × Block(Attention, MLP) → layer norm → LM head tied to the token embedding
+ScalarGPT   the same trunk → one number at the last real token: reward and value models
+
+Checkpoints are plain GPT-2 checkpoints, in tensor names, layouts and config.json. Shapes: B batch, T tokens, W keys
+seen, C channels, H heads, D = C / H, V vocabulary.
+"""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    DynamicCache,
+    GenerationMixin,
+    GPT2Config,
+    PreTrainedModel,
+)
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.loss.loss_utils import ForCausalLMLoss
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutput,
+)
+from transformers.pytorch_utils import Conv1D  # x @ weight (in, out) + bias; peft knows this class
+
+from rlhf.errors import InputError
+
+
+class KVCache:
+    """Keys and values of every layer, allocated once; each row is filled to its own length, without gaps.
+
+    keys, values: (layers, B, H, max_len + 1, D); lengths: (B,) int64, tokens held per row. Padding of either side is
+    never kept: it goes to the extra last slot, which nothing reads.
+    """
+
+    def __init__(
+        self, config: GPT2Config, num_rows: int, max_len: int, *, dtype: torch.dtype, device: Any
+    ) -> None:
+        shape = (config.n_layer, num_rows, config.n_head, max_len + 1, config.n_embd // config.n_head)
+        # Zeros, because a masked slot still enters the product with weight 0, and 0 × NaN is NaN.
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros_like(self.keys)
+        self.lengths = torch.zeros(num_rows, dtype=torch.long, device=device)
+        self.max_len = max_len
+        self.width = 0  # no row is longer; a Python number, so that a step does not wait for the device
+        self.rows = torch.arange(num_rows, device=device)[:, None]
+        self.slots = self.lengths[:, None]
+
+    def advance(self, num_tokens: int, mask: Tensor | None) -> Tensor:
+        """Reserve slots (B, T) for the next tokens; mask (B, ≥ T) is true on real ones, only its last T columns count.
+
+        The slot of a real token is also its position. Raises ValueError where a row would outgrow the cache.
+        """
+        steps = torch.arange(num_tokens, device=self.lengths.device)
+        if mask is None:
+            self.slots = self.lengths[:, None] + steps
+            self.lengths = self.lengths + num_tokens
+        else:
+            real = mask[:, -num_tokens:].bool()
+            count = real.cumsum(1)
+            self.slots = (self.lengths[:, None] + count - 1).where(real, self.max_len)
+            self.lengths = self.lengths + count[:, -1]
+        self.width += num_tokens
+        if self.width > self.max_len:
+            self.width = int(self.lengths.max())
+            if self.width > self.max_len:
+                raise ValueError(f"a row of {self.width} tokens does not fit a cache of {self.max_len}")
+        return self.slots
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Store keys and values (B, H, T, D) in the reserved slots; returns all so far, (B, H, W, D)."""
+        self.keys[layer][self.rows, :, self.slots] = keys.transpose(1, 2).to(self.keys.dtype)
+        self.values[layer][self.rows, :, self.slots] = values.transpose(1, 2).to(self.values.dtype)
+        return (
+            self.keys[layer, :, :, : self.width].to(keys.dtype),
+            self.values[layer, :, :, : self.width].to(values.dtype),
+        )
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but `rows` (R,), int64 indices, which take their order."""
+        for name in ("keys", "values"):
+            kept = getattr(self, name)[:, rows, :, : self.width]
+            storage = getattr(self, name)[:, : len(rows)]
+            storage[:, :, :, : self.width] = kept
+            setattr(self, name, storage)
+        self.lengths, self.rows = self.lengths[rows], self.rows[: len(rows)]
+        self.width = int(self.lengths.max()) if len(rows) else 0
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout that costs nothing at rate 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p) if self.training and self.p else x
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017); what may be seen is an argument, so encoders use it too."""
+
+    def __init__(self, config: GPT2Config, layer: int) -> None:
+        super().__init__()
+        self.layer, self.num_heads = layer, config.n_head
+        self.scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self.scale /= layer + 1
+        self.c_attn = Conv1D(3 * config.n_embd, config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+        self.attn_dropout = Dropout(config.attn_pdrop)
+        self.resid_dropout = Dropout(config.resid_pdrop)
+
+    def forward(self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: Any = None) -> Tensor:
+        """x (B, T, C) → (B, T, C). mask: added to the scores, broadcasts to (B, H, T, W); is_causal: see `mask`."""
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
+        q = q * self.scale
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer)
+        if x.device.type == "cpu":
+            out = self.plain(q, k, v, mask)
+        else:
+            dropout = self.attn_dropout.p if self.training else 0.0
+            out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=1.0)
+        return self.resid_dropout(self.c_proj(out.transpose(1, 2).reshape(B, T, C)))
+
+    def plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Two batched products: at short contexts faster on CPUs than the fused kernel (benchmarks/attention.py)."""
+        scores = q @ k.transpose(-1, -2)
+        if mask is not None:
+            scores = scores + mask
+        return self.attn_dropout(scores.softmax(-1)) @ v
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        inner = config.n_inner or 4 * config.n_embd
+        self.c_fc = Conv1D(inner, config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, inner)
+        self.fused = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
+        self.act = ACT2FN[config.activation_function]
+        self.dropout = Dropout(config.resid_pdrop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c_fc(x)
+        # gelu_new is this function written as eight small operations.
+        x = F.gelu(x, approximate="tanh") if self.fused else self.act(x)
+        return self.dropout(self.c_proj(x))
+
+
+class Block(GradientCheckpointingLayer):
+    def __init__(self, config: GPT2Config, layer: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: Any = None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), mask, is_causal, cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPTPreTrained(PreTrainedModel):
+    """What trunk, GPT and ScalarGPT share with transformers: initialisation, saving, loading."""
+
+    config_class = GPT2Config
+    base_model_prefix = "transformer"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("Block",)
+    _keys_to_ignore_on_load_unexpected = (r"attn\.bias$", r"attn\.masked_bias$")  # masks in published files
+    architecture = "GPT2Model"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Radford et al. 2019, 2.3: what writes to the residual stream shrinks with the number of layers."""
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, Conv1D):
+            init.normal_(module.weight, std=std)
+            init.zeros_(module.bias)
+        if isinstance(module, (Attention, MLP)):
+            init.normal_(module.c_proj.weight, std=std / math.sqrt(2 * self.config.n_layer))
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        super().save_pretrained(save_directory, *args, **kwargs)
+        # transformers wrote the name of our class; every other reader knows the architecture by its usual name.
+        self.config.architectures = [self.architecture]
+        if kwargs.get("is_main_process", True):
+            self.config.save_pretrained(save_directory)
+
+
+class Trunk(GPTPreTrained):
+    """Everything but the head: token ids (B, T) → hidden states (B, T, C). causal=False makes an encoder."""
+
+    def __init__(self, config: GPT2Config, causal: bool = True) -> None:
+        super().__init__(config)
+        if config.add_cross_attention or config.reorder_and_upcast_attn:
+            raise InputError(
+                "rlhf's GPT has neither add_cross_attention nor reorder_and_upcast_attn; switch them off"
+            )
+        self.causal = causal
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.drop = Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.triangle: Tensor | None = None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.wte
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.wte = value
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        cache: KVCache | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states (B, T, C) after the final norm.
+
+        attention_mask: (B, T) or, with tokens in a cache, (B, W), true on real tokens; hidden states of padding mean
+            nothing. A mask of four dimensions is taken as it is: bool (true: may be seen) or added to the scores.
+        position_ids: (B, T), by default counted over the real tokens, so that padding moves nothing. Without
+            attention_mask and cache a restart begins a new sequence, and no token sees another sequence (packing).
+        cache: a KVCache; also taken as past_key_values, which else is a transformers Cache.
+        """
+        x = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
+        if cache is not None:
+            past_key_values = cache
+        elif use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        positions, visible = self.look(x, attention_mask, position_ids, past_key_values)
+        mask, is_causal = self.mask(x, visible)
+        x = self.drop(x + self.wpe(positions))
+        for block in self.h:
+            x = block(x, mask, is_causal, past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=self.ln_f(x), past_key_values=past_key_values)
+
+    def look(
+        self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Positions (1 or B, T), and what each token may see, (1 or B, 1, T, W) bool, or None for the usual."""
+        T = x.shape[1]
+        if attention_mask is not None and attention_mask.dim() == 4:
+            positions = torch.arange(T, device=x.device)[None] if position_ids is None else position_ids
+            return positions, attention_mask
+        if isinstance(cache, KVCache):
+            slots = cache.advance(T, attention_mask)
+            keys = torch.arange(cache.width, device=x.device)
+            positions = slots.clamp(max=self.config.n_positions - 1) if position_ids is None else position_ids
+            return positions, (keys <= slots[:, :, None])[:, None]
+        if cache is not None:
+            return self.look_back(T, attention_mask, position_ids, cache)
+        positions = torch.arange(T, device=x.device)[None]
+        if attention_mask is None:
+            if position_ids is None:
+                return positions, None
+            return position_ids, self.same_sequence(position_ids)
+        real = attention_mask.bool()
+        # Right padding needs no mask: a causal token never looks to its right.
+        if real.all() or (self.causal and not (real[:, 1:] > real[:, :-1]).any()):
+            return (positions if position_ids is None else position_ids), None
+        if position_ids is None:
+            position_ids = (real.cumsum(1) - 1).clamp(min=0)
+        visible = real[:, None, None]
+        return position_ids, visible & lower(T, T, 0, x.device) if self.causal else visible
+
+    def look_back(
+        self, T: int, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Any
+    ) -> tuple[Tensor, Tensor]:
+        """`look` over a transformers Cache of any kind."""
+        past, (width, _) = cache.get_seq_length(), cache.get_mask_sizes(T, 0)
+        device = self.wte.weight.device
+        visible = lower(T, width, past, device)[None, None]
+        if attention_mask is not None:
+            real = attention_mask.bool()
+            if position_ids is None:
+                position_ids = (real.cumsum(1) - 1).clamp(min=0)[:, -T:]
+            real = F.pad(real, (0, width - real.shape[1]))  # a static cache is wider than what it holds
+            visible = visible & real[:, None, None]
+        elif position_ids is None:
+            position_ids = torch.arange(T, device=device)[None] + past
+        return position_ids, visible
+
+    def same_sequence(self, position_ids: Tensor) -> Tensor | None:
+        """Packed rows: positions (B, T) that do not go up by one start another sequence; None where none do."""
+        starts = position_ids[:, 1:] != position_ids[:, :-1] + 1
+        if not starts.any():
+            return None
+        sequence = F.pad(starts.cumsum(1), (1, 0))
+        visible = (sequence[:, :, None] == sequence[:, None])[:, None]
+        T = position_ids.shape[1]
+        return visible & lower(T, T, 0, position_ids.device) if self.causal else visible
+
+    def mask(self, x: Tensor, visible: Tensor | None) -> tuple[Tensor | None, bool]:
+        """What to add to the scores in the dtype they will have, or None; and whether the kernel hides the future."""
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        if visible is not None:
+            return (visible if visible.is_floating_point() else additive(visible, dtype)), False
+        if not self.causal:
+            return None, False
+        if device != "cpu":
+            return None, True
+        T = x.shape[1]
+        if self.triangle is None or self.triangle.dtype != dtype or len(self.triangle) < T:
+            size = max(T, min(self.config.n_positions, 256))
+            with torch.inference_mode(False):  # an inference tensor could not be used in training later
+                self.triangle = additive(lower(size, size, 0, x.device), dtype)
+        return self.triangle[:T, :T], False
+
+
+def lower(num_queries: int, num_keys: int, offset: Any, device: Any) -> Tensor:
+    """(T, W) bool: query t, at place offset + t, sees the keys up to its own place."""
+    queries = torch.arange(num_queries, device=device) + offset
+    return torch.arange(num_keys, device=device) <= queries[:, None]
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where visible, else the lowest finite number: a row that sees nothing must not become NaN."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
+        ~visible, torch.finfo(dtype).min
+    )
+
+
+class GPT(GPTPreTrained, GenerationMixin):
+    """A causal language model; `.transformer` is the trunk, `.lm_head` shares the token embedding."""
+
+    _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}  # noqa: RUF012
+    architecture = "GPT2LMHeadModel"
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__(config)
+        self.transformer = Trunk(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        cache: KVCache | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, T, V), or of the last `logits_to_keep` positions (an int, or their indices); see Trunk.forward.
+
+        labels (B, T), -100 where nothing is to be learned, are shifted here; the loss is their mean, or their sum
+        over `num_items_in_batch` if that is given.
+        """
+        trunk = self.transformer(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, cache
+        )
+        hidden = trunk.last_hidden_state
+        if isinstance(logits_to_keep, Tensor):
+            hidden = hidden[:, logits_to_keep]
+        elif logits_to_keep:
+            hidden = hidden[:, -logits_to_keep:]
+        logits = self.lm_head(hidden)
+        loss = None if labels is None else ForCausalLMLoss(logits, labels, self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=trunk.past_key_values)
+
+    def new_cache(self, num_rows: int, max_len: int) -> KVCache:
+        """An empty cache for `num_rows` rows of up to `max_len` tokens, in the dtype of the attention."""
+        device = self.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
+        return KVCache(self.config, num_rows, max_len, dtype=dtype, device=self.device)
+
+
+class ScalarGPT(GPTPreTrained):
+    """One number per sequence, read at its last real token: a reward or value model."""
+
+    architecture = "GPT2ForSequenceClassification"
+
+    def __init__(self, config: GPT2Config) -> None:
+        if config.num_labels != 1:
+            config = copy.deepcopy(config)
+            config.num_labels = 1
+        super().__init__(config)
+        self.transformer = Trunk(config)
+        self.score = nn.Linear(config.n_embd, 1, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Logits (B, 1). The last real token is the last one of attention_mask; token ids are never looked at."""
+        hidden = self.transformer(
+            input_ids, attention_mask, position_ids, inputs_embeds=inputs_embeds
+        ).last_hidden_state
+        if attention_mask is None:
+            last = hidden[:, -1]
+        else:
+            places = torch.arange(hidden.shape[1], device=hidden.device)
+            rows = torch.arange(len(hidden), device=hidden.device)
+            last = hidden[rows, (attention_mask.bool() * places).argmax(1)]  # (B, C)
+        return SequenceClassifierOutput(logits=self.score(last))
+
+
+@torch.no_grad()
+def fold_bias(scalar_model: PreTrainedModel, bias: float) -> None:
+    """Raise every score of the model by `bias`, in a way that saving keeps.
+
+    ScalarGPT: the smallest δ with score·δ = bias is added to the final norm's bias, so that every reader of the saved
+    model gets the raised scores. Other models: added to `config.reward_offset`, which their users must add.
+    Raises InputError for a head of zeros, which can carry no bias.
+    """
+    if not isinstance(scalar_model, ScalarGPT):
+        scalar_model.config.reward_offset = reward_offset(scalar_model) + bias
+        return
+    weight = scalar_model.score.weight[0].double()
+    if bias and not weight.any():
+        raise InputError(
+            "the score head is all zeros, so no bias can be folded into it; train the reward model first"
+        )
+    if bias:
+        scalar_model.transformer.ln_f.bias += bias * weight / weight.square().sum()
+
+
+def reward_offset(model: PreTrainedModel) -> float:
+    """What to add to the model's logits to get the reward; 0.0 unless `fold_bias` could not fold it in."""
+    return float(getattr(model.config, "reward_offset", 0.0))
+
+
+def load_policy(folder_or_hub_id: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A causal language model in evaluation mode: our GPT for GPT-2 checkpoints, else what transformers gives.
+
+    dtype: float32 unless given. Raises InputError where there is no model.
+    """
+    return _load(folder_or_hub_id, GPT, AutoModelForCausalLM, dtype=dtype or torch.float32)
+
+
+def load_scalar(folder_or_hub_id: str | Path) -> PreTrainedModel:
+    """A float32 model with one label in evaluation mode: ScalarGPT for GPT-2 checkpoints, else what transformers gives.
+
+    Raises InputError where there is no model.
+    """
+    return _load(
+        folder_or_hub_id, ScalarGPT, AutoModelForSequenceClassification, dtype=torch.float32, num_labels=1
+    )
+
+
+def _load(
+    source: str | Path, ours: Any, auto: Any, *, dtype: torch.dtype, **settings: Any
+) -> PreTrainedModel:
+    """`source` through our class where it can represent the checkpoint, else through `auto`."""
+    folder = Path(source)
+    looks_local = folder.is_absolute() or str(source).startswith((".", "~")) or len(folder.parts) > 2
+    if looks_local and not folder.is_dir():
+        raise InputError(f"{source}: no such folder; give a model's folder or the name of a model on the hub")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise InputError(f"{source}: there is no config.json, so this is not a model's folder")
+    try:
+        config = AutoConfig.from_pretrained(source, **settings)
+        is_ours = isinstance(config, GPT2Config) and not (
+            config.add_cross_attention or config.reorder_and_upcast_attn
+        )
+        model = (ours if is_ours else auto).from_pretrained(source, config=config, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{source}: no model could be loaded: {str(error).strip().splitlines()[0]}"
+        ) from error
+    return model.eval()
+
+
+@torch.no_grad()
+def scalar_from_policy(policy: PreTrainedModel) -> PreTrainedModel:
+    """A scalar model with a copy of the policy's trunk and a new head, normal with std 1/√(C + 1).
+
+    Stiennon et al. 2020, appendix B.1, for the head's scale.
+    """
+    config = copy.deepcopy(policy.config)
+    config.num_labels = 1
+    if isinstance(policy, GPT):
+        scalar: PreTrainedModel = ScalarGPT(config)
+    else:
+        scalar = AutoModelForSequenceClassification.from_config(config, dtype=policy.dtype)
+    scalar.base_model.load_state_dict(policy.base_model.state_dict())
+    scalar.to(policy.device)
+    head = scalar.score
+    head.weight.normal_(std=1 / math.sqrt(head.weight.shape[1] + 1))
+    return scalar.eval()
