@@ -1,0 +1,333 @@
+"""Rollout and Experience, and the passes of a model over them: the only places that pad, shift and slice.
+
+A row of `tokens` is prompt + completion + padding. Column t of every (B, T) tensor is the t-th completion token; the
+hidden state that predicts it, and whose value is the value before it, stands at place prompt_length − 1 + t.
+Shapes: B batch, S prompt + completion, T completion, N real completion tokens of the batch, C channels, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, overload
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlhf.errors import InputError
+from rlhf.losses import entropy
+
+HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
+
+
+def pad_tokens(rows: Sequence[Sequence[int]], pad_id: int, round_to: int = 1) -> tuple[Tensor, Tensor]:
+    """tokens (B, S) int64, padded on the right, and attention_mask (B, S) bool, true on real tokens.
+
+    S is the longest row, rounded up to a multiple of `round_to`.
+    """
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    attention_mask = _left_mask(lengths, _rounded(lengths, round_to))
+    tokens = torch.full(attention_mask.shape, pad_id, dtype=torch.long)
+    tokens[attention_mask] = torch.tensor([token for row in rows for token in row], dtype=torch.long)
+    return tokens, attention_mask
+
+
+def _rounded(lengths: Tensor, round_to: int) -> int:
+    longest = max(1, int(lengths.max()) if len(lengths) else 0)
+    return -(-longest // round_to) * round_to
+
+
+def _left_mask(lengths: Tensor, width: int) -> Tensor:
+    return torch.arange(width, device=lengths.device) < lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What sampling knows about B completions.
+
+    tokens (B, S) int64, attention_mask (B, S) bool, mask (B, T) bool, logprobs (B, T) float32 as sampled and zero
+    outside mask, ended (B,) bool, prompt_lengths (B,) int64; completions hold their stop token. S and T fit the
+    longest row and completion, rounded up to multiples of `round_to`.
+    """
+
+    prompts: list[list[int]]
+    completions: list[list[int]]
+    tokens: Tensor
+    attention_mask: Tensor
+    mask: Tensor
+    logprobs: Tensor
+    ended: Tensor
+    prompt_lengths: Tensor
+    round_to: int = 1
+
+    @classmethod
+    def from_samples(
+        cls, prompts: Sequence[Sequence[int]], samples: Sequence[Any], pad_id: int, round_to: int = 1
+    ) -> "Rollout":
+        """From prompts and, one for each, a Sample (`rlhf/generate.py`) with tokens, logprobs and ended."""
+        before = [list(prompt) for prompt in prompts]
+        completions = [list(sample.tokens) for sample in samples]
+        for i, prompt in enumerate(before):
+            if not prompt:
+                raise InputError(f"prompt {i + 1} is empty; give it at least one token")
+        pairs = zip(before, completions, strict=True)
+        tokens, attention_mask = pad_tokens([prompt + said for prompt, said in pairs], pad_id, round_to)
+        lengths = torch.tensor([len(said) for said in completions], dtype=torch.long)
+        mask = _left_mask(lengths, _rounded(lengths, round_to))
+        logprobs = torch.zeros(mask.shape)
+        logprobs[mask] = torch.tensor([logprob for sample in samples for logprob in sample.logprobs])
+        ended = torch.tensor([sample.ended for sample in samples], dtype=torch.bool)
+        prompt_lengths = torch.tensor([len(prompt) for prompt in before], dtype=torch.long)
+        return cls(
+            before, completions, tokens, attention_mask, mask, logprobs, ended, prompt_lengths, round_to
+        )
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def num_tokens(self) -> int:
+        """Real completion tokens."""
+        return sum(map(len, self.completions))
+
+    def to(self, device: torch.device | str) -> "Rollout":
+        """The rollout with its tensors on `device`."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device)
+        return replace(self, **moved)
+
+    def select(self, indices: Sequence[int] | Tensor) -> "Rollout":
+        """The rows `indices`, in their order, without the columns that are padding in all of them."""
+        rows = [int(i) for i in indices]
+        at = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
+        prompts, completions = [self.prompts[i] for i in rows], [self.completions[i] for i in rows]
+        T = _rounded(torch.tensor([len(said) for said in completions]), self.round_to)
+        S = _rounded(
+            torch.tensor([len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]), self.round_to
+        )
+        return Rollout(
+            prompts,
+            completions,
+            self.tokens[at, :S],
+            self.attention_mask[at, :S],
+            self.mask[at, :T],
+            self.logprobs[at, :T],
+            self.ended[at],
+            self.prompt_lengths[at],
+            self.round_to,
+        )
+
+    def split(self, micro_batch_size: int) -> list["Rollout"]:
+        """Consecutive rollouts of `micro_batch_size` rows; the last may have fewer."""
+        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size)]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout with what PPO learns from: values, advantages, returns, all (B, T) float32 and zero outside mask."""
+
+    rollout: Rollout
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rollout)
+
+    @property
+    def num_tokens(self) -> int:
+        """Real completion tokens: what the losses of these rows are to be divided by."""
+        return self.rollout.num_tokens
+
+    def select(self, indices: Sequence[int] | Tensor) -> "Experience":
+        """The rows `indices`, in their order; see `Rollout.select`."""
+        rollout = self.rollout.select(indices)
+        T = rollout.mask.shape[1]
+        at = torch.as_tensor(indices, dtype=torch.long, device=self.values.device)
+        return Experience(rollout, self.values[at, :T], self.advantages[at, :T], self.returns[at, :T])
+
+    def shuffled(
+        self, minibatch_size: int, epochs: int, generator: torch.Generator | None = None
+    ) -> Iterator["Experience"]:
+        """Minibatches of `epochs` passes, each in a new random order; the last of a pass may be smaller."""
+        for _ in range(epochs):
+            order = torch.randperm(len(self), generator=generator)
+            for rows in order.split(minibatch_size):
+                yield self.select(rows)
+
+    def split(self, micro_batch_size: int) -> list["Experience"]:
+        """Consecutive parts of `micro_batch_size` rows; the last may have fewer."""
+        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size)]
+
+
+@overload
+def completion_logprobs(
+    model: Any, rollout: Rollout, temperature: float = 1.0, with_entropy: Literal[False] = False
+) -> Tensor: ...
+
+
+@overload
+def completion_logprobs(
+    model: Any, rollout: Rollout, temperature: float = 1.0, *, with_entropy: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+
+
+def completion_logprobs(
+    model: Any, rollout: Rollout, temperature: float = 1.0, with_entropy: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """log π(y_t | x, y_<t) of every completion token, (B, T) float32, zero outside mask, on the model's device.
+
+    model: any causal language model. temperature: that of sampling; 0 means 1, as the sampler reports it.
+    with_entropy: also the entropy of each next-token distribution, (B, T), without gradient.
+    """
+    rollout = rollout.to(model.device)
+    rows, places, targets = _real_tokens(rollout)
+    if has_plain_head(model):
+        bare = unwrapped(model)
+        states, head = _hidden(bare, rollout)[rows, places], bare.get_output_embeddings()  # (N, C)
+    else:
+        start = int(rollout.prompt_lengths.min()) - 1
+        states, head = _full_logits(model, rollout, start)[rows, places - start], nn.Identity()  # (N, V)
+    logprobs, entropies = [], []
+    for part, labels in zip(states.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
+        logits = head(part).float()
+        if temperature not in (0, 1):
+            logits = logits / temperature
+        logprobs.append(-F.cross_entropy(logits, labels, reduction="none"))
+        if with_entropy:
+            entropies.append(entropy(logits.detach()))
+    per_token = _scattered(torch.cat(logprobs), rollout.mask)
+    return (per_token, _scattered(torch.cat(entropies), rollout.mask)) if with_entropy else per_token
+
+
+def completion_values(model: Any, rollout: Rollout) -> Tensor:
+    """Value of the state before each completion token is written, (B, T) float32, zero outside mask.
+
+    model: a trunk `base_model` and a scalar head `score`, as in transformers' causal sequence classifiers.
+    Raises InputError for any other: it has no value per token.
+    """
+    rollout, bare = rollout.to(model.device), unwrapped(model)
+    if not has_scalar_head(bare):
+        raise InputError(
+            f"{type(bare).__name__} has no head `score` over its trunk, so it cannot be a value model; "
+            "use the sequence classifier of a causal language model"
+        )
+    rows, places, _ = _real_tokens(rollout)
+    return _scattered(bare.score(_hidden(bare, rollout)[rows, places])[:, 0].float(), rollout.mask)
+
+
+def completion_scores(model: Any, rollout: Rollout) -> Tensor:
+    """One score per completion, (B,) float32, read at the last real token, which the lengths tell, not token ids.
+
+    A model without a head `score` over its trunk, such as an encoder, is asked for the logits of the whole row.
+    The head's number as it is: who wants the reward adds `rlhf.model.reward_offset`.
+    """
+    rollout, bare = rollout.to(model.device), unwrapped(model)
+    if not has_scalar_head(bare):
+        logits = model(input_ids=rollout.tokens, attention_mask=rollout.attention_mask.long()).logits
+        return logits[:, 0].float()
+    last = rollout.attention_mask.sum(1) - 1
+    rows = torch.arange(len(rollout), device=last.device)
+    return bare.score(_hidden(bare, rollout)[rows, last])[:, 0].float()
+
+
+def _real_tokens(rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+    """For the N real completion tokens: their row, the place that predicts them, and their id; all (N,) int64."""
+    rows, columns = rollout.mask.nonzero(as_tuple=True)
+    places = rollout.prompt_lengths[rows] - 1 + columns
+    return rows, places, rollout.tokens[rows, places + 1]
+
+
+def _scattered(x: Tensor, mask: Tensor) -> Tensor:
+    """x (N,), one per real token, back at its place in (B, T); zero elsewhere."""
+    return x.new_zeros(mask.shape).masked_scatter(mask, x)
+
+
+def _hidden(bare: Any, rollout: Rollout) -> Tensor:
+    """Hidden states (B, S, C) of the trunk. No position ids: padding on the right moves no real token."""
+    attention_mask = rollout.attention_mask.long()
+    output = bare.base_model(input_ids=rollout.tokens, attention_mask=attention_mask, use_cache=False)
+    return output.last_hidden_state
+
+
+def _full_logits(model: Any, rollout: Rollout, start: int) -> Tensor:
+    """The model's own logits from place `start` on, (B, S − start, V)."""
+    keep = rollout.tokens.shape[1] - start
+    supported = getattr(model, "_supports_logits_to_keep", lambda: False)()
+    extra = {"logits_to_keep": keep} if supported else {}
+    attention_mask = rollout.attention_mask.long()
+    output = model(input_ids=rollout.tokens, attention_mask=attention_mask, use_cache=False, **extra)
+    return output.logits[:, -keep:]  # the last ones, because prompt tuning puts virtual tokens in front
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside peft's wrapper, adapters included; any other model itself.
+
+    Soft prompts and prefixes live in the wrapper, which then stays.
+    """
+    if not hasattr(model, "get_base_model") or model.active_peft_config.is_prompt_learning:
+        return model
+    return model.get_base_model()
+
+
+def has_scalar_head(bare: Any) -> bool:
+    """Whether the model is a trunk `base_model` with a linear head `score` on its hidden states."""
+    trunk = getattr(bare, "base_model", bare)
+    return isinstance(getattr(bare, "score", None), nn.Module) and trunk is not bare
+
+
+_plain_heads: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def has_plain_head(model: nn.Module) -> bool:
+    """Whether the logits are the LM head on the trunk's hidden states and nothing more: no soft cap, no scaling.
+
+    Found once per model by watching one token pass through it, because no field of a config tells all such cases.
+    """
+    if model not in _plain_heads:
+        _plain_heads[model] = _watch_head(model)
+    return _plain_heads[model]
+
+
+@torch.no_grad()
+def _watch_head(model: Any) -> bool:
+    bare = unwrapped(model)
+    trunk = getattr(bare, "base_model", bare)
+    head = bare.get_output_embeddings() if hasattr(bare, "get_output_embeddings") else None
+    if trunk is bare or head is None:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    seen: dict[str, Tensor] = {}
+
+    def marked(x: Tensor) -> Tensor:
+        # Noise in place of what the weights give: zeros of a new head or of padding would look the same scaled.
+        return torch.randn(x.shape, generator=generator).to(x) * 8
+
+    def leave_trunk(_: nn.Module, args: Any, output: Any) -> None:
+        if hasattr(output, "last_hidden_state"):
+            seen["hidden"] = output.last_hidden_state = marked(output.last_hidden_state)
+
+    def leave_head(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen["taken"], seen["given"] = args[0], marked(output)
+        return seen["given"]
+
+    hooks = [trunk.register_forward_hook(leave_trunk), head.register_forward_hook(leave_head)]
+    # Dropout draws here, and a resumed run, which watches again, must draw what one that ran on does.
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+            logits = model(input_ids=one, attention_mask=torch.ones_like(one), use_cache=False).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+    if seen.keys() != {"hidden", "taken", "given"}:
+        return False
+    return _same(seen["hidden"], seen["taken"]) and _same(seen["given"], logits)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.float(), b.float())
