@@ -1,0 +1,1 @@
+"""The embedded starter world: prompts, corpus, demonstrations, a documented judge and simulated labelers."""

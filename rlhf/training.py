@@ -1,0 +1,167 @@
+"""The mechanics every stage shares: number formats, threads, optimizers, schedules, clipping, averaging, state."""
+
+import math
+import os
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.errors import TrainingError
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware (AMX, AVX-512-BF16, Ampere and later)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    try:
+        with open("/proc/cpuinfo") as info:
+            flags = next((line for line in info if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, then Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def autocast(device: torch.device, bf16: str = "auto") -> AbstractContextManager[Any]:
+    """A bfloat16 autocast region for `bf16` on, off or auto (on where the hardware multiplies it)."""
+    if bf16 == "on" or (bf16 == "auto" and has_fast_bf16(device)):
+        # The cache of cast weights pays off only within one forward pass and is cleared at the region's end.
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def set_threads(num_threads: int) -> int:
+    """Use `num_threads` CPU threads, or all the cores this process may run on for 0; returns the number in use."""
+    torch.set_num_threads(num_threads or len(os.sched_getaffinity(0)))
+    return torch.get_num_threads()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's and torch's global generators (dropout and initialisation draw from them)."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def warmup_cosine(step: int, num_steps: int, warmup: int, floor: float = 0.1) -> float:
+    """Learning-rate factor: linear from 0 to 1 over `warmup` steps, then a cosine down to `floor`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def matrix_parameters(trunk: nn.Module) -> list[nn.Parameter]:
+    """The weight matrices of a trunk's blocks: what Muon orthogonalises. Embeddings, norms and biases are not."""
+    return [
+        parameter
+        for name, parameter in trunk.named_parameters()
+        if parameter.ndim == 2 and "wte" not in name and "wpe" not in name and "embed" not in name
+    ]
+
+
+class Optimizers:
+    """Several optimizers stepped as one, each around its own base learning rate."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
+        self.base_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+
+    def set_lr_factor(self, factor: float) -> None:
+        """Scale every learning rate to `factor` of its base."""
+        for optimizer, lrs in zip(self.optimizers, self.base_lrs, strict=True):
+            for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+                group["lr"] = lr * factor
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                yield from group["params"]
+
+    def step(self, max_grad_norm: float) -> float:
+        """Clip the joint gradient, step, clear the gradients; returns the norm before clipping.
+
+        Raises TrainingError, leaving every weight as it was, when the gradient is not finite.
+        """
+        norm = clip_gradients(self.parameters(), max_grad_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [optimizer.state_dict() for optimizer in self.optimizers]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+    """Scale gradients to a joint norm of at most `max_norm`; returns the norm before.
+
+    Raises TrainingError for a norm that is not finite; no optimizer has stepped then.
+    """
+    norm = float(torch.nn.utils.clip_grad_norm_(list(parameters), max_norm))
+    if not math.isfinite(norm):
+        raise TrainingError("the gradient is not finite; nothing was applied. Lower the learning rate or check the data")
+    return norm
+
+
+def pretraining_optimizer(model: nn.Module, lr: float, muon_lr: float) -> Optimizers:
+    """Muon on the block matrices, AdamW on the rest (Jordan et al. 2024); copying from the context emerges sooner."""
+    matrices = matrix_parameters(model.base_model)
+    chosen = {id(parameter) for parameter in matrices}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    muon = torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.0)
+    return Optimizers(muon, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0))
+
+
+def adamw(parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8, weight_decay: float = 0.0) -> Optimizers:
+    """AdamW over all given parameters at one learning rate."""
+    return Optimizers(
+        torch.optim.AdamW(list(parameters), lr=lr, eps=eps, betas=(0.9, 0.999), weight_decay=weight_decay)
+    )
+
+
+class Average:
+    """Exponential moving average of a model's weights, kept beside the raw ones."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        for name, value in model.named_parameters():
+            self.weights[name].lerp_(value, 1 - self.decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.weights
+
+    def load_state_dict(self, weights: dict[str, Tensor]) -> None:
+        self.weights = weights
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of Python's and torch's global generators, to continue from exactly here."""
+    return {"python": random.getstate(), "torch": torch.get_rng_state()}
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Put the global generators back to a state taken by `rng_state`."""
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])

@@ -1,0 +1,42 @@
+"""Turning what a user names (a reference, a folder, a hub id, a file) into models, prompts and lineage."""
+
+from pathlib import Path
+from typing import Any
+
+from rlhf.data import Prompt, fingerprint, read_prompts
+from rlhf.errors import StoreError
+from rlhf.starter.items import Item, take_items
+from rlhf.store import STAGES, Entry, Store
+
+
+def model_of(store: Store, name: str) -> tuple[str, Entry | None]:
+    """Where to load a model from: a store entry's folder, a folder outside the store, or a hub id.
+
+    A name whose first part is a stage is looked up in the store; an existing folder is taken as it is.
+    """
+    if name.split("/")[0].split(":")[0] in STAGES:
+        entry = store.resolve(name)
+        return str(entry.path), entry
+    if not Path(name).exists() and name.count("/") != 1:
+        raise StoreError(f"{name}: neither a folder, a hub id (owner/name) nor a reference such as sft:latest")
+    return name, None
+
+
+def base_of(store: Store, name: str, role: str = "base") -> tuple[str, dict[str, Entry]]:
+    """`model_of`, with the entry as the parents of a new one."""
+    folder, entry = model_of(store, name)
+    return folder, {role: entry} if entry else {}
+
+
+def prompts_of(source: str | None, split: str, num_prompts: int, seed: int) -> tuple[list[Prompt], dict[str, Any]]:
+    """Prompts from a file or data set, or from a split of the starter world; and their fingerprint by source."""
+    if source is None:
+        prompts: list[Prompt] = [item.prompt for item in take_items(split, num_prompts, seed)]
+        return prompts, {f"starter {split} prompts": fingerprint(prompts)}
+    prompts = read_prompts(source)[:num_prompts]
+    return prompts, {source: fingerprint(prompts)}
+
+
+def starter_items(split: str, num_items: int, seed: int, held_out: bool = False) -> list[Item]:
+    """Items of the starter world with what the judge needs to score answers to them."""
+    return take_items(split, num_items, seed, held_out)

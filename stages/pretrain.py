@@ -1,0 +1,156 @@
+"""Stage 0: a base GPT from plain text, trained on packed documents with Muon."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import GPT2Config
+
+from rlhf.data import fingerprint, read_texts
+from rlhf.errors import InputError
+from rlhf.losses import lm_loss
+from rlhf.metrics import MetricLog
+from rlhf.model import GPT
+from rlhf.starter.corpus import corpus
+from rlhf.store import Entry, Store, inputs_hash, load_state, save_state
+from rlhf.tokenizer import Tokenizer, published_tokenizer, train_tokenizer
+from rlhf.training import (
+    Optimizers,
+    autocast,
+    best_device,
+    pretraining_optimizer,
+    restore_rng,
+    rng_state,
+    seed_everything,
+    set_threads,
+    warmup_cosine,
+)
+from stages.settings import PretrainSettings
+
+VALIDATION_SHARE = 0.01
+SAVE_EVERY_S = 60.0
+
+
+def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
+    """Train a base model on plain text into the store; returns the entry that is there for the same inputs."""
+    texts = read_texts(settings.data) if settings.data else corpus(settings.tokens, settings.seed)
+    inputs: dict[str, Any] = {
+        "parents": {},
+        "settings": asdict(settings),
+        "data": {settings.data or "starter corpus": fingerprint(texts)},
+        "seed": settings.seed,
+    }
+    if found := store.find("base", inputs_hash("base", **inputs)):
+        say(f"base: {found.ref} is there already")
+        return found
+    set_threads(settings.threads)
+    seed_everything(settings.seed)
+    tokenizer = _tokenizer(settings, texts)
+    tokens = packed_tokens(tokenizer, texts)
+    num_validation = max(settings.sequence_length + 1, int(VALIDATION_SHARE * len(tokens)))
+    training, validation = tokens[:-num_validation], tokens[-num_validation:]
+    log = MetricLog(store.root / "logs" / f"base-{settings.name}")
+    work = store.work_folder("base", inputs_hash("base", **inputs))
+    model, train_s = _train(settings, tokenizer, training, log, work / "state.pt", say)
+    with store.new("base", settings.name, **inputs) as writer:
+        model.save_pretrained(writer.path)
+        tokenizer.save(writer.path)
+        log.save(writer.path)
+        writer.metrics = {
+            "validation_loss": round(validation_loss(model, validation, settings), 4),
+            "tokens": settings.tokens,
+            "train_s": round(train_s, 1),
+        }
+    store.discard_work("base", inputs_hash("base", **inputs))
+    return writer.entry
+
+
+def _tokenizer(settings: PretrainSettings, texts: Sequence[str]) -> Tokenizer:
+    if settings.tokenizer:
+        return published_tokenizer(settings.tokenizer)
+    return train_tokenizer(texts, settings.vocab_size)
+
+
+def packed_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
+    """All documents in one row of tokens (N,), int64, each closed by the end-of-document token."""
+    rows = tokenizer.encode_batch(texts)
+    return torch.tensor([token for row in rows for token in (*row, tokenizer.document_end_id)])
+
+
+def new_model(settings: PretrainSettings, tokenizer: Tokenizer) -> GPT:
+    """A GPT with GPT-2's initialisation in the settings' size."""
+    config = GPT2Config(
+        vocab_size=tokenizer.vocab_size,
+        n_positions=settings.context,
+        n_embd=settings.width,
+        n_layer=settings.layers,
+        n_head=settings.heads,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        bos_token_id=tokenizer.document_end_id,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+    return GPT(config)
+
+
+def _train(
+    settings: PretrainSettings, tokenizer: Tokenizer, tokens: Tensor, log: MetricLog, state_file: Any, say: Any
+) -> tuple[GPT, float]:
+    length = settings.sequence_length
+    if len(tokens) <= length + 1:
+        raise InputError(f"the text has {len(tokens)} tokens, fewer than one sequence of {length}; bring more text")
+    device = best_device()
+    model = new_model(settings, tokenizer).to(device).train()
+    optimizers = pretraining_optimizer(model, settings.lr, settings.muon_lr)
+    generator = torch.Generator().manual_seed(settings.seed)
+    num_steps = max(1, settings.tokens // (settings.batch_size * length))
+    warmup = max(1, int(settings.warmup_fraction * num_steps))
+    first = _resume(model, optimizers, generator, state_file, say)
+    started = saved = time.monotonic()
+    for step in tqdm(range(first, num_steps), initial=first, total=num_steps, desc="pretrain", mininterval=1):
+        starts = torch.randint(0, len(tokens) - length - 1, (settings.batch_size,), generator=generator)
+        rows = tokens[starts[:, None] + torch.arange(length + 1)].to(device)              # (B, S + 1)
+        optimizers.set_lr_factor(warmup_cosine(step, num_steps, warmup, floor=0.05))
+        with autocast(device, settings.bf16):
+            logits = model(input_ids=rows[:, :-1]).logits                                 # (B, S, V)
+        loss = lm_loss(logits.flatten(0, 1), rows[:, 1:].flatten()).mean()
+        loss.backward()
+        norm = optimizers.step(max_grad_norm=1.0)
+        if step % 20 == 0 or step == num_steps - 1:
+            log.write(step, {"train/loss": float(loss), "train/grad_norm": norm})
+        if time.monotonic() - saved > SAVE_EVERY_S:
+            saved = time.monotonic()
+            state = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
+            save_state(state_file, {**state, "step": step + 1, "rng": rng_state(), "order": generator.get_state()})
+    return model, time.monotonic() - started
+
+
+def _resume(model: GPT, optimizers: Optimizers, generator: torch.Generator, state_file: Any, say: Any) -> int:
+    state = load_state(state_file)
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    optimizers.load_state_dict(state["optimizers"])
+    generator.set_state(state["order"])
+    restore_rng(state["rng"])
+    say(f"base: continuing at step {state['step']}")
+    return state["step"]
+
+
+@torch.no_grad()
+def validation_loss(model: GPT, tokens: Tensor, settings: PretrainSettings) -> float:
+    """Mean loss in nats per token over consecutive sequences of held-out tokens (N,)."""
+    model.eval()
+    length = settings.sequence_length
+    num_rows = min(64, (len(tokens) - 1) // length)
+    rows = tokens[: num_rows * length].view(num_rows, length).to(model.device)
+    targets = tokens[1 : num_rows * length + 1].view(num_rows, length).to(model.device)
+    with autocast(model.device, settings.bf16):
+        logits = model(input_ids=rows).logits
+    return float(lm_loss(logits.flatten(0, 1), targets.flatten()).mean())

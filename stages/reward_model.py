@@ -1,0 +1,258 @@
+"""Stage 2: a scalar reward from rankings, on trl's RewardTrainer but with rankings kept whole.
+
+All pairs of a prompt stand in one batch element and each completion runs through the model once, however many
+labelers ranked it (Ouyang et al. 2022, section 3.5: pairs shuffled apart overfit within one epoch).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn import functional as F
+from trl import RewardConfig, RewardTrainer
+
+from rlhf.data import Demonstration, Ranking, as_messages, fingerprint, read_rankings
+from rlhf.errors import InputError, TrainingError
+from rlhf.evaluate import ranking_accuracy
+from rlhf.losses import ranking_losses
+from rlhf.metrics import MetricLog
+from rlhf.model import fold_bias, load_policy, scalar_from_policy
+from rlhf.rewards import score_completions
+from rlhf.rollout import pad_tokens
+from rlhf.store import Entry, Store, inputs_hash
+from rlhf.tokenizer import Tokenizer, load_tokenizer
+from rlhf.training import best_device, has_fast_bf16, seed_everything, set_threads
+from stages.inputs import base_of
+from stages.settings import RewardSettings
+
+
+@dataclass(frozen=True)
+class RankedPrompt:
+    """One batch element: a prompt, its K completions, and one list of ranks from each labeler."""
+
+    prompt: Any
+    completions: tuple[str, ...]
+    ranks: tuple[tuple[int, ...], ...]
+
+
+def grouped(rankings: Sequence[Ranking]) -> list[RankedPrompt]:
+    """Rankings of the same completions to the same prompt joined, in the order of first appearance."""
+    groups: dict[str, tuple[Any, tuple[str, ...], list[tuple[int, ...]]]] = {}
+    for ranking in rankings:
+        key = repr((ranking.prompt, ranking.completions))
+        groups.setdefault(key, (ranking.prompt, ranking.completions, []))[2].append(ranking.ranks)
+    return [RankedPrompt(prompt, completions, tuple(ranks)) for prompt, completions, ranks in groups.values()]
+
+
+def split_by_prompt(groups: Sequence[RankedPrompt], fraction: float) -> tuple[list[RankedPrompt], list[RankedPrompt]]:
+    """Training and held-out groups; all groups of one prompt fall on the same side, decided by the prompt's hash."""
+    held_out = [int(fingerprint([group.prompt])[:8], 16) / 16**8 < fraction for group in groups]
+    training = [group for group, out in zip(groups, held_out, strict=True) if not out]
+    return training, [group for group, out in zip(groups, held_out, strict=True) if out]
+
+
+def tokenized(groups: Sequence[RankedPrompt], tokenizer: Tokenizer, max_length: int) -> Dataset:
+    """One row per prompt: `rows` (K lists of ids, prompt with completion), `ranks` (labelers × K).
+
+    Prompts longer than half of `max_length` lose their beginning, completions their end.
+    """
+    examples = []
+    for group in groups:
+        prompt = tokenizer.encode_prompt(as_messages(group.prompt))
+        rows = []
+        for text in group.completions:
+            completion = tokenizer.encode_completion(text)[: max_length // 2 + max(0, max_length // 2 - len(prompt))]
+            rows.append(prompt[-(max_length - len(completion)) :] + completion)
+        examples.append({"rows": rows, "ranks": [list(ranks) for ranks in group.ranks]})
+    return Dataset.from_list(examples)
+
+
+class RankingCollator:
+    """Batch elements to tensors: tokens (R, S) of all completions, their prompt and place, ranks (P, L, K)."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        rows = [row for example in examples for row in example["rows"]]
+        tokens, attention_mask = pad_tokens(rows, self.pad_id, round_to=8)
+        widest = max(len(example["rows"]) for example in examples)
+        labelers = max(len(example["ranks"]) for example in examples)
+        ranks = torch.zeros(len(examples), labelers, widest)
+        present = torch.zeros(len(examples), labelers, widest, dtype=torch.bool)
+        for p, example in enumerate(examples):
+            num_labelers, num_completions = len(example["ranks"]), len(example["rows"])
+            ranks[p, :num_labelers, :num_completions] = torch.tensor(example["ranks"], dtype=torch.float)
+            present[p, :num_labelers, :num_completions] = True
+        return {"input_ids": tokens, "attention_mask": attention_mask, "ranks": ranks, "present": present}
+
+
+class RankingTrainer(RewardTrainer):
+    """trl's RewardTrainer with Ouyang et al. 2022, equation 1, over whole rankings.
+
+    With `lm_coef` the trunk also keeps predicting the completions' tokens through its tied embeddings, which keeps
+    what it knows about the text from being overwritten by a scalar's noisy gradient.
+    """
+
+    def __init__(self, *args: Any, lm_coef: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lm_coef = lm_coef
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["rows", "ranks"]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        bare = self.accelerator.unwrap_model(model)
+        tokens, mask = inputs["input_ids"], inputs["attention_mask"]
+        hidden = bare.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state      # (R, S, C)
+        last = mask.long().sum(1) - 1
+        scores = bare.score(hidden[torch.arange(len(tokens), device=tokens.device), last])     # (R, 1)
+        present = inputs["present"]
+        by_prompt = torch.zeros(present.shape[0], present.shape[2], device=tokens.device)
+        by_prompt[present[:, 0]] = scores.squeeze(1).float()                                   # (P, K)
+        repeated = by_prompt[:, None].expand(present.shape)
+        losses = ranking_losses(repeated.flatten(0, 1), inputs["ranks"].flatten(0, 1), present.flatten(0, 1))
+        loss = losses.sum() / present[:, :, 0].sum()
+        if self.lm_coef:
+            loss = loss + self.lm_coef * self._lm_loss(bare, hidden, tokens, mask)
+        return (loss, {"scores": by_prompt}) if return_outputs else loss
+
+    @staticmethod
+    def _lm_loss(model: Any, hidden: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        targets = mask[:, 1:].bool()
+        logits = F.linear(hidden[:, :-1][targets], model.get_input_embeddings().weight)
+        return F.cross_entropy(logits.float(), tokens[:, 1:][targets])
+
+
+def run(
+    settings: RewardSettings,
+    store: Store,
+    rankings: Sequence[Ranking] | None = None,
+    demonstrations: Sequence[Demonstration] = (),
+    snapshot: str = "",
+    say: Callable[[str], None] = print,
+) -> Entry:
+    """Train a reward model on rankings (those given, else settings.data) into the store.
+
+    `demonstrations` set the zero: afterwards their mean reward is 0 (Ouyang et al. 2022, section 3.5).
+    """
+    if rankings is None:
+        if settings.data is None:
+            raise InputError("no rankings: name a file with --data, or label some answers first (rlhf sample)")
+        rankings = read_rankings(settings.data)
+    groups = [group for group in grouped(rankings) if any(len(set(ranks)) > 1 for ranks in group.ranks)]
+    if len(groups) < 2:
+        raise InputError(f"{len(groups)} prompt(s) with a preference among their answers; at least 2 are needed")
+    folder, parents = base_of(store, settings.init, "init")
+    inputs: dict[str, Any] = {
+        "parents": parents,
+        "settings": asdict(settings),
+        "data": {settings.data or snapshot or "rankings": fingerprint([asdict(group) for group in groups])},
+        "seed": settings.seed,
+    }
+    if found := store.find("reward", inputs_hash("reward", **inputs)):
+        say(f"reward: {found.ref} is there already")
+        return found
+    set_threads(0)
+    seed_everything(settings.seed)
+    tokenizer = load_tokenizer(folder)
+    training, held_out = split_by_prompt(groups, settings.validation_fraction)
+    started = time.monotonic()
+    trainer = _trainer(settings, folder, tokenizer, training, store.work_folder("reward", inputs_hash("reward", **inputs)))
+    trainer.train()
+    model = trainer.model.eval()
+    train_s = time.monotonic() - started
+    metrics = {"prompts": len(training), "train_s": round(train_s, 1)}
+    if held_out:
+        metrics |= held_out_metrics(model, tokenizer, held_out)
+    if demonstrations:
+        rows = [(row.prompt, row.completion) for row in demonstrations]
+        fold_bias(model, -float(torch.tensor(score_completions(model, tokenizer, rows)).mean()))
+    log = MetricLog(None)
+    log.history = trainer.state.log_history
+    with store.new("reward", settings.name, **inputs) as writer:
+        model.save_pretrained(writer.path)
+        tokenizer.save(writer.path)
+        log.save(writer.path)
+        writer.metrics = metrics
+    store.discard_work("reward", inputs_hash("reward", **inputs))
+    return writer.entry
+
+
+def held_out_metrics(model: Any, tokenizer: Tokenizer, groups: Sequence[RankedPrompt]) -> dict[str, Any]:
+    """Accuracy on every labeler's non-tied pairs, with a 95 % interval by prompt, beside the longer answer's."""
+    flat = [(group.prompt, text) for group in groups for text in group.completions]
+    scores = iter(score_completions(model, tokenizer, flat))
+    by_group = [[next(scores) for _ in group.completions] for group in groups]
+    lengths = [[float(len(text.split())) for text in group.completions] for group in groups]
+    all_ranks = [group.ranks for group in groups]
+    accuracy, low, high, num_pairs = ranking_accuracy(by_group, all_ranks)
+    longer = ranking_accuracy(lengths, all_ranks)[0]
+    return {
+        "accuracy": round(accuracy, 4),
+        "accuracy_ci95": [round(low, 4), round(high, 4)],
+        "pairs": num_pairs,
+        "longer_answer_accuracy": round(longer, 4),
+        "shorter_answer_accuracy": round(1 - longer, 4),
+    }
+
+
+def _trainer(
+    settings: RewardSettings, folder: str, tokenizer: Tokenizer, training: Sequence[RankedPrompt], work: Any
+) -> RankingTrainer:
+    device = best_device()
+    model = scalar_from_policy(load_policy(folder))
+    limit = getattr(model.config, "max_position_embeddings", settings.max_length)
+    config = RewardConfig(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.prompts_per_batch,
+        learning_rate=settings.lr,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.1},
+        warmup_steps=10,
+        max_length=None,
+        bf16=has_fast_bf16(device),
+        use_cpu=device.type == "cpu",
+        save_strategy="no",
+        logging_steps=10,
+        report_to=settings.report_to,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_pin_memory=False,
+        gradient_checkpointing=False,
+        disable_dropout=True,
+    )
+    trainer = RankingTrainer(
+        model=model,
+        args=config,
+        train_dataset=tokenized(training, tokenizer, min(settings.max_length, limit)),
+        data_collator=RankingCollator(tokenizer.pad_id),
+        processing_class=tokenizer.fast(),
+        lm_coef=settings.lm_coef,
+    )
+    trainer.add_callback(_StopOnNonFinite())
+    return trainer
+
+
+def _stop_callback() -> Any:
+    from transformers import TrainerCallback
+
+    class StopOnNonFinite(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            if "loss" in logs and logs["loss"] != logs["loss"]:
+                raise TrainingError("the reward model's loss is not a number; lower the learning rate")
+
+    return StopOnNonFinite()
+
+
+_StopOnNonFinite = _stop_callback

@@ -1,0 +1,147 @@
+"""Stage 1: supervised fine-tuning on demonstrations, by trl's SFTTrainer; the loss counts the response only."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from rlhf.data import Demonstration, as_messages, fingerprint, read_demonstrations
+from rlhf.errors import InputError
+from rlhf.metrics import MetricLog
+from rlhf.model import load_policy
+from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
+from rlhf.store import Entry, Store, inputs_hash
+from rlhf.tokenizer import Tokenizer, load_tokenizer
+from rlhf.training import best_device, has_fast_bf16, seed_everything, set_threads
+from stages.inputs import base_of
+from stages.settings import SFTSettings
+
+VALIDATION_SHARE = 0.1
+
+
+def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
+    """Fine-tune a base model on demonstrations into the store; returns the entry already there for the same inputs."""
+    training, validation = _demonstrations(settings)
+    folder, parents = base_of(store, settings.base)
+    inputs: dict[str, Any] = {
+        "parents": parents,
+        "settings": asdict(settings),
+        "data": {settings.data or "starter demonstrations": fingerprint([asdict(row) for row in training])},
+        "seed": settings.seed,
+    }
+    if found := store.find("sft", inputs_hash("sft", **inputs)):
+        say(f"sft: {found.ref} is there already")
+        return found
+    set_threads(0)
+    seed_everything(settings.seed)
+    tokenizer = load_tokenizer(folder)
+    work = store.work_folder("sft", inputs_hash("sft", **inputs))
+    started = time.monotonic()
+    trainer = _trainer(settings, folder, tokenizer, training, validation, work)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+    log = MetricLog(None)
+    log.history = trainer.state.log_history
+    best = trainer.state.best_metric
+    with store.new("sft", settings.name, **inputs) as writer:
+        trainer.model.save_pretrained(writer.path)
+        tokenizer.save(writer.path)
+        log.save(writer.path)
+        writer.metrics = {
+            "validation_loss": None if best is None else round(float(best), 4),
+            "demonstrations": len(training),
+            "train_s": round(time.monotonic() - started, 1),
+        }
+    store.discard_work("sft", inputs_hash("sft", **inputs))
+    return writer.entry
+
+
+def _demonstrations(settings: SFTSettings) -> tuple[list[Demonstration], list[Demonstration]]:
+    if settings.data is None:
+        num_validation = max(20, int(VALIDATION_SHARE * settings.num_demonstrations))
+        return (
+            starter_demonstrations("train", settings.num_demonstrations, settings.seed),
+            starter_demonstrations("validation", num_validation, settings.seed),
+        )
+    rows = read_demonstrations(settings.data)
+    if settings.validation_data:
+        return rows, read_demonstrations(settings.validation_data)
+    held_out = max(1, int(VALIDATION_SHARE * len(rows)))
+    if len(rows) < 2:
+        raise InputError(f"{settings.data}: {len(rows)} demonstration(s); at least 2 are needed, one to validate on")
+    return rows[held_out:], rows[:held_out]
+
+
+def tokenized(rows: Sequence[Demonstration], tokenizer: Tokenizer, max_length: int) -> Dataset:
+    """A data set with `input_ids` and `labels` (−100 on the prompt); rows longer than `max_length` lose their end.
+
+    A row whose prompt alone fills `max_length` is left out. Raises InputError if none is left.
+    """
+    examples = []
+    for row in rows:
+        prompt = tokenizer.encode_prompt(as_messages(row.prompt))
+        tokens = (prompt + tokenizer.encode_completion(row.completion))[:max_length]
+        labels = ([-100] * len(prompt) + tokens[len(prompt) :])[:max_length]
+        if len(tokens) > len(prompt):
+            examples.append({"input_ids": tokens, "labels": labels})
+    if not examples:
+        raise InputError(f"no demonstration leaves room for an answer within max_length = {max_length}; raise it")
+    return Dataset.from_list(examples)
+
+
+def _trainer(
+    settings: SFTSettings,
+    folder: Path | str,
+    tokenizer: Tokenizer,
+    training: Sequence[Demonstration],
+    validation: Sequence[Demonstration],
+    work: Path,
+) -> SFTTrainer:
+    device = best_device()
+    model = load_policy(folder)
+    for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "attention_dropout"):
+        if hasattr(model.config, name):
+            setattr(model.config, name, settings.dropout)
+    model.set_dropout(settings.dropout) if hasattr(model, "set_dropout") else None
+    max_length = min(settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length))
+    config = SFTConfig(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        learning_rate=settings.lr,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.1},
+        max_length=max_length,
+        packing=settings.packing,
+        bf16=has_fast_bf16(device),
+        use_cpu=device.type == "cpu",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_steps=5,
+        report_to=settings.report_to,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_pin_memory=False,
+        disable_tqdm=False,
+        gradient_checkpointing=False,
+    )
+    return SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=tokenized(training, tokenizer, max_length),
+        eval_dataset=tokenized(validation, tokenizer, max_length),
+        processing_class=tokenizer.fast(),
+    )
+
+
+def _last_checkpoint(work: Path) -> str | None:
+    found = sorted(work.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    return str(found[-1].parent) if found else None
