@@ -5,12 +5,14 @@ import os
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlhf.errors import TrainingError
+from rlhf.store import write_atomically
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -165,3 +167,13 @@ def restore_rng(state: dict[str, Any]) -> None:
     """Put the global generators back to a state taken by `rng_state`."""
     random.setstate(state["python"])
     torch.set_rng_state(state["torch"])
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write training state so that a kill at any moment leaves the old state or the new one."""
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """What `save_state` wrote, or None where nothing was written yet."""
+    return torch.load(path, weights_only=False) if path.exists() else None

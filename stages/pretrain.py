@@ -16,15 +16,17 @@ from rlhf.losses import lm_loss
 from rlhf.metrics import MetricLog
 from rlhf.model import GPT
 from rlhf.starter.corpus import corpus
-from rlhf.store import Entry, Store, inputs_hash, load_state, save_state
+from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import Tokenizer, published_tokenizer, train_tokenizer
 from rlhf.training import (
     Optimizers,
     autocast,
     best_device,
+    load_state,
     pretraining_optimizer,
     restore_rng,
     rng_state,
+    save_state,
     seed_everything,
     set_threads,
     warmup_cosine,

@@ -1,0 +1,256 @@
+"""Data formats and their readers. Imports no torch."""
+
+import csv
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlhf.errors import InputError
+
+Message = dict[str, str]
+Prompt = str | list[Message]
+ROLES = ("system", "user", "assistant")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """A prompt and the answer a person wrote for it."""
+
+    prompt: Prompt
+    completion: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """One labeler's ranking of K completions: rank 0 is best, equal ranks tie."""
+
+    prompt: Prompt
+    completions: tuple[str, ...]
+    ranks: tuple[int, ...]
+    labeler: str = ""
+    flags: tuple[tuple[str, ...], ...] = ()
+    ratings: tuple[int | None, ...] = ()
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """(better, worse) indices of all pairs that are not ties."""
+        places = range(len(self.ranks))
+        return [(i, j) for i in places for j in places if self.ranks[i] < self.ranks[j]]
+
+
+def as_messages(prompt: Prompt) -> list[Message]:
+    """The prompt as a conversation; a string is one message of the user."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def fingerprint(rows: Any) -> str:
+    """sha256 of the rows as canonical JSON."""
+    text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_texts(source: str | Path, skip_bad_rows: bool = False) -> list[str]:
+    """Documents: a text file's paragraphs (split at blank lines), or the `text` column of rows."""
+    path = Path(source)
+    if path.name.removesuffix(".gz").endswith(".txt"):
+        return [part for part in _text_of(path).split("\n\n") if part.strip()] or _nothing(source)
+    return _read(source, _text_row, skip_bad_rows)
+
+
+def read_prompts(source: str | Path, skip_bad_rows: bool = False) -> list[Prompt]:
+    """Prompts of rows in any of the formats that `docs/data.md` lists, or the lines of a text file."""
+    path = Path(source)
+    if path.name.removesuffix(".gz").endswith(".txt"):
+        return [line for line in _text_of(path).splitlines() if line.strip()] or _nothing(source)
+    return _read(source, prompt_of, skip_bad_rows)
+
+
+def read_demonstrations(source: str | Path, skip_bad_rows: bool = False) -> list[Demonstration]:
+    """Demonstrations: `prompt` with `completion`, `messages`, `instruction` with `output`, `question` with `answer`."""
+    return _read(source, _demonstration, skip_bad_rows)
+
+
+def read_rankings(source: str | Path, skip_bad_rows: bool = False) -> list[Ranking]:
+    """Rankings: `completions` with `ranks`, `chosen` with `rejected` (also HH), OASST's `messages` with `replies`."""
+    return _read(source, _ranking, skip_bad_rows)
+
+
+class _Bad(Exception):
+    pass
+
+
+def _need(row: dict[str, Any], *names: str) -> list[Any]:
+    for name in names:
+        if row.get(name) is None:
+            raise _Bad(f'"{name}" is missing (columns found: {", ".join(row)}); see docs/data.md')
+    return [row[name] for name in names]
+
+
+def _text_row(row: dict[str, Any]) -> str:
+    if "text" not in row and ("instruction" in row or "prompt" in row or "messages" in row):
+        demonstration = _demonstration(row)
+        return "\n".join([*(message["content"] for message in as_messages(demonstration.prompt)), demonstration.completion])
+    return str(_need(row, "text")[0])
+
+
+def _checked(messages: Any) -> list[Message]:
+    if not isinstance(messages, list) or not messages:
+        raise _Bad('"messages" must be a list of at least one {role, content}')
+    result = []
+    for message in messages:
+        role = {"prompter": "user", "human": "user", "gpt": "assistant"}.get(message.get("role"), message.get("role"))
+        content = message.get("content", message.get("text"))
+        if role not in ROLES or not isinstance(content, str):
+            raise _Bad(f"a message needs a role of {', '.join(ROLES)} and a text content")
+        result.append({"role": role, "content": content})
+    return result
+
+
+def hh_conversation(text: str) -> tuple[list[Message], str]:
+    """An Anthropic HH text, `\\n\\nHuman: … \\n\\nAssistant: …`, as conversation and last answer."""
+    messages: list[Message] = []
+    for part in text.replace("\n\nHuman:", "\0user\1").replace("\n\nAssistant:", "\0assistant\1").split("\0")[1:]:
+        role, _, content = part.partition("\1")
+        messages.append({"role": role, "content": content.strip()})
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        raise _Bad("an HH text must end with an Assistant turn after a Human one")
+    return messages[:-1], messages[-1]["content"]
+
+
+def prompt_of(row: dict[str, Any]) -> Prompt:
+    """The prompt of a row in any known format."""
+    if isinstance(row.get("prompt"), list):
+        return _checked(row["prompt"])
+    if row.get("prompt") is not None:
+        return str(row["prompt"])
+    if "instruction" in row:
+        extra = row.get("input") or row.get("context")
+        return f"{row['instruction']}\n\n{extra}" if extra else str(row["instruction"])
+    if "question" in row:
+        return str(row["question"])
+    if isinstance(row.get("chosen"), str) and row["chosen"].startswith("\n\nHuman:"):
+        return hh_conversation(row["chosen"])[0]
+    if "messages" in row:
+        messages = _checked(row["messages"])
+        return messages[:-1] if messages[-1]["role"] == "assistant" else messages
+    if "turns" in row:
+        first = row["turns"][0]
+        return str(first["content"] if isinstance(first, dict) else first)
+    _need(row, "prompt")
+    raise AssertionError("unreachable")
+
+
+def _demonstration(row: dict[str, Any]) -> Demonstration:
+    if "messages" in row:
+        messages = _checked(row["messages"])
+        if len(messages) < 2 or messages[-1]["role"] != "assistant":
+            raise _Bad("a conversation must end with the assistant's answer")
+        return Demonstration(prompt=messages[:-1], completion=messages[-1]["content"])
+    column = next((name for name in ("completion", "output", "response", "answer") if name in row), "completion")
+    completion = _need(row, column)[0]
+    if isinstance(completion, list):
+        completion = _checked(completion)[-1]["content"]
+    if not str(completion).strip():
+        raise _Bad(f'"{column}" is empty')
+    return Demonstration(prompt=prompt_of(row), completion=str(completion))
+
+
+def _ranking(row: dict[str, Any]) -> Ranking:
+    if "completions" in row:
+        completions, ranks = _need(row, "completions", "ranks")
+        return _valid(Ranking(prompt=prompt_of(row), completions=tuple(completions), ranks=tuple(ranks),
+                              labeler=str(row.get("labeler") or "")))  # fmt: skip
+    if "replies" in row:
+        replies = row["replies"]
+        return _valid(Ranking(prompt=prompt_of(row), completions=tuple(r["text"] for r in replies),
+                              ranks=tuple(r["rank"] for r in replies)))  # fmt: skip
+    chosen, rejected = _need(row, "chosen", "rejected")
+    if isinstance(chosen, str) and chosen.startswith("\n\nHuman:"):
+        prompt, better = hh_conversation(chosen)
+        return _valid(Ranking(prompt=prompt, completions=(better, hh_conversation(rejected)[1]), ranks=(0, 1)))
+    if isinstance(chosen, list):
+        messages, other = _checked(chosen), _checked(rejected)
+        prompt = prompt_of(row) if "prompt" in row else messages[:-1]
+        return _valid(Ranking(prompt=prompt, completions=(messages[-1]["content"], other[-1]["content"]), ranks=(0, 1)))
+    return _valid(Ranking(prompt=prompt_of(row), completions=(str(chosen), str(rejected)), ranks=(0, 1)))
+
+
+def _valid(ranking: Ranking) -> Ranking:
+    if len(ranking.completions) != len(ranking.ranks) or len(ranking.ranks) < 2:
+        raise _Bad("a ranking needs at least 2 completions and one rank for each")
+    return ranking
+
+
+def _read(source: str | Path, parse: Callable[[dict[str, Any]], T], skip_bad_rows: bool) -> list[T]:
+    found = []
+    for where, row in _rows(source):
+        try:
+            if not isinstance(row, dict):
+                raise _Bad("a row must be a JSON object")
+            found.append(parse(row))
+        except (_Bad, AttributeError, TypeError, KeyError, IndexError) as problem:
+            if not skip_bad_rows:
+                reason = str(problem) if isinstance(problem, _Bad) else "the row has an unknown shape; see docs/data.md"
+                raise InputError(f"{where}: {reason}") from None
+    return found or _nothing(source)
+
+
+def _nothing(source: str | Path) -> Any:
+    raise InputError(f"{source}: no usable rows; the data set is empty")
+
+
+def _rows(source: str | Path) -> Iterator[tuple[str, Any]]:
+    path = Path(source)
+    name = path.name.removesuffix(".gz")
+    if not path.exists():
+        if path.suffix or str(source).count("/") != 1:
+            raise InputError(f"{source}: no such file; name a file, a datasets folder or a hub data set (owner/name)")
+        yield from _hub_rows(str(source))
+    elif path.is_dir() or name.endswith(".parquet"):
+        import datasets
+
+        rows = datasets.load_from_disk(path) if path.is_dir() else datasets.Dataset.from_parquet(str(path))
+        yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, start=1))
+    elif name.endswith(".jsonl"):
+        for number, line in enumerate(_text_of(path).splitlines(), start=1):
+            if line.strip():
+                try:
+                    yield f"{path}:{number}", json.loads(line)
+                except json.JSONDecodeError as problem:
+                    raise InputError(f"{path}:{number}: not JSON ({problem.msg})") from None
+    elif name.endswith(".json"):
+        try:
+            rows = json.loads(_text_of(path))
+        except json.JSONDecodeError as problem:
+            raise InputError(f"{path}:{problem.lineno}: not JSON ({problem.msg})") from None
+        yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, start=1))
+    elif name.endswith(".csv"):
+        for number, row in enumerate(csv.DictReader(_text_of(path).splitlines()), start=2):
+            yield f"{path}:{number}", row
+    else:
+        raise InputError(f"{path}: unknown kind of file; use .txt .jsonl .json .csv .parquet or a datasets folder")
+
+
+def _hub_rows(source: str) -> Iterator[tuple[str, Any]]:
+    import datasets
+
+    name, _, split = source.partition(":")
+    try:
+        rows = datasets.load_dataset(name, split=split or "train")
+    except Exception as problem:
+        raise InputError(f"{source}: cannot be loaded ({str(problem).splitlines()[0]})") from None
+    yield from ((f"{source}:{number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, EOFError, UnicodeDecodeError) as problem:
+        raise InputError(f"{path}: cannot be read ({problem})") from None

@@ -1,0 +1,286 @@
+"""The checkpoint store: a folder of finished entries, each with a manifest; nothing half-written is ever visible.
+
+store/STAGE/0001-NAME/ holds the Hugging Face files, the tokenizer and manifest.json. An entry is written to
+store/.tmp-…, every file fsynced, then renamed into place.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import StoreError
+
+STAGES = ("base", "sft", "reward", "ppo")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PACKAGES = ("torch", "transformers", "trl", "datasets", "tiktoken", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished checkpoint."""
+
+    stage: str
+    name: str
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def ref(self) -> str:
+        """stage/0001-name."""
+        return f"{self.stage}/{self.path.name}"
+
+    @property
+    def hash(self) -> str:
+        """Hash over the hashes of all files."""
+        return str(self.manifest["hash"])
+
+
+@dataclass
+class Writer:
+    """An entry being written: put files under `path`, set `metrics`; `entry` is there after the block."""
+
+    path: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+    published: Entry | None = None
+
+    @property
+    def entry(self) -> Entry:
+        if self.published is None:
+            raise StoreError("the entry was not published")
+        return self.published
+
+
+def inputs_hash(stage: str, parents: dict[str, Entry], settings: Any, data: Any, seed: int) -> str:
+    """What decides an entry's content: equal hashes mean the stage need not run again."""
+    found = {role: entry.hash for role, entry in parents.items()}
+    text = json.dumps([stage, found, settings, data, seed], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Store:
+    """The entries under a root folder, which is made when first written to."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def entries(self, stage: str | None = None) -> list[Entry]:
+        """Finished entries, by stage and number. Raises StoreError naming a damaged manifest."""
+        found = []
+        for known in STAGES if stage is None else (stage,):
+            for path in sorted((self.root / known).glob("[0-9]*-*")):
+                found.append(Entry(known, path.name.split("-", 1)[1], path, self._manifest(path)))
+        return found
+
+    def _manifest(self, path: Path) -> dict[str, Any]:
+        try:
+            return json.loads((path / "manifest.json").read_text())
+        except (OSError, ValueError):
+            raise StoreError(f"{path / 'manifest.json'} is missing or damaged; restore it or remove {path}") from None
+
+    def resolve(self, reference: str) -> Entry:
+        """The entry that `ppo`, `ppo:latest`, `ppo/NAME` (the newest of that name) or `ppo/0001-NAME` names."""
+        stage, _, name = reference.removesuffix(":latest").partition("/")
+        entries = self.entries(stage) if stage in STAGES else []
+        matching = [entry for entry in entries if not name or name in (entry.name, entry.path.name)]
+        if not matching:
+            there = ", ".join(entry.ref for entry in entries) or "nothing"
+            raise StoreError(f"{reference}: no such checkpoint in {self.root} (of that stage there is: {there})")
+        return matching[-1]
+
+    def find(self, stage: str, inputs_hash: str) -> Entry | None:
+        """The newest entry made from the same inputs."""
+        same = [entry for entry in self.entries(stage) if entry.manifest["inputs_hash"] == inputs_hash]
+        return same[-1] if same else None
+
+    @contextmanager
+    def new(
+        self, stage: str, name: str, parents: dict[str, Entry], settings: Any, data: Any, seed: int
+    ) -> Iterator[Writer]:
+        """A folder to fill; when the block ends without an exception the entry becomes visible, whole."""
+        if stage not in STAGES or not NAME.fullmatch(name):
+            raise StoreError(f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of letters, digits, . _ -")
+        folder = self.root / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        writer = Writer(folder)
+        try:
+            yield writer
+            manifest = {
+                "stage": stage,
+                "name": name,
+                "parents": {role: {"ref": entry.ref, "hash": entry.hash} for role, entry in parents.items()},
+                "settings": settings,
+                "data": data,
+                "seed": seed,
+                "inputs_hash": inputs_hash(stage, parents, settings, data, seed),
+                "metrics": writer.metrics,
+                "versions": {package: _version(package) for package in PACKAGES},
+                "commit": _commit(),
+                "files": _hashes(folder),
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            manifest["hash"] = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+            (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str))
+            _sync_tree(folder)
+            writer.published = self._publish(folder, stage, name, manifest)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _publish(self, folder: Path, stage: str, name: str, manifest: dict[str, Any]) -> Entry:
+        with self._lock():
+            (self.root / stage).mkdir(exist_ok=True)
+            taken = [int(path.name.split("-")[0]) for path in (self.root / stage).glob("[0-9]*-*")]
+            target = self.root / stage / f"{max(taken, default=0) + 1:04d}-{name}"
+            os.rename(folder, target)
+            _sync(target.parent)
+            _sync(self.root)
+        return Entry(stage, name, target, manifest)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def verify(self, reference: str | None = None) -> list[str]:
+        """What is wrong, a line per damaged, missing or unlisted file; empty when all is as it was written."""
+        self._remove_leftovers()
+        problems = []
+        for entry in [self.resolve(reference)] if reference else self.entries():
+            now = _hashes(entry.path)
+            for name, digest in entry.manifest["files"].items():
+                if name not in now:
+                    problems.append(f"{entry.ref}: {name} is missing")
+                elif now[name] != digest:
+                    problems.append(f"{entry.ref}: {name} is damaged (sha256 differs)")
+            problems += [f"{entry.ref}: {name} was added later" for name in now.keys() - entry.manifest["files"].keys()]
+        return problems
+
+    def _remove_leftovers(self) -> None:
+        for folder in self.root.glob(".tmp-*"):
+            if not _alive(int(folder.name.split("-")[1])):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def remove(self, reference: str, force: bool = False) -> Entry:
+        """Delete an entry; refused while another entry names it as a parent, unless forced."""
+        entry = self.resolve(reference)
+        children = [
+            other.ref
+            for other in self.entries()
+            if entry.ref in (parent["ref"] for parent in other.manifest["parents"].values())
+        ]
+        if children and not force:
+            raise StoreError(f"{entry.ref} is a parent of {', '.join(children)}; remove these first or use --force")
+        with self._lock():
+            hidden = self.root / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            os.rename(entry.path, hidden)
+            _sync(entry.path.parent)
+        shutil.rmtree(hidden)
+        return entry
+
+    def export(self, reference: str, folder: str | Path) -> Path:
+        """Copy an entry's files to a new folder that transformers can load."""
+        entry, target = self.resolve(reference), Path(folder)
+        if target.exists():
+            raise StoreError(f"{target} exists already; name a folder that does not")
+        shutil.copytree(entry.path, target)
+        return target
+
+    def lineage(self) -> str:
+        """All entries as a tree, each under its first parent."""
+        entries = self.entries()
+        first = {entry.ref: next((p["ref"] for p in entry.manifest["parents"].values()), None) for entry in entries}
+        known = set(first)
+        lines: list[str] = []
+
+        def add(ref: str, depth: int) -> None:
+            lines.append("   " * depth + ("└─ " if depth else "") + ref)
+            for child, parent in first.items():
+                if parent == ref:
+                    add(child, depth + 1)
+
+        for ref, parent in first.items():
+            if parent not in known:
+                add(ref, 0)
+        return "\n".join(lines)
+
+    def work_folder(self, stage: str, inputs_hash: str) -> Path:
+        """Where a stage keeps its training state until its entry is published."""
+        folder = self.root / ".work" / f"{stage}-{inputs_hash[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def discard_work(self, stage: str, inputs_hash: str) -> None:
+        """Delete a stage's training state."""
+        shutil.rmtree(self.root / ".work" / f"{stage}-{inputs_hash[:16]}", ignore_errors=True)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file, fsync it, rename it to `path`: readers see the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / "manifest.json":
+            with open(path, "rb") as handle:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(handle, "sha256").hexdigest()
+    return found
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    try:
+        here = Path(__file__).parent
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

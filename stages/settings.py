@@ -1,0 +1,150 @@
+"""The settings of every stage, each with its help beside the default; flags, recipes and manifests come from here."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def setting(default: Any, help: str, *, flag: bool = True, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field with its help; without `flag` it can be set in a recipe or by --set only."""
+    return field(default=default, metadata={"help": help, "flag": flag, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """A base GPT from plain text."""
+
+    data: str | None = setting(None, "text file, rows with a text column or data set (default: the starter corpus)")
+    name: str = setting("starter", "name of the new entry")
+    tokenizer: str | None = setting(None, "published tiktoken encoding, such as gpt2 (default: trained on the text)")
+    vocab_size: int = setting(1024, "size of a vocabulary trained here")
+    layers: int = setting(4, "blocks")
+    width: int = setting(128, "width of the residual stream")
+    heads: int = setting(4, "attention heads")
+    context: int = setting(160, "longest sequence the model can read")
+    tokens: int = setting(2_600_000, "tokens to train on")
+    batch_size: int = setting(8, "sequences per step")
+    sequence_length: int = setting(128, "tokens per sequence")
+    lr: float = setting(3e-3, "AdamW's learning rate (embeddings, norms, biases)")
+    muon_lr: float = setting(0.02, "Muon's learning rate (the blocks' matrices)")
+    warmup_fraction: float = setting(0.02, "share of the steps with a rising learning rate", flag=False)
+    bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
+    threads: int = setting(0, "CPU threads (0: all cores)", flag=False)
+    seed: int = setting(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTSettings:
+    """Supervised fine-tuning on demonstrations."""
+
+    base: str = setting("base", "store reference, folder or hub id to start from")
+    data: str | None = setting(None, "demonstrations (default: the starter world's)")
+    validation_data: str | None = setting(None, "demonstrations to validate on (default: a tenth of data)")
+    name: str = setting("starter", "name of the new entry")
+    num_demonstrations: int = setting(400, "how many starter demonstrations")
+    epochs: float = setting(3.0, "passes over the data")
+    batch_size: int = setting(16, "demonstrations per step")
+    lr: float = setting(1e-3, "peak learning rate, cosine to a tenth")
+    dropout: float = setting(0.0, "dropout while training", flag=False)
+    packing: bool = setting(False, "pack several demonstrations into one row", flag=False)
+    max_length: int = setting(256, "longest row in tokens")
+    report_to: str = setting("none", "where trl logs to (tensorboard, wandb, none)", flag=False)
+    seed: int = setting(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """K completions per prompt, as ranking tasks in the label store."""
+
+    policy: str = setting("sft", "store reference, folder or hub id to sample from")
+    prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    num_prompts: int = setting(1000, "how many prompts")
+    k: int = setting(4, "completions per prompt, 2 to 9")
+    temperature: float = setting(1.0, "sampling temperature")
+    max_new_tokens: int = setting(48, "longest completion in tokens")
+    batch: str = setting("round-1", "name of the batch of tasks")
+    overlap: int = setting(1, "labelers per task")
+    simulate: bool = setting(False, "let simulated labelers rank at once (starter prompts only)")
+    seed: int = setting(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """A reward model from rankings."""
+
+    init: str = setting("sft", "store reference, folder or hub id of the policy to start from")
+    data: str | None = setting(None, "rankings or comparisons (default: the label store)")
+    name: str = setting("starter", "name of the new entry")
+    labels: str | None = setting(None, "snapshot of the label store to train on (default: all of it now)")
+    epochs: float = setting(1.0, "passes over the rankings")
+    prompts_per_batch: int = setting(32, "prompts per step, each with all its completions")
+    lr: float = setting(1e-3, "peak learning rate, cosine to a tenth")
+    lm_coef: float = setting(0.0, "weight of a language-model loss beside the ranking loss")
+    validation_fraction: float = setting(0.1, "share of the prompts held out to measure accuracy")
+    max_length: int = setting(256, "longest prompt with completion in tokens")
+    report_to: str = setting("none", "where trl logs to (tensorboard, wandb, none)", flag=False)
+    seed: int = setting(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """PPO against a reward model."""
+
+    policy: str = setting("sft", "policy to start from, and the reference")
+    reward: str = setting("reward", "reward model, from which the value model starts too")
+    prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    name: str = setting("starter", "name of the new entry")
+    episodes: int = setting(6400, "completions to learn from")
+    batch_size: int = setting(256, "completions per iteration")
+    minibatch_size: int = setting(64, "completions per optimizer step")
+    micro_batch_size: int = setting(64, "completions per forward pass (memory only)")
+    inner_epochs: int = setting(1, "passes over each batch", flag=False)
+    lr: float = setting(4e-4, "policy learning rate")
+    value_lr: float = setting(1e-3, "value learning rate")
+    kl_coef: float = setting(0.3, "β, price of a nat of KL to the reference")
+    adaptive_kl: bool = setting(False, "steer β towards kl_target (Ziegler et al. 2019)", flag=False)
+    kl_target: float = setting(6.0, "nats per completion", flag=False)
+    kl_horizon: int = setting(10_000, "episodes of the controller's horizon", flag=False)
+    clip: float = setting(0.2, "clip range of the ratio", flag=False)
+    value_clip: float = setting(0.2, "clip range of the values", flag=False)
+    value_coef: float = setting(0.1, "weight of the value loss", flag=False)
+    gamma: float = setting(1.0, "discount", flag=False)
+    lam: float = setting(0.95, "λ of advantage estimation", flag=False)
+    whiten_rewards: bool = setting(False, "divide rewards by their standard deviation", flag=False)
+    temperature: float = setting(1.0, "sampling temperature")
+    max_new_tokens: int = setting(48, "longest completion in tokens")
+    missing_eos_penalty: float = setting(1.0, "taken from the score of a completion that does not end")
+    warmup_iterations: int = setting(2, "iterations with a rising learning rate", flag=False)
+    ptx_coef: float = setting(0.0, "γ of PPO-ptx, weight of the pretraining loss")
+    ptx_data: str | None = setting(None, "plain text for PPO-ptx (default: the starter corpus)")
+    ema_decay: float = setting(0.0, "decay of averaged weights, saved beside the raw ones (0: none)", flag=False)
+    max_grad_norm: float = setting(1.0, "largest gradient norm", flag=False)
+    adam_eps: float = setting(1e-5, "Adam's ε", flag=False)
+    save_every: int = setting(10, "iterations between saves of the training state", flag=False)
+    seed: int = setting(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """One checkpoint judged, alone or against another."""
+
+    policy: str = setting("ppo", "checkpoint to judge")
+    against: str | None = setting(None, "checkpoint to compare with; also the reference of the KL")
+    prompts: str | None = setting(None, "prompts (default: the starter world's test prompts)")
+    num_prompts: int = setting(600, "how many prompts")
+    split: str = setting("test", "starter prompts to use", choices=("validation", "test", "held-out"))
+    reward: str | None = setting(None, "reward model that scores where there is no judge")
+    temperature: float = setting(1.0, "sampling temperature, 0 for greedy")
+    max_new_tokens: int = setting(48, "longest completion in tokens")
+    seed: int = setting(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatSettings:
+    """Talking to a checkpoint."""
+
+    policy: str = setting("ppo", "checkpoint to talk to")
+    system: str | None = setting(None, "system text in front of the conversation")
+    temperature: float = setting(0.7, "sampling temperature, 0 for greedy")
+    top_p: float = setting(0.95, "nucleus mass")
+    max_new_tokens: int = setting(128, "longest answer in tokens")
+    seed: int = setting(0, "seed of everything random")
