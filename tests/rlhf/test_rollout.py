@@ -302,6 +302,13 @@ def test_soft_prompts_count() -> None:
     check(completion_logprobs(model, rollout()), one_by_one(chosen))
 
 
+def test_a_model_that_always_gives_all_its_logits_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(POLICIES["Gemma2"])
+    wanted = completion_logprobs(model, rollout())
+    monkeypatch.setattr(model, "_supports_logits_to_keep", lambda: False)
+    torch.testing.assert_close(completion_logprobs(model, rollout()), wanted)
+
+
 @pytest.mark.parametrize("name", SCALARS)
 def test_values_are_those_of_the_state_before_each_token(name: str) -> None:
     model = build(SCALARS[name])
