@@ -1,0 +1,42 @@
+# Every target works from a clean clone: the first one creates .venv and installs the pinned versions.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: quickstart laptop test test-slow check format bench clean
+.DEFAULT_GOAL := quickstart
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("rlhf needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[label,postgres,gguf,dev]'
+	touch $@
+
+quickstart: $(STAMP)
+	$(BIN)/rlhf quickstart
+
+laptop: $(STAMP)
+	$(BIN)/rlhf quickstart --recipe laptop
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/ppo.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info
