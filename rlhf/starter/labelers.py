@@ -2,13 +2,14 @@
 
 A labeler's liking of an answer is the judge's score plus its own biases plus noise. Answers whose likings differ by
 less than the labeler's threshold tie. The noise was set once so that two labelers agree on about 73 % of the pairs on
-which both have a preference (Ouyang et al. 2022: 72.6 ± 1.5 %); `tests/rlhf/starter` measures it.
+which both have a preference (Ouyang et al. 2022: 72.6 ± 1.5 %), among samples of a fine-tuned model; docs/results.md
+measures it anew on every run.
 """
 
 from dataclasses import dataclass
 from random import Random
 
-NOISE = 1.2
+NOISE = 1.4
 TIE_THRESHOLD = 0.4
 
 
