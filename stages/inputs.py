@@ -18,7 +18,9 @@ def model_of(store: Store, name: str) -> tuple[str, Entry | None]:
         entry = store.resolve(name)
         return str(entry.path), entry
     if not Path(name).exists() and name.count("/") != 1:
-        raise StoreError(f"{name}: neither a folder, a hub id (owner/name) nor a reference such as sft:latest")
+        raise StoreError(
+            f"{name}: neither a folder, a hub id (owner/name) nor a reference such as sft:latest"
+        )
     return name, None
 
 
@@ -28,7 +30,9 @@ def base_of(store: Store, name: str, role: str = "base") -> tuple[str, dict[str,
     return folder, {role: entry} if entry else {}
 
 
-def prompts_of(source: str | None, split: str, num_prompts: int, seed: int) -> tuple[list[Prompt], dict[str, Any]]:
+def prompts_of(
+    source: str | None, split: str, num_prompts: int, seed: int
+) -> tuple[list[Prompt], dict[str, Any]]:
     """Prompts from a file or data set, or from a split of the starter world; and their fingerprint by source."""
     if source is None:
         prompts: list[Prompt] = [item.prompt for item in take_items(split, num_prompts, seed)]

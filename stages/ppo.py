@@ -92,7 +92,9 @@ class Learner:
 def new_learner(config: PPOConfig, policy: Any, value_model: Any) -> Learner:
     """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage."""
     beta = (
-        AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon) if config.adaptive_kl else FixedKL(config.kl_coef)
+        AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
+        if config.adaptive_kl
+        else FixedKL(config.kl_coef)
     )
     return Learner(
         policy=policy,
@@ -125,7 +127,9 @@ def train(
     device = learner.policy.device
     num_iterations = max(1, config.episodes // config.batch_size)
     sampling = SamplingSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
-    bar = tqdm(range(learner.iteration, num_iterations), initial=learner.iteration, total=num_iterations, desc="ppo")
+    bar = tqdm(
+        range(learner.iteration, num_iterations), initial=learner.iteration, total=num_iterations, desc="ppo"
+    )
     for iteration in bar:
         batch = [prompts[i] for i in prompt_order(len(prompts), iteration, config.batch_size, config.seed)]
         with autocast(device):
@@ -172,15 +176,19 @@ def gather_experience(
     parts = rollout.split(config.micro_batch_size)
     width = rollout.mask.shape[1]
     with autocast(learner.policy.device):
-        logprobs = _joined([completion_logprobs(learner.policy, part, config.temperature) for part in parts], width)
-        ref_logprobs = _joined([completion_logprobs(reference, part, config.temperature) for part in parts], width)
-        values = _joined([completion_values(learner.value_model, part) for part in parts], width)    # (B, T)
-    scores = reward(rollout)                                                                          # (B,)
+        logprobs = _joined(
+            [completion_logprobs(learner.policy, part, config.temperature) for part in parts], width
+        )
+        ref_logprobs = _joined(
+            [completion_logprobs(reference, part, config.temperature) for part in parts], width
+        )
+        values = _joined([completion_values(learner.value_model, part) for part in parts], width)  # (B, T)
+    scores = reward(rollout)  # (B,)
     penalised = torch.where(rollout.ended, scores, scores - config.missing_eos_penalty)
 
     mask = rollout.mask
-    kl = kl_k1(logprobs, ref_logprobs)                                                                # (B, T)
-    rewards = kl_shaped(penalised, kl, mask, learner.beta.value)                # Ouyang et al. 2022, eq. 2
+    kl = kl_k1(logprobs, ref_logprobs)  # (B, T)
+    rewards = kl_shaped(penalised, kl, mask, learner.beta.value)  # Ouyang et al. 2022, eq. 2
     if config.whiten_rewards:
         rewards = rescale(rewards, mask)
     advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)  # Schulman et al. 2016, eq. 16
@@ -213,7 +221,10 @@ def update(
     config: PPOConfig, learner: Learner, experience: Experience, pretraining: Iterator[Tensor] | None
 ) -> dict[str, float]:
     """Inner epochs of clipped policy and value updates over shuffled minibatches; returns the last one's metrics."""
-    learner.policy.eval(), learner.value_model.eval()  # dropout stays off, as it was when the rollout was sampled
+    (
+        learner.policy.eval(),
+        learner.value_model.eval(),
+    )  # dropout stays off, as it was when the rollout was sampled
     metrics: dict[str, float] = {}
     for minibatch in experience.shuffled(config.minibatch_size, config.inner_epochs, learner.generator):
         losses = torch.zeros(2)
@@ -221,16 +232,20 @@ def update(
         for part in minibatch.split(config.micro_batch_size):
             old = part.rollout.logprobs
             with autocast(learner.policy.device):
-                logprobs = completion_logprobs(learner.policy, part.rollout, config.temperature)      # (b, T)
-                values = completion_values(learner.value_model, part.rollout)                         # (b, T)
+                logprobs = completion_logprobs(learner.policy, part.rollout, config.temperature)  # (b, T)
+                values = completion_values(learner.value_model, part.rollout)  # (b, T)
             actor = policy_loss(logprobs, old, part.advantages, config.clip).sum() / minibatch.num_tokens
-            critic = value_loss(values, part.values, part.returns, config.value_clip).sum() / minibatch.num_tokens
+            critic = (
+                value_loss(values, part.values, part.returns, config.value_clip).sum() / minibatch.num_tokens
+            )
             # The whole minibatch's token count is the denominator: any split into parts gives one gradient.
             (actor + config.value_coef * critic).backward()
             losses += torch.stack([actor.detach(), critic.detach()]).cpu()
             collected.append((logprobs.detach(), part))
         if not torch.isfinite(losses).all():
-            raise TrainingError(f"iteration {learner.iteration}: the loss is not finite; lower the learning rate")
+            raise TrainingError(
+                f"iteration {learner.iteration}: the loss is not finite; lower the learning rate"
+            )
         if pretraining is not None:
             _add_ptx_gradient(config, learner, next(pretraining))
         norm = learner.policy_optimizer.step(config.max_grad_norm)
@@ -304,7 +319,9 @@ def run(config: PPOConfig, store: Store, say: Callable[[str], None] = print) -> 
     return writer.entry
 
 
-def tokenized_prompts(prompts: Sequence[Prompt], tokenizer: Tokenizer, policy: Any, config: PPOConfig) -> list[list[int]]:
+def tokenized_prompts(
+    prompts: Sequence[Prompt], tokenizer: Tokenizer, policy: Any, config: PPOConfig
+) -> list[list[int]]:
     """Prompts as token ids; raises InputError if one leaves no room for max_new_tokens in the policy's context."""
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts]
     context = getattr(policy.config, "max_position_embeddings", None)

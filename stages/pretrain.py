@@ -102,11 +102,18 @@ def new_model(settings: PretrainSettings, tokenizer: Tokenizer) -> GPT:
 
 
 def _train(
-    settings: PretrainSettings, tokenizer: Tokenizer, tokens: Tensor, log: MetricLog, state_file: Any, say: Any
+    settings: PretrainSettings,
+    tokenizer: Tokenizer,
+    tokens: Tensor,
+    log: MetricLog,
+    state_file: Any,
+    say: Any,
 ) -> tuple[GPT, float]:
     length = settings.sequence_length
     if len(tokens) <= length + 1:
-        raise InputError(f"the text has {len(tokens)} tokens, fewer than one sequence of {length}; bring more text")
+        raise InputError(
+            f"the text has {len(tokens)} tokens, fewer than one sequence of {length}; bring more text"
+        )
     device = best_device()
     model = new_model(settings, tokenizer).to(device).train()
     optimizers = pretraining_optimizer(model, settings.lr, settings.muon_lr)
@@ -117,10 +124,10 @@ def _train(
     started = saved = time.monotonic()
     for step in tqdm(range(first, num_steps), initial=first, total=num_steps, desc="pretrain", mininterval=1):
         starts = torch.randint(0, len(tokens) - length - 1, (settings.batch_size,), generator=generator)
-        rows = tokens[starts[:, None] + torch.arange(length + 1)].to(device)              # (B, S + 1)
+        rows = tokens[starts[:, None] + torch.arange(length + 1)].to(device)  # (B, S + 1)
         optimizers.set_lr_factor(warmup_cosine(step, num_steps, warmup, floor=0.05))
         with autocast(device, settings.bf16):
-            logits = model(input_ids=rows[:, :-1]).logits                                 # (B, S, V)
+            logits = model(input_ids=rows[:, :-1]).logits  # (B, S, V)
         loss = lm_loss(logits.flatten(0, 1), rows[:, 1:].flatten()).mean()
         loss.backward()
         norm = optimizers.step(max_grad_norm=1.0)
@@ -129,7 +136,9 @@ def _train(
         if time.monotonic() - saved > SAVE_EVERY_S:
             saved = time.monotonic()
             state = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
-            save_state(state_file, {**state, "step": step + 1, "rng": rng_state(), "order": generator.get_state()})
+            save_state(
+                state_file, {**state, "step": step + 1, "rng": rng_state(), "order": generator.get_state()}
+            )
     return model, time.monotonic() - started
 
 

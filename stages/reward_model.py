@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from trl import RewardConfig, RewardTrainer
 
 from rlhf.data import Demonstration, Ranking, as_messages, fingerprint, read_rankings
-from rlhf.errors import InputError, TrainingError
+from rlhf.errors import InputError
 from rlhf.evaluate import ranking_accuracy
 from rlhf.losses import ranking_losses
 from rlhf.metrics import MetricLog
@@ -27,6 +27,7 @@ from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import Tokenizer, load_tokenizer
 from rlhf.training import best_device, has_fast_bf16, seed_everything, set_threads
 from stages.inputs import base_of
+from stages.progress import show_progress
 from stages.settings import RewardSettings
 
 
@@ -48,7 +49,9 @@ def grouped(rankings: Sequence[Ranking]) -> list[RankedPrompt]:
     return [RankedPrompt(prompt, completions, tuple(ranks)) for prompt, completions, ranks in groups.values()]
 
 
-def split_by_prompt(groups: Sequence[RankedPrompt], fraction: float) -> tuple[list[RankedPrompt], list[RankedPrompt]]:
+def split_by_prompt(
+    groups: Sequence[RankedPrompt], fraction: float
+) -> tuple[list[RankedPrompt], list[RankedPrompt]]:
     """Training and held-out groups; all groups of one prompt fall on the same side, decided by the prompt's hash."""
     held_out = [int(fingerprint([group.prompt])[:8], 16) / 16**8 < fraction for group in groups]
     training = [group for group, out in zip(groups, held_out, strict=True) if not out]
@@ -65,7 +68,9 @@ def tokenized(groups: Sequence[RankedPrompt], tokenizer: Tokenizer, max_length: 
         prompt = tokenizer.encode_prompt(as_messages(group.prompt))
         rows = []
         for text in group.completions:
-            completion = tokenizer.encode_completion(text)[: max_length // 2 + max(0, max_length // 2 - len(prompt))]
+            completion = tokenizer.encode_completion(text)[
+                : max_length // 2 + max(0, max_length // 2 - len(prompt))
+            ]
             rows.append(prompt[-(max_length - len(completion)) :] + completion)
         examples.append({"rows": rows, "ranks": [list(ranks) for ranks in group.ranks]})
     return Dataset.from_list(examples)
@@ -109,16 +114,20 @@ class RankingTrainer(RewardTrainer):
         self._signature_columns = ["rows", "ranks"]
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         bare = self.accelerator.unwrap_model(model)
         tokens, mask = inputs["input_ids"], inputs["attention_mask"]
-        hidden = bare.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state      # (R, S, C)
+        hidden = bare.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (R, S, C)
         last = mask.long().sum(1) - 1
-        scores = bare.score(hidden[torch.arange(len(tokens), device=tokens.device), last])     # (R, 1)
+        scores = bare.score(hidden[torch.arange(len(tokens), device=tokens.device), last])  # (R, 1)
         present = inputs["present"]
         by_prompt = torch.zeros(present.shape[0], present.shape[2], device=tokens.device)
-        by_prompt[present[:, 0]] = scores.squeeze(1).float()                                   # (P, K)
+        by_prompt[present[:, 0]] = scores.squeeze(1).float()  # (P, K)
         repeated = by_prompt[:, None].expand(present.shape)
         losses = ranking_losses(repeated.flatten(0, 1), inputs["ranks"].flatten(0, 1), present.flatten(0, 1))
         loss = losses.sum() / present[:, :, 0].sum()
@@ -147,11 +156,15 @@ def run(
     """
     if rankings is None:
         if settings.data is None:
-            raise InputError("no rankings: name a file with --data, or label some answers first (rlhf sample)")
+            raise InputError(
+                "no rankings: name a file with --data, or label some answers first (rlhf sample)"
+            )
         rankings = read_rankings(settings.data)
     groups = [group for group in grouped(rankings) if any(len(set(ranks)) > 1 for ranks in group.ranks)]
     if len(groups) < 2:
-        raise InputError(f"{len(groups)} prompt(s) with a preference among their answers; at least 2 are needed")
+        raise InputError(
+            f"{len(groups)} prompt(s) with a preference among their answers; at least 2 are needed"
+        )
     folder, parents = base_of(store, settings.init, "init")
     inputs: dict[str, Any] = {
         "parents": parents,
@@ -167,7 +180,9 @@ def run(
     tokenizer = load_tokenizer(folder)
     training, held_out = split_by_prompt(groups, settings.validation_fraction)
     started = time.monotonic()
-    trainer = _trainer(settings, folder, tokenizer, training, store.work_folder("reward", inputs_hash("reward", **inputs)))
+    trainer = _trainer(
+        settings, folder, tokenizer, training, store.work_folder("reward", inputs_hash("reward", **inputs))
+    )
     trainer.train()
     model = trainer.model.eval()
     train_s = time.monotonic() - started
@@ -231,6 +246,7 @@ def _trainer(
         dataloader_pin_memory=False,
         gradient_checkpointing=False,
         disable_dropout=True,
+        disable_tqdm=True,
     )
     trainer = RankingTrainer(
         model=model,
@@ -240,19 +256,5 @@ def _trainer(
         processing_class=tokenizer.fast(),
         lm_coef=settings.lm_coef,
     )
-    trainer.add_callback(_StopOnNonFinite())
+    show_progress(trainer, "reward")
     return trainer
-
-
-def _stop_callback() -> Any:
-    from transformers import TrainerCallback
-
-    class StopOnNonFinite(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-            if "loss" in logs and logs["loss"] != logs["loss"]:
-                raise TrainingError("the reward model's loss is not a number; lower the learning rate")
-
-    return StopOnNonFinite()
-
-
-_StopOnNonFinite = _stop_callback

@@ -13,9 +13,13 @@ def setting(default: Any, help: str, *, flag: bool = True, choices: tuple[str, .
 class PretrainSettings:
     """A base GPT from plain text."""
 
-    data: str | None = setting(None, "text file, rows with a text column or data set (default: the starter corpus)")
+    data: str | None = setting(
+        None, "text file, rows with a text column or data set (default: the starter corpus)"
+    )
     name: str = setting("starter", "name of the new entry")
-    tokenizer: str | None = setting(None, "published tiktoken encoding, such as gpt2 (default: trained on the text)")
+    tokenizer: str | None = setting(
+        None, "published tiktoken encoding, such as gpt2 (default: trained on the text)"
+    )
     vocab_size: int = setting(1024, "size of a vocabulary trained here")
     layers: int = setting(4, "blocks")
     width: int = setting(128, "width of the residual stream")
@@ -57,6 +61,7 @@ class SampleSettings:
 
     policy: str = setting("sft", "store reference, folder or hub id to sample from")
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    split: str = setting("train", "starter prompts to use", flag=False, choices=("train", "validation"))
     num_prompts: int = setting(1000, "how many prompts")
     k: int = setting(4, "completions per prompt, 2 to 9")
     temperature: float = setting(1.0, "sampling temperature")
@@ -116,7 +121,9 @@ class PPOConfig:
     warmup_iterations: int = setting(2, "iterations with a rising learning rate", flag=False)
     ptx_coef: float = setting(0.0, "γ of PPO-ptx, weight of the pretraining loss")
     ptx_data: str | None = setting(None, "plain text for PPO-ptx (default: the starter corpus)")
-    ema_decay: float = setting(0.0, "decay of averaged weights, saved beside the raw ones (0: none)", flag=False)
+    ema_decay: float = setting(
+        0.0, "decay of averaged weights, saved beside the raw ones (0: none)", flag=False
+    )
     max_grad_norm: float = setting(1.0, "largest gradient norm", flag=False)
     adam_eps: float = setting(1e-5, "Adam's ε", flag=False)
     save_every: int = setting(10, "iterations between saves of the training state", flag=False)

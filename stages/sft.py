@@ -16,8 +16,9 @@ from rlhf.model import load_policy
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import Tokenizer, load_tokenizer
-from rlhf.training import best_device, has_fast_bf16, seed_everything, set_threads
+from rlhf.training import best_device, has_fast_bf16, seed_everything, set_dropout, set_threads
 from stages.inputs import base_of
+from stages.progress import show_progress
 from stages.settings import SFTSettings
 
 VALIDATION_SHARE = 0.1
@@ -71,7 +72,9 @@ def _demonstrations(settings: SFTSettings) -> tuple[list[Demonstration], list[De
         return rows, read_demonstrations(settings.validation_data)
     held_out = max(1, int(VALIDATION_SHARE * len(rows)))
     if len(rows) < 2:
-        raise InputError(f"{settings.data}: {len(rows)} demonstration(s); at least 2 are needed, one to validate on")
+        raise InputError(
+            f"{settings.data}: {len(rows)} demonstration(s); at least 2 are needed, one to validate on"
+        )
     return rows[held_out:], rows[:held_out]
 
 
@@ -88,7 +91,9 @@ def tokenized(rows: Sequence[Demonstration], tokenizer: Tokenizer, max_length: i
         if len(tokens) > len(prompt):
             examples.append({"input_ids": tokens, "labels": labels})
     if not examples:
-        raise InputError(f"no demonstration leaves room for an answer within max_length = {max_length}; raise it")
+        raise InputError(
+            f"no demonstration leaves room for an answer within max_length = {max_length}; raise it"
+        )
     return Dataset.from_list(examples)
 
 
@@ -102,11 +107,10 @@ def _trainer(
 ) -> SFTTrainer:
     device = best_device()
     model = load_policy(folder)
-    for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "attention_dropout"):
-        if hasattr(model.config, name):
-            setattr(model.config, name, settings.dropout)
-    model.set_dropout(settings.dropout) if hasattr(model, "set_dropout") else None
-    max_length = min(settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length))
+    set_dropout(model, settings.dropout)
+    max_length = min(
+        settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length)
+    )
     config = SFTConfig(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
@@ -130,16 +134,18 @@ def _trainer(
         seed=settings.seed,
         data_seed=settings.seed,
         dataloader_pin_memory=False,
-        disable_tqdm=False,
+        disable_tqdm=True,
         gradient_checkpointing=False,
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=config,
         train_dataset=tokenized(training, tokenizer, max_length),
         eval_dataset=tokenized(validation, tokenizer, max_length),
         processing_class=tokenizer.fast(),
     )
+    show_progress(trainer, "sft")
+    return trainer
 
 
 def _last_checkpoint(work: Path) -> str | None:

@@ -1,0 +1,56 @@
+"""Pictures of a run: curves and bars as SVG text, readable in a light or a dark page."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen before)
+
+COLORS = ("#3b6fb6", "#d1682c", "#4a9d5b", "#8d5fb3")
+INK = "#808080"  # readable on white and on black
+
+
+def _svg(figure: plt.Figure) -> str:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.tick_params(colors=INK)
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            text.set_color(INK)
+    buffer = io.StringIO()
+    # A fixed salt keeps the file the same for the same data.
+    with plt.rc_context({"svg.hashsalt": "rlhf", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def curves(title: str, xlabel: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+    """One SVG with a line for each name: (x values, y values) of equal length."""
+    figure, axes = plt.subplots(figsize=(4.2, 2.6))
+    for color, (name, (x, y)) in zip(COLORS, lines.items(), strict=False):
+        axes.plot(x, y, color=color, label=name, linewidth=1.6)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(xlabel, fontsize=9)
+    if len(lines) > 1:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return _svg(figure)
+
+
+def intervals(title: str, rows: Mapping[str, tuple[float, float, float]], middle: float = 0.5) -> str:
+    """One SVG with a dot and its 95 % interval (estimate, low, high) for each name, and a line at `middle`."""
+    figure, axes = plt.subplots(figsize=(5.6, 0.6 + 0.36 * len(rows)))
+    for place, (estimate, low, high) in enumerate(reversed(rows.values())):
+        axes.plot([low, high], [place, place], color=COLORS[0], linewidth=2)
+        axes.plot([estimate], [place], "o", color=COLORS[0], markersize=6)
+        axes.annotate(f"{estimate:.0%}", (estimate, place + 0.22), ha="center", fontsize=8, color=INK)
+    axes.axvline(middle, color=INK, linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(rows)), list(reversed(rows)), fontsize=9)
+    axes.set_ylim(-0.5, len(rows) - 0.3)
+    axes.set_xlim(min(0.3, *(row[1] - 0.03 for row in rows.values())), 1.02)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_title(title, fontsize=10, loc="left")
+    return _svg(figure)
