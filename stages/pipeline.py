@@ -4,7 +4,6 @@ Every step asks its store first and is skipped where the same inputs already gav
 goes on where it was.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -156,8 +155,3 @@ def _ppo(recipe: Any, store: Store, name: str, seed: int, sft: Entry, reward: En
         store,
         say,
     )
-
-
-def dumped(results: Mapping[str, Any]) -> str:
-    """The report's numbers as JSON text."""
-    return json.dumps(results, indent=2, ensure_ascii=False)
