@@ -93,7 +93,9 @@ def _need(row: dict[str, Any], *names: str) -> list[Any]:
 def _text_row(row: dict[str, Any]) -> str:
     if "text" not in row and ("instruction" in row or "prompt" in row or "messages" in row):
         demonstration = _demonstration(row)
-        return "\n".join([*(message["content"] for message in as_messages(demonstration.prompt)), demonstration.completion])
+        return "\n".join(
+            [*(message["content"] for message in as_messages(demonstration.prompt)), demonstration.completion]
+        )
     return str(_need(row, "text")[0])
 
 
@@ -102,7 +104,9 @@ def _checked(messages: Any) -> list[Message]:
         raise _Bad('"messages" must be a list of at least one {role, content}')
     result = []
     for message in messages:
-        role = {"prompter": "user", "human": "user", "gpt": "assistant"}.get(message.get("role"), message.get("role"))
+        role = {"prompter": "user", "human": "user", "gpt": "assistant"}.get(
+            message.get("role"), message.get("role")
+        )
         content = message.get("content", message.get("text"))
         if role not in ROLES or not isinstance(content, str):
             raise _Bad(f"a message needs a role of {', '.join(ROLES)} and a text content")
@@ -113,7 +117,9 @@ def _checked(messages: Any) -> list[Message]:
 def hh_conversation(text: str) -> tuple[list[Message], str]:
     """An Anthropic HH text, `\\n\\nHuman: … \\n\\nAssistant: …`, as conversation and last answer."""
     messages: list[Message] = []
-    for part in text.replace("\n\nHuman:", "\0user\1").replace("\n\nAssistant:", "\0assistant\1").split("\0")[1:]:
+    for part in (
+        text.replace("\n\nHuman:", "\0user\1").replace("\n\nAssistant:", "\0assistant\1").split("\0")[1:]
+    ):
         role, _, content = part.partition("\1")
         messages.append({"role": role, "content": content.strip()})
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
@@ -150,7 +156,9 @@ def _demonstration(row: dict[str, Any]) -> Demonstration:
         if len(messages) < 2 or messages[-1]["role"] != "assistant":
             raise _Bad("a conversation must end with the assistant's answer")
         return Demonstration(prompt=messages[:-1], completion=messages[-1]["content"])
-    column = next((name for name in ("completion", "output", "response", "answer") if name in row), "completion")
+    column = next(
+        (name for name in ("completion", "output", "response", "answer") if name in row), "completion"
+    )
     completion = _need(row, column)[0]
     if isinstance(completion, list):
         completion = _checked(completion)[-1]["content"]
@@ -171,11 +179,15 @@ def _ranking(row: dict[str, Any]) -> Ranking:
     chosen, rejected = _need(row, "chosen", "rejected")
     if isinstance(chosen, str) and chosen.startswith("\n\nHuman:"):
         prompt, better = hh_conversation(chosen)
-        return _valid(Ranking(prompt=prompt, completions=(better, hh_conversation(rejected)[1]), ranks=(0, 1)))
+        return _valid(
+            Ranking(prompt=prompt, completions=(better, hh_conversation(rejected)[1]), ranks=(0, 1))
+        )
     if isinstance(chosen, list):
         messages, other = _checked(chosen), _checked(rejected)
         prompt = prompt_of(row) if "prompt" in row else messages[:-1]
-        return _valid(Ranking(prompt=prompt, completions=(messages[-1]["content"], other[-1]["content"]), ranks=(0, 1)))
+        return _valid(
+            Ranking(prompt=prompt, completions=(messages[-1]["content"], other[-1]["content"]), ranks=(0, 1))
+        )
     return _valid(Ranking(prompt=prompt_of(row), completions=(str(chosen), str(rejected)), ranks=(0, 1)))
 
 
@@ -194,7 +206,11 @@ def _read(source: str | Path, parse: Callable[[dict[str, Any]], T], skip_bad_row
             found.append(parse(row))
         except (_Bad, AttributeError, TypeError, KeyError, IndexError) as problem:
             if not skip_bad_rows:
-                reason = str(problem) if isinstance(problem, _Bad) else "the row has an unknown shape; see docs/data.md"
+                reason = (
+                    str(problem)
+                    if isinstance(problem, _Bad)
+                    else "the row has an unknown shape; see docs/data.md"
+                )
                 raise InputError(f"{where}: {reason}") from None
     return found or _nothing(source)
 
@@ -208,7 +224,9 @@ def _rows(source: str | Path) -> Iterator[tuple[str, Any]]:
     name = path.name.removesuffix(".gz")
     if not path.exists():
         if path.suffix or str(source).count("/") != 1:
-            raise InputError(f"{source}: no such file; name a file, a datasets folder or a hub data set (owner/name)")
+            raise InputError(
+                f"{source}: no such file; name a file, a datasets folder or a hub data set (owner/name)"
+            )
         yield from _hub_rows(str(source))
     elif path.is_dir() or name.endswith(".parquet"):
         import datasets
@@ -232,7 +250,9 @@ def _rows(source: str | Path) -> Iterator[tuple[str, Any]]:
         for number, row in enumerate(csv.DictReader(_text_of(path).splitlines()), start=2):
             yield f"{path}:{number}", row
     else:
-        raise InputError(f"{path}: unknown kind of file; use .txt .jsonl .json .csv .parquet or a datasets folder")
+        raise InputError(
+            f"{path}: unknown kind of file; use .txt .jsonl .json .csv .parquet or a datasets folder"
+        )
 
 
 def _hub_rows(source: str) -> Iterator[tuple[str, Any]]:

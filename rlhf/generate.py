@@ -61,7 +61,9 @@ def generate(
     samples: dict[int, Sample] = {}
     for start in range(0, len(prompts), batch_size):
         rows = by_length[start : start + batch_size]
-        batch = _Batch(model, [prompts[i] for i in rows], [limits[i] for i in rows], settings, stop_ids, pad_id)
+        batch = _Batch(
+            model, [prompts[i] for i in rows], [limits[i] for i in rows], settings, stop_ids, pad_id
+        )
         for row, sample in zip(rows, batch.run(torch.from_numpy(uniforms[rows])), strict=True):
             samples[row] = sample
     return [samples[i] for i in range(len(prompts))]
@@ -127,7 +129,9 @@ class _Batch:
                 alive, chosen, positions = alive[going], chosen[going], positions[going]
                 self._keep(going)
             inputs = chosen[:, None]
-            self.attention_mask = torch.cat([self.attention_mask, self.attention_mask.new_ones(len(alive), 1)], dim=1)
+            self.attention_mask = torch.cat(
+                [self.attention_mask, self.attention_mask.new_ones(len(alive), 1)], dim=1
+            )
         return [
             Sample(tokens[:length], values[:length], end)
             for tokens, values, length, end in zip(
@@ -156,7 +160,9 @@ def keep_rows(cache: Any, rows: Tensor) -> None:
         cache.batch_select_indices(rows)
 
 
-def next_logits(model: PreTrainedModel, tokens: Tensor, attention_mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+def next_logits(
+    model: PreTrainedModel, tokens: Tensor, attention_mask: Tensor, positions: Tensor, cache: Any
+) -> Tensor:
     """Logits (B, V), float32, of the token after `tokens` (B, S); only the last position goes through the head."""
     output = model(
         input_ids=tokens,
@@ -197,12 +203,19 @@ def _truncated(probabilities: Tensor, settings: SamplingSettings) -> Tensor:
 
 @torch.no_grad()
 def stream(
-    model: PreTrainedModel, prompt: list[int], settings: SamplingSettings, *, stop_ids: frozenset[int], seed: int
+    model: PreTrainedModel,
+    prompt: list[int],
+    settings: SamplingSettings,
+    *,
+    stop_ids: frozenset[int],
+    seed: int,
 ) -> Iterator[int]:
     """The tokens `generate` gives for a batch of this one prompt, one by one, without the stop token."""
     model.eval()
     limit = _room(model, prompt, settings.max_new_tokens, 0)
-    uniforms = torch.from_numpy(np.random.Generator(np.random.Philox(seed)).random((1, settings.max_new_tokens)))
+    uniforms = torch.from_numpy(
+        np.random.Generator(np.random.Philox(seed)).random((1, settings.max_new_tokens))
+    )
     uniforms = uniforms.to(model.device)
     cache = new_cache(model, 1, len(prompt) + limit)
     tokens = torch.tensor([prompt], device=model.device)

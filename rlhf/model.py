@@ -355,7 +355,9 @@ class GPT(GPTPreTrained, GenerationMixin):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.post_init()
         if config.tie_word_embeddings:
-            self._keys_to_ignore_on_save = {"lm_head.weight"}  # so trainers do not report the shared weight missing
+            self._keys_to_ignore_on_save = {
+                "lm_head.weight"
+            }  # so trainers do not report the shared weight missing
 
     def forward(
         self,

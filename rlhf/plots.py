@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen before)
+import matplotlib.pyplot as plt
 
 COLORS = ("#3b6fb6", "#d1682c", "#4a9d5b", "#8d5fb3")
 INK = "#808080"  # readable on white and on black

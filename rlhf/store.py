@@ -87,7 +87,9 @@ class Store:
         try:
             return json.loads((path / "manifest.json").read_text())
         except (OSError, ValueError):
-            raise StoreError(f"{path / 'manifest.json'} is missing or damaged; restore it or remove {path}") from None
+            raise StoreError(
+                f"{path / 'manifest.json'} is missing or damaged; restore it or remove {path}"
+            ) from None
 
     def resolve(self, reference: str) -> Entry:
         """The entry that `ppo`, `ppo:latest`, `ppo/NAME` (the newest of that name) or `ppo/0001-NAME` names."""
@@ -96,7 +98,9 @@ class Store:
         matching = [entry for entry in entries if not name or name in (entry.name, entry.path.name)]
         if not matching:
             there = ", ".join(entry.ref for entry in entries) or "nothing"
-            raise StoreError(f"{reference}: no such checkpoint in {self.root} (of that stage there is: {there})")
+            raise StoreError(
+                f"{reference}: no such checkpoint in {self.root} (of that stage there is: {there})"
+            )
         return matching[-1]
 
     def find(self, stage: str, inputs_hash: str) -> Entry | None:
@@ -110,7 +114,9 @@ class Store:
     ) -> Iterator[Writer]:
         """A folder to fill; when the block ends without an exception the entry becomes visible, whole."""
         if stage not in STAGES or not NAME.fullmatch(name):
-            raise StoreError(f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of letters, digits, . _ -")
+            raise StoreError(
+                f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of letters, digits, . _ -"
+            )
         folder = self.root / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         writer = Writer(folder)
@@ -130,7 +136,9 @@ class Store:
                 "files": _hashes(folder),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
-            manifest["hash"] = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+            manifest["hash"] = hashlib.sha256(
+                json.dumps(manifest["files"], sort_keys=True).encode()
+            ).hexdigest()
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str))
             _sync_tree(folder)
             writer.published = self._publish(folder, stage, name, manifest)
@@ -165,7 +173,9 @@ class Store:
                     problems.append(f"{entry.ref}: {name} is missing")
                 elif now[name] != digest:
                     problems.append(f"{entry.ref}: {name} is damaged (sha256 differs)")
-            problems += [f"{entry.ref}: {name} was added later" for name in now.keys() - entry.manifest["files"].keys()]
+            problems += [
+                f"{entry.ref}: {name} was added later" for name in now.keys() - entry.manifest["files"].keys()
+            ]
         return problems
 
     def _remove_leftovers(self) -> None:
@@ -182,7 +192,9 @@ class Store:
             if entry.ref in (parent["ref"] for parent in other.manifest["parents"].values())
         ]
         if children and not force:
-            raise StoreError(f"{entry.ref} is a parent of {', '.join(children)}; remove these first or use --force")
+            raise StoreError(
+                f"{entry.ref} is a parent of {', '.join(children)}; remove these first or use --force"
+            )
         with self._lock():
             hidden = self.root / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
             os.rename(entry.path, hidden)
@@ -201,7 +213,9 @@ class Store:
     def lineage(self) -> str:
         """All entries as a tree, each under its first parent."""
         entries = self.entries()
-        first = {entry.ref: next((p["ref"] for p in entry.manifest["parents"].values()), None) for entry in entries}
+        first = {
+            entry.ref: next((p["ref"] for p in entry.manifest["parents"].values()), None) for entry in entries
+        }
         known = set(first)
         lines: list[str] = []
 

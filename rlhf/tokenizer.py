@@ -4,6 +4,7 @@ Text from people never becomes a special token: both engines encode the text of 
 """
 
 import base64
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,7 +111,9 @@ class Tokenizer:
             ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, lines)}
             return cls(ranks, settings["pattern"], settings["special_tokens"])
         except (OSError, ValueError, KeyError) as problem:
-            raise InputError(f"{folder}: the tokenizer's files are damaged ({problem}); restore or export it again") from None
+            raise InputError(
+                f"{folder}: the tokenizer's files are damaged ({problem}); restore or export it again"
+            ) from None
 
 
 class ForeignTokenizer:
@@ -173,7 +176,11 @@ class ForeignTokenizer:
 
 def bytes_to_unicode() -> dict[int, str]:
     """GPT-2's printable stand-in for each byte: printable Latin-1 as it is, the rest from U+0100 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
@@ -232,7 +239,9 @@ def load_tokenizer(folder_or_hub_id: str | Path) -> Tokenizer | ForeignTokenizer
     except (OSError, ValueError) as problem:
         raise InputError(f"{folder_or_hub_id}: no tokenizer there ({str(problem).splitlines()[0]})") from None
     if found.eos_token_id is None:
-        raise InputError(f"{folder_or_hub_id}: its tokenizer has no end token; set eos_token in tokenizer_config.json")
+        raise InputError(
+            f"{folder_or_hub_id}: its tokenizer has no end token; set eos_token in tokenizer_config.json"
+        )
     return ForeignTokenizer(found)
 
 
@@ -251,7 +260,7 @@ def _vocabulary_and_merges(ranks: dict[bytes, int]) -> tuple[dict[str, int], lis
 def _last_merge(ranks: dict[bytes, int], token: bytes, rank: int) -> tuple[bytes, bytes]:
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
-        candidates = [(ranks.get(a + b, rank), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+        candidates = [(ranks.get(a + b, rank), i) for i, (a, b) in enumerate(itertools.pairwise(parts))]
         best, i = min(candidates)
         if best >= rank:
             break

@@ -133,18 +133,10 @@ def _reward(
     batches: tuple[str, str],
     say: Any,
 ) -> Entry:
-    from annotate.labels import LabelStore
-    from rlhf.starter.demonstrations import demonstrations
     from stages import reward_model
 
     settings = settings_of(RewardSettings, recipe, "reward", name=name, seed=seed, init=sft.ref)
-    with LabelStore(url) as labels:
-        snapshot = labels.snapshot(batch=batches[0])
-        rankings = labels.rankings(snapshot=snapshot.id)
-    return reward_model.run(
-        replace(settings, labels=snapshot.id), store, rankings=rankings,
-        demonstrations=demonstrations("train", 200, seed), snapshot=snapshot.id, say=say,
-    )  # fmt: skip
+    return reward_model.run(settings, store, url, say, batch=batches[0])
 
 
 def _ppo(recipe: Any, store: Store, name: str, seed: int, sft: Entry, reward: Entry, say: Any) -> Entry:

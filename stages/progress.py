@@ -1,6 +1,7 @@
 """What a trl trainer shows and refuses while it runs: one progress bar, and a stop on a loss that is no number."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -47,3 +48,9 @@ def show_progress(trainer: Trainer, name: str) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress(name))
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """The newest whole checkpoint a trainer left in its working folder, to resume from."""
+    found = sorted(work.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    return str(found[-1].parent) if found else None

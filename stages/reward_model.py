@@ -6,7 +6,8 @@ labelers ranked it (Ouyang et al. 2022, section 3.5: pairs shuffled apart overfi
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from trl import RewardConfig, RewardTrainer
 
-from rlhf.data import Demonstration, Ranking, as_messages, fingerprint, read_rankings
+from annotate.labels import LabelStore
+from rlhf.data import Prompt, Ranking, as_messages, fingerprint, read_demonstrations, read_rankings
 from rlhf.errors import InputError
 from rlhf.evaluate import ranking_accuracy
 from rlhf.losses import ranking_losses
@@ -23,12 +25,15 @@ from rlhf.metrics import MetricLog
 from rlhf.model import fold_bias, load_policy, scalar_from_policy
 from rlhf.rewards import score_completions
 from rlhf.rollout import pad_tokens
+from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import Tokenizer, load_tokenizer
 from rlhf.training import best_device, has_fast_bf16, seed_everything, set_threads
 from stages.inputs import base_of
-from stages.progress import show_progress
+from stages.progress import last_checkpoint, show_progress
 from stages.settings import RewardSettings
+
+NUM_FOR_ZERO = 200  # demonstrations whose mean reward is set to zero
 
 
 @dataclass(frozen=True)
@@ -145,21 +150,16 @@ class RankingTrainer(RewardTrainer):
 def run(
     settings: RewardSettings,
     store: Store,
-    rankings: Sequence[Ranking] | None = None,
-    demonstrations: Sequence[Demonstration] = (),
-    snapshot: str = "",
+    labels_url: str | Path | None = None,
     say: Callable[[str], None] = print,
+    batch: str | None = None,
 ) -> Entry:
-    """Train a reward model on rankings (those given, else settings.data) into the store.
+    """Train a reward model into the store, on the rankings in settings.data or else in the label store.
 
-    `demonstrations` set the zero: afterwards their mean reward is 0 (Ouyang et al. 2022, section 3.5).
+    Of the label store it takes the snapshot settings.labels, or one made now (of one batch, if named). Afterwards the
+    demonstrations that the policy was fine-tuned on have mean reward 0 (Ouyang et al. 2022, section 3.5).
     """
-    if rankings is None:
-        if settings.data is None:
-            raise InputError(
-                "no rankings: name a file with --data, or label some answers first (rlhf sample)"
-            )
-        rankings = read_rankings(settings.data)
+    settings, rankings = _rankings(settings, labels_url, batch)
     groups = [group for group in grouped(rankings) if any(len(set(ranks)) > 1 for ranks in group.ranks)]
     if len(groups) < 2:
         raise InputError(
@@ -169,7 +169,11 @@ def run(
     inputs: dict[str, Any] = {
         "parents": parents,
         "settings": asdict(settings),
-        "data": {settings.data or snapshot or "rankings": fingerprint([asdict(group) for group in groups])},
+        "data": {
+            settings.data or f"label snapshot {settings.labels}": fingerprint(
+                [asdict(group) for group in groups]
+            )
+        },
         "seed": settings.seed,
     }
     if found := store.find("reward", inputs_hash("reward", **inputs)):
@@ -179,18 +183,16 @@ def run(
     seed_everything(settings.seed)
     tokenizer = load_tokenizer(folder)
     training, held_out = split_by_prompt(groups, settings.validation_fraction)
+    say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(held_out)} held out")
     started = time.monotonic()
-    trainer = _trainer(
-        settings, folder, tokenizer, training, store.work_folder("reward", inputs_hash("reward", **inputs))
-    )
-    trainer.train()
+    work = store.work_folder("reward", inputs_hash("reward", **inputs))
+    trainer = _trainer(settings, folder, tokenizer, training, work)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
     model = trainer.model.eval()
-    train_s = time.monotonic() - started
-    metrics = {"prompts": len(training), "train_s": round(train_s, 1)}
+    metrics = {"prompts": len(training), "train_s": round(time.monotonic() - started, 1)}
     if held_out:
         metrics |= held_out_metrics(model, tokenizer, held_out)
-    if demonstrations:
-        rows = [(row.prompt, row.completion) for row in demonstrations]
+    if rows := _demonstrations_of(parents.get("init")):
         fold_bias(model, -float(torch.tensor(score_completions(model, tokenizer, rows)).mean()))
     log = MetricLog(None)
     log.history = trainer.state.log_history
@@ -201,6 +203,29 @@ def run(
         writer.metrics = metrics
     store.discard_work("reward", inputs_hash("reward", **inputs))
     return writer.entry
+
+
+def _rankings(
+    settings: RewardSettings, labels_url: str | Path | None, batch: str | None
+) -> tuple[RewardSettings, list[Ranking]]:
+    """The rankings, and the settings with the snapshot they are of."""
+    if settings.data:
+        return settings, read_rankings(settings.data)
+    with LabelStore(labels_url) as labels:
+        snapshot = settings.labels or labels.snapshot(batch).id
+        return replace(settings, labels=snapshot), labels.rankings(snapshot=snapshot)
+
+
+def _demonstrations_of(sft: Entry | None) -> list[tuple[Prompt, str]]:
+    """Prompt and completion of up to NUM_FOR_ZERO demonstrations an SFT entry was trained on; empty for other models."""
+    if sft is None or sft.stage != "sft":
+        return []
+    made = sft.manifest["settings"]
+    if made["data"] is None:
+        rows = demonstrations("train", made["num_demonstrations"], made["seed"])
+    else:
+        rows = read_demonstrations(made["data"])
+    return [(row.prompt, row.completion) for row in rows[:NUM_FOR_ZERO]]
 
 
 def held_out_metrics(model: Any, tokenizer: Tokenizer, groups: Sequence[RankedPrompt]) -> dict[str, Any]:
@@ -238,7 +263,9 @@ def _trainer(
         max_length=None,
         bf16=has_fast_bf16(device),
         use_cpu=device.type == "cpu",
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=200,
+        save_total_limit=1,
         logging_steps=10,
         report_to=settings.report_to,
         seed=settings.seed,

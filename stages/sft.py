@@ -18,7 +18,7 @@ from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import Tokenizer, load_tokenizer
 from rlhf.training import best_device, has_fast_bf16, seed_everything, set_dropout, set_threads
 from stages.inputs import base_of
-from stages.progress import show_progress
+from stages.progress import last_checkpoint, show_progress
 from stages.settings import SFTSettings
 
 VALIDATION_SHARE = 0.1
@@ -43,7 +43,7 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     work = store.work_folder("sft", inputs_hash("sft", **inputs))
     started = time.monotonic()
     trainer = _trainer(settings, folder, tokenizer, training, validation, work)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
     log = MetricLog(None)
     log.history = trainer.state.log_history
     best = trainer.state.best_metric
@@ -146,8 +146,3 @@ def _trainer(
     )
     show_progress(trainer, "sft")
     return trainer
-
-
-def _last_checkpoint(work: Path) -> str | None:
-    found = sorted(work.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
-    return str(found[-1].parent) if found else None

@@ -92,5 +92,7 @@ def _conversations(rng: Random, seed: int) -> Iterator[str]:
         turns = []
         for _ in range(rng.randint(1, 4)):
             item = next(stream)
-            turns.append(f"{asker} asked: {item.prompt} {answerer} said: {demonstrate(item, rng, CARELESS_SHARE)}")
+            turns.append(
+                f"{asker} asked: {item.prompt} {answerer} said: {demonstrate(item, rng, CARELESS_SHARE)}"
+            )
         yield " ".join(turns)

@@ -130,7 +130,9 @@ def _rewrite_polite(rng: Random) -> _Draft:
 def _summarisation(rng: Random) -> _Draft:
     name, thing, color, place = rng.choice(NAMES), rng.choice(OBJECTS), rng.choice(COLORS), rng.choice(PLACES)
     text = f"{name} has a {color} {thing}. It is very old. Every day {name} takes it to the {place}."
-    return _Draft({"text": text}, f"{name} takes a {thing} to the {place}.", ((name,), (thing,), (place,)), (color,))
+    return _Draft(
+        {"text": text}, f"{name} takes a {thing} to the {place}.", ((name,), (thing,), (place,)), (color,)
+    )
 
 
 def _classification(rng: Random) -> _Draft:
@@ -142,9 +144,10 @@ def _classification(rng: Random) -> _Draft:
 
 
 def _extraction(rng: Random) -> _Draft:
-    group, others = rng.choice(
-        (("animals", ANIMALS), ("foods", FOODS), ("colors", COLORS))
-    ), rng.choice(PLACES)
+    group, others = (
+        rng.choice((("animals", ANIMALS), ("foods", FOODS), ("colors", COLORS))),
+        rng.choice(PLACES),
+    )
     category, members = group
     first, second = rng.sample(members, 2)
     scene = {
@@ -153,12 +156,19 @@ def _extraction(rng: Random) -> _Draft:
         "colors": f"The {others} was painted {first} and later {second}.",
     }[category]
     return _Draft(
-        {"category": category, "sentence": scene}, f"{first} and {second}.".capitalize(), ((first,), (second,)), max_words=6
+        {"category": category, "sentence": scene},
+        f"{first} and {second}.".capitalize(),
+        ((first,), (second,)),
+        max_words=6,
     )
 
 
 def _closed_qa(rng: Random) -> _Draft:
-    (one, two), (thing, other), (color, tint) = rng.sample(NAMES, 2), rng.sample(OBJECTS, 2), rng.sample(COLORS, 2)
+    (one, two), (thing, other), (color, tint) = (
+        rng.sample(NAMES, 2),
+        rng.sample(OBJECTS, 2),
+        rng.sample(COLORS, 2),
+    )
     facts = [f"{one} has a {color} {thing}.", f"{two} has a {tint} {other}."]
     rng.shuffle(facts)
     return _Draft(

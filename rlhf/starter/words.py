@@ -1,11 +1,75 @@
 """The vocabulary of the starter world: a few hundred everyday words, grouped by what they name."""
 
-NAMES = "Tom Anna Ben Mia Sam Lily Max Ella Jack Nora Leo Ruth Paul Emma Finn Kate Hugo Iris Alex Zoe".split()
-ANIMALS = "dog cat cow horse pig duck hen goat fox owl frog bee sheep mouse".split()
-FOODS = "apple pear plum bread cake soup rice egg cheese nut lemon honey".split()
-OBJECTS = "kite ball cup book hat lamp drum bell key box boat coat ring chair".split()
-COLORS = "red blue green yellow white black brown pink".split()
-PLACES = "park garden school market river beach farm forest shop station house bridge".split()
+NAMES = [
+    "Tom",
+    "Anna",
+    "Ben",
+    "Mia",
+    "Sam",
+    "Lily",
+    "Max",
+    "Ella",
+    "Jack",
+    "Nora",
+    "Leo",
+    "Ruth",
+    "Paul",
+    "Emma",
+    "Finn",
+    "Kate",
+    "Hugo",
+    "Iris",
+    "Alex",
+    "Zoe",
+]
+ANIMALS = [
+    "dog",
+    "cat",
+    "cow",
+    "horse",
+    "pig",
+    "duck",
+    "hen",
+    "goat",
+    "fox",
+    "owl",
+    "frog",
+    "bee",
+    "sheep",
+    "mouse",
+]
+FOODS = ["apple", "pear", "plum", "bread", "cake", "soup", "rice", "egg", "cheese", "nut", "lemon", "honey"]
+OBJECTS = [
+    "kite",
+    "ball",
+    "cup",
+    "book",
+    "hat",
+    "lamp",
+    "drum",
+    "bell",
+    "key",
+    "box",
+    "boat",
+    "coat",
+    "ring",
+    "chair",
+]
+COLORS = ["red", "blue", "green", "yellow", "white", "black", "brown", "pink"]
+PLACES = [
+    "park",
+    "garden",
+    "school",
+    "market",
+    "river",
+    "beach",
+    "farm",
+    "forest",
+    "shop",
+    "station",
+    "house",
+    "bridge",
+]
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 CATEGORIES = {

@@ -1,0 +1,45 @@
+"""`rlhf doctor` and `rlhf tokenizer`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import InputError
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the commands that belong to no stage."""
+    doctor = commands.add_parser(
+        "doctor", parents=[shared], help="what matters on this machine, and what to change"
+    )
+    doctor.set_defaults(run=run_doctor)
+    tokenizer = commands.add_parser("tokenizer", parents=[shared], help="train a vocabulary")
+    own = tokenizer.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    train = own.add_parser("train", parents=[shared], help="a byte-level BPE vocabulary from text")
+    train.add_argument("--data", required=True, help="text file, rows with a text column or data set")
+    train.add_argument("--vocab-size", type=int, default=1024, help="tokens, special ones included (1024)")
+    train.add_argument("--out", required=True, help="a folder that does not exist yet")
+    train.set_defaults(run=train_tokenizer)
+
+
+def run_doctor(options: argparse.Namespace) -> None:
+    from rlhf.doctor import report
+    from stages.cli import labels_url_of, store_of
+
+    for check in report(store_of(options).root, labels_url_of(options)):
+        print(f"{'!' if check.advice else ' '} {check.name:<18} {check.found}")
+        if check.advice:
+            print(f"  {'':<18} → {check.advice}")
+
+
+def train_tokenizer(options: argparse.Namespace) -> None:
+    from rlhf.data import read_texts
+    from rlhf.tokenizer import train_tokenizer as train
+
+    folder = Path(options.out)
+    if folder.exists():
+        raise InputError(f"{folder} exists already; name a folder that does not")
+    tokenizer = train(read_texts(options.data), options.vocab_size)
+    folder.mkdir(parents=True)
+    tokenizer.save(folder)
+    print(f"{folder}: {tokenizer.vocab_size} tokens")
