@@ -16,7 +16,7 @@ from annotate.database import open_database
 from annotate.schema import Annotation, Batch, Completion, Labeler, Prompt, Task, TaskCompletion
 from annotate.snapshots import SnapshotRecord
 from annotate.submit import Submission
-from rlhf.data import Demonstration, Ranking, fingerprint
+from rlhf.data import Demonstration, Ranking, as_messages, fingerprint
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
@@ -151,7 +151,8 @@ class LabelStore:
                 raise LabelError(
                     f"task {number}: {len(task.completions)} answers; between 2 and 9 can be ranked"
                 )
-            if "\x00" in repr(task.prompt) or any("\x00" in text for text in task.completions):
+            said = [message["content"] for message in as_messages(task.prompt)]
+            if any("\x00" in text for text in (*said, *task.completions)):
                 raise LabelError(
                     f"task {number}: the text holds a NUL character, which databases cannot keep"
                 )
@@ -241,7 +242,10 @@ class LabelStore:
         with self.database.read() as connection:
             if batch is not None:
                 query = query.where(Task.batch_id == self._batch_id(connection, batch))
-            return [Demonstration(prompt, text or "") for prompt, text in connection.execute(query)]
+            return [
+                Demonstration(prompt=prompt, completion=text or "")
+                for prompt, text in connection.execute(query)
+            ]
 
     def _labeler_id(self, connection: Connection, name: str) -> int:
         found = connection.execute(select(Labeler.id).where(Labeler.name == name)).scalar()

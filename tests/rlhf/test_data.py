@@ -1,0 +1,92 @@
+"""Readers take every format we promise, and say where a bad row is."""
+
+import csv
+import gzip
+import json
+
+import pytest
+from datasets import Dataset
+
+from rlhf.data import fingerprint, read_demonstrations, read_prompts, read_rankings, read_texts
+from rlhf.errors import InputError
+
+ROWS = [{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(3)]
+
+
+def write(path, rows):
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(lines.encode()))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".parquet":
+        Dataset.from_list(rows).to_parquet(str(path))
+    elif path.suffix == "":
+        Dataset.from_list(rows).save_to_disk(str(path))
+    else:
+        path.write_text(lines)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet", "a.jsonl.gz", "folder"])
+def test_every_format_gives_the_same_rows(tmp_path, name):
+    rows = read_demonstrations(write(tmp_path / name, ROWS))
+    assert [(row.prompt, row.completion) for row in rows] == [("q0", "a0"), ("q1", "a1"), ("q2", "a2")]
+
+
+def test_a_comparison_is_a_ranking_of_two(tmp_path):
+    row = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+    (ranking,) = read_rankings(write(tmp_path / "a.jsonl", [row]))
+    better, worse = ranking.pairs()[0]
+    assert (ranking.completions[better], ranking.completions[worse]) == ("good", "bad")
+
+
+def test_rankings_keep_ties(tmp_path):
+    row = {"prompt": "q", "completions": ["a", "b", "c"], "ranks": [0, 1, 0]}
+    (ranking,) = read_rankings(write(tmp_path / "a.jsonl", [row]))
+    assert sorted(ranking.pairs()) == [(0, 1), (2, 1)]
+
+
+def test_a_text_file_is_split_at_blank_lines(tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n\nthree\n")
+    assert [text.strip() for text in read_texts(tmp_path / "a.txt")] == ["one\ntwo", "three"]
+
+
+@pytest.mark.parametrize("second", ['{"prompt": "q"}', "{broken", '{"prompt": "q", "completion": null}'])
+def test_a_bad_row_is_named_by_its_line_or_skipped_on_request(tmp_path, second):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(ROWS[0]) + "\n" + second + "\n")
+    with pytest.raises(InputError, match=r"a\.jsonl:2") as caught:
+        read_demonstrations(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_rows_are_skipped_on_request(tmp_path):
+    path = write(tmp_path / "a.jsonl", [ROWS[0], {"prompt": "q"}, ROWS[2]])
+    assert [row.completion for row in read_demonstrations(path, skip_bad_rows=True)] == ["a0", "a2"]
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file_is_refused(tmp_path, content):
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(InputError, match="empty"):
+        read_prompts(tmp_path / "a.jsonl")
+
+
+def test_a_missing_file_and_an_unknown_kind_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_prompts(tmp_path / "none.jsonl")
+    (tmp_path / "a.xyz").write_text("x")
+    with pytest.raises(InputError, match="unknown kind"):
+        read_prompts(tmp_path / "a.xyz")
+
+
+def test_fingerprints_tell_rows_apart_and_ignore_key_order():
+    assert (
+        fingerprint([{"a": 1, "b": 2}]) == fingerprint([{"b": 2, "a": 1}]) != fingerprint([{"a": 1, "b": 3}])
+    )
