@@ -159,7 +159,9 @@ class LabelStore:
         prompts = _add_prompts(connection, [task.prompt for task in tasks])
         first_task = (connection.execute(select(func.max(Task.id))).scalar() or 0) + 1
         first_answer = (connection.execute(select(func.max(Completion.id))).scalar() or 0) + 1
-        rows, answers, places = [], [], []
+        rows: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
+        places: list[dict[str, int]] = []
         for i, (task, prompt_id) in enumerate(zip(tasks, prompts, strict=True)):
             row = {
                 "id": first_task + i,
@@ -179,8 +181,8 @@ class LabelStore:
             if values:
                 connection.execute(insert(table), values)
         if not self.database.is_sqlite and rows:
-            for table in ("task", "completion"):
-                connection.exec_driver_sql(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))")
+            for name in ("task", "completion"):
+                connection.exec_driver_sql(f"SELECT setval('{name}_id_seq', (SELECT max(id) FROM {name}))")
 
     # Labeling
 

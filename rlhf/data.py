@@ -178,9 +178,9 @@ def _ranking(row: dict[str, Any]) -> Ranking:
                               ranks=tuple(r["rank"] for r in replies)))  # fmt: skip
     chosen, rejected = _need(row, "chosen", "rejected")
     if isinstance(chosen, str) and chosen.startswith("\n\nHuman:"):
-        prompt, better = hh_conversation(chosen)
+        conversation, better = hh_conversation(chosen)
         return _valid(
-            Ranking(prompt=prompt, completions=(better, hh_conversation(rejected)[1]), ranks=(0, 1))
+            Ranking(prompt=conversation, completions=(better, hh_conversation(rejected)[1]), ranks=(0, 1))
         )
     if isinstance(chosen, list):
         messages, other = _checked(chosen), _checked(rejected)

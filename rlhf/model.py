@@ -448,7 +448,8 @@ def fold_bias(scalar_model: PreTrainedModel, bias: float) -> None:
             "the score head is all zeros, so no bias can be folded into it; train the reward model first"
         )
     if bias:
-        scalar_model.transformer.ln_f.bias += bias * weight / weight.square().sum()
+        shift = bias * weight / weight.square().sum()
+        scalar_model.transformer.ln_f.bias.add_(shift.float())
 
 
 def reward_offset(model: PreTrainedModel) -> float:

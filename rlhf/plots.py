@@ -17,8 +17,8 @@ def _svg(figure: plt.Figure) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(INK)
         axes.tick_params(colors=INK)
-        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-            text.set_color(INK)
+        for label in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            label.set_color(INK)
     buffer = io.StringIO()
     # A fixed salt keeps the file the same for the same data.
     with plt.rc_context({"svg.hashsalt": "rlhf", "svg.fonttype": "none"}):
@@ -43,12 +43,12 @@ def curves(title: str, xlabel: str, lines: Mapping[str, tuple[Sequence[float], S
 def intervals(title: str, rows: Mapping[str, tuple[float, float, float]], middle: float = 0.5) -> str:
     """One SVG with a dot and its 95 % interval (estimate, low, high) for each name, and a line at `middle`."""
     figure, axes = plt.subplots(figsize=(5.6, 0.6 + 0.36 * len(rows)))
-    for place, (estimate, low, high) in enumerate(reversed(rows.values())):
+    for place, (estimate, low, high) in enumerate(reversed(list(rows.values()))):
         axes.plot([low, high], [place, place], color=COLORS[0], linewidth=2)
         axes.plot([estimate], [place], "o", color=COLORS[0], markersize=6)
         axes.annotate(f"{estimate:.0%}", (estimate, place + 0.22), ha="center", fontsize=8, color=INK)
     axes.axvline(middle, color=INK, linestyle=":", linewidth=1)
-    axes.set_yticks(range(len(rows)), list(reversed(rows)), fontsize=9)
+    axes.set_yticks(range(len(rows)), list(reversed(list(rows))), fontsize=9)
     axes.set_ylim(-0.5, len(rows) - 0.3)
     axes.set_xlim(min(0.3, *(row[1] - 0.03 for row in rows.values())), 1.02)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

@@ -230,7 +230,10 @@ def published_tokenizer(name: str) -> Tokenizer:
     return Tokenizer(dict(published._mergeable_ranks), published._pat_str, specials)
 
 
-def load_tokenizer(folder_or_hub_id: str | Path) -> Tokenizer | ForeignTokenizer:
+AnyTokenizer = Tokenizer | ForeignTokenizer
+
+
+def load_tokenizer(folder_or_hub_id: str | Path) -> AnyTokenizer:
     """Our tokenizer from a folder that has our files, else whatever transformers finds there."""
     if (Path(folder_or_hub_id) / RANKS_FILE).exists():
         return Tokenizer.load(Path(folder_or_hub_id))

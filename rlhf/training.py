@@ -81,7 +81,7 @@ def set_dropout(model: nn.Module, rate: float) -> None:
         if isinstance(module, nn.Dropout):
             module.p = rate
         elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = rate
+            setattr(module, "attention_dropout", rate)  # noqa: B010 (not a module's declared attribute)
 
 
 def seed_everything(seed: int) -> None:
@@ -157,7 +157,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     return norm
 
 
-def pretraining_optimizer(model: nn.Module, lr: float, muon_lr: float) -> Optimizers:
+def pretraining_optimizer(model: Any, lr: float, muon_lr: float) -> Optimizers:
     """Muon on the block matrices, AdamW on the rest (Jordan et al. 2024); copying from the context emerges sooner."""
     matrices = matrix_parameters(model.base_model)
     chosen = {id(parameter) for parameter in matrices}

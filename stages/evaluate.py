@@ -16,7 +16,7 @@ from rlhf.rollout import Rollout
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
 from rlhf.store import Store
-from rlhf.tokenizer import Tokenizer, load_tokenizer
+from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import autocast, best_device, set_threads
 from stages.inputs import model_of, starter_items
 from stages.settings import EvalSettings
@@ -29,7 +29,7 @@ class Answers:
     """One completion for each prompt, as text and as a rollout of the policy that gave them."""
 
     policy: Any
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     rollout: Rollout
     texts: list[str]
     ended: list[bool]
@@ -109,7 +109,7 @@ def answer(
 
 def sampled(
     policy: Any,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     rows: list[list[int]],
     temperature: float,
     max_new_tokens: int,

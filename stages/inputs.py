@@ -1,12 +1,17 @@
 """Turning what a user names (a reference, a folder, a hub id, a file) into models, prompts and lineage."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from rlhf.data import Prompt, fingerprint, read_prompts
 from rlhf.errors import StoreError
 from rlhf.starter.items import Item, take_items
 from rlhf.store import STAGES, Entry, Store
+from rlhf.tokenizer import AnyTokenizer
 
 
 def model_of(store: Store, name: str) -> tuple[str, Entry | None]:
@@ -44,3 +49,9 @@ def prompts_of(
 def starter_items(split: str, num_items: int, seed: int, held_out: bool = False) -> list[Item]:
     """Items of the starter world with what the judge needs to score answers to them."""
     return take_items(split, num_items, seed, held_out)
+
+
+def packed_tokens(tokenizer: AnyTokenizer, texts: Sequence[str]) -> Tensor:
+    """All documents in one row of tokens (N,), int64, each closed by the end-of-document token."""
+    rows = tokenizer.encode_batch(texts)
+    return torch.tensor([token for row in rows for token in (*row, tokenizer.document_end_id)])

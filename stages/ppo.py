@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from rlhf.rl import (
     whiten,
 )
 from rlhf.rollout import Experience, Rollout, completion_logprobs, completion_values
+from rlhf.starter.corpus import corpus
 from rlhf.store import Entry, Store, inputs_hash
-from rlhf.tokenizer import Tokenizer, load_tokenizer
+from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import (
     Average,
     Optimizers,
@@ -44,7 +45,7 @@ from rlhf.training import (
     seed_everything,
     set_threads,
 )
-from stages.inputs import model_of, prompts_of
+from stages.inputs import model_of, packed_tokens, prompts_of
 from stages.settings import PPOConfig
 
 ROUND_TO = 8  # padding to few different widths keeps the allocator's blocks reusable
@@ -113,7 +114,7 @@ def train(
     reference: Any,
     reward: Reward,
     prompts: Sequence[list[int]],
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     *,
     pretraining: Iterator[Tensor] | None = None,
     log: MetricLog,
@@ -153,7 +154,7 @@ def train(
 
 def prompt_order(num_prompts: int, iteration: int, batch_size: int, seed: int) -> list[int]:
     """Indices of the prompts of one iteration: consecutive slices of one random order per pass over all prompts."""
-    chosen = []
+    chosen: list[int] = []
     for episode in range(iteration * batch_size, (iteration + 1) * batch_size):
         epoch, place = divmod(episode, num_prompts)
         if not chosen or place == 0:
@@ -193,7 +194,7 @@ def gather_experience(
         rewards = rescale(rewards, mask)
     advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)  # Schulman et al. 2016, eq. 16
     sampled = rollout.logprobs
-    rollout = _with_logprobs(rollout, logprobs)
+    rollout = replace(rollout, logprobs=logprobs)
     metrics = {
         "reward/score": float(scores.mean()),
         "reward/score_std": float(scores.std()) if len(scores) > 1 else 0.0,
@@ -209,12 +210,6 @@ def gather_experience(
 
 def _joined(parts: list[Tensor], width: int) -> Tensor:
     return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
-
-
-def _with_logprobs(rollout: Rollout, logprobs: Tensor) -> Rollout:
-    from dataclasses import replace
-
-    return replace(rollout, logprobs=logprobs)
 
 
 def update(
@@ -320,7 +315,7 @@ def run(config: PPOConfig, store: Store, say: Callable[[str], None] = print) -> 
 
 
 def tokenized_prompts(
-    prompts: Sequence[Prompt], tokenizer: Tokenizer, policy: Any, config: PPOConfig
+    prompts: Sequence[Prompt], tokenizer: AnyTokenizer, policy: Any, config: PPOConfig
 ) -> list[list[int]]:
     """Prompts as token ids; raises InputError if one leaves no room for max_new_tokens in the policy's context."""
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts]
@@ -336,18 +331,15 @@ def tokenized_prompts(
     return rows
 
 
-def _pretraining(config: PPOConfig, tokenizer: Tokenizer) -> Iterator[Tensor] | None:
+def _pretraining(config: PPOConfig, tokenizer: AnyTokenizer) -> Iterator[Tensor] | None:
     if not config.ptx_coef:
         return None
-    from rlhf.starter.corpus import corpus
-    from stages.pretrain import packed_tokens
-
     texts = read_texts(config.ptx_data) if config.ptx_data else corpus(200_000, config.seed)
     generator = torch.Generator().manual_seed(config.seed + 17)
     return ptx_rows(packed_tokens(tokenizer, texts), 127, config.minibatch_size, generator)
 
 
-def _save(learner: Learner, tokenizer: Tokenizer, folder: Path) -> None:
+def _save(learner: Learner, tokenizer: AnyTokenizer, folder: Path) -> None:
     """The policy on top, the value model beside it under value/, averaged weights under ema/."""
     learner.policy.save_pretrained(folder)
     tokenizer.save(folder)

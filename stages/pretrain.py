@@ -31,6 +31,7 @@ from rlhf.training import (
     set_threads,
     warmup_cosine,
 )
+from stages.inputs import packed_tokens
 from stages.settings import PretrainSettings
 
 VALIDATION_SHARE = 0.01
@@ -75,12 +76,6 @@ def _tokenizer(settings: PretrainSettings, texts: Sequence[str]) -> Tokenizer:
     if settings.tokenizer:
         return published_tokenizer(settings.tokenizer)
     return train_tokenizer(texts, settings.vocab_size)
-
-
-def packed_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
-    """All documents in one row of tokens (N,), int64, each closed by the end-of-document token."""
-    rows = tokenizer.encode_batch(texts)
-    return torch.tensor([token for row in rows for token in (*row, tokenizer.document_end_id)])
 
 
 def new_model(settings: PretrainSettings, tokenizer: Tokenizer) -> GPT:

@@ -17,7 +17,7 @@ from rlhf.model import load_scalar
 from rlhf.rewards import score_completions
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
-from rlhf.store import Entry, Store, write_atomically
+from rlhf.store import Entry, Store, write_text
 from rlhf.tokenizer import load_tokenizer
 from rlhf.training import best_device
 from stages.evaluate import Answers, answer, best_of, compared, judged, kl_between
@@ -185,10 +185,8 @@ def write_report(
     """Print the tables and write results.json and report.html into `folder`."""
     results["peak_memory_gib"] = round(peak_memory_gib(), 2)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, indent=2, ensure_ascii=False)
-    write_atomically(folder / "results.json", lambda path: path.write_text(text))
-    page = html_page(title, results, models)
-    write_atomically(folder / "report.html", lambda path: path.write_text(page))
+    write_text(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False))
+    write_text(folder / "report.html", html_page(title, results, models))
     for line in (*stage_table(results, models), "", *comparison_table(results), "", *example_lines(results)):
         say(line)
     say(f"report: {folder / 'report.html'}")

@@ -27,7 +27,7 @@ from rlhf.rewards import score_completions
 from rlhf.rollout import pad_tokens
 from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
-from rlhf.tokenizer import Tokenizer, load_tokenizer
+from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import best_device, has_fast_bf16, seed_everything, set_threads
 from stages.inputs import base_of
 from stages.progress import last_checkpoint, show_progress
@@ -63,7 +63,7 @@ def split_by_prompt(
     return training, [group for group, out in zip(groups, held_out, strict=True) if out]
 
 
-def tokenized(groups: Sequence[RankedPrompt], tokenizer: Tokenizer, max_length: int) -> Dataset:
+def tokenized(groups: Sequence[RankedPrompt], tokenizer: AnyTokenizer, max_length: int) -> Dataset:
     """One row per prompt: `rows` (K lists of ids, prompt with completion), `ranks` (labelers × K).
 
     Prompts longer than half of `max_length` lose their beginning, completions their end.
@@ -228,7 +228,7 @@ def _demonstrations_of(sft: Entry | None) -> list[tuple[Prompt, str]]:
     return [(row.prompt, row.completion) for row in rows[:NUM_FOR_ZERO]]
 
 
-def held_out_metrics(model: Any, tokenizer: Tokenizer, groups: Sequence[RankedPrompt]) -> dict[str, Any]:
+def held_out_metrics(model: Any, tokenizer: AnyTokenizer, groups: Sequence[RankedPrompt]) -> dict[str, Any]:
     """Accuracy on every labeler's non-tied pairs, with a 95 % interval by prompt, beside the longer answer's."""
     flat = [(group.prompt, text) for group in groups for text in group.completions]
     scores = iter(score_completions(model, tokenizer, flat))
@@ -247,7 +247,11 @@ def held_out_metrics(model: Any, tokenizer: Tokenizer, groups: Sequence[RankedPr
 
 
 def _trainer(
-    settings: RewardSettings, folder: str, tokenizer: Tokenizer, training: Sequence[RankedPrompt], work: Any
+    settings: RewardSettings,
+    folder: str,
+    tokenizer: AnyTokenizer,
+    training: Sequence[RankedPrompt],
+    work: Any,
 ) -> RankingTrainer:
     device = best_device()
     model = scalar_from_policy(load_policy(folder))

@@ -14,7 +14,7 @@ from rlhf.generate import Sample
 from rlhf.model import load_policy
 from rlhf.starter.items import take_items
 from rlhf.store import Store
-from rlhf.tokenizer import Tokenizer, load_tokenizer
+from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import best_device, seed_everything, set_threads
 from stages.evaluate import sampled
 from stages.inputs import model_of, prompts_of
@@ -92,7 +92,7 @@ def _tasks(
     return tasks
 
 
-def different(tokenizer: Tokenizer, samples: Sequence[Sample]) -> dict[str, bool]:
+def different(tokenizer: AnyTokenizer, samples: Sequence[Sample]) -> dict[str, bool]:
     """The texts that differ, each with whether it ended: ranking twins would cost labelers' time and teach nothing."""
     texts: dict[str, bool] = {}
     for sample in samples:

@@ -15,7 +15,7 @@ from rlhf.metrics import MetricLog
 from rlhf.model import load_policy
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
-from rlhf.tokenizer import Tokenizer, load_tokenizer
+from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import best_device, has_fast_bf16, seed_everything, set_dropout, set_threads
 from stages.inputs import base_of
 from stages.progress import last_checkpoint, show_progress
@@ -78,7 +78,7 @@ def _demonstrations(settings: SFTSettings) -> tuple[list[Demonstration], list[De
     return rows[held_out:], rows[:held_out]
 
 
-def tokenized(rows: Sequence[Demonstration], tokenizer: Tokenizer, max_length: int) -> Dataset:
+def tokenized(rows: Sequence[Demonstration], tokenizer: AnyTokenizer, max_length: int) -> Dataset:
     """A data set with `input_ids` and `labels` (−100 on the prompt); rows longer than `max_length` lose their end.
 
     A row whose prompt alone fills `max_length` is left out. Raises InputError if none is left.
@@ -100,7 +100,7 @@ def tokenized(rows: Sequence[Demonstration], tokenizer: Tokenizer, max_length: i
 def _trainer(
     settings: SFTSettings,
     folder: Path | str,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     training: Sequence[Demonstration],
     validation: Sequence[Demonstration],
     work: Path,
