@@ -30,7 +30,7 @@ STAGES: dict[str, type] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after a one-line error, 130 after Ctrl-C."""
-    options = parser().parse_args(arguments)
+    options = parse(arguments)
     quiet_libraries()
     try:
         options.run(options)
@@ -46,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rlhf: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of one command, those that stand everywhere included."""
+    everywhere = argparse.Namespace(store=None, labels_url=None, recipe=None, debug=False)
+    return parser().parse_args(arguments, everywhere)
 
 
 def quiet_libraries() -> None:
@@ -84,7 +90,6 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="rlhf", description="The InstructGPT recipe: collect, train, talk.", parents=[shared]
     )
-    top.set_defaults(store=None, labels_url=None, recipe=None, debug=False)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     quickstart = commands.add_parser(

@@ -59,6 +59,8 @@ def run(
     """
     if unknown := sorted(set(recipe) - set(SETTINGS)):
         raise InputError(f"recipe: no stage named {', '.join(unknown)}; known are {', '.join(SETTINGS)}")
+    for stage, kind in SETTINGS.items():
+        settings_of(kind, recipe, stage)
     label = f"{name}-{seed}"
     steps = Steps(say)
     base = steps.take("base", lambda: _base(recipe, store, label, seed, say))

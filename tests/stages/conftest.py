@@ -21,7 +21,15 @@ def base_store(tmp_path_factory):
 
 
 def tiny_pretraining(**more):
-    small = {"layers": 2, "width": 32, "heads": 2, "vocab_size": 600, "tokens": 40_000, "threads": 1, "name": "tiny"}
+    small = {
+        "layers": 2,
+        "width": 32,
+        "heads": 2,
+        "vocab_size": 600,
+        "tokens": 40_000,
+        "threads": 1,
+        "name": "tiny",
+    }
     return PretrainSettings(**small | more)
 
 

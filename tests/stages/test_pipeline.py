@@ -1,6 +1,7 @@
 """Every stage in order, with our GPT and with a Llama and a Qwen, and resumed runs that end where whole runs end."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -44,9 +45,11 @@ def test_the_whole_pipeline_then_nothing_is_done_twice(tmp_path):
     results = pipeline.run(RECIPE, store, url, name="tiny", say=quiet)
     assert [entry.stage for entry in store.entries()] == ["base", "sft", "reward", "ppo"]
     assert {row["split"] for row in results["comparisons"]} == {"test", "held-out"}
-    assert all(0 <= row["ci95"][0] <= row["win_rate"] <= row["ci95"][1] <= 1 for row in results["comparisons"])
+    assert all(
+        0 <= row["ci95"][0] <= row["win_rate"] <= row["ci95"][1] <= 1 for row in results["comparisons"]
+    )
     report = (tmp_path / "store/reports/tiny-0/report.html").read_text()
-    assert "<svg" in report and "http" not in report.replace("http://www.w3.org", "").replace("https://www.w3.org", "")
+    assert "<svg" in report and not re.search(r"(src|href)=.?https?:|url\(", report.replace("url(#", ""))
     reward = store.resolve("reward")
     assert reward.manifest["settings"]["labels"] in str(reward.manifest["data"])
     lines: list[str] = []
@@ -68,7 +71,11 @@ def test_a_misspelt_recipe_is_refused_before_anything_runs(tmp_path):
 def rankings_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "rankings.jsonl"
     rows = [
-        {"prompt": f"Which color has kite {i}?", "completions": ["The kite is red.", "No.", "Blue boat"], "ranks": [0, 2, 1]}
+        {
+            "prompt": f"Which color has kite {i}?",
+            "completions": ["The kite is red.", "No.", "Blue boat"],
+            "ranks": [0, 2, 1],
+        }
         for i in range(12)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -81,7 +88,9 @@ def test_other_peoples_models_go_through_every_stage(foreign_model, rankings_fil
     rows = [{"prompt": f"Say {i}", "completion": f"I say {i}."} for i in range(12)]
     demonstrations.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tuned = sft.run(
-        SFTSettings(base=str(foreign_model), data=str(demonstrations), epochs=1.0, batch_size=4, name="f"), store, quiet
+        SFTSettings(base=str(foreign_model), data=str(demonstrations), epochs=1.0, batch_size=4, name="f"),
+        store,
+        quiet,
     )
     batch = sample.run(
         SampleSettings(policy="sft", prompts=str(demonstrations), k=3, max_new_tokens=8, num_prompts=4),
@@ -101,9 +110,16 @@ def test_other_peoples_models_go_through_every_stage(foreign_model, rankings_fil
     )  # fmt: skip
     assert not same_weights(tuned.path, final.path)
     assert load_scalar(reward.path).config.num_labels == 1
-    assert type(AutoModelForCausalLM.from_pretrained(final.path)) is type(AutoModelForCausalLM.from_pretrained(foreign_model))
+    assert type(AutoModelForCausalLM.from_pretrained(final.path)) is type(
+        AutoModelForCausalLM.from_pretrained(foreign_model)
+    )
     settings = EvalSettings(
-        policy="ppo", against="sft", prompts=str(demonstrations), reward="reward", num_prompts=4, max_new_tokens=8
+        policy="ppo",
+        against="sft",
+        prompts=str(demonstrations),
+        reward="reward",
+        num_prompts=4,
+        max_new_tokens=8,
     )
     result = evaluate.run(settings, store, quiet)
     assert {"win_rate", "ci95", "n", "ties", "kl", "mean_reward", "mean_length", "ended"} <= result.keys()
@@ -113,7 +129,9 @@ def test_other_peoples_models_go_through_every_stage(foreign_model, rankings_fil
 def trained(base_store, rankings_file, tmp_path_factory):
     """The base store with an SFT and a reward model added."""
     tuned = sft.run(SFTSettings(num_demonstrations=40, epochs=1.0, name="tiny"), base_store, quiet)
-    reward_model.run(RewardSettings(data=str(rankings_file), prompts_per_batch=4, name="tiny"), base_store, say=quiet)
+    reward_model.run(
+        RewardSettings(data=str(rankings_file), prompts_per_batch=4, name="tiny"), base_store, say=quiet
+    )
     assert tuned.manifest["parents"]["base"]["ref"] == "base/0001-tiny"
     return base_store
 
@@ -135,7 +153,14 @@ def pull_plug_after(monkeypatch, module, saves):
     monkeypatch.setattr(module, "save_state", save)
 
 
-PPO = {"episodes": 64, "batch_size": 16, "minibatch_size": 8, "max_new_tokens": 12, "save_every": 1, "ema_decay": 0.9}
+PPO = {
+    "episodes": 64,
+    "batch_size": 16,
+    "minibatch_size": 8,
+    "max_new_tokens": 12,
+    "save_every": 1,
+    "ema_decay": 0.9,
+}
 
 
 def test_interrupted_ppo_ends_bit_for_bit_where_uninterrupted_ppo_ends(trained, monkeypatch):
@@ -168,7 +193,15 @@ def test_ppo_raises_a_reward_it_can_reach(trained):
 
     folder = trained.resolve("sft").path
     tokenizer = load_tokenizer(folder)
-    config = PPOConfig(episodes=640, batch_size=64, minibatch_size=16, max_new_tokens=12, kl_coef=0.01, lr=3e-3, missing_eos_penalty=0.0)
+    config = PPOConfig(
+        episodes=640,
+        batch_size=64,
+        minibatch_size=16,
+        max_new_tokens=12,
+        kl_coef=0.01,
+        lr=3e-3,
+        missing_eos_penalty=0.0,
+    )
     policy, reference = (load_policy(folder) for _ in range(2))
     learner = ppo.new_learner(config, policy, load_scalar(trained.resolve("reward").path))
     wanted = set(tokenizer.encode(" a red blue the kite boat"))
@@ -213,11 +246,24 @@ def test_sampling_twice_into_one_batch_is_refused_if_the_inputs_differ(trained, 
     sample.run(first, trained, str(tmp_path / "l.db"), quiet)
     sample.run(first, trained, str(tmp_path / "l.db"), quiet)
     with pytest.raises(InputError, match="other inputs"):
-        sample.run(SampleSettings(num_prompts=6, max_new_tokens=8, batch="r"), trained, str(tmp_path / "l.db"), quiet)
+        sample.run(
+            SampleSettings(num_prompts=6, max_new_tokens=8, batch="r"), trained, str(tmp_path / "l.db"), quiet
+        )
 
 
 def test_eval_prints_one_json_object(trained):
-    arguments = ["eval", "--policy", "sft", "--against", "base", "--num-prompts", "12", "--max-new-tokens", "8", "--json"]
+    arguments = [
+        "eval",
+        "--policy",
+        "sft",
+        "--against",
+        "base",
+        "--num-prompts",
+        "12",
+        "--max-new-tokens",
+        "8",
+        "--json",
+    ]
     command = [sys.executable, "-m", "stages.cli", *arguments, "--store", str(trained.root)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
