@@ -17,7 +17,7 @@ def _svg(figure: plt.Figure) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(INK)
         axes.tick_params(colors=INK)
-        for label in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        for label in (axes.xaxis.label, axes.yaxis.label):
             label.set_color(INK)
     buffer = io.StringIO()
     # A fixed salt keeps the file the same for the same data.
@@ -33,7 +33,7 @@ def curves(title: str, xlabel: str, lines: Mapping[str, tuple[Sequence[float], S
     figure, axes = plt.subplots(figsize=(4.2, 2.6))
     for color, (name, (x, y)) in zip(COLORS, lines.items(), strict=False):
         axes.plot(x, y, color=color, label=name, linewidth=1.6)
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
     axes.set_xlabel(xlabel, fontsize=9)
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK)
@@ -52,5 +52,5 @@ def intervals(title: str, rows: Mapping[str, tuple[float, float, float]], middle
     axes.set_ylim(-0.5, len(rows) - 0.3)
     axes.set_xlim(min(0.3, *(row[1] - 0.03 for row in rows.values())), 1.02)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
     return _svg(figure)

@@ -24,7 +24,7 @@ from stages.evaluate import Answers, answer, best_of, compared, judged, kl_betwe
 from stages.inputs import starter_items
 from stages.settings import EvalSettings
 
-NUM_EXAMPLES = 8
+NUM_EXAMPLES = 10
 BEST_OF = 4
 
 
