@@ -35,7 +35,9 @@ def take(connection: Connection, batch_id: int | None, include_simulated: bool) 
     """Fix the answers that stand now; the same set gets the same id. Raises LabelError where there is none."""
     ids = list(connection.execute(_standing(select(Annotation.id), batch_id, include_simulated)).scalars())
     if not ids:
-        raise LabelError("no answers to take a snapshot of; rank some first (rlhf sample, rlhf labels import)")
+        raise LabelError(
+            "no answers to take a snapshot of; rank some first (rlhf sample, rlhf labels import)"
+        )
     clients = connection.execute(
         _standing(select(Annotation.client_id), batch_id, include_simulated)
     ).scalars()

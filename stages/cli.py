@@ -276,12 +276,13 @@ def run_ppo(options: argparse.Namespace) -> None:
 def run_eval(options: argparse.Namespace) -> None:
     from stages import evaluate
 
-    result = evaluate.run(settings_from(options), store_of(options), say)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        for name, value in result.items():
-            print(f"{name:<12} {value}")
+    settings = settings_from(options)
+    for policy in settings.policy.split(","):
+        result = evaluate.run(dataclasses.replace(settings, policy=policy.strip()), store_of(options), say)
+        if options.json:
+            print(json.dumps(result), flush=True)
+        else:
+            print("\n".join(f"{name:<12} {value}" for name, value in result.items()), flush=True)
 
 
 def run_chat(options: argparse.Namespace) -> None:

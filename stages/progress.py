@@ -8,13 +8,18 @@ from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from rlhf.errors import TrainingError
+from rlhf.metrics import MetricLog
 
 
 class Progress(TrainerCallback):
-    """One bar on stderr with the last loss. Raises TrainingError, before anything is saved, for a loss of NaN."""
+    """One bar on stderr with the last loss, every number to the log.
 
-    def __init__(self, name: str) -> None:
+    Raises TrainingError, before anything is saved, for a loss that is not finite.
+    """
+
+    def __init__(self, name: str, log: MetricLog) -> None:
         self.name = name
+        self.log = log
         self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -37,17 +42,20 @@ class Progress(TrainerCallback):
                 )
             if self.bar is not None:
                 self.bar.set_postfix({name: f"{value:.3f}"})
+        self.log.write(
+            state.global_step, {key: value for key, value in (logs or {}).items() if key != "epoch"}
+        )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
-def show_progress(trainer: Trainer, name: str) -> None:
-    """Replace a trainer's own printing by one bar."""
+def show_progress(trainer: Trainer, name: str, log: MetricLog) -> None:
+    """Replace a trainer's own printing by one bar, and send its numbers to our log."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Progress(name))
+    trainer.add_callback(Progress(name, log))
 
 
 def last_checkpoint(work: Path) -> str | None:

@@ -186,7 +186,9 @@ def run(
     say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(held_out)} held out")
     started = time.monotonic()
     work = store.work_folder("reward", inputs_hash("reward", **inputs))
+    log = MetricLog(store.root / "logs" / f"reward-{settings.name}")
     trainer = _trainer(settings, folder, tokenizer, training, work)
+    show_progress(trainer, "reward", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     model = trainer.model.eval()
     metrics = {"prompts": len(training), "train_s": round(time.monotonic() - started, 1)}
@@ -194,8 +196,6 @@ def run(
         metrics |= held_out_metrics(model, tokenizer, held_out)
     if rows := _demonstrations_of(parents.get("init")):
         fold_bias(model, -float(torch.tensor(score_completions(model, tokenizer, rows)).mean()))
-    log = MetricLog(None)
-    log.history = trainer.state.log_history
     with store.new("reward", settings.name, **inputs) as writer:
         model.save_pretrained(writer.path)
         tokenizer.save(writer.path)
@@ -279,7 +279,7 @@ def _trainer(
         disable_dropout=True,
         disable_tqdm=True,
     )
-    trainer = RankingTrainer(
+    return RankingTrainer(
         model=model,
         args=config,
         train_dataset=tokenized(training, tokenizer, min(settings.max_length, limit)),
@@ -287,5 +287,3 @@ def _trainer(
         processing_class=tokenizer.fast(),
         lm_coef=settings.lm_coef,
     )
-    show_progress(trainer, "reward")
-    return trainer

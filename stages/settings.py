@@ -43,6 +43,7 @@ class SFTSettings:
     base: str = setting("base", "store reference, folder or hub id to start from")
     data: str | None = setting(None, "demonstrations (default: the starter world's)")
     validation_data: str | None = setting(None, "demonstrations to validate on (default: a tenth of data)")
+    reward: str | None = setting(None, "reward model to pick the epoch by (default: validation loss picks)")
     name: str = setting("starter", "name of the new entry")
     num_demonstrations: int = setting(400, "how many starter demonstrations")
     epochs: float = setting(3.0, "passes over the data")
@@ -51,7 +52,7 @@ class SFTSettings:
     dropout: float = setting(0.0, "dropout while training", flag=False)
     packing: bool = setting(False, "pack several demonstrations into one row", flag=False)
     max_length: int = setting(256, "longest row in tokens")
-    report_to: str = setting("none", "where trl logs to (tensorboard, wandb, none)", flag=False)
+    report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
     seed: int = setting(0, "seed of everything random")
 
 
@@ -86,7 +87,7 @@ class RewardSettings:
     lm_coef: float = setting(0.0, "weight of a language-model loss beside the ranking loss")
     validation_fraction: float = setting(0.1, "share of the prompts held out to measure accuracy")
     max_length: int = setting(256, "longest prompt with completion in tokens")
-    report_to: str = setting("none", "where trl logs to (tensorboard, wandb, none)", flag=False)
+    report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
     seed: int = setting(0, "seed of everything random")
 
 
@@ -134,7 +135,7 @@ class PPOConfig:
 class EvalSettings:
     """One checkpoint judged, alone or against another."""
 
-    policy: str = setting("ppo", "checkpoint to judge")
+    policy: str = setting("ppo", "checkpoint to judge, or several with commas between")
     against: str | None = setting(None, "checkpoint to compare with; also the reference of the KL")
     prompts: str | None = setting(None, "prompts (default: the starter world's test prompts)")
     num_prompts: int = setting(600, "how many prompts")

@@ -9,15 +9,17 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from rlhf.data import Demonstration, as_messages, fingerprint, read_demonstrations
+from rlhf.data import Demonstration, Prompt, as_messages, fingerprint, read_demonstrations
 from rlhf.errors import InputError
+from rlhf.generate import SamplingSettings, generate
 from rlhf.metrics import MetricLog
-from rlhf.model import load_policy
+from rlhf.model import load_policy, load_scalar
+from rlhf.rewards import score_completions
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.training import best_device, has_fast_bf16, seed_everything, set_dropout, set_threads
-from stages.inputs import base_of
+from rlhf.training import autocast, best_device, has_fast_bf16, seed_everything, set_dropout, set_threads
+from stages.inputs import base_of, model_of
 from stages.progress import last_checkpoint, show_progress
 from stages.settings import SFTSettings
 
@@ -42,17 +44,19 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     tokenizer = load_tokenizer(folder)
     work = store.work_folder("sft", inputs_hash("sft", **inputs))
     started = time.monotonic()
-    trainer = _trainer(settings, folder, tokenizer, training, validation, work)
+    log = MetricLog(store.root / "logs" / f"sft-{settings.name}")
+    trainer = _trainer(settings, folder, tokenizer, training, validation, work, _reward_of(settings, store))
+    show_progress(trainer, "sft", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    log = MetricLog(None)
-    log.history = trainer.state.log_history
+    losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
     best = trainer.state.best_metric
     with store.new("sft", settings.name, **inputs) as writer:
         trainer.model.save_pretrained(writer.path)
         tokenizer.save(writer.path)
         log.save(writer.path)
         writer.metrics = {
-            "validation_loss": None if best is None else round(float(best), 4),
+            "validation_loss": round(min(losses), 4),
+            **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
             "demonstrations": len(training),
             "train_s": round(time.monotonic() - started, 1),
         }
@@ -104,6 +108,7 @@ def _trainer(
     training: Sequence[Demonstration],
     validation: Sequence[Demonstration],
     work: Path,
+    reward: Any,
 ) -> SFTTrainer:
     device = best_device()
     model = load_policy(folder)
@@ -127,8 +132,8 @@ def _trainer(
         save_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
+        metric_for_best_model="eval_reward" if reward else "eval_loss",
+        greater_is_better=reward is not None,
         logging_steps=5,
         report_to=settings.report_to,
         seed=settings.seed,
@@ -137,12 +142,60 @@ def _trainer(
         disable_tqdm=True,
         gradient_checkpointing=False,
     )
-    trainer = SFTTrainer(
+    prompts = [as_messages(row.prompt) for row in validation]
+    return RewardedSFTTrainer(
         model=model,
         args=config,
         train_dataset=tokenized(training, tokenizer, max_length),
         eval_dataset=tokenized(validation, tokenizer, max_length),
         processing_class=tokenizer.fast(),
+        score=None
+        if reward is None
+        else lambda policy: mean_reward(policy, tokenizer, prompts, reward, max_length),
     )
-    show_progress(trainer, "sft")
-    return trainer
+
+
+def _reward_of(settings: SFTSettings, store: Store) -> tuple[Any, AnyTokenizer] | None:
+    if settings.reward is None:
+        return None
+    folder, _ = model_of(store, settings.reward)
+    return load_scalar(folder).to(best_device()), load_tokenizer(folder)
+
+
+class RewardedSFTTrainer(SFTTrainer):
+    """trl's SFTTrainer that, given `score`, also measures the policy's mean reward at every evaluation."""
+
+    def __init__(self, *args: Any, score: Callable[[Any], float] | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.score = score
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = super().evaluate(*args, **kwargs)
+        if self.score is not None:
+            metrics["eval_reward"] = self.score(self.accelerator.unwrap_model(self.model))
+            self.log({"eval_reward": metrics["eval_reward"]})
+        return metrics
+
+
+def mean_reward(
+    policy: Any,
+    tokenizer: AnyTokenizer,
+    prompts: Sequence[Prompt],
+    reward: tuple[Any, AnyTokenizer],
+    max_length: int,
+) -> float:
+    """Mean reward of one sampled answer to each prompt (how Ouyang et al. 2022, section 3.5, pick the SFT model)."""
+    was_training = policy.training
+    rows = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+    room = max(1, max_length - max(len(row) for row in rows))
+    settings = SamplingSettings(max_new_tokens=min(64, room))
+    with autocast(policy.device):
+        samples = generate(
+            policy, rows, settings, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=0
+        )
+    answers = [
+        (prompt, tokenizer.decode(sample.tokens)) for prompt, sample in zip(prompts, samples, strict=True)
+    ]
+    scores = score_completions(*reward, answers)
+    policy.train(was_training)
+    return sum(scores) / len(scores)

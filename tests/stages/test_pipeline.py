@@ -186,6 +186,14 @@ def test_interrupted_pretraining_ends_bit_for_bit_where_uninterrupted_ends(tmp_p
     assert same_weights(whole.path, resumed.path)
 
 
+@pytest.mark.parametrize("more", [{"packing": True}, {"reward": "reward"}, {"dropout": 0.2}])
+def test_sft_packs_drops_out_and_picks_by_reward(trained, more):
+    made = sft.run(SFTSettings(num_demonstrations=40, epochs=2.0, name="more", **more), trained, quiet)
+    assert ("validation_reward" in made.manifest["metrics"]) == ("reward" in more)
+    assert made.manifest["metrics"]["validation_loss"] < 8
+    assert list((trained.root / "logs" / "sft-more").glob("events*"))
+
+
 def test_ppo_raises_a_reward_it_can_reach(trained):
     """Against a reward that counts one letter PPO must find more of it within a few iterations."""
     from rlhf.metrics import MetricLog
