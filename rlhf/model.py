@@ -106,6 +106,11 @@ class Dropout(nn.Dropout):
         return F.dropout(x, self.p) if self.training and self.p else x
 
 
+# Up to this many keys plain products beat the fused kernel on CPUs in bfloat16, two to five times; further on their
+# quadratic memory loses (benchmarks/attention.py, docs/benchmarks.md).
+PLAIN_WIDTH = 512
+
+
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017); what may be seen is an argument, so encoders use it too."""
 
@@ -127,7 +132,7 @@ class Attention(nn.Module):
         q = q * self.scale
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and k.shape[2] <= PLAIN_WIDTH:
             out = self.plain(q, k, v, mask)
         else:
             dropout = self.attn_dropout.p if self.training else 0.0
@@ -135,7 +140,7 @@ class Attention(nn.Module):
         return self.resid_dropout(self.c_proj(out.transpose(1, 2).reshape(B, T, C)))
 
     def plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Two batched products: at short contexts faster on CPUs than the fused kernel (benchmarks/attention.py)."""
+        """Two batched products; see PLAIN_WIDTH."""
         scores = q @ k.transpose(-1, -2)
         if mask is not None:
             scores = scores + mask
@@ -320,9 +325,9 @@ class Trunk(GPTPreTrained):
             return (visible if visible.is_floating_point() else additive(visible, dtype)), False
         if not self.causal:
             return None, False
-        if device != "cpu":
-            return None, True
         T = x.shape[1]
+        if device != "cpu" or T > PLAIN_WIDTH:
+            return None, True
         if self.triangle is None or self.triangle.dtype != dtype or len(self.triangle) < T:
             size = max(T, min(self.config.n_positions, 256))
             with torch.inference_mode(False):  # an inference tensor could not be used in training later

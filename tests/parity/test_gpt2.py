@@ -131,3 +131,12 @@ def test_transformers_generates_with_our_model(ours, theirs):
     mask = torch.ones_like(prompt)
     our, their = (model.generate(prompt, attention_mask=mask, **settings) for model in (ours, theirs))
     assert torch.equal(our, their)
+
+
+@pytest.mark.parametrize("side", ["none", "left", "right"])
+def test_long_rows_take_the_fused_kernel_and_agree(ours, theirs, side, monkeypatch):
+    """A low PLAIN_WIDTH sends short rows down the path that rows of more than 512 tokens take on a CPU."""
+    monkeypatch.setattr("rlhf.model.PLAIN_WIDTH", 4)
+    batch = padded(side)
+    real = batch["attention_mask"].bool()
+    assert relative(ours(**batch).logits[real], theirs(**batch).logits[real]) < 1e-5
