@@ -9,7 +9,8 @@ from typing import Any, TextIO
 from rlhf.data import Message
 from rlhf.generate import SamplingSettings, stream
 from rlhf.model import load_policy
-from rlhf.store import Store
+from rlhf.starter.items import take_items
+from rlhf.store import Entry, Store
 from rlhf.tokenizer import load_tokenizer
 from rlhf.training import best_device, set_threads
 from stages.inputs import model_of
@@ -81,6 +82,8 @@ def run(
     conversation = Conversation(settings, policy, tokenizer)
     name = entry.ref if entry else settings.policy
     print(f"{name}. {HELP}", file=sys.stderr)
+    for prompt in suggestions(entry):
+        print(f"  it knows things like: {prompt}", file=sys.stderr)
     while (line := _read(source, out)) is not None:
         if not line.strip():
             continue
@@ -89,6 +92,13 @@ def run(
                 return
             continue
         _answer(line, conversation, out)
+
+
+def suggestions(entry: Entry | None) -> list[str]:
+    """Test prompts for a model of the starter world, which has never met any other words; none for other models."""
+    if entry is None or not any(name.startswith("starter") for name in entry.manifest["data"]):
+        return []
+    return [item.prompt for item in take_items("test", 4, 0)]
 
 
 def _read(source: TextIO, out: TextIO) -> str | None:

@@ -12,7 +12,10 @@ def test_quickstart_aligns_a_model_and_leaves_one_to_talk_to(tmp_path, capsys):
     place = ["--store", str(tmp_path / "store")]
     assert main(["quickstart", "--seed", "7", "--json", *place]) == 0
     results = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    rows = {(row["policy"], row["against"], row["split"], row["temperature"]): row for row in results["comparisons"]}
+    rows = {
+        (row["policy"], row["against"], row["split"], row["temperature"]): row
+        for row in results["comparisons"]
+    }
     assert rows["sft", "base", "test", 1.0]["win_rate"] >= 0.8
     assert rows["ppo", "sft", "test", 1.0]["ci95"][0] > 0.5
     assert rows["ppo", "sft", "test", 1.0]["ended"] >= 0.98
