@@ -2,7 +2,8 @@
 
 Songs repeat random lines, which teaches a small model to copy from its context. The conversations hold good and bad
 habits at the same rate in every use case; they are plain prose, not the chat format, so that the base model knows the
-world but not how to be an assistant.
+world but not how to be an assistant. What is said stands on a line of its own: words at the start of a line are other
+tokens than words after a space, and an assistant's answer starts like a line.
 """
 
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def corpus(num_words: int, seed: int) -> list[str]:
     while words < num_words:
         document = rng.choices(kinds, (2, 1, 3, 4))[0](rng)
         documents.append(document)
-        words += document.count(" ") + 1
+        words += len(document.split())
     return documents
 
 
@@ -55,7 +56,7 @@ def _story(rng: Random) -> str:
         f"{friend} likes the {color} {thing} of {name}.",
         small_talk(rng),
     ]
-    return " ".join(line for line in lines if rng.random() < 0.7) or lines[0]
+    return rng.choice(" \n").join(line for line in lines if rng.random() < 0.7) or lines[0]
 
 
 def _facts(rng: Random) -> str:
@@ -74,7 +75,7 @@ def _facts(rng: Random) -> str:
                 )
             )
         )
-    return " ".join(lines)
+    return rng.choice(" \n").join(lines)
 
 
 def _song(rng: Random) -> str:
@@ -92,7 +93,5 @@ def _conversations(rng: Random, seed: int) -> Iterator[str]:
         turns = []
         for _ in range(rng.randint(1, 4)):
             item = next(stream)
-            turns.append(
-                f"{asker} asked: {item.prompt} {answerer} said: {demonstrate(item, rng, CARELESS_SHARE)}"
-            )
-        yield " ".join(turns)
+            turns += [f"{asker} asked:", item.prompt, f"{answerer} said:", demonstrate(item, rng, CARELESS_SHARE)]
+        yield "\n".join(turns)
