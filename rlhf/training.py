@@ -194,15 +194,17 @@ class Average:
         self.weights = weights
 
 
-def rng_state() -> dict[str, Any]:
-    """The state of Python's and torch's global generators, to continue from exactly here."""
-    return {"python": random.getstate(), "torch": torch.get_rng_state()}
+def runtime_state() -> dict[str, Any]:
+    """What, beside weights, an exact continuation needs: both global generators and the number of threads."""
+    # The number of threads decides the order of sums, and with it the last bits of every result.
+    return {"python": random.getstate(), "torch": torch.get_rng_state(), "threads": torch.get_num_threads()}
 
 
-def restore_rng(state: dict[str, Any]) -> None:
-    """Put the global generators back to a state taken by `rng_state`."""
+def restore_runtime(state: dict[str, Any]) -> None:
+    """Put generators and threads back to what `runtime_state` saw."""
     random.setstate(state["python"])
     torch.set_rng_state(state["torch"])
+    torch.set_num_threads(state["threads"])
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -39,8 +39,8 @@ from rlhf.training import (
     autocast,
     best_device,
     load_state,
-    restore_rng,
-    rng_state,
+    restore_runtime,
+    runtime_state,
     save_state,
     seed_everything,
     set_threads,
@@ -73,7 +73,7 @@ class Learner:
             "beta": self.beta.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "generator": self.generator.get_state(),
-            "rng": rng_state(),
+            "runtime": runtime_state(),
             "iteration": self.iteration,
         }
 
@@ -86,7 +86,7 @@ class Learner:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.generator.set_state(state["generator"])
-        restore_rng(state["rng"])
+        restore_runtime(state["runtime"])
         self.iteration = state["iteration"]
 
 

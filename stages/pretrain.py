@@ -24,8 +24,8 @@ from rlhf.training import (
     best_device,
     load_state,
     pretraining_optimizer,
-    restore_rng,
-    rng_state,
+    restore_runtime,
+    runtime_state,
     save_state,
     seed_everything,
     set_threads,
@@ -132,7 +132,8 @@ def _train(
             saved = time.monotonic()
             state = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
             save_state(
-                state_file, {**state, "step": step + 1, "rng": rng_state(), "order": generator.get_state()}
+                state_file,
+                {**state, "step": step + 1, "runtime": runtime_state(), "order": generator.get_state()},
             )
     return model, time.monotonic() - started
 
@@ -144,7 +145,7 @@ def _resume(model: GPT, optimizers: Optimizers, generator: torch.Generator, stat
     model.load_state_dict(state["model"])
     optimizers.load_state_dict(state["optimizers"])
     generator.set_state(state["order"])
-    restore_rng(state["rng"])
+    restore_runtime(state["runtime"])
     say(f"base: continuing at step {state['step']}")
     return state["step"]
 

@@ -93,5 +93,10 @@ def _conversations(rng: Random, seed: int) -> Iterator[str]:
         turns = []
         for _ in range(rng.randint(1, 4)):
             item = next(stream)
-            turns += [f"{asker} asked:", item.prompt, f"{answerer} said:", demonstrate(item, rng, CARELESS_SHARE)]
+            turns += [
+                f"{asker} asked:",
+                item.prompt,
+                f"{answerer} said:",
+                demonstrate(item, rng, CARELESS_SHARE),
+            ]
         yield "\n".join(turns)
