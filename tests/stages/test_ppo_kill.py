@@ -1,6 +1,5 @@
 """kill -9 during PPO at random moments, then the same command again: the end must be that of an undisturbed run."""
 
-import json
 import os
 import random
 import signal
