@@ -1,5 +1,6 @@
 """kill -9 during PPO at random moments, then the same command again: the end must be that of an undisturbed run."""
 
+import json
 import os
 import random
 import signal
@@ -42,11 +43,9 @@ def ppo(store, name):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 def test_a_run_killed_five_times_ends_bit_for_bit_like_an_undisturbed_one(base_store, tmp_path):
     sft.run(SFTSettings(num_demonstrations=40, epochs=1.0, name="kill"), base_store, lambda line: None)
-    rows = [
-        '{"prompt": "q%d", "completions": ["Red.", "No.", "Blue"], "ranks": [0, 2, 1]}\n' % i
-        for i in range(12)
-    ]
-    (tmp_path / "r.jsonl").write_text("".join(rows))
+    ranked = {"completions": ["Red.", "No.", "Blue"], "ranks": [0, 2, 1]}
+    rows = [json.dumps({"prompt": f"q{i}", **ranked}) for i in range(12)]
+    (tmp_path / "r.jsonl").write_text("\n".join(rows))
     settings = RewardSettings(data=str(tmp_path / "r.jsonl"), prompts_per_batch=4, name="kill")
     reward_model.run(settings, base_store, say=lambda line: None)
     assert ppo(base_store, "whole").wait() == 0
