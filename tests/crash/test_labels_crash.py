@@ -31,7 +31,7 @@ def test_every_acknowledged_answer_survives(tmp_path):
             [sys.executable, "-c", LABELER, str(path)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0.05, 0.3))
+        time.sleep(rng.uniform(0.2, 0.7))
         process.send_signal(signal.SIGKILL)
         acknowledged += [line.strip() for line in process.stdout.read().split("\n") if line.strip().isdigit()]
         process.wait()
@@ -40,6 +40,6 @@ def test_every_acknowledged_answer_survives(tmp_path):
         stored = [int(ranking.prompt[1:]) + 1 for ranking in store.rankings()]
         assert len(stored) == len(set(stored))
         assert {int(number) for number in acknowledged} <= set(stored)
-        assert len(acknowledged) > 20
+        assert len(acknowledged) > 10
         assert check(store.database) == []
         assert store.lease("ann") is not None  # no lease of a dead process stands in the way
