@@ -19,7 +19,7 @@ rlhf pretrain --data "$data/tinyshakespeare.txt" --name plays --tokens 600000 $s
 rlhf pretrain --data "$data/sft_dolly.jsonl.gz" --name dolly --tokens 1500000 $size
 rlhf sft --base base/dolly --data "$data/sft_dolly.jsonl.gz" --name dolly --epochs 1 --max-length 320
 rlhf reward --init sft/dolly --data "$data/hh_helpful_train.jsonl.gz" --name hh --prompts-per-batch 16 --lr 3e-4 \
-    --max-length 320 --validation-fraction 0.15
+    --max-length 320 --validation-fraction 0.15 --skip-bad-rows
 rlhf ppo --policy sft/dolly --reward reward/hh --prompts "$prompts" --name hh --episodes 512 \
     --batch-size 64 --minibatch-size 16 --max-new-tokens 48 --lr 1e-4 --kl-coef 0.1
 rlhf eval --policy ppo/hh --against sft/dolly --prompts "$prompts" --reward reward/hh --json

@@ -210,7 +210,7 @@ def _rankings(
 ) -> tuple[RewardSettings, list[Ranking]]:
     """The rankings, and the settings with the snapshot they are of."""
     if settings.data:
-        return settings, read_rankings(settings.data)
+        return settings, read_rankings(settings.data, settings.skip_bad_rows)
     with LabelStore(labels_url) as labels:
         snapshot = settings.labels or labels.snapshot(batch).id
         return replace(settings, labels=snapshot), labels.rankings(snapshot=snapshot)

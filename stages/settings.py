@@ -79,6 +79,7 @@ class RewardSettings:
 
     init: str = setting("sft", "store reference, folder or hub id of the policy to start from")
     data: str | None = setting(None, "rankings or comparisons (default: the label store)")
+    skip_bad_rows: bool = setting(False, "leave malformed rows of data out")
     name: str = setting("starter", "name of the new entry")
     labels: str | None = setting(None, "snapshot of the label store to train on (default: all of it now)")
     epochs: float = setting(1.0, "passes over the rankings")
