@@ -43,6 +43,7 @@ class SFTSettings:
     base: str = setting("base", "store reference, folder or hub id to start from")
     data: str | None = setting(None, "demonstrations (default: the starter world's)")
     validation_data: str | None = setting(None, "demonstrations to validate on (default: a tenth of data)")
+    skip_bad_rows: bool = setting(False, "leave malformed rows of data out")
     reward: str | None = setting(None, "reward model to pick the epoch by (default: validation loss picks)")
     name: str = setting("starter", "name of the new entry")
     num_demonstrations: int = setting(400, "how many starter demonstrations")

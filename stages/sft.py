@@ -71,9 +71,9 @@ def _demonstrations(settings: SFTSettings) -> tuple[list[Demonstration], list[De
             starter_demonstrations("train", settings.num_demonstrations, settings.seed),
             starter_demonstrations("validation", num_validation, settings.seed),
         )
-    rows = read_demonstrations(settings.data)
+    rows = read_demonstrations(settings.data, settings.skip_bad_rows)
     if settings.validation_data:
-        return rows, read_demonstrations(settings.validation_data)
+        return rows, read_demonstrations(settings.validation_data, settings.skip_bad_rows)
     held_out = max(1, int(VALIDATION_SHARE * len(rows)))
     if len(rows) < 2:
         raise InputError(

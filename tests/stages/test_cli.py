@@ -107,6 +107,26 @@ def test_errors_are_one_line_and_end_with_status_two(arguments, reason, tmp_path
     assert error.startswith("rlhf: error:") and reason in error
 
 
+def test_a_malformed_row_is_named_or_skipped_on_request(base_store, tmp_path, capsys):
+    rows = tmp_path / "r.jsonl"
+    good = '{"prompt": "q%s", "chosen": "good", "rejected": "bad"}\n'
+    rows.write_text("".join(good.replace("%s", str(i)) for i in range(6)) + '{"prompt": "q"}\n')
+    command = [
+        "reward",
+        "--init",
+        "base",
+        "--data",
+        str(rows),
+        "--name",
+        "skips",
+        "--store",
+        str(base_store.root),
+    ]
+    assert main(command) == 2
+    assert "r.jsonl:7" in capsys.readouterr().err
+    assert main([*command, "--skip-bad-rows"]) == 0
+
+
 def test_debug_shows_the_traceback(tmp_path):
     done = rlhf("--debug", "store", "show", "ppo", "--store", str(tmp_path))
     assert done.returncode == 1 and "Traceback" in done.stderr
