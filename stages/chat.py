@@ -84,14 +84,13 @@ def run(
     print(f"{name}. {HELP}", file=sys.stderr)
     for prompt in suggestions(entry):
         print(f"  it knows things like: {prompt}", file=sys.stderr)
-    while (line := _read(source, out)) is not None:
-        if not line.strip():
-            continue
-        if line.startswith("/"):
-            if not command(line.strip(), conversation, out):
-                return
-            continue
-        _answer(line, conversation, out)
+    going = True
+    while going:
+        try:
+            going = _turn(source, out, conversation)
+        except KeyboardInterrupt:
+            # Wherever the signal falls, it ends an answer or clears a line, never the program.
+            print(" …", file=out, flush=True)
 
 
 def suggestions(entry: Entry | None) -> list[str]:
@@ -101,28 +100,25 @@ def suggestions(entry: Entry | None) -> list[str]:
     return [item.prompt for item in take_items("test", 4, 0)]
 
 
-def _read(source: TextIO, out: TextIO) -> str | None:
-    """The next line, None at the end. Ctrl-C at the prompt clears the line."""
-    while True:
-        try:
-            if source.isatty():
-                print("> ", end="", file=out, flush=True)
-            line = source.readline()
-            return line.rstrip("\n") if line else None
-        except KeyboardInterrupt:
-            print(file=out)
+def _turn(source: TextIO, out: TextIO, conversation: Conversation) -> bool:
+    """Read one line and answer it or carry it out; false at the end of the input and after /quit."""
+    if source.isatty():
+        print("> ", end="", file=out, flush=True)
+    line = source.readline()
+    if line.startswith("/"):
+        return command(line.strip(), conversation, out)
+    if line.strip():
+        _answer(line.strip(), conversation, out)
+    return bool(line)
 
 
 def _answer(line: str, conversation: Conversation, out: TextIO) -> None:
     conversation.messages.append({"role": "user", "content": line})
-    try:
-        if dropped := conversation.fit():
-            print(f"(the context is full: {dropped} of the oldest messages are forgotten)", file=sys.stderr)
-        for piece in conversation.answer():
-            print(piece, end="", file=out, flush=True)
-        print(file=out, flush=True)
-    except KeyboardInterrupt:
-        print(" …", file=out, flush=True)
+    if dropped := conversation.fit():
+        print(f"(the context is full: {dropped} of the oldest messages are forgotten)", file=sys.stderr)
+    for piece in conversation.answer():
+        print(piece, end="", file=out, flush=True)
+    print(file=out, flush=True)
 
 
 def command(line: str, conversation: Conversation, out: TextIO) -> bool:

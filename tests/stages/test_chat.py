@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -71,36 +72,42 @@ def test_a_file_that_cannot_be_written_is_said(base_store, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
 def test_ctrl_c_stops_the_answer_and_not_the_program(base_store):
     master, slave = pty.openpty()
-    command = [
-        sys.executable,
-        "-m",
-        "stages.cli",
-        "chat",
-        "--policy",
-        "base",
-        "--max-new-tokens",
-        "120",
-        "--store",
-    ]
+    command = [sys.executable, "-m", "stages.cli", "chat", "--policy", "base", "--max-new-tokens", "120"]
     process = subprocess.Popen(
-        [*command, str(base_store.root)], stdin=slave, stdout=slave, stderr=subprocess.DEVNULL
+        [*command, "--store", str(base_store.root)], stdin=slave, stdout=slave, stderr=subprocess.DEVNULL
     )
     try:
-        wait_for(master, b"> ")
-        for _ in range(2):
+        until_quiet(master, "> ", patience=60)
+        stopped = 0
+        # An answer may end before the signal comes; five tries make it certain that one is stopped halfway.
+        for _ in range(5):
             os.write(master, b"Hello there\n")
-            time.sleep(0.15)
+            read_some(master, len("Hello there\r\n") + 1)
             process.send_signal(signal.SIGINT)
-            wait_for(master, b"> ")
+            stopped += "…" in until_quiet(master, "> ")
             assert process.poll() is None
         os.write(master, b"/quit\n")
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
+        assert stopped
     finally:
         process.kill()
 
 
-def wait_for(master, expected, timeout=60):
-    seen, started = b"", time.monotonic()
-    while not seen.endswith(expected):
+def read_some(master, num_bytes):
+    """At least num_bytes of what the program has printed since the last read."""
+    seen = b""
+    while len(seen) < num_bytes:
         seen += os.read(master, 1)
-        assert time.monotonic() - started < timeout, seen
+    return seen
+
+
+def until_quiet(master, ending, patience=30.0):
+    """What the program prints until it has said `ending` and then nothing for a while."""
+    seen, started = b"", time.monotonic()
+    while time.monotonic() - started < patience:
+        ready, _, _ = select.select([master], [], [], 0.5)
+        if ready:
+            seen += os.read(master, 1024)
+        elif seen.decode(errors="replace").endswith(ending):
+            return seen.decode(errors="replace")
+    raise AssertionError(f"no {ending!r} at the end of {seen!r}")
