@@ -129,6 +129,25 @@ class AdaptiveKL(FixedKL):
         self.value *= 1 + error * num_episodes / self.horizon
 
 
+class KLBudget(FixedKL):
+    """A KL coefficient that rises while a completion's KL is above `budget` nats, and returns to `beta` below it.
+
+    A reward model that gives an odd answer far more than its KL costs is exploited within a few iterations, whatever
+    β was chosen (Gao et al. 2023); here the price rises with the excess, by at most a factor of two an iteration.
+    """
+
+    def __init__(self, beta: float, budget: float) -> None:
+        super().__init__(beta)
+        self.beta, self.budget = beta, budget
+
+    def update(self, mean_kl: float, num_episodes: int) -> None:
+        """mean_kl: nats per completion, its tokens summed, averaged over the episodes since the last update."""
+        if mean_kl > self.budget:
+            self.value *= min(mean_kl / self.budget, 2.0)
+        else:
+            self.value = max(self.beta, 0.9 * self.value)
+
+
 class RunningMoments:
     """Mean and standard deviation of all scores seen so far, for reward normalisation (Chan et al. 1979)."""
 

@@ -1,10 +1,7 @@
 """The mechanics every stage shares: number formats, threads, optimizers, schedules, clipping, averaging, state."""
 
-import functools
 import math
-import os
 import random
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 
 from rlhf.errors import TrainingError
 from rlhf.store import write_atomically
+from rlhf.threads import fastest_threads
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -48,31 +46,12 @@ def autocast(device: torch.device, bf16: str = "auto") -> AbstractContextManager
     return nullcontext()
 
 
-@functools.cache
-def fastest_threads() -> int:
-    """All the cores this process may use, or 1 where they are busy or shared: then two threads wait for each other.
-
-    Measured once, in a fraction of a second, with products of the size small models are made of.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if cores == 1 or _matmul_s(cores) < _matmul_s(1) else 1
-
-
-def _matmul_s(num_threads: int, repeats: int = 150) -> float:
-    torch.set_num_threads(num_threads)
-    a, b = torch.ones(1024, 128), torch.ones(128, 512)
-    for _ in range(10):
-        a @ b
-    started = time.perf_counter()
-    for _ in range(repeats):
-        a @ b
-    return time.perf_counter() - started
-
-
 def set_threads(num_threads: int) -> int:
     """Use `num_threads` CPU threads, or as many as are fastest now for 0; returns the number in use."""
-    torch.set_num_threads(num_threads or fastest_threads())
-    return torch.get_num_threads()
+    if not num_threads:
+        return fastest_threads()
+    torch.set_num_threads(num_threads)
+    return num_threads
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:

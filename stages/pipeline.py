@@ -28,6 +28,15 @@ SETTINGS: dict[str, type] = {
     "ppo": PPOConfig,
     "eval": EvalSettings,
 }
+# What each step gives the next, so that no recipe may set it.
+FIXED: dict[str, frozenset[str]] = {
+    "pretrain": frozenset({"data", "name", "seed"}),
+    "sft": frozenset({"base", "data", "name", "seed"}),
+    "sample": frozenset({"policy", "prompts", "split", "batch", "simulate", "seed"}),
+    "reward": frozenset({"init", "data", "labels", "name", "seed"}),
+    "ppo": frozenset({"policy", "reward", "prompts", "name", "seed"}),
+    "eval": frozenset({"policy", "against", "prompts", "reward", "split", "seed"}),
+}
 S = TypeVar("S")
 
 
@@ -57,10 +66,7 @@ def run(
 
     Everything is drawn anew from `seed`: corpus, demonstrations, initial weights, samples, labelers and PPO.
     """
-    if unknown := sorted(set(recipe) - set(SETTINGS)):
-        raise InputError(f"recipe: no stage named {', '.join(unknown)}; known are {', '.join(SETTINGS)}")
-    for stage, kind in SETTINGS.items():
-        settings_of(kind, recipe, stage)
+    check(recipe)
     label = f"{name}-{seed}"
     steps = Steps(say)
     base = steps.take("base", lambda: _base(recipe, store, label, seed, say))
@@ -79,6 +85,19 @@ def run(
     folder = store.root / "reports" / label
     write_report(folder, label, results, models, say)
     return results
+
+
+def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError for a recipe that is not one of a whole pipeline, or names what no stage has."""
+    if unknown := sorted(set(recipe) - set(SETTINGS)):
+        raise InputError(f"recipe: no stage named {', '.join(unknown)}; known are {', '.join(SETTINGS)}")
+    alone = "run its stages one by one, such as rlhf sft --recipe NAME"
+    if "pretrain" not in recipe:
+        raise InputError(f"recipe: no [pretrain] table, so it is for a model of your own: {alone}")
+    for stage, kind in SETTINGS.items():
+        settings_of(kind, recipe, stage)
+        if given := sorted(FIXED[stage] & set(recipe.get(stage, {}))):
+            raise InputError(f"recipe, [{stage}]: the pipeline itself sets {', '.join(given)}: {alone}")
 
 
 class Steps:

@@ -20,6 +20,7 @@ from rlhf.rewards import Reward, RewardModel
 from rlhf.rl import (
     AdaptiveKL,
     FixedKL,
+    KLBudget,
     explained_variance,
     gae,
     kl_k1,
@@ -31,6 +32,7 @@ from rlhf.rl import (
 from rlhf.rollout import Experience, Rollout, completion_logprobs, completion_values
 from rlhf.starter.corpus import corpus
 from rlhf.store import Entry, Store, inputs_hash
+from rlhf.threads import ThreadWatch
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import (
     Average,
@@ -90,19 +92,23 @@ class Learner:
         self.iteration = state["iteration"]
 
 
+def kl_coefficient(config: PPOConfig) -> FixedKL:
+    """β as the configuration wants it: fixed, kept within a budget, or steered towards a target."""
+    if config.adaptive_kl and config.kl_budget:
+        raise InputError("ppo: kl_budget and adaptive_kl both steer β; choose one of them")
+    if config.adaptive_kl:
+        return AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
+    return KLBudget(config.kl_coef, config.kl_budget) if config.kl_budget else FixedKL(config.kl_coef)
+
+
 def new_learner(config: PPOConfig, policy: Any, value_model: Any) -> Learner:
     """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage."""
-    beta = (
-        AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
-        if config.adaptive_kl
-        else FixedKL(config.kl_coef)
-    )
     return Learner(
         policy=policy,
         value_model=value_model,
         policy_optimizer=adamw(policy.parameters(), config.lr, eps=config.adam_eps),
         value_optimizer=adamw(value_model.parameters(), config.value_lr, eps=config.adam_eps),
-        beta=beta,
+        beta=kl_coefficient(config),
         average=Average(policy, config.ema_decay) if config.ema_decay else None,
         generator=torch.Generator().manual_seed(config.seed),
     )
@@ -131,6 +137,7 @@ def train(
     bar = tqdm(
         range(learner.iteration, num_iterations), initial=learner.iteration, total=num_iterations, desc="ppo"
     )
+    watch = ThreadWatch()
     for iteration in bar:
         batch = [prompts[i] for i in prompt_order(len(prompts), iteration, config.batch_size, config.seed)]
         with autocast(device):
@@ -146,6 +153,7 @@ def train(
         metrics |= update(config, learner, experience, pretraining)
         learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
         learner.iteration = iteration + 1
+        watch.step()
         log.write(iteration, metrics)
         bar.set_postfix(score=f"{metrics['reward/score']:.3f}", kl=f"{metrics['kl/sequence']:.3f}")
         if config.save_every and (iteration + 1) % config.save_every == 0:

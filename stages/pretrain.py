@@ -17,6 +17,7 @@ from rlhf.metrics import MetricLog
 from rlhf.model import GPT
 from rlhf.starter.corpus import corpus
 from rlhf.store import Entry, Store, inputs_hash
+from rlhf.threads import ThreadWatch
 from rlhf.tokenizer import Tokenizer, published_tokenizer, train_tokenizer
 from rlhf.training import (
     Optimizers,
@@ -116,6 +117,7 @@ def _train(
     num_steps = max(1, settings.tokens // (settings.batch_size * length))
     warmup = max(1, int(settings.warmup_fraction * num_steps))
     first = _resume(model, optimizers, generator, state_file, say)
+    watch = None if settings.threads else ThreadWatch()
     started = saved = time.monotonic()
     for step in tqdm(range(first, num_steps), initial=first, total=num_steps, desc="pretrain", mininterval=1):
         starts = torch.randint(0, len(tokens) - length - 1, (settings.batch_size,), generator=generator)
@@ -127,7 +129,9 @@ def _train(
         loss.backward()
         norm = optimizers.step(max_grad_norm=1.0)
         if step % 20 == 0 or step == num_steps - 1:
-            log.write(step, {"train/loss": float(loss), "train/grad_norm": norm})
+            log.write(step, {"train/loss": float(loss.detach()), "train/grad_norm": norm})
+        if watch:
+            watch.step()
         if time.monotonic() - saved > SAVE_EVERY_S:
             saved = time.monotonic()
             state = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}

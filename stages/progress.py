@@ -9,6 +9,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from rlhf.errors import TrainingError
 from rlhf.metrics import MetricLog
+from rlhf.threads import ThreadWatch
 
 
 class Progress(TrainerCallback):
@@ -20,12 +21,14 @@ class Progress(TrainerCallback):
     def __init__(self, name: str, log: MetricLog) -> None:
         self.name = name
         self.log = log
+        self.watch = ThreadWatch()
         self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, mininterval=1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.watch.step()
         if self.bar is not None:
             self.bar.update(1)
 

@@ -109,6 +109,7 @@ class PPOConfig:
     lr: float = setting(4e-4, "policy learning rate")
     value_lr: float = setting(1e-3, "value learning rate")
     kl_coef: float = setting(0.3, "β, price of a nat of KL to the reference")
+    kl_budget: float = setting(0.0, "nats per completion above which β rises (0: no budget)")
     adaptive_kl: bool = setting(False, "steer β towards kl_target (Ziegler et al. 2019)", flag=False)
     kl_target: float = setting(6.0, "nats per completion", flag=False)
     kl_horizon: int = setting(10_000, "episodes of the controller's horizon", flag=False)

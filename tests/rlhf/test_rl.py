@@ -10,6 +10,7 @@ from torch import Tensor
 from rlhf.rl import (
     AdaptiveKL,
     FixedKL,
+    KLBudget,
     RunningMoments,
     explained_variance,
     gae,
@@ -174,6 +175,18 @@ def test_adaptive_coefficient_goes_on_from_its_state() -> None:
     second.load_state_dict(first.state_dict())
     second.update(2.0, 64)
     assert second.value == whole.value != 0.15
+
+
+def test_a_kl_budget_raises_the_coefficient_while_it_is_passed() -> None:
+    beta = KLBudget(0.5, budget=0.6)
+    values = []
+    for kl in (0.3, 0.6, 0.9, 6.0, 0.9, 0.5, 0.5):
+        beta.update(kl, num_episodes=256)
+        values.append(beta.value)
+    assert values == pytest.approx([0.5, 0.5, 0.75, 1.5, 2.25, 2.025, 1.8225], rel=1e-12)
+    for _ in range(30):
+        beta.update(0.1, num_episodes=256)
+    assert beta.value == 0.5
 
 
 def test_running_moments_are_those_of_everything_seen() -> None:

@@ -71,6 +71,13 @@ def test_every_recipe_that_comes_with_rlhf_is_valid(name):
     assert read_recipe(name)
 
 
+@pytest.mark.parametrize("name", ["paper", "gpt2", "hub-model"])
+def test_quickstart_refuses_recipes_for_models_of_ones_own(name, tmp_path, capsys):
+    assert main(["quickstart", "--recipe", name, "--store", str(tmp_path)]) == 2
+    assert "run its stages one by one" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
