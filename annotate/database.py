@@ -1,5 +1,7 @@
 """Opening a label database so that a committed answer survives a crash: SQLite by path, PostgreSQL by URL."""
 
+import fcntl
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -8,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rlhf.errors import LabelError
 
@@ -17,6 +20,33 @@ WRITES_PER_CHECKPOINT = 200
 # One lock for all writers of this process: SQLite's own queue starves some of them, and a WAL checkpoint must not
 # race a commit on another connection (a corruption bug of SQLite 3.7.0 to 3.51.2).
 WRITE_LOCK = threading.RLock()
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class DatabaseDown(LabelError):
+    """The database cannot be read or written now: full, read-only, away. Nothing was half-written; try again."""
+
+
+def storable(value: Any) -> Any:
+    """A text, or JSON of texts, with U+FFFD for what no database keeps: NUL and surrogates without a partner."""
+    if isinstance(value, str):
+        return UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {storable(key): storable(inner) for key, inner in value.items()}
+    return [storable(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def _one_line(verb: str) -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, PoolTimeout, sqlite3.OperationalError, OSError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise DatabaseDown(f"the label database cannot be {verb} now: {reason}") from None
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseDown(f"the label database cannot be {verb} now: the connection was lost") from None
+        raise
 
 
 class Database:
@@ -29,23 +59,29 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self.engine.begin() as connection:
+        """A transaction that sees one state. Raises DatabaseDown where there is nothing to read from."""
+        with _one_line("read"), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that is durable when the block has ended. Raises LabelError where it cannot be."""
-        if not self.is_sqlite:
-            with self.engine.begin() as connection:
-                yield connection
-            return
-        with WRITE_LOCK:
-            try:
+        """A transaction that is durable when the block has ended. Raises DatabaseDown where it cannot be."""
+        with _one_line("written"):
+            if not self.is_sqlite:
+                with self.engine.begin() as connection:
+                    yield connection
+                return
+            with WRITE_LOCK, self._one_process():
                 with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
                     yield connection
-            except sqlite3.OperationalError as error:
-                raise LabelError(f"the label database cannot be written: {error}") from None
-            self._checkpoint_now_and_then()
+                self._checkpoint_now_and_then()
+
+    @contextmanager
+    def _one_process(self) -> Iterator[None]:
+        """The write lock between processes: a server, an import and a sampler may share one file."""
+        with Path(f"{self.engine.url.database}.lock").open("w") as file:  # closing it gives the lock back
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _checkpoint_now_and_then(self) -> None:
         self.writes += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.labels import LabelStore, NewTask
-from annotate.submit import Submission
+from annotate.submit import Source, Submission
 from rlhf.data import Demonstration, Prompt, Ranking, as_messages, fingerprint
 from rlhf.errors import InputError
 from rlhf.store import write_atomically
@@ -126,7 +126,7 @@ def _submit_imported(store: LabelStore, batch: str, by_task: Sequence[list[Ranki
             key = fingerprint([ranking.prompt, list(ranking.completions)])
             by_labeler.setdefault(_name(ranking), {})[key] = ranking
     for name, rankings in by_labeler.items():
-        store.add_labeler(name)
+        store.add_labeler(name, origin="imported")
         for task in store.lease_many(name, len(by_task), batch):
             found = rankings.get(fingerprint([task.prompt, list(task.completions)]))
             if found is None:
@@ -140,7 +140,7 @@ def _submit_imported(store: LabelStore, batch: str, by_task: Sequence[list[Ranki
                 ratings=found.ratings,
                 flags=found.flags,
             )
-            store.submit(name, answer)
+            store.submit_many(name, [answer], Source(origin="import"))
 
 
 def _name(ranking: Ranking) -> str:

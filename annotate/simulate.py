@@ -23,7 +23,7 @@ def simulate(store: LabelStore, batch: str, items: Mapping[str, Item], seed: int
     """
     team = simulated_labelers(TEAM, seed)
     for labeler in team:
-        store.add_labeler(labeler.name, simulated=True)
+        store.add_labeler(labeler.name, origin="simulated")
     progress = store.progress(batch)
     share = max(1, math.ceil((progress.wanted - progress.answers) / TEAM))
     given = 0

@@ -22,6 +22,8 @@ from annotate.schema import (
 from rlhf.data import Ranking
 from rlhf.errors import LabelError
 
+RANKED = ("rank", "compare")  # kinds of answers that order completions
+
 
 @dataclass(frozen=True)
 class SnapshotRecord:
@@ -54,10 +56,13 @@ def take(connection: Connection, batch_id: int | None, include_simulated: bool) 
 
 def _standing(query: Any, batch_id: int | None, include_simulated: bool) -> Any:
     query = query.join(Task, Task.id == Annotation.task_id).join(Labeler, Labeler.id == Annotation.labeler_id)
-    query = query.where(Annotation.standing, Annotation.kind != "skip").order_by(Annotation.id)
+    query = query.where(
+        Annotation.standing, Annotation.kind != "skip", ~Annotation.adjudicates, Task.gold.is_(None)
+    )
+    query = query.order_by(Annotation.id)
     if batch_id is not None:
         query = query.where(Task.batch_id == batch_id)
-    return query if include_simulated else query.where(~Labeler.simulated)
+    return query if include_simulated else query.where(Labeler.origin != "simulated")
 
 
 def rankings(
@@ -69,7 +74,7 @@ def rankings(
         .join(Task, Task.id == Annotation.task_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Labeler, Labeler.id == Annotation.labeler_id)
-        .where(Annotation.kind == "rank")
+        .where(Annotation.kind.in_(RANKED))
         .order_by(Annotation.id)
     )
     if snapshot is not None:
@@ -78,11 +83,11 @@ def rankings(
         chosen = SnapshotAnnotation.annotation_id == Annotation.id
         query = query.join(SnapshotAnnotation, chosen).where(SnapshotAnnotation.snapshot_id == snapshot)
     else:
-        query = query.where(Annotation.standing)
+        query = query.where(Annotation.standing, ~Annotation.adjudicates, Task.gold.is_(None))
     if batch_id is not None:
         query = query.where(Task.batch_id == batch_id)
     if not include_simulated:
-        query = query.where(~Labeler.simulated)
+        query = query.where(Labeler.origin != "simulated")
     heads = connection.execute(query).all()
     return _joined(connection, heads)
 
@@ -118,4 +123,5 @@ def _joined(connection: Connection, heads: Sequence[Any]) -> list[Ranking]:
             ratings=tuple(row.rating for row in items[head.id]),
         )
         for head in heads
+        if head.id in items  # "none of these is acceptable" may come without an order
     ]

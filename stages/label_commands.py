@@ -89,7 +89,7 @@ def show_stats(options: argparse.Namespace) -> None:
                 f"batch {name}: {progress.finished} of {progress.tasks} tasks, {progress.answers} of {progress.wanted} answers"
             )
         for labeler in store.labelers():
-            kind = "simulated" if labeler["simulated"] else labeler["role"]
+            kind = labeler["role"] if labeler["origin"] == "person" else labeler["origin"]
             print(f"{labeler['name']} ({kind}): {labeler['answers']} answers")
         found = agreement(store.rankings(options.batch, include_simulated=not options.people_only))
     if found.percent is not None:
@@ -129,11 +129,9 @@ def check_labels(options: argparse.Namespace) -> None:
 
 
 def add_user(options: argparse.Namespace) -> None:
-    from argon2 import PasswordHasher
+    from annotate.accounts import add_account
 
     password = getpass.getpass("password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    if len(password) < 8:
-        raise InputError("a password has at least 8 characters")
     with _open(options) as store:
-        store.add_labeler(options.name, role=options.role, password_hash=PasswordHasher().hash(password))
+        add_account(store.database, options.name, password, options.role)
     print(f"{options.name} ({options.role})")

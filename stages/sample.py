@@ -50,14 +50,7 @@ def run(
         if known is None:
             say(f"sample: {settings.k} answers to each of {len(prompts)} prompts")
             tasks = _tasks(settings, folder, entry.ref if entry else settings.policy, prompts)
-            sampling = {
-                "temperature": settings.temperature,
-                "max_new_tokens": settings.max_new_tokens,
-                "seed": settings.seed,
-            }
-            labels.add_batch(
-                settings.batch, tasks, overlap=settings.overlap, sampling=sampling, source=source
-            )
+            labels.add_batch(settings.batch, tasks, overlap=settings.overlap, source=source)
         if settings.simulate:
             items = {
                 item.prompt: item for item in take_items(settings.split, settings.num_prompts, settings.seed)
@@ -81,12 +74,19 @@ def _tasks(
     samples = sampled(
         policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, settings.seed + 77
     )
+    sampling = {name: getattr(settings, name) for name in ("temperature", "max_new_tokens", "seed")}
     tasks = []
     for place, prompt in enumerate(prompts):
         texts = different(tokenizer, samples[place * settings.k : (place + 1) * settings.k])
         if len(texts) >= 2:
-            completions, ended = tuple(texts), tuple(texts.values())
-            tasks.append(NewTask(prompt=prompt, completions=completions, ended=ended, checkpoint=checkpoint))
+            task = NewTask(
+                prompt=prompt,
+                completions=tuple(texts),
+                ended=tuple(texts.values()),
+                checkpoints=(checkpoint,) * len(texts),
+                samplings=(sampling,) * len(texts),
+            )
+            tasks.append(task)
     if not tasks:
         raise InputError("every prompt got the same answer each time: nothing to rank; raise the temperature")
     return tasks

@@ -114,7 +114,11 @@ def test_a_skip_leaves_the_place_to_others(store):
         ({"ratings": (8, 1, 1)}, "1 to 7"),
         ({"kind": "maybe"}, "no kind of answer"),
         ({"task_id": 999}, "no such task"),
-        ({"kind": "demonstrate", "ranks": (), "demonstration": " "}, "empty"),
+        ({"kind": "demonstrate", "ranks": (), "demonstration": "x"}, "wants rank"),
+        ({"shown_order": (0, 0, 1)}, "each of 3 answers once"),
+        ({"flags": (("rude",), (), ())}, "no flag named rude"),
+        ({"strength": 2}, "between two answers"),
+        ({"time_s": float("nan")}, "no time"),
     ],
 )
 def test_an_answer_that_does_not_fit_writes_nothing(store, more, reason):
@@ -194,7 +198,7 @@ def test_a_backup_is_whole_and_checked(store, tmp_path):
 
 
 def test_people_can_be_told_from_simulated_labelers(store):
-    store.add_labeler("robot", simulated=True)
+    store.add_labeler("robot", origin="simulated")
     for name in ("ann", "robot"):
         store.submit(name, answer(store.lease(name), name))
     assert {ranking.labeler for ranking in store.rankings()} == {"ann", "robot"}

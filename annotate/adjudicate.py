@@ -1,0 +1,133 @@
+"""Where labelers disagree, side by side, and a lead's verdict that overrules them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from annotate.accounts import labeler_id
+from annotate.assign import TaskView, view_tasks
+from annotate.batches import batch_id
+from annotate.database import Database
+from annotate.history import Verdict, items_of, verdicts_on
+from annotate.schema import Annotation, Labeler, Task
+from annotate.submit import Source, Submission, write_submissions
+from rlhf.errors import LabelError
+
+
+@dataclass(frozen=True)
+class GivenAnswer:
+    """One labeler's standing answer to a task; ranks, ratings and flags in the stored order of its completions."""
+
+    annotation_id: int
+    labeler: str
+    simulated: bool
+    ranks: tuple[int, ...]
+    ratings: tuple[int | None, ...]
+    flags: tuple[tuple[str, ...], ...]
+    verdict: str | None
+    strength: int | None
+    comment: str
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A task with its answers; share: of the judgements on its pairs by two labelers, those that differ, 0…1."""
+
+    task: TaskView
+    answers: tuple[GivenAnswer, ...]
+    share: float
+    adjudicated: Verdict | None
+
+
+def adjudicate(database: Database, lead: str, submission: Submission) -> int:
+    """Keep a lead's verdict on a task; returns its id. It supersedes an earlier verdict, whoever gave that.
+
+    Raises LabelError for a labeler without the role and for a skip.
+    """
+    if submission.kind == "skip":
+        raise LabelError(f"task {submission.task_id}: a verdict cannot be skipped")
+    with database.write() as connection:
+        number = labeler_id(connection, lead, lock=True)
+        role = connection.execute(select(Labeler.role).where(Labeler.id == number)).scalar_one()
+        if role not in ("lead", "admin"):
+            raise LabelError(f"{lead} is a {role}; verdicts are given by a lead or an admin")
+        return write_submissions(connection, number, [submission], Source(adjudicates=True))[0]
+
+
+def disagreements(
+    database: Database, batch: str, limit: int = 20, offset: int = 0, include_simulated: bool = True
+) -> list[Disagreement]:
+    """Tasks whose labelers differ, worst first; those with a verdict already come last."""
+    with database.read() as connection:
+        chosen = batch_id(connection, batch)
+        answers = _answers(connection, chosen, include_simulated)
+        shares = {task: apart([answer.ranks for answer in given]) for task, given in answers.items()}
+        verdicts = verdicts_on(connection, list(answers))
+        order = sorted(
+            (task for task, share in shares.items() if share),
+            key=lambda task: (task in verdicts, -shares[task], task),
+        )[offset : offset + limit]
+        views = {view.id: view for view in view_tasks(connection, order, labeler=0)}
+    return [
+        Disagreement(views[task], tuple(answers[task]), shares[task], verdicts.get(task)) for task in order
+    ]
+
+
+def _answers(connection: Connection, batch: int, include_simulated: bool) -> dict[int, list[GivenAnswer]]:
+    """Answers to the tasks that two or more labelers have ranked, by task."""
+    ranked = (
+        Task.batch_id == batch,
+        Annotation.standing,
+        ~Annotation.adjudicates,
+        Annotation.kind.in_(("rank", "compare")),
+    )
+    several = (
+        select(Annotation.task_id)
+        .join(Task, Task.id == Annotation.task_id)
+        .where(*ranked)
+        .group_by(Annotation.task_id)
+        .having(func.count() > 1)
+    )
+    query = (
+        select(Annotation.id, Annotation.task_id, Labeler.name, (Labeler.origin == "simulated").label("simulated"))
+        .add_columns(Annotation.verdict, Annotation.strength, Annotation.comment)
+        .join(Task, Task.id == Annotation.task_id)
+        .join(Labeler, Labeler.id == Annotation.labeler_id)
+        .where(*ranked, Annotation.task_id.in_(several))
+        .order_by(Annotation.id)
+    )  # fmt: skip
+    if not include_simulated:
+        query = query.where(Labeler.origin != "simulated")
+    rows = connection.execute(query).all()
+    items = items_of(connection, [row.id for row in rows])
+    found: dict[int, list[GivenAnswer]] = {}
+    for row in rows:
+        if row.id in items:
+            found.setdefault(row.task_id, []).append(_given(row, items[row.id]))
+    return found
+
+
+def _given(row: Any, items: Sequence[Any]) -> GivenAnswer:
+    return GivenAnswer(
+        row.id, row.name, bool(row.simulated), tuple(item.rank for item in items),
+        tuple(item.rating for item in items), tuple(tuple(item.flags) for item in items),
+        row.verdict, row.strength, row.comment,
+    )  # fmt: skip
+
+
+def apart(rankings: Sequence[Sequence[int]]) -> float:
+    """Of the judgements {better, tie, worse} on pairs of answers by pairs of rankings, the share that differs; 0 for one."""
+    differ = total = 0
+    for i, one in enumerate(rankings):
+        for other in rankings[i + 1 :]:
+            for a in range(len(one)):
+                for b in range(a + 1, len(one)):
+                    total += 1
+                    differ += _sign(one[a] - one[b]) != _sign(other[a] - other[b])
+    return differ / total if total else 0.0
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)
