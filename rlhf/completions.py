@@ -7,10 +7,6 @@ from rlhf.data import Message
 from rlhf.errors import InputError
 
 
-class BusyError(InputError):
-    """The line is full."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One answer wanted: a conversation, how to sample, and where to stop.
@@ -108,7 +104,27 @@ class Failed:
     kind: str = "engine"
 
 
-Event = Queued | Started | Piece | Done | Failed
+@dataclass(frozen=True)
+class Result:
+    """What a call that is no answer gave: a score, an explanation, a status."""
+
+    value: Any
+
+
+Event = Queued | Started | Piece | Done | Failed | Result
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An answer as a model sees it, and how far that is from a reference.
+
+    ref_logprobs: the reference's log-probability of each token. kl: KL(model ‖ reference) of the whole distribution
+    each token was drawn from, in nats, at temperature 1. Both are None without a reference of the same vocabulary.
+    """
+
+    tokens: tuple[TokenInfo, ...]
+    ref_logprobs: tuple[float, ...] | None = None
+    kl: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -123,7 +139,7 @@ class Answer:
     reason: str = ""
 
     def add(self, event: Any) -> None:
-        """Take one event in. Raises InputError, or BusyError, for a failure that the request is to blame for."""
+        """Take one event in; a failure leaves no trace here."""
         if isinstance(event, Started):
             self.prompt_tokens, self.dropped = event.prompt_tokens, event.dropped
         elif isinstance(event, Piece):

@@ -4,7 +4,9 @@ RLHFError
 ├── InputError        a file, row, prompt or setting that cannot be used
 ├── StoreError        a checkpoint reference or entry that is unknown, damaged or in the way
 ├── LabelError        a label-store request that cannot be met
-└── TrainingError     training that cannot go on, such as a non-finite loss
+├── TrainingError     training that cannot go on, such as a non-finite loss
+└── EngineError       an answer the serving engine could not give
+    └── BusyError     too many are waiting for one already
 """
 
 
@@ -26,3 +28,11 @@ class LabelError(RLHFError):
 
 class TrainingError(RLHFError):
     """Training that cannot go on, such as a non-finite loss."""
+
+
+class EngineError(RLHFError):
+    """An answer the serving engine could not give."""
+
+
+class BusyError(EngineError):
+    """Too many are waiting for an answer already."""
