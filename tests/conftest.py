@@ -1,5 +1,100 @@
-"""One thread for every test: the order of sums, and so the last bit, depends on how many threads add up."""
+"""One thread for every test: the order of sums, and so the last bit, depends on how many threads add up.
+
+And one PostgreSQL server for all of them, where it is installed.
+"""
 
 import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+BINARIES = ("", "/usr/lib/postgresql/*/bin/", "/usr/pgsql-*/bin/", "/opt/homebrew/opt/postgresql*/bin/")
+
+
+def binary(name):
+    for folder in BINARIES:
+        found = (
+            shutil.which(name)
+            if not folder
+            else next(map(str, sorted(Path("/").glob(folder[1:] + name), reverse=True)), None)
+        )
+        if found:
+            return found
+    return None
+
+
+class Cluster:
+    """A PostgreSQL server in a folder of its own, with the durability settings it has by default."""
+
+    def __init__(self, folder):
+        self.folder, self.user = Path(folder), None
+        if os.getuid() == 0:  # the server refuses to run as root
+            self.user = "nobody"
+            shutil.chown(self.folder, "nobody")
+        self.run(
+            binary("initdb"),
+            "-D",
+            self.folder / "data",
+            "-U",
+            "rlhf",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+        )
+        self.start()
+
+    def run(self, *command):
+        done = subprocess.run(
+            [str(part) for part in command], user=self.user, cwd=self.folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self):
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.folder}"
+        self.run(
+            binary("pg_ctl"),
+            "-D",
+            self.folder / "data",
+            "-l",
+            self.folder / "log",
+            "-w",
+            "-o",
+            options,
+            "start",
+        )
+
+    def stop(self, mode="fast"):
+        self.run(binary("pg_ctl"), "-D", self.folder / "data", "-m", mode, "-w", "stop")
+
+    def url(self, name):
+        return f"postgresql://rlhf@/{name}?host={self.folder}"
+
+    def create(self):
+        """URL of a new, empty database."""
+        import psycopg
+
+        name = "t" + uuid.uuid4().hex
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A running server; skipped where there is none to run, except on CI."""
+    if binary("initdb") is None:
+        reason = "PostgreSQL is not installed here: nothing was tested on it"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    folder = tempfile.mkdtemp(prefix="rlhf-pg-")  # a short path: a socket's name has at most 107 bytes
+    cluster = Cluster(folder)
+    yield cluster
+    cluster.stop("immediate")
+    shutil.rmtree(folder, ignore_errors=True)

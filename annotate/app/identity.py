@@ -1,0 +1,102 @@
+"""Who is asking. The only sources are a session in the database, a bearer token, or a proxy that was configured."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Request
+
+from annotate.accounts import (
+    LOCAL,
+    Account,
+    account_named,
+    account_of_session,
+    account_of_token,
+    has_accounts,
+    local_account,
+    open_session,
+)
+from annotate.app.security import SAFE_METHODS, is_csrf_token
+from annotate.app.settings import AppSettings
+from annotate.database import Database
+
+
+def database_of(request: Request) -> Database:
+    return request.app.state.store.database
+
+
+def settings_of(request: Request) -> AppSettings:
+    return request.app.state.settings
+
+
+class Doorman:
+    """Finds the account behind a request; knows nothing that is not in the database or the settings."""
+
+    def __init__(self, database: Database, settings: AppSettings) -> None:
+        self.database = database
+        self.settings = settings
+
+    def session_account(self, request: Request) -> Account | None:
+        """The account of the session cookie, as long as a proxy does not name somebody else."""
+        token = request.cookies.get(self.settings.cookie, "")
+        account = account_of_session(self.database, token) if token else None
+        if account is None or (account.name == LOCAL and has_accounts(self.database)):
+            return None
+        if self.settings.proxy_header and self.proxy_name(request) not in (None, account.name):
+            return None
+        return account
+
+    def proxy_name(self, request: Request) -> str | None:
+        """Whom a trusted proxy names, None without one."""
+        client = request.client.host if request.client else ""
+        if not self.settings.proxy_header or client not in self.settings.trusted_proxies:
+            return None
+        return request.headers.get(self.settings.proxy_header) or None
+
+    def welcome(self, request: Request) -> tuple[Account, str] | None:
+        """An account that needs no password, with a new session: named by the proxy, or the only one there is.
+
+        Raises HTTPException 403 for a name the proxy knows and we do not.
+        """
+        name = self.proxy_name(request)
+        if name is not None:
+            account = account_named(self.database, name)
+            if account is None or not account.active or account.origin != "person":
+                raise HTTPException(403, name)
+        elif self.settings.loopback and not self.settings.proxy_header and not has_accounts(self.database):
+            account = local_account(self.database)
+        else:
+            return None
+        return account, open_session(self.database, account.name, self.settings.session_hours)
+
+
+def signed_in(request: Request) -> Account:
+    """Dependency: the account asking. A change by cookie needs the page's CSRF token too; raises 401 or 403."""
+    doorman: Doorman = request.app.state.doorman
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        account = account_of_token(doorman.database, token.strip())
+        if account is None:
+            raise HTTPException(
+                401, "the token is unknown, expired or revoked", {"WWW-Authenticate": "Bearer"}
+            )
+        return account
+    account = doorman.session_account(request)
+    if account is None:
+        raise HTTPException(401, "not signed in")
+    if request.method not in SAFE_METHODS:
+        cookie = request.cookies[doorman.settings.cookie]
+        if not is_csrf_token(request.headers.get("x-csrf-token"), cookie):
+            raise HTTPException(403, "the page is of an older session; reload it")
+    return account
+
+
+def lead(request: Request) -> Account:
+    """Dependency: the account asking, which must be a lead's or an admin's; raises 403 otherwise."""
+    account = signed_in(request)
+    if not account.at_least("lead"):
+        raise HTTPException(403, "this needs the role lead")
+    return account
+
+
+SignedIn = Annotated[Account, Depends(signed_in)]
+Lead = Annotated[Account, Depends(lead)]
+Db = Annotated[Any, Depends(database_of)]

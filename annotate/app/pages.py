@@ -1,0 +1,180 @@
+"""The HTML shells: log-in, and one page that the scripts in static/ fill. Everything else comes as JSON."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Form, HTTPException, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel
+
+from annotate.accounts import LOCAL, Account, LoginRefused, log_in, log_out
+from annotate.app.identity import Doorman, SignedIn
+from annotate.app.security import csrf_token, is_csrf_token
+from annotate.app.texts import best_language, languages, texts
+
+router = APIRouter(include_in_schema=False)
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
+)
+LOGIN_COOKIE_S = 3600
+
+
+def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page in the reader's language."""
+    language = language_of(request)
+    page = _templates.get_template(template)
+    html = page.render(language=language, texts=texts(language), languages=languages(), **values)
+    return HTMLResponse(html, status)
+
+
+def language_of(request: Request) -> str:
+    return best_language(request.cookies.get("rlhf_language"), request.headers.get("accept-language"))
+
+
+def set_cookie(response: Response, request: Request, name: str, value: str, seconds: float) -> None:
+    """A cookie that scripts cannot read and other sites' requests do not carry."""
+    secure = request.url.scheme == "https"
+    response.set_cookie(
+        name, value, max_age=int(seconds), httponly=True, samesite="lax", secure=secure, path="/"
+    )
+
+
+def shell(request: Request, page: str) -> Response:
+    """The page for whoever is signed in; to the log-in page, and back here, for anybody else."""
+    doorman: Doorman = request.app.state.doorman
+    account, token = doorman.session_account(request), request.cookies.get(doorman.settings.cookie, "")
+    if account is not None:
+        return _shell(request, page, account, token)
+    try:
+        welcomed = doorman.welcome(request)
+    except HTTPException as refused:
+        unknown = texts(language_of(request))["login"]["unknown"].format(name=refused.detail)
+        return render(request, "message.jinja", 403, message=unknown)
+    if welcomed is None:
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/login?next={quote(path)}", 303)
+    response = _shell(request, page, *welcomed)
+    set_cookie(response, request, doorman.settings.cookie, welcomed[1], 3600 * doorman.settings.session_hours)
+    return response
+
+
+def _shell(request: Request, page: str, account: Account, token: str) -> Response:
+    if page == "adjudicate" and not account.at_least("lead"):
+        return render(request, "message.jinja", 403, message="403")
+    boot = {
+        "page": page,
+        "user": account.name,
+        "role": account.role,
+        "csrf": csrf_token(token),
+        "texts": texts(language_of(request)),
+    }
+    return render(
+        request, "app.jinja", boot=boot, is_lead=account.at_least("lead"), local=account.name == LOCAL
+    )
+
+
+@router.get("/")
+def home(request: Request) -> Response:
+    return shell(request, "home")
+
+
+@router.get("/label")
+def label(request: Request) -> Response:
+    return shell(request, "label")
+
+
+@router.get("/history")
+def history(request: Request) -> Response:
+    return shell(request, "history")
+
+
+@router.get("/adjudicate")
+def adjudicate(request: Request) -> Response:
+    return shell(request, "adjudicate")
+
+
+@router.get("/login")
+def login_page(request: Request, next: str = "/") -> Response:
+    if request.app.state.doorman.session_account(request) is not None:
+        return RedirectResponse(_local_path(next), 303)
+    return _login_page(request, next)
+
+
+def _login_page(
+    request: Request, next: str, message: str = "", status: int = 200, name: str = ""
+) -> Response:
+    """The form, with a token that only a reader of this page has: no other site can sign somebody in as itself."""
+    secret = secrets.token_urlsafe(24)
+    values = {"csrf": csrf_token(secret), "next": _local_path(next), "message": message, "name": name}
+    response = render(request, "login.jinja", status, **values)
+    set_cookie(response, request, _login_cookie(request), secret, LOGIN_COOKIE_S)
+    return response
+
+
+def _login_cookie(request: Request) -> str:
+    return request.app.state.settings.cookie + "_form"
+
+
+def _local_path(path: str) -> str:
+    """A path on this server: never //elsewhere, a backslash that browsers read as a slash, or a control character."""
+    safe = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return path if safe else "/"
+
+
+@router.post("/login")
+def login(
+    request: Request,
+    name: Annotated[str, Form(max_length=200)],
+    password: Annotated[str, Form(max_length=1000)],
+    csrf: Annotated[str, Form(max_length=200)] = "",
+    next: Annotated[str, Form(max_length=2000)] = "/",
+) -> Response:
+    """Check a password; the session gets a new token, whatever cookie the browser came with."""
+    words = texts(language_of(request))["login"]
+    doorman: Doorman = request.app.state.doorman
+    if not is_csrf_token(csrf, request.cookies.get(_login_cookie(request), secrets.token_urlsafe(8))):
+        return _login_page(request, next, words["expired"], 403, name)
+    address = request.client.host if request.client else ""
+    try:
+        token = log_in(doorman.database, name.strip(), password, address, doorman.settings.session_hours)
+    except LoginRefused as refused:
+        if refused.wait_s > 0:
+            wait = words["wait"].format(seconds=round(refused.wait_s))
+            response = _login_page(request, next, wait, 429, name)
+            response.headers["Retry-After"] = str(round(refused.wait_s))
+            return response
+        return _login_page(request, next, words["wrong"], 401, name)
+    old = request.cookies.get(doorman.settings.cookie)
+    if old:
+        log_out(doorman.database, old)
+    response = RedirectResponse(_local_path(next), 303)
+    response.delete_cookie(_login_cookie(request))
+    set_cookie(response, request, doorman.settings.cookie, token, 3600 * doorman.settings.session_hours)
+    return response
+
+
+@router.post("/logout")
+def logout(request: Request, csrf: Annotated[str, Form(max_length=200)] = "") -> Response:
+    doorman: Doorman = request.app.state.doorman
+    token = request.cookies.get(doorman.settings.cookie, "")
+    if not is_csrf_token(csrf, token):
+        raise HTTPException(403, "the page is of an older session; reload it")
+    log_out(doorman.database, token)
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(doorman.settings.cookie)
+    return response
+
+
+class Language(BaseModel):
+    language: str
+
+
+@router.put("/api/language")
+def choose_language(request: Request, chosen: Language, account: SignedIn) -> Response:
+    """Remember the language of the pages in this browser."""
+    response = JSONResponse({"language": best_language(chosen.language, None)})
+    set_cookie(response, request, "rlhf_language", best_language(chosen.language, None), 400 * 86_400)
+    return response

@@ -1,0 +1,122 @@
+"""What guards every request before a page sees it: size, origin, host; and the headers every answer carries."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+MAX_BODY = 4 * 2**20
+# Our own pages: nothing inline, nothing from elsewhere.
+STRICT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# Gradio's pages start from inline scripts and style themselves; still nothing from elsewhere.
+GRADIO_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; "
+    "form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def csrf_token(session_token: str) -> str:
+    """What a page of this session sends along with every change: whoever knows it has read a page of the session."""
+    return hashlib.sha256(b"csrf:" + session_token.encode()).hexdigest()
+
+
+def is_csrf_token(given: str | None, session_token: str) -> bool:
+    return hmac.compare_digest((given or "").encode(), csrf_token(session_token).encode())
+
+
+class Guard:
+    """ASGI middleware. Refuses bodies over `MAX_BODY` (`max_upload` under `upload_path`), changes asked for by another
+    site's page, and with `hosts` any other Host (a page elsewhere whose name was pointed at this machine); adds headers.
+    """
+
+    def __init__(
+        self, app: Any, *, gradio_path: str, upload_path: str, max_upload: int, hosts: Collection[str] = ()
+    ) -> None:
+        self.app = app
+        self.gradio_path = gradio_path
+        self.upload_path = upload_path
+        self.max_upload = max_upload
+        self.hosts = frozenset(hosts)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return  # no page of ours opens a web socket
+        headers = Headers(scope=scope)
+        send = self._with_headers(scope, send)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _answer(send, *refusal)
+            return
+        limit = self.max_upload if scope["path"].startswith(self.upload_path) else MAX_BODY
+        if int(headers.get("content-length") or 0) > limit:
+            await _answer(send, 413, f"more than {limit} bytes")
+            return
+        await self.app(scope, _limited(receive, limit), send)
+
+    def _refusal(self, scope: Any, headers: Headers) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
+            return 421, "this app has no accounts and answers to localhost only"
+        if scope["method"] not in SAFE_METHODS:
+            origin = headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != host:
+                return 403, "a page of another site asked for this"
+            if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+                return 403, "a page of another site asked for this"
+        return None
+
+    def _with_headers(self, scope: Any, send: Any) -> Any:
+        in_gradio = scope["path"].startswith(self.gradio_path)
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers["Content-Security-Policy"] = GRADIO_POLICY if in_gradio else STRICT_POLICY
+                if "cache-control" not in headers:
+                    headers["Cache-Control"] = (
+                        "no-cache" if scope["path"].startswith("/static/") else "no-store"
+                    )
+            await send(message)
+
+        return sending
+
+
+def _limited(receive: Any, limit: int) -> Any:
+    """A body that was announced shorter than it is, or not at all, ends as if the client had gone."""
+    seen = 0
+
+    async def receiving() -> Any:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        return message if seen <= limit else {"type": "http.disconnect"}
+
+    return receiving
+
+
+async def _answer(send: Any, status: int, detail: str) -> None:
+    body = json.dumps({"detail": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

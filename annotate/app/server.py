@@ -1,0 +1,119 @@
+"""The labeling app: FastAPI over the label store, with the lead's pages by Gradio mounted in it."""
+
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+
+from annotate.accounts import has_accounts
+from annotate.app import pages, work_api
+from annotate.app.identity import Doorman
+from annotate.app.security import Guard
+from annotate.app.settings import LOOPBACK, AppSettings
+from annotate.database import DatabaseDown
+from annotate.labels import LabelStore
+from annotate.webhooks import deliver_due
+from rlhf.errors import InputError, LabelError
+
+WEBHOOKS_EVERY_S = 5.0
+LEAD_PATH = "/lead"
+UPLOAD_PATH = "/api/lead/upload"
+
+
+def create_app(store: LabelStore, settings: AppSettings) -> FastAPI:
+    """The app over an open store. Raises LabelError where it would be open to other machines without accounts."""
+    accounts = has_accounts(store.database)
+    if not accounts and not settings.loopback and not settings.proxy_header:
+        raise LabelError(
+            f"--host {settings.host} lets other machines in, and there are no accounts yet; make one first: "
+            "rlhf labels user add NAME --role admin"
+        )
+    app = FastAPI(
+        title="rlhf label", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json", lifespan=_lifespan
+    )
+    app.state.store, app.state.settings = store, settings
+    app.state.doorman = Doorman(store.database, settings)
+    app.include_router(pages.router)
+    app.include_router(work_api.router)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
+    app.add_exception_handler(LabelError, _label_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    hosts = LOOPBACK if settings.loopback and not accounts and not settings.proxy_header else ()
+    app.add_middleware(
+        Guard, gradio_path=LEAD_PATH, upload_path=UPLOAD_PATH, max_upload=settings.max_upload, hosts=hosts
+    )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Webhooks are delivered by a thread of their own, as long as the app runs."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_deliver, args=(app.state.store, ended), daemon=True)
+    thread.start()
+    yield
+    ended.set()
+    thread.join(timeout=1)
+
+
+def _deliver(store: LabelStore, ended: threading.Event) -> None:
+    while not ended.wait(WEBHOOKS_EVERY_S):
+        try:
+            deliver_due(store.database)
+        except LabelError:
+            continue  # the database is away for now; notices wait in it
+
+
+async def _label_error(request: Request, error: Any) -> JSONResponse:
+    """503 while the database is away, so that a page keeps its draft and tries again; 409 for what is refused."""
+    return JSONResponse({"detail": str(error)}, 503 if isinstance(error, DatabaseDown) else 409)
+
+
+async def _invalid(request: Request, error: Any) -> JSONResponse:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    return JSONResponse({"detail": f"{where}: {first['msg']}"}, 422)
+
+
+def serve(store: LabelStore, settings: AppSettings, say: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C, as one process: the store has one writer. Raises InputError for an address in use."""
+    import uvicorn
+
+    app = create_app(store, settings)
+    listener = _listener(settings)
+    say(f"labeling at http://{settings.host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
+    if not has_accounts(store.database) and not settings.proxy_header:
+        say(
+            "no accounts: only this machine can reach it, as administrator; rlhf labels user add NAME makes one"
+        )
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        proxy_headers=False,  # the doorman reads them, and from the trusted proxies only
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listener(settings: AppSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{settings.host}:{settings.port}: {reason}; choose another --host or --port"
+        ) from None
+    return listener

@@ -1,0 +1,73 @@
+// Where labelers disagree: their answers side by side, and the lead's verdict beside them.
+
+import { call, submitSurely } from "./api.js";
+import { t } from "./boot.js";
+import { letter } from "./card.js";
+import { guidelines, help } from "./dialogs.js";
+import { h } from "./dom.js";
+import { bind } from "./keys.js";
+import { PairPage } from "./pair_page.js";
+import { RankPage } from "./rank_page.js";
+import { say, toast } from "./status.js";
+
+/** One disagreement at a time, the worst first. */
+export async function adjudicate(container, batch) {
+  let offset = 0;
+  const show = async () => {
+    const { disagreements } = await call("GET", `/api/lead/disagreements?batch=${encodeURIComponent(batch)}&limit=1&offset=${offset}`);
+    if (!disagreements.length) {
+      bind([]);
+      container.replaceChildren(h("section", { class: "nothing" }, h("h2", {}, t("adjudicate.nothing")), h("a", { href: "/lead" }, t("adjudicate.back"))));
+      return;
+    }
+    one(container, batch, disagreements[0], (by) => { offset = Math.max(offset + by, 0); return show(); });
+  };
+  await show();
+}
+
+function one(container, batch, found, go) {
+  const { task } = found;
+  const page = task.answers.length === 2 ? new PairPage(task, {}, () => {}) : new RankPage(task, {}, () => {});
+  const comment = h("textarea", { id: "comment", rows: "2", "aria-label": t("adjudicate.comment"), placeholder: t("adjudicate.comment") });
+  const submit = async () => {
+    const doubt = page.missing?.() ?? (page.ranking?.untouched ? t("adjudicate.missing") : null);
+    if (doubt) return toast(doubt);
+    try {
+      await submitSurely(`/api/lead/tasks/${task.id}/verdict`, { client_id: found.client_id, kind: task.kind, comment: comment.value, ...page.answer() }, (error) => say(error && t("error.unreachable")));
+      toast(t("work.stored"));
+      await go(1);
+    } catch (error) {
+      say(t("error.refused", { reason: error.message }));
+    }
+  };
+  container.replaceChildren(
+    h("h1", {}, t("adjudicate.title", { batch })),
+    h("p", { class: "quiet" }, t("adjudicate.share", { share: Math.round(found.share * 100) }), found.adjudicated ? ` · ${t("adjudicate.again")}` : ""),
+    said(found),
+    page.element,
+    h("footer", { class: "foot" }, h("div", { class: "more" }, comment), h("div", { class: "actions" },
+      h("a", { class: "button", href: "/lead" }, t("adjudicate.back")),
+      h("button", { type: "button", onclick: () => go(-1) }, t("adjudicate.previous")),
+      h("button", { type: "button", onclick: () => go(1) }, t("adjudicate.next")),
+      h("button", { type: "button", class: "primary", id: "submit", onclick: submit }, t("adjudicate.submit")),
+    )),
+  );
+  bind([
+    ...page.bindings(),
+    { keys: ["Enter"], shown: ["⏎"], text: t("adjudicate.submit"), run: submit },
+    { keys: ["u"], shown: ["U"], text: t("help.undo"), run: () => page.undo() },
+    { keys: ["g"], shown: ["G"], text: t("help.guidelines"), run: () => guidelines(batch) },
+    { keys: ["?"], shown: ["?"], text: t("help.help"), run: help },
+  ]);
+  page.start();
+}
+
+/** A row for each labeler: the rank they gave to each answer, in the order shown here. */
+function said(found) {
+  const letters = found.task.answers.map((_, i) => h("th", { scope: "col" }, letter(i)));
+  const rows = found.answers.map((given) =>
+    h("tr", {}, h("th", { scope: "row" }, given.labeler, given.simulated ? h("span", { class: "quiet" }, ` (${t("adjudicate.simulated")})`) : null),
+      ...given.ranks.map((rank) => h("td", {}, String(rank + 1))), h("td", {}, given.comment)),
+  );
+  return h("table", { class: "given" }, h("caption", {}, t("adjudicate.given")), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, t("adjudicate.labeler")), ...letters, h("th", { scope: "col" }, t("work.comment")))), h("tbody", {}, ...rows));
+}

@@ -1,0 +1,197 @@
+"""REST endpoints of a labeler: tasks, drafts, answers, one's own history. The pages use the same ones."""
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.responses import PlainTextResponse
+from sqlalchemy import and_, func, select
+
+from annotate import drafts
+from annotate.accounts import Account
+from annotate.app.identity import Db, SignedIn
+from annotate.app.payloads import (
+    AnswerIn,
+    DraftIn,
+    given_json,
+    own_id,
+    past_json,
+    submission,
+    task_json,
+)
+from annotate.app.rendering import rendered, visible
+from annotate.assign import TaskView, has_answered, view_tasks, why_nothing
+from annotate.batches import BatchOverview, batch_settings, open_batches, overview
+from annotate.database import Database
+from annotate.history import OwnProgress, history, own_progress, past_answer
+from annotate.schema import Annotation, Lease, Task
+from rlhf.data import as_messages
+from rlhf.errors import LabelError
+
+router = APIRouter(prefix="/api", tags=["labeling"])
+
+
+@router.get("/me")
+def me(account: SignedIn) -> dict[str, Any]:
+    """Who the session or token belongs to."""
+    return {"name": account.name, "role": account.role}
+
+
+@router.get("/batches")
+def batches(account: SignedIn, database: Db) -> dict[str, Any]:
+    """Open batches, with the caller's own progress in each."""
+    rows = [
+        {
+            "name": batch.name,
+            "kind": batch.kind,
+            **_progress(own_progress(database, account.name, batch.name), batch),
+        }
+        for batch in open_batches(database, account.name)
+    ]
+    return {"batches": rows}
+
+
+@router.get("/progress")
+def progress(batch: str, account: SignedIn, database: Db) -> dict[str, Any]:
+    """The caller's own answers in a batch, in all and today, and how far the batch is."""
+    own = own_progress(database, account.name, batch)
+    found = next((row for row in overview(database) if row.name == batch), None)
+    return _progress(own, found)
+
+
+@router.post("/next")
+def next_task(
+    request: Request, account: SignedIn, database: Db, batch: Annotated[str | None, Query()] = None
+) -> dict[str, Any]:
+    """Lease the next task: {task} with its draft, or {task: null, reason}. A task held already comes again."""
+    minutes = request.app.state.settings.lease_minutes
+    view = request.app.state.store.lease(account.name, batch, minutes)
+    if view is None:
+        reason = why_nothing(database, account.name, batch)
+        return {"task": None, "reason": reason}
+    return {"task": _task(database, account, view)}
+
+
+@router.put("/tasks/{task_id}/draft")
+def save_draft(task_id: int, draft: DraftIn, account: SignedIn, database: Db) -> dict[str, bool]:
+    """Keep what is typed so far; {saved: false} where a newer revision is there already."""
+    return {"saved": drafts.save_draft(database, account.name, task_id, draft.content, draft.revision)}
+
+
+@router.post("/tasks/{task_id}/answers")
+def answer(
+    request: Request, task_id: int, answer: AnswerIn, account: SignedIn, database: Db
+) -> dict[str, Any]:
+    """Keep an answer; replies once it is on disk. {repeated: true} says that this client_id was known already."""
+    view = view_of(database, account, task_id)
+    known = _annotation_of(database, own_id(account.id, answer.client_id))
+    stored = request.app.state.store.submit(account.name, submission(view, account.id, answer))
+    return {"id": stored, "repeated": known is not None}
+
+
+@router.post("/tasks/{task_id}/release")
+def release(request: Request, task_id: int, account: SignedIn) -> dict[str, bool]:
+    """Give a task back unanswered."""
+    request.app.state.store.release(account.name, task_id)
+    return {"released": True}
+
+
+@router.get("/tasks/{task_id}/answers/{place}/text")
+def answer_text(task_id: int, place: int, account: SignedIn, database: Db) -> dict[str, Any]:
+    """The whole of an answer that was shown folded, as it is; place counts in shown order."""
+    return {"raw": visible(_answer_text(database, account, task_id, place))}
+
+
+@router.get("/tasks/{task_id}/answers/{place}/source", response_class=PlainTextResponse)
+def answer_source(task_id: int, place: int, account: SignedIn, database: Db) -> str:
+    """An answer's own characters, to be edited."""
+    return _answer_text(database, account, task_id, place)
+
+
+@router.get("/tasks/{task_id}/prompt/{turn}/text")
+def prompt_text(task_id: int, turn: int, account: SignedIn, database: Db) -> dict[str, Any]:
+    """The whole of a turn that was shown folded."""
+    turns = as_messages(own_view(database, account, task_id).prompt)
+    if not 0 <= turn < len(turns):
+        raise HTTPException(404, "no such turn")
+    return {"raw": visible(turns[turn]["content"])}
+
+
+@router.get("/guidelines")
+def guidelines(batch: str, account: SignedIn, database: Db) -> dict[str, Any]:
+    """A batch's guidelines, and a version that changes with their wording."""
+    text = batch_settings(database, batch).guidelines
+    return {"text": rendered(text), "version": hashlib.sha256(text.encode()).hexdigest()[:12]}
+
+
+@router.get("/history")
+def own_history(
+    account: SignedIn,
+    database: Db,
+    batch: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    before: int | None = None,
+) -> dict[str, Any]:
+    """The caller's own answers, newest first; `before` is the last id of the page before."""
+    found = history(database, account.name, batch, limit, before)
+    return {"answers": [past_json(past) for past in found]}
+
+
+@router.get("/history/{annotation_id}")
+def own_answer(annotation_id: int, account: SignedIn, database: Db) -> dict[str, Any]:
+    """One of the caller's own answers with its task, ready to be changed."""
+    past = past_answer(database, account.name, annotation_id)
+    task = _task(database, account, past.task)
+    return {**past_json(past), "given": given_json(past), "task": task}
+
+
+def _task(database: Database, account: Account, view: TaskView) -> dict[str, Any]:
+    asks = batch_settings(database, view.batch).asks
+    return {
+        **task_json(view, asks, _num_versions(database, account, view.id)),
+        "draft": drafts.draft_of(database, account.name, view.id),
+    }
+
+
+def _progress(own: OwnProgress, batch: BatchOverview | None) -> dict[str, Any]:
+    whole = {"tasks": batch.tasks, "finished": batch.finished} if batch else {}
+    return {
+        "own": {"answers": own.answers, "today": own.today, "quota": own.quota, "left": own.left},
+        **whole,
+    }
+
+
+def _answer_text(database: Database, account: Account, task_id: int, place: int) -> str:
+    view = own_view(database, account, task_id)
+    if not 0 <= place < len(view.completions):
+        raise HTTPException(404, "no such answer")
+    return view.completions[view.shown_order[place]]
+
+
+def own_view(database: Database, account: Account, task_id: int) -> TaskView:
+    """A task the account holds or has answered, or any for a lead; like an unknown one otherwise (404)."""
+    with database.read() as connection:
+        held = select(Lease.task_id).where(and_(Lease.task_id == task_id, Lease.labeler_id == account.id))
+        mine = connection.execute(held).first() or has_answered(connection, account.id, task_id)
+    if not mine and not account.at_least("lead"):
+        raise HTTPException(404, f"task {task_id}: not a task of yours")
+    return view_of(database, account, task_id)
+
+
+def view_of(database: Database, account: Account, task_id: int) -> TaskView:
+    """A task with the order in which this account sees its answers. For use on the server: asks for no right to it."""
+    with database.read() as connection:
+        if connection.execute(select(Task.id).where(Task.id == task_id)).first() is None:
+            raise LabelError(f"task {task_id}: no such task")
+        return view_tasks(connection, [task_id], account.id)[0]
+
+
+def _annotation_of(database: Database, client_id: str) -> int | None:
+    with database.read() as connection:
+        return connection.execute(select(Annotation.id).where(Annotation.client_id == client_id)).scalar()
+
+
+def _num_versions(database: Database, account: Account, task_id: int) -> int:
+    mine = and_(Annotation.task_id == task_id, Annotation.labeler_id == account.id)
+    with database.read() as connection:
+        return connection.execute(select(func.count()).select_from(Annotation).where(mine)).scalar_one()

@@ -1,0 +1,207 @@
+"""Ranking in a real browser: by keyboard, by mouse, by touch; with ties, drafts and edits."""
+
+import pytest
+from playwright.sync_api import expect
+
+from annotate.batches import FLAGS, Asks
+from annotate.history import history, past_answer
+
+
+def open_batch(page, world, batch):
+    page.goto(f"{world.url}/label?batch={batch}")
+    page.wait_for_selector(".foot")
+
+
+def letters(page):
+    """What each card says, by letter."""
+    return dict(zip("ABCDEFGHI", page.locator(".card .formatted").all_inner_texts(), strict=False))
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def stored_ranks(world, name):
+    """The newest answer as {text: rank}."""
+    past = history(world.database, name)[0]
+    return dict(zip(past.task.completions, past.ranks, strict=True))
+
+
+def wait_for_answers(world, page, name, count):
+    for _ in range(200):
+        found = history(world.database, name)
+        if len(found) == count:
+            return found
+        page.wait_for_timeout(25)
+    raise AssertionError(f"{len(history(world.database, name))} answers, not {count}")
+
+
+def test_four_answers_are_ranked_with_five_keys(either, browse):
+    name, batch = either.person(), either.batch()
+    page = browse(either, name)
+    open_batch(page, either, batch)
+    said = letters(page)
+    press(page, "3", "1", "4", "2", "Enter")
+    (past,) = wait_for_answers(either, page, name, 1)
+    ranks = dict(zip(past.task.completions, past.ranks, strict=True))
+    assert ranks == {said["A"]: 2, said["B"]: 0, said["C"]: 3, said["D"]: 1}
+    assert [past.task.completions[place] for place in past.shown_order] == list(said.values())
+    assert 0 < past.time_s < 60
+
+
+def test_ties_by_digit_and_by_equals_sign_and_moves_by_arrow(world, browse):
+    name, batch = world.person(), world.batch()
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    said = letters(page)
+    press(page, "1", "2", "=", "2")  # A 1, B 2, C tied with B, D 2 as well
+    press(page, "ArrowUp")  # D leaves the tie, upwards
+    press(page, "ArrowLeft", "ArrowDown")  # C leaves it downwards
+    press(page, "u", "Enter")  # … and is put back
+    wait_for_answers(world, page, name, 1)
+    assert stored_ranks(world, name) == {said["A"]: 0, said["D"]: 1, said["B"]: 2, said["C"]: 2}
+
+
+def test_mouse_drag_orders_and_ties(world, browse):
+    name, batch = world.person(), world.batch()
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    said = letters(page)
+
+    def drag(source, target):
+        page.locator(f"[data-chip='{'ABCD'.index(source)}']").hover()
+        page.mouse.down()
+        box = page.locator(target).bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
+        page.mouse.up()
+
+    drag("C", ".gap.last")
+    drag("A", ".gap.last")
+    drag("B", "[data-gap='0']")
+    drag("D", "[data-join='2']")
+    page.click("#submit")
+    wait_for_answers(world, page, name, 1)
+    assert stored_ranks(world, name) == {said["B"]: 0, said["C"]: 1, said["D"]: 1, said["A"]: 2}
+
+
+def test_touch_on_a_phone_ranks_and_nothing_is_wider_than_the_screen(world, browse):
+    name, batch = world.person(), world.batch(asks=Asks(ratings=True, flags=FLAGS, none_acceptable=True))
+    page = browse(world, name, viewport={"width": 375, "height": 720}, has_touch=True, is_mobile=True)
+    open_batch(page, world, batch)
+    said = letters(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    for letter, rank in zip("ABCD", (2, 2, 1, 3), strict=True):
+        page.locator(f"[data-answer='{'ABCD'.index(letter)}'] [data-rank='{rank}']").tap()
+    page.locator("#submit").tap()
+    wait_for_answers(world, page, name, 1)
+    assert stored_ranks(world, name) == {said["A"]: 1, said["B"]: 1, said["C"]: 0, said["D"]: 2}
+
+
+def test_untouched_order_is_asked_about_once(world, browse):
+    name, batch = world.person(), world.batch()
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    said = letters(page)
+    press(page, "Enter")
+    expect(page.locator("#toast")).to_contain_text("not ranked anything")
+    assert history(world.database, name) == []
+    press(page, "Enter")
+    wait_for_answers(world, page, name, 1)
+    assert stored_ranks(world, name) == {said[letter]: i for i, letter in enumerate("ABCD")}
+
+
+def test_ratings_flags_none_acceptable_and_comment_by_keyboard(either, browse):
+    asks = Asks(ratings=True, flags=("made_up", "violent"), none_acceptable=True)
+    name, batch = either.person(), either.batch(asks=asks)
+    page = browse(either, name)
+    open_batch(page, either, batch)
+    press(page, "Shift+Digit6", "f", "ArrowDown", "Space", "Escape", "1", "2", "3", "4", "n", "c")
+    page.keyboard.type("what a 1?")
+    press(page, "Control+Enter")
+    (past,) = wait_for_answers(either, page, name, 1)
+    first = past.shown_order[0]
+    assert (past.ratings[first], past.flags[first]) == (6, ("violent",))
+    assert past.none_acceptable and past.comment == "what a 1?" and past.ranks[first] == 0
+
+
+def test_a_closed_browser_goes_on_where_it_was(either, browse):
+    name, batch = either.person(), either.batch()
+    page = browse(either, name)
+    open_batch(page, either, batch)
+    said = letters(page)
+    press(page, "2", "1", "c")
+    page.keyboard.type("half a thou")
+    expect(page.locator("#saved")).to_have_text("Draft saved")
+    page.context.close()
+    page = browse(either, name)
+    open_batch(page, either, batch)
+    assert letters(page) == said and page.input_value("#comment") == "half a thou"
+    press(page, "3", "4", "Enter")
+    wait_for_answers(either, page, name, 1)
+    assert stored_ranks(either, name) == {said["B"]: 0, said["A"]: 1, said["C"]: 2, said["D"]: 3}
+
+
+def test_a_past_answer_is_changed_and_the_earlier_one_stays(either, browse):
+    name, batch = either.person(), either.batch()
+    page = browse(either, name)
+    open_batch(page, either, batch)
+    press(page, "1", "2", "3", "4", "Enter")
+    (first,) = wait_for_answers(either, page, name, 1)
+    page.goto(either.url + "/history")
+    page.click(".history a")
+    page.wait_for_selector(".banner")
+    said = letters(page)
+    press(page, "4", "Enter")
+    page.wait_for_url("**/history")
+    (past,) = history(either.database, name)
+    assert past.id != first.id and past.versions == 2
+    assert dict(zip(past.task.completions, past.ranks, strict=True))[said["A"]] == max(past.ranks)
+    assert past_answer(either.database, name, first.id).ranks == first.ranks
+
+
+def test_undo_on_a_fresh_task_reopens_the_last_answer_and_skip_is_kept(world, browse):
+    name, batch = world.person(), world.batch()
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    press(page, "s")
+    (past,) = wait_for_answers(world, page, name, 1)
+    assert past.kind == "skip"
+    expect(page.locator("#toast")).to_contain_text("Skipped")
+    page.wait_for_selector("main:not(.sending)")
+    press(page, "u")
+    page.wait_for_selector(".banner")
+    press(page, "1", "2", "3", "4", "Enter")
+    page.wait_for_url("**/history")
+    (past,) = history(world.database, name)
+    assert past.kind == "rank" and past.versions == 2
+
+
+def test_two_tabs_double_click_and_back_button_make_one_annotation(either, browse):
+    name, batch = either.person(), either.batch(num_tasks=1)
+    first = browse(either, name)
+    open_batch(first, either, batch)
+    second = first.context.new_page()
+    open_batch(second, either, batch)
+    press(first, "1", "2", "3", "4")
+    press(second, "4", "3", "2", "1")
+    first.dblclick("#submit")
+    (kept,) = wait_for_answers(either, first, name, 1)
+    press(second, "Enter")
+    expect(second.locator("#toast")).to_contain_text("submitted already")
+    first.goto(either.url + "/")
+    first.go_back()
+    first.wait_for_selector("main > *")
+    assert [past.id for past in history(either.database, name)] == [kept.id]
+    assert kept.versions == 1
+
+
+@pytest.mark.parametrize("size", [3, 9])
+def test_all_sizes_are_ranked_by_digits(world, browse, size):
+    name, batch = world.person(), world.batch(completions=[f"answer {i}" for i in range(size)])
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    said = letters(page)
+    press(page, *(str(size - i) for i in range(size)), "Enter")
+    wait_for_answers(world, page, name, 1)
+    assert stored_ranks(world, name) == {text: size - 1 - i for i, text in enumerate(said.values())}
