@@ -4,7 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,6 +67,20 @@ def read_prompts(source: str | Path, skip_bad_rows: bool = False) -> list[Prompt
     if path.name.removesuffix(".gz").endswith(".txt"):
         return [line for line in _text_of(path).splitlines() if line.strip()] or _nothing(source)
     return _read(source, prompt_of, skip_bad_rows)
+
+
+def prompts_in(rows: Iterable[Any]) -> list[Prompt]:
+    """The prompts of a data set in memory: of its rows, plain or conversational, or a list of prompts as it is.
+
+    Raises InputError for a row without a prompt, such as one of token ids.
+    """
+    prompts = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            prompts.append(prompt_of(row if isinstance(row, dict) else {"prompt": row}))
+        except (_Bad, AttributeError, TypeError, KeyError, IndexError) as problem:
+            raise InputError(f"row {number}: {problem}; a row needs a `prompt` of text or messages") from None
+    return prompts
 
 
 def read_demonstrations(source: str | Path, skip_bad_rows: bool = False) -> list[Demonstration]:

@@ -49,14 +49,17 @@ def generate(
     pad_id: int,
     seed: int,
     batch_size: int = 64,
+    first_row: int = 0,
 ) -> list[Sample]:
     """One completion for each prompt, in the order of the prompts. The model is put into evaluation mode.
 
+    first_row: the place of the first prompt in a longer list that several calls share; row i draws from (seed, place).
     Raises InputError for an empty prompt and for one that leaves no room for a new token in the context.
     """
     model.eval()
     limits = [_room(model, prompt, settings.max_new_tokens, index) for index, prompt in enumerate(prompts)]
-    uniforms = np.random.Generator(np.random.Philox(seed)).random((len(prompts), settings.max_new_tokens))
+    shape = (first_row + len(prompts), settings.max_new_tokens)
+    uniforms = np.random.Generator(np.random.Philox(seed)).random(shape)[first_row:]
     by_length = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     samples: dict[int, Sample] = {}
     for start in range(0, len(prompts), batch_size):

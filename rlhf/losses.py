@@ -33,6 +33,11 @@ def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, clip: float) -> Tensor
     return ((ratio - 1).abs() > clip).float()
 
 
+def value_clip_fraction(values: Tensor, old_values: Tensor, clip: float) -> Tensor:
+    """1.0 per token whose value moved by more than clip, else 0.0. values, old_values: (b, T) → (b, T)."""
+    return ((values - old_values).detach().abs() > clip).float()
+
+
 def lm_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """−log p(label) per token: logits (N, V), labels (N,) int64 → (N,). A label of −100 gives 0."""
     return F.cross_entropy(logits.float(), labels, reduction="none")

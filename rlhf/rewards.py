@@ -1,40 +1,150 @@
-"""A reward is a callable Rollout → scores (B,) float32. Here: reward models; any function of that shape will do."""
+"""What PPO maximises: reward models, ensembles of them and Python functions.
 
-from collections.abc import Callable, Sequence
+A scorer is a callable Rollout → scores (B,) float32. A `Reward` names its scorers and says how they become one score.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf.data import Prompt
+from rlhf.data import Prompt, as_messages
+from rlhf.errors import InputError
 from rlhf.model import reward_offset
-from rlhf.rollout import Rollout, completion_scores, pad_tokens
+from rlhf.rollout import Rollout, completion_scores, in_length_order, last_scores, pad_tokens
+from rlhf.tokenizer import AnyTokenizer
 from rlhf.training import autocast
 
-Reward = Callable[[Rollout], Tensor]
+Scorer = Callable[[Rollout], Tensor]
+TextScorer = Callable[[list[Prompt], list[str]], Sequence[float]]
+COMBINATIONS = ("sum", "min", "lower-bound")
 
 
 class RewardModel:
-    """A scalar model as a reward, with the policy's tokens: both must share a tokenizer."""
+    """A scalar model as a scorer of the policy's own tokens: both must share tokenizer and chat template."""
 
-    def __init__(self, model: Any, batch_size: int = 64) -> None:
+    def __init__(self, model: Any, batch_size: int = 64, bf16: str = "auto") -> None:
         self.model = model.eval().requires_grad_(False)
-        self.batch_size = batch_size
+        self.batch_size, self.bf16 = batch_size, bf16
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Tensor:
-        with autocast(self.model.device):
-            scores = [completion_scores(self.model, part) for part in rollout.split(self.batch_size)]
-        return torch.cat(scores).float() + reward_offset(self.model)
+        with autocast(self.model.device, self.bf16):
+            scores = in_length_order(
+                rollout, self.batch_size, lambda part: completion_scores(self.model, part)
+            )
+        return torch.stack(scores).float() + reward_offset(self.model)
+
+
+class ForeignRewardModel:
+    """A scalar model with a tokenizer of its own: the conversation is rendered anew in its chat template.
+
+    Only what a person would read is passed on; a completion that did not end gets no end token here either.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: AnyTokenizer, policy_tokenizer: AnyTokenizer, bf16: str = "auto"
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer, self.policy_tokenizer, self.bf16 = tokenizer, policy_tokenizer, bf16
+
+    def __call__(self, rollout: Rollout) -> Tensor:
+        rows = list(zip(rollout.conversations, completion_texts(rollout, self.policy_tokenizer), strict=True))
+        ended = rollout.ended.tolist()
+        return torch.tensor(score_completions(self.model, self.tokenizer, rows, ended=ended, bf16=self.bf16))
+
+
+class RewardFunction:
+    """A Python function (prompts, completions) → one float each, as a scorer.
+
+    prompts are strings or lists of messages, as the data has them; completions are text without special tokens.
+    Raises InputError where it does not give one number per completion.
+    """
+
+    def __init__(self, function: TextScorer, policy_tokenizer: AnyTokenizer) -> None:
+        self.function, self.policy_tokenizer = function, policy_tokenizer
+
+    def __call__(self, rollout: Rollout) -> Tensor:
+        given = self.function(list(rollout.conversations), completion_texts(rollout, self.policy_tokenizer))
+        try:
+            scores = torch.tensor([float(score) for score in given])
+        except (TypeError, ValueError) as problem:
+            raise InputError(
+                f"reward function {name_of(self.function)}: not a list of numbers ({problem})"
+            ) from None
+        if len(scores) != len(rollout):
+            raise InputError(
+                f"reward function {name_of(self.function)}: {len(scores)} scores for {len(rollout)} completions"
+            )
+        return scores
+
+
+def name_of(function: Any) -> str:
+    """What to call a function in errors and metrics."""
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def completion_texts(rollout: Rollout, tokenizer: AnyTokenizer) -> list[str]:
+    """The completions as people read them: no special tokens, no space around."""
+    return [tokenizer.decode(said).strip() for said in rollout.completions]
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Scorers by name, and how their scores become one: Σ weight · score, the least, or mean − k · std.
+
+    The last, a lower bound of an ensemble, and the least make a policy distrust what its reward models disagree on
+    (Coste et al. 2024). weights: one per scorer for `sum`, by default 1/M each.
+    """
+
+    scorers: Mapping[str, Scorer]
+    combine: str = "sum"
+    weights: tuple[float, ...] = ()
+    pessimism: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.weights and (self.combine != "sum" or len(self.weights) != len(self.scorers)):
+            raise InputError(
+                f"reward weights: {len(self.weights)} for {len(self.scorers)} rewards combined by {self.combine}; "
+                "give one for each, and only with sum"
+            )
+
+    def components(self, rollout: Rollout) -> Tensor:
+        """Every scorer's scores, (B, M) float32 on the CPU."""
+        return torch.stack([scorer(rollout).float().cpu() for scorer in self.scorers.values()], 1)
+
+    def combined(self, components: Tensor) -> Tensor:
+        """One score per completion (B,) from components (B, M)."""
+        if self.combine == "min":
+            return components.min(1).values
+        if self.combine == "lower-bound":
+            return components.mean(1) - self.pessimism * components.std(1, unbiased=False)
+        weights = self.weights or [1 / len(self.scorers)] * len(self.scorers)
+        return components @ components.new_tensor(weights)
 
 
 @torch.no_grad()
 def score_completions(
-    model: Any, tokenizer: Any, rows: Sequence[tuple[Prompt, str]], batch_size: int = 64
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[tuple[Prompt, str]],
+    batch_size: int = 64,
+    *,
+    ended: Sequence[bool] | None = None,
+    bf16: str = "auto",
 ) -> list[float]:
-    """The reward of each (prompt, completion) text, in order; batched by length, the end of a row read by length."""
+    """The reward of each (prompt, completion) text, in order; batched by length, the end of a row read by length.
+
+    ended: which completions are closed by the end token; all of them by default.
+    """
     model.eval()
-    tokens = [tokenizer.encode_prompt(prompt) + tokenizer.encode_completion(text) for prompt, text in rows]
+    tokens = [
+        tokenizer.encode_prompt(as_messages(prompt))
+        + (tokenizer.encode_completion(text) if ended is None or ended[i] else tokenizer.encode(text))
+        for i, (prompt, text) in enumerate(rows)
+    ]
     context = getattr(model.config, "max_position_embeddings", None)
     tokens = [row[-context:] if context else row for row in tokens]
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
@@ -42,9 +152,9 @@ def score_completions(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         ids, mask = pad_tokens([tokens[i] for i in chosen], tokenizer.pad_id, round_to=8)
-        with autocast(model.device):
+        with autocast(model.device, bf16):
             ids, mask = ids.to(model.device), mask.to(model.device)
-            logits = model(input_ids=ids, attention_mask=mask).logits[:, 0].float()
+            logits = last_scores(model, ids, mask)
         for i, score in zip(chosen, (logits + reward_offset(model)).tolist(), strict=True):
             scores[i] = score
     return scores

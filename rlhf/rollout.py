@@ -5,7 +5,7 @@ hidden state that predicts it, and whose value is the value before it, stands at
 Shapes: B batch, S prompt + completion, T completion, N real completion tokens of the batch, C channels, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, overload
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlhf.data import Prompt
 from rlhf.errors import InputError
 from rlhf.losses import entropy
 
@@ -47,7 +48,8 @@ class Rollout:
 
     tokens (B, S) int64, attention_mask (B, S) bool, mask (B, T) bool, logprobs (B, T) float32 as sampled and zero
     outside mask, ended (B,) bool, prompt_lengths (B,) int64; completions hold their stop token. S and T fit the
-    longest row and completion, rounded up to multiples of `round_to`.
+    longest row and completion, rounded up to multiples of `round_to`. conversations: the prompts before they became
+    tokens, where known, for rewards that read text.
     """
 
     prompts: list[list[int]]
@@ -59,10 +61,16 @@ class Rollout:
     ended: Tensor
     prompt_lengths: Tensor
     round_to: int = 1
+    conversations: tuple[Prompt, ...] = ()
 
     @classmethod
     def from_samples(
-        cls, prompts: Sequence[Sequence[int]], samples: Sequence[Any], pad_id: int, round_to: int = 1
+        cls,
+        prompts: Sequence[Sequence[int]],
+        samples: Sequence[Any],
+        pad_id: int,
+        round_to: int = 1,
+        conversations: Sequence[Prompt] = (),
     ) -> "Rollout":
         """From prompts and, one for each, a Sample (`rlhf/generate.py`) with tokens, logprobs and ended."""
         before = [list(prompt) for prompt in prompts]
@@ -79,8 +87,9 @@ class Rollout:
         ended = torch.tensor([sample.ended for sample in samples], dtype=torch.bool)
         prompt_lengths = torch.tensor([len(prompt) for prompt in before], dtype=torch.long)
         return cls(
-            before, completions, tokens, attention_mask, mask, logprobs, ended, prompt_lengths, round_to
-        )
+            before, completions, tokens, attention_mask, mask, logprobs, ended, prompt_lengths, round_to,
+            tuple(conversations),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -118,11 +127,12 @@ class Rollout:
             self.ended[at],
             self.prompt_lengths[at],
             self.round_to,
+            tuple(self.conversations[i] for i in rows) if self.conversations else (),
         )
 
     def split(self, micro_batch_size: int) -> list["Rollout"]:
         """Consecutive rollouts of `micro_batch_size` rows; the last may have fewer."""
-        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size)]
+        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size) if len(rows)]
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,25 @@ class Experience:
 
     def split(self, micro_batch_size: int) -> list["Experience"]:
         """Consecutive parts of `micro_batch_size` rows; the last may have fewer."""
-        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size)]
+        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size) if len(rows)]
+
+    def to(self, device: torch.device | str) -> "Experience":
+        """The experience with its tensors on `device`."""
+        rest = (x.to(device) for x in (self.values, self.advantages, self.returns))
+        return Experience(self.rollout.to(device), *rest)
+
+
+def in_length_order(rollout: Rollout, batch_size: int, work: Callable[[Rollout], Tensor]) -> list[Tensor]:
+    """work (b, …) of batches of rows that are about equally long, so that little is padding; by row, on the CPU."""
+    lengths = [
+        len(prompt) + len(said) for prompt, said in zip(rollout.prompts, rollout.completions, strict=True)
+    ]
+    order = sorted(range(len(rollout)), key=lambda i: lengths[i])
+    results: dict[int, Tensor] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        results |= zip(rows, work(rollout.select(rows)).cpu(), strict=True)
+    return [results[i] for i in range(len(rollout))]
 
 
 @overload
@@ -187,7 +215,10 @@ def completion_logprobs(
     rows, places, targets = _real_tokens(rollout)
     if has_plain_head(model):
         bare = unwrapped(model)
-        states, head = _hidden(bare, rollout)[rows, places], bare.get_output_embeddings()  # (N, C)
+        states, head = (
+            _hidden(bare, rollout.tokens, rollout.attention_mask)[rows, places],
+            bare.get_output_embeddings(),
+        )  # (N, C)
     else:
         start = int(rollout.prompt_lengths.min()) - 1
         states, head = _full_logits(model, rollout, start)[rows, places - start], nn.Identity()  # (N, V)
@@ -216,22 +247,31 @@ def completion_values(model: Any, rollout: Rollout) -> Tensor:
             "use the sequence classifier of a causal language model"
         )
     rows, places, _ = _real_tokens(rollout)
-    return _scattered(bare.score(_hidden(bare, rollout)[rows, places])[:, 0].float(), rollout.mask)
+    return _scattered(
+        bare.score(_hidden(bare, rollout.tokens, rollout.attention_mask)[rows, places])[:, 0].float(),
+        rollout.mask,
+    )
 
 
 def completion_scores(model: Any, rollout: Rollout) -> Tensor:
-    """One score per completion, (B,) float32, read at the last real token, which the lengths tell, not token ids.
+    """One score per completion, (B,) float32, read at the last real token; see `last_scores`."""
+    rollout = rollout.to(model.device)
+    return last_scores(model, rollout.tokens, rollout.attention_mask)
 
-    A model without a head `score` over its trunk, such as an encoder, is asked for the logits of the whole row.
-    The head's number as it is: who wants the reward adds `rlhf.model.reward_offset`.
+
+def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    """The scalar head's number at the last real token, which the mask tells, not token ids: (B,) float32.
+
+    tokens (B, S) int64 padded on the right, attention_mask (B, S) bool. A model without a head `score` over its
+    trunk, such as an encoder, is asked for the logits of the whole row. Who wants the reward adds
+    `rlhf.model.reward_offset`.
     """
-    rollout, bare = rollout.to(model.device), unwrapped(model)
+    bare = unwrapped(model)
     if not has_scalar_head(bare):
-        logits = model(input_ids=rollout.tokens, attention_mask=rollout.attention_mask.long()).logits
-        return logits[:, 0].float()
-    last = rollout.attention_mask.sum(1) - 1
-    rows = torch.arange(len(rollout), device=last.device)
-    return bare.score(_hidden(bare, rollout)[rows, last])[:, 0].float()
+        return model(input_ids=tokens, attention_mask=attention_mask.long()).logits[:, 0].float()
+    rows = torch.arange(len(tokens), device=tokens.device)
+    last = attention_mask.sum(1) - 1
+    return bare.score(_hidden(bare, tokens, attention_mask)[rows, last])[:, 0].float()
 
 
 def _real_tokens(rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
@@ -246,10 +286,9 @@ def _scattered(x: Tensor, mask: Tensor) -> Tensor:
     return x.new_zeros(mask.shape).masked_scatter(mask, x)
 
 
-def _hidden(bare: Any, rollout: Rollout) -> Tensor:
+def _hidden(bare: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
     """Hidden states (B, S, C) of the trunk. No position ids: padding on the right moves no real token."""
-    attention_mask = rollout.attention_mask.long()
-    output = bare.base_model(input_ids=rollout.tokens, attention_mask=attention_mask, use_cache=False)
+    output = bare.base_model(input_ids=tokens, attention_mask=attention_mask.long(), use_cache=False)
     return output.last_hidden_state
 
 

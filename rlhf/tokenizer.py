@@ -248,6 +248,16 @@ def load_tokenizer(folder_or_hub_id: str | Path) -> AnyTokenizer:
     return ForeignTokenizer(found)
 
 
+def same_tokens(one: AnyTokenizer, other: AnyTokenizer) -> bool:
+    """Whether both turn every conversation into the same tokens: one vocabulary, one chat template."""
+    if isinstance(one, Tokenizer) and isinstance(other, Tokenizer):
+        return (one.ranks, one.pattern, one.specials) == (other.ranks, other.pattern, other.specials)
+    if isinstance(one, Tokenizer) or isinstance(other, Tokenizer):
+        return False
+    a, b = one.tokenizer, other.tokenizer
+    return a.get_vocab() == b.get_vocab() and a.chat_template == b.chat_template
+
+
 def _vocabulary_and_merges(ranks: dict[bytes, int]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """tiktoken ranks as a BPE vocabulary and merge list: each token is split by all merges ranked before it."""
     to_character: dict[int, Any] = bytes_to_unicode()

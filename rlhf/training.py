@@ -2,8 +2,8 @@
 
 import math
 import random
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,11 @@ def warmup_cosine(step: int, num_steps: int, warmup: int, floor: float = 0.1) ->
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def warmup(iteration: int, warmup_iterations: int) -> float:
+    """Learning-rate factor: from a tenth of the peak up to the peak over the first iterations, constant after."""
+    return min(1.0, 0.1 + 0.9 * iteration / warmup_iterations) if warmup_iterations else 1.0
+
+
 def matrix_parameters(trunk: nn.Module) -> list[nn.Parameter]:
     """The weight matrices of a trunk's blocks: what Muon orthogonalises. Embeddings, norms and biases are not."""
     return [
@@ -109,11 +114,7 @@ class Optimizers:
 
         Raises TrainingError, leaving every weight as it was, when the gradient is not finite.
         """
-        norm = clip_gradients(self.parameters(), max_grad_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return norm
+        return step_together([self], max_grad_norm)[0]
 
     def state_dict(self) -> list[dict[str, Any]]:
         return [optimizer.state_dict() for optimizer in self.optimizers]
@@ -136,6 +137,19 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     return norm
 
 
+def step_together(optimizers: Sequence[Optimizers], max_grad_norm: float) -> list[float]:
+    """Clip each one's gradient, then step all and clear the gradients; returns the norms before clipping.
+
+    Raises TrainingError, leaving the weights of all of them as they were, when one gradient is not finite.
+    """
+    norms = [clip_gradients(each.parameters(), max_grad_norm) for each in optimizers]
+    for each in optimizers:
+        for optimizer in each.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return norms
+
+
 def pretraining_optimizer(model: Any, lr: float, muon_lr: float) -> Optimizers:
     """Muon on the block matrices, AdamW on the rest (Jordan et al. 2024); copying from the context emerges sooner."""
     matrices = matrix_parameters(model.base_model)
@@ -148,23 +162,38 @@ def pretraining_optimizer(model: Any, lr: float, muon_lr: float) -> Optimizers:
 def adamw(
     parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8, weight_decay: float = 0.0
 ) -> Optimizers:
-    """AdamW over all given parameters at one learning rate."""
+    """AdamW over those of the parameters that learn, at one learning rate."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
     return Optimizers(
-        torch.optim.AdamW(list(parameters), lr=lr, eps=eps, betas=(0.9, 0.999), weight_decay=weight_decay)
+        torch.optim.AdamW(trained, lr=lr, eps=eps, betas=(0.9, 0.999), weight_decay=weight_decay)
     )
 
 
+def _learning(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+
+
 class Average:
-    """Exponential moving average of a model's weights, kept beside the raw ones."""
+    """Exponential moving average of the weights of a model that learn, kept beside the raw ones."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+        self.weights = {name: value.detach().clone() for name, value in _learning(model)}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        for name, value in model.named_parameters():
+        for name, value in _learning(model):
             self.weights[name].lerp_(value, 1 - self.decay)
+
+    @contextmanager
+    def in_place_of(self, model: nn.Module) -> Iterator[None]:
+        """The model with the averaged weights; its own come back at the end."""
+        raw = {name: value.detach().clone() for name, value in _learning(model)}
+        model.load_state_dict(self.weights, strict=False)
+        try:
+            yield
+        finally:
+            model.load_state_dict(raw, strict=False)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.weights

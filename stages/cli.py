@@ -23,7 +23,8 @@ STAGES: dict[str, type] = {
     "sft": stage_settings.SFTSettings,
     "sample": stage_settings.SampleSettings,
     "reward": stage_settings.RewardSettings,
-    "ppo": stage_settings.PPOConfig,
+    "ppo": stage_settings.PPOSettings,
+    "best-of-n": stage_settings.BestOfNSettings,
     "eval": stage_settings.EvalSettings,
     "chat": stage_settings.ChatSettings,
 }
@@ -106,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
         text = (kind.__doc__ or "").strip()
         command = commands.add_parser(name, parents=[shared], help=text.rstrip("."), description=text)
         add_settings(command, kind)
-        if name == "eval":
+        if name in ("eval", "best-of-n"):
             command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=RUNNERS[name], stage=name)
 
@@ -120,7 +121,8 @@ def parser() -> argparse.ArgumentParser:
 def add_settings(command: argparse.ArgumentParser, kind: type) -> None:
     """One option for each setting that has a flag, --set for all of them."""
     rare = []
-    for field in dataclasses.fields(kind):
+    # A class's own settings first: fields of the class it extends stand in front otherwise.
+    for field in sorted(dataclasses.fields(kind), key=lambda field: field.name not in kind.__annotations__):
         shown = "none" if field.default is None else field.default
         if not field.metadata["flag"]:
             rare.append(f"{field.name} ({shown}): {field.metadata['help']}")
@@ -287,6 +289,16 @@ def run_eval(options: argparse.Namespace) -> None:
             print("\n".join(f"{name:<12} {value}" for name, value in result.items()), flush=True)
 
 
+def run_best_of_n(options: argparse.Namespace) -> None:
+    from stages import best_of_n
+
+    result = best_of_n.run(settings_from(options), store_of(options), say)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(f"{name:<14} {value}" for name, value in result.items()))
+
+
 def run_chat(options: argparse.Namespace) -> None:
     from stages import chat
 
@@ -299,6 +311,7 @@ RUNNERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "sample": run_sample,
     "reward": run_reward,
     "ppo": run_ppo,
+    "best-of-n": run_best_of_n,
     "eval": run_eval,
     "chat": run_chat,
 }

@@ -1,17 +1,18 @@
 """Judge checkpoints on prompts that no stage has seen: win rate with its interval, KL, reward, length, endings."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from rlhf.data import Prompt, as_messages, read_prompts
 from rlhf.errors import InputError
 from rlhf.evaluate import WinRate, sequence_kl, win_rate
 from rlhf.generate import Sample, SamplingSettings, generate
 from rlhf.model import load_policy, load_scalar
-from rlhf.rewards import RewardModel, score_completions
+from rlhf.rewards import Reward, score_completions
 from rlhf.rollout import Rollout
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
@@ -19,7 +20,8 @@ from rlhf.store import Store
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import autocast, best_device, set_threads
 from stages.inputs import model_of, starter_items
-from stages.settings import EvalSettings
+from stages.ppo_inputs import joined, rewards_named
+from stages.settings import EvalSettings, PPOConfig
 
 BATCH_SIZE = 256
 
@@ -155,24 +157,55 @@ def judged(items: Sequence[Item], answers: Answers) -> list[float]:
     ]
 
 
-@torch.no_grad()
 def best_of(
     settings: EvalSettings, store: Store, policy: str, reward: str, prompts: Sequence[Prompt], n: int
 ) -> Answers:
-    """For each prompt the completion of n that the reward model scores highest: what PPO has to beat.
-
-    Its KL to the sampling policy is at most log n − (n − 1)/n nats (Beirami et al. 2024).
-    """
+    """For each prompt the completion of n that the reward model scores highest: what PPO has to beat."""
     folder, _ = model_of(store, policy)
     model, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
-    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(n)]
-    samples = sampled(
-        model, tokenizer, rows, settings.temperature, settings.max_new_tokens, settings.seed + 7
-    )
-    scorer = RewardModel(load_scalar(model_of(store, reward)[0]).to(best_device()))
-    scores = scorer(Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=8)).view(len(prompts), n)
-    chosen = [p * n + int(best) for p, best in enumerate(scores.argmax(1))]
-    kept = [samples[i] for i in chosen]
-    rollout = Rollout.from_samples([rows[i] for i in chosen], kept, tokenizer.pad_id, round_to=8)
-    texts = [tokenizer.decode(sample.tokens).strip() for sample in kept]
-    return Answers(model, tokenizer, rollout, texts, [sample.ended for sample in kept])
+    rewards, _, _ = rewards_named(store, reward)
+    candidates = sampled_candidates(
+        model, tokenizer, joined(rewards, tokenizer), prompts, n, settings.temperature, settings.max_new_tokens,
+        settings.seed + 7,
+    )  # fmt: skip
+    rollout = candidates.rollout.select(candidates.best())
+    texts = [tokenizer.decode(said).strip() for said in rollout.completions]
+    return Answers(model, tokenizer, rollout, texts, rollout.ended.tolist())
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """n completions of each of P prompts, in a row, and their scores (P, n), a penalty taken from those not ended."""
+
+    rollout: Rollout
+    scores: Tensor
+
+    def best(self) -> list[int]:
+        """The row of each prompt's best completion. KL to the sampling policy: at most `kl_of_best_of(n)`."""
+        n = self.scores.shape[1]
+        return [p * n + int(best) for p, best in enumerate(self.scores.argmax(1))]
+
+
+def kl_of_best_of(n: int) -> float:
+    """Nats per completion that choosing the best of n is away from sampling, at most (Beirami et al. 2024)."""
+    return math.log(n) - (n - 1) / n
+
+
+def sampled_candidates(
+    policy: Any,
+    tokenizer: AnyTokenizer,
+    reward: Reward,
+    prompts: Sequence[Prompt],
+    n: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    missing_eos_penalty: float = PPOConfig.missing_eos_penalty,
+) -> Candidates:
+    """n completions of every prompt with the scores PPO would see, its missing-EOS penalty included."""
+    conversations = [prompt for prompt in prompts for _ in range(n)]
+    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in conversations]
+    samples = sampled(policy, tokenizer, rows, temperature, max_new_tokens, seed)
+    rollout = Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations)
+    scores = reward.combined(reward.components(rollout)) - missing_eos_penalty * (~rollout.ended).float()
+    return Candidates(rollout, scores.view(len(prompts), n))

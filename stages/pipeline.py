@@ -13,7 +13,7 @@ from rlhf.errors import InputError
 from rlhf.store import Entry, Store
 from stages.settings import (
     EvalSettings,
-    PPOConfig,
+    PPOSettings,
     PretrainSettings,
     RewardSettings,
     SampleSettings,
@@ -25,7 +25,7 @@ SETTINGS: dict[str, type] = {
     "sft": SFTSettings,
     "sample": SampleSettings,
     "reward": RewardSettings,
-    "ppo": PPOConfig,
+    "ppo": PPOSettings,
     "eval": EvalSettings,
 }
 # What each step gives the next, so that no recipe may set it.
@@ -164,7 +164,7 @@ def _ppo(recipe: Any, store: Store, name: str, seed: int, sft: Entry, reward: En
     from stages import ppo
 
     return ppo.run(
-        settings_of(PPOConfig, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref),
+        settings_of(PPOSettings, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref),
         store,
         say,
     )

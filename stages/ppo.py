@@ -1,360 +1,400 @@
-"""Stage 3: PPO against a reward (Ouyang et al. 2022, section 3.5), in the order of the paper."""
+"""Stage 3: PPO against a reward (Ouyang et al. 2022, section 3.5), in the order of the paper.
+
+`train` is the loop, `gather_experience` and `update` its two halves. `PPOTrainer` runs it on models and data in
+memory, `run` on those of a checkpoint store. Shapes: B completions of an iteration, b of a part, T tokens of the
+longest, M rewards.
+"""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from rlhf.data import Prompt, as_messages, read_texts
+from rlhf import processes
+from rlhf.data import prompts_in
 from rlhf.errors import InputError, TrainingError
 from rlhf.generate import SamplingSettings, generate
 from rlhf.losses import lm_loss, policy_loss, value_loss
-from rlhf.metrics import MetricLog, policy_metrics
-from rlhf.model import load_policy, load_scalar
-from rlhf.rewards import Reward, RewardModel
-from rlhf.rl import (
-    AdaptiveKL,
-    FixedKL,
-    KLBudget,
-    explained_variance,
-    gae,
-    kl_k1,
-    kl_shaped,
-    masked_mean,
-    rescale,
-    whiten,
+from rlhf.metrics import (
+    MetricLog,
+    TokenMeans,
+    component_metrics,
+    rollout_metrics,
+    update_metrics,
+    value_metrics,
 )
-from rlhf.rollout import Experience, Rollout, completion_logprobs, completion_values
-from rlhf.starter.corpus import corpus
+from rlhf.model import load_policy
+from rlhf.rewards import Reward
+from rlhf.rl import gae, kl_k1, kl_k3, kl_shaped, masked_mean, rescale, whiten
+from rlhf.rollout import Experience, Rollout, completion_logprobs, completion_values, in_length_order
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.threads import ThreadWatch
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import (
-    Average,
-    Optimizers,
-    adamw,
     autocast,
     best_device,
     load_state,
-    restore_runtime,
-    runtime_state,
     save_state,
     seed_everything,
     set_threads,
+    step_together,
+    warmup,
 )
-from stages.inputs import model_of, packed_tokens, prompts_of
-from stages.settings import PPOConfig
+from stages.inputs import model_of, prompts_of
+from stages.ppo_inputs import (
+    PromptRow,
+    any_tokenizer,
+    joined,
+    lora,
+    policy_and_reference,
+    pretraining_rows,
+    pretraining_text,
+    prompt_order,
+    prompt_rows,
+    reference_model,
+    reward_sources,
+    rewards_named,
+    value_model_for,
+)
+from stages.ppo_state import Learner, Pretraining, new_learner
+from stages.settings import PPOConfig, PPOSettings
 
 ROUND_TO = 8  # padding to few different widths keeps the allocator's blocks reusable
-
-
-@dataclass
-class Learner:
-    """All that changes during PPO; what `--resume` must bring back."""
-
-    policy: Any
-    value_model: Any
-    policy_optimizer: Optimizers
-    value_optimizer: Optimizers
-    beta: FixedKL
-    average: Average | None
-    generator: torch.Generator
-    iteration: int = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "policy": self.policy.state_dict(),
-            "value_model": self.value_model.state_dict(),
-            "policy_optimizer": self.policy_optimizer.state_dict(),
-            "value_optimizer": self.value_optimizer.state_dict(),
-            "beta": self.beta.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "generator": self.generator.get_state(),
-            "runtime": runtime_state(),
-            "iteration": self.iteration,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.value_model.load_state_dict(state["value_model"])
-        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
-        self.value_optimizer.load_state_dict(state["value_optimizer"])
-        self.beta.load_state_dict(state["beta"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        self.generator.set_state(state["generator"])
-        restore_runtime(state["runtime"])
-        self.iteration = state["iteration"]
-
-
-def kl_coefficient(config: PPOConfig) -> FixedKL:
-    """β as the configuration wants it: fixed, kept within a budget, or steered towards a target."""
-    if config.adaptive_kl and config.kl_budget:
-        raise InputError("ppo: kl_budget and adaptive_kl both steer β; choose one of them")
-    if config.adaptive_kl:
-        return AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
-    return KLBudget(config.kl_coef, config.kl_budget) if config.kl_budget else FixedKL(config.kl_coef)
-
-
-def new_learner(config: PPOConfig, policy: Any, value_model: Any) -> Learner:
-    """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage."""
-    return Learner(
-        policy=policy,
-        value_model=value_model,
-        policy_optimizer=adamw(policy.parameters(), config.lr, eps=config.adam_eps),
-        value_optimizer=adamw(value_model.parameters(), config.value_lr, eps=config.adam_eps),
-        beta=kl_coefficient(config),
-        average=Average(policy, config.ema_decay) if config.ema_decay else None,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
+UPDATE_METRICS = [
+    "policy/loss", "policy/ratio", "policy/approx_kl", "policy/clip_fraction", "policy/sampling_ratio",
+    "value/loss", "value/clip_fraction", "ptx/loss",
+]  # fmt: skip
 
 
 def train(
     config: PPOConfig,
     learner: Learner,
-    reference: Any,
+    reference: Any | None,
     reward: Reward,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[PromptRow],
     tokenizer: AnyTokenizer,
     *,
-    pretraining: Iterator[Tensor] | None = None,
+    pretraining: Pretraining | None = None,
     log: MetricLog,
-    save: Callable[[dict[str, Any]], None] = lambda state: None,
+    save: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run PPO from the learner's iteration to the last one.
+    """Run PPO from the learner's iteration to the last one, which has fewer completions where episodes say so.
 
-    prompts: token ids, drawn in a new random order each pass. pretraining yields rows of tokens (B, S) for PPO-ptx.
-    Raises TrainingError, with no weight changed by it, for a loss or gradient that is not finite.
+    reference: a frozen model, or None for the policy with its adapters off. prompts are drawn in a new random order
+    each pass. save is called every save_every iterations. Raises TrainingError, with no weight changed by it, for a
+    loss, gradient or score that is not finite.
     """
-    device = learner.policy.device
-    num_iterations = max(1, config.episodes // config.batch_size)
-    sampling = SamplingSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+    num_iterations = -(-config.episodes // config.batch_size)
+    steps = range(learner.iteration, num_iterations)
     bar = tqdm(
-        range(learner.iteration, num_iterations), initial=learner.iteration, total=num_iterations, desc="ppo"
+        steps, initial=learner.iteration, total=num_iterations, desc="ppo", disable=not processes.is_first()
     )
     watch = ThreadWatch()
     for iteration in bar:
-        batch = [prompts[i] for i in prompt_order(len(prompts), iteration, config.batch_size, config.seed)]
-        with autocast(device):
-            samples = generate(
-                learner.policy, batch, sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
-                seed=config.seed * 1_000_003 + iteration, batch_size=config.batch_size,
-            )  # fmt: skip
-        rollout = Rollout.from_samples(batch, samples, tokenizer.pad_id, ROUND_TO)
+        batch_size = min(config.batch_size, config.episodes - iteration * config.batch_size)
+        order = prompt_order(len(prompts), iteration * config.batch_size, batch_size, config.seed)
+        rollout = sample(config, learner.policy, [prompts[i] for i in order], tokenizer, iteration)
         experience, metrics = gather_experience(config, learner, reference, reward, rollout)
+        metrics["episodes"] = iteration * config.batch_size + batch_size
+        bar.set_postfix(score=f"{metrics['reward/score']:.3f}", kl=f"{metrics['kl/sequence']:.3f}")
+        if config.kl_budget_action == "stop" and 0 < config.kl_budget < metrics["kl/sequence"]:
+            log.write(iteration, metrics)
+            break  # before an update that would only lead farther away
+
         factor = warmup(iteration, config.warmup_iterations)
         learner.policy_optimizer.set_lr_factor(factor)
         learner.value_optimizer.set_lr_factor(factor)
-        metrics |= update(config, learner, experience, pretraining)
+        metrics |= {"policy/lr": config.lr * factor} | update(config, learner, experience, pretraining)
         learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
+
         learner.iteration = iteration + 1
-        watch.step()
         log.write(iteration, metrics)
-        bar.set_postfix(score=f"{metrics['reward/score']:.3f}", kl=f"{metrics['kl/sequence']:.3f}")
+        watch.step()
         if config.save_every and (iteration + 1) % config.save_every == 0:
-            save(learner.state_dict())
+            save()
 
 
-def prompt_order(num_prompts: int, iteration: int, batch_size: int, seed: int) -> list[int]:
-    """Indices of the prompts of one iteration: consecutive slices of one random order per pass over all prompts."""
-    chosen: list[int] = []
-    for episode in range(iteration * batch_size, (iteration + 1) * batch_size):
-        epoch, place = divmod(episode, num_prompts)
-        if not chosen or place == 0:
-            order = torch.randperm(num_prompts, generator=torch.Generator().manual_seed(seed * 7919 + epoch))
-        chosen.append(int(order[place]))
-    return chosen
-
-
-def warmup(iteration: int, warmup_iterations: int) -> float:
-    """Learning-rate factor: from a tenth of the peak up to the peak over the first iterations, constant after."""
-    return min(1.0, 0.1 + 0.9 * iteration / warmup_iterations) if warmup_iterations else 1.0
+def sample(
+    config: PPOConfig, policy: Any, prompts: Sequence[PromptRow], tokenizer: AnyTokenizer, iteration: int
+) -> Rollout:
+    """A completion of every prompt, each process writing its share."""
+    tokens = [prompt.tokens for prompt in prompts]
+    mine = processes.share(len(tokens))
+    sampling = SamplingSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+    with autocast(policy.device, config.bf16):
+        samples = generate(
+            policy, tokens[mine.start : mine.stop], sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
+            seed=config.seed * 1_000_003 + iteration, batch_size=config.batch_size, first_row=mine.start,
+        )  # fmt: skip
+    conversations = [prompt.prompt for prompt in prompts]
+    return Rollout.from_samples(
+        tokens, processes.gathered(samples), tokenizer.pad_id, ROUND_TO, conversations
+    )
 
 
 @torch.no_grad()
 def gather_experience(
-    config: PPOConfig, learner: Learner, reference: Any, reward: Reward, rollout: Rollout
+    config: PPOConfig, learner: Learner, reference: Any | None, reward: Reward, rollout: Rollout
 ) -> tuple[Experience, dict[str, float]]:
     """Scores, KL-shaped rewards, advantages and returns of a rollout; nothing here carries a gradient."""
-    learner.policy.eval(), learner.value_model.eval()
-    parts = rollout.split(config.micro_batch_size)
-    width = rollout.mask.shape[1]
-    with autocast(learner.policy.device):
-        logprobs = _joined(
-            [completion_logprobs(learner.policy, part, config.temperature) for part in parts], width
+    policy, value_model, mask = learner.policy.eval(), learner.value_model.eval(), rollout.mask
+    with autocast(policy.device, config.bf16):
+        with reference_model(policy, reference) as frozen:
+            ref_logprobs = over_rows(
+                rollout, config, lambda part: completion_logprobs(frozen, part, config.temperature)
+            )
+        values = over_rows(rollout, config, lambda part: completion_values(value_model, part))  # (B, T)
+        metrics: dict[str, float] = {}
+        if not sampling_is_exact(policy, config):
+            sampled = rollout.logprobs
+            logprobs = over_rows(
+                rollout, config, lambda part: completion_logprobs(policy, part, config.temperature)
+            )
+            metrics["policy/sampling_ratio"] = float(masked_mean((logprobs - sampled).exp(), mask))
+            rollout = replace(rollout, logprobs=logprobs)
+    mine = rollout.select(processes.share(len(rollout)))
+    components = torch.stack(processes.gathered(list(reward.components(mine))))  # (B, M)
+    scores = reward.combined(components)  # (B,)
+    if not torch.isfinite(scores).all():
+        raise TrainingError(
+            f"iteration {learner.iteration}: the reward gave a score that is not a finite number"
         )
-        ref_logprobs = _joined(
-            [completion_logprobs(reference, part, config.temperature) for part in parts], width
-        )
-        values = _joined([completion_values(learner.value_model, part) for part in parts], width)  # (B, T)
-    scores = reward(rollout)  # (B,)
-    penalised = torch.where(rollout.ended, scores, scores - config.missing_eos_penalty)
 
-    mask = rollout.mask
-    kl = kl_k1(logprobs, ref_logprobs)  # (B, T)
-    rewards = kl_shaped(penalised, kl, mask, learner.beta.value)  # Ouyang et al. 2022, eq. 2
+    kl = (kl_k1 if config.kl_estimator == "k1" else kl_k3)(rollout.logprobs, ref_logprobs)  # (B, T)
+    metrics |= rollout_metrics(rollout, scores, ref_logprobs, learner.beta.value, config.missing_eos_penalty)
+    metrics |= component_metrics(reward.scorers, components)
+    if config.normalize_scores:
+        learner.moments.update(scores)
+        scores = learner.moments.normalize(scores)
+    if config.clip_scores:
+        scores = scores.clamp(-config.clip_scores, config.clip_scores)
+    scores = torch.where(rollout.ended, scores, scores - config.missing_eos_penalty)
+
+    rewards = kl_shaped(
+        scores, kl, mask, learner.beta.value
+    )  # Ouyang et al. 2022, eq. 2; score on the last real token
     if config.whiten_rewards:
         rewards = rescale(rewards, mask)
     advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)  # Schulman et al. 2016, eq. 16
-    sampled = rollout.logprobs
-    rollout = replace(rollout, logprobs=logprobs)
-    metrics = {
-        "reward/score": float(scores.mean()),
-        "reward/score_std": float(scores.std()) if len(scores) > 1 else 0.0,
-        "kl/sequence": float((kl * mask).sum(1).mean()),
-        "kl/beta": learner.beta.value,
-        "completion/length": float(mask.sum(1).float().mean()),
-        "completion/ended": float(rollout.ended.float().mean()),
-        "policy/sampling_ratio": float(masked_mean((logprobs - sampled).exp(), mask)),
-        "value/explained_variance": float(explained_variance(values, returns, mask)),
-    }
+    metrics |= value_metrics(values, returns, mask)
     return Experience(rollout, values, whiten(advantages, mask), returns), metrics
 
 
-def _joined(parts: list[Tensor], width: int) -> Tensor:
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+def sampling_is_exact(policy: Any, config: PPOConfig) -> bool:
+    """Whether log-probabilities taken while sampling are those of a forward pass: in float32, to 1e-4.
+
+    In bfloat16 the products of one token and of a whole row round differently, which docs/lab-log.md measures.
+    """
+    with autocast(policy.device, config.bf16):
+        return policy.dtype == torch.float32 and not torch.is_autocast_enabled(policy.device.type)
+
+
+def over_rows(rollout: Rollout, config: PPOConfig, work: Callable[[Rollout], Tensor]) -> Tensor:
+    """work (b, T) of all rows, (B, T) on the CPU: each process its share, batched by length."""
+    mine = in_length_order(rollout.select(processes.share(len(rollout))), config.micro_batch_size, work)
+    return pad_sequence(processes.gathered(mine), batch_first=True)
 
 
 def update(
-    config: PPOConfig, learner: Learner, experience: Experience, pretraining: Iterator[Tensor] | None
+    config: PPOConfig, learner: Learner, experience: Experience, pretraining: Pretraining | None
 ) -> dict[str, float]:
-    """Inner epochs of clipped policy and value updates over shuffled minibatches; returns the last one's metrics."""
-    (
-        learner.policy.eval(),
-        learner.value_model.eval(),
-    )  # dropout stays off, as it was when the rollout was sampled
-    metrics: dict[str, float] = {}
-    for minibatch in experience.shuffled(config.minibatch_size, config.inner_epochs, learner.generator):
-        losses = torch.zeros(2)
-        collected = []
-        for part in minibatch.split(config.micro_batch_size):
+    """Inner epochs of clipped policy and value updates over shuffled minibatches; returns means over all of them."""
+    policy, value_model = learner.policy.eval(), learner.value_model.eval()  # no dropout, as in the rollout
+    means, norms = TokenMeans(), []
+    minibatches = experience.shuffled(config.minibatch_size, config.inner_epochs, learner.generator)
+    for step, minibatch in enumerate(minibatches):
+        losses = torch.zeros(2, device=policy.device)
+        for part in minibatch.select(processes.share(len(minibatch))).split(config.micro_batch_size):
+            part = part.to(policy.device)
             old = part.rollout.logprobs
-            with autocast(learner.policy.device):
-                logprobs = completion_logprobs(learner.policy, part.rollout, config.temperature)  # (b, T)
-                values = completion_values(learner.value_model, part.rollout)  # (b, T)
-            actor = policy_loss(logprobs, old, part.advantages, config.clip).sum() / minibatch.num_tokens
-            critic = (
-                value_loss(values, part.values, part.returns, config.value_clip).sum() / minibatch.num_tokens
-            )
+            with autocast(policy.device, config.bf16):
+                logprobs = completion_logprobs(policy, part.rollout, config.temperature)  # (b, T)
+                values = completion_values(value_model, part.rollout)  # (b, T)
+            actor = policy_loss(logprobs, old, part.advantages, config.clip)  # (b, T)
+            critic = value_loss(values, part.values, part.returns, config.value_clip)  # (b, T)
             # The whole minibatch's token count is the denominator: any split into parts gives one gradient.
-            (actor + config.value_coef * critic).backward()
-            losses += torch.stack([actor.detach(), critic.detach()]).cpu()
-            collected.append((logprobs.detach(), part))
-        if not torch.isfinite(losses).all():
+            ((actor + config.value_coef * critic).sum() / minibatch.num_tokens).backward()
+            losses += torch.stack([actor.detach().sum(), critic.detach().sum()])
+            logged = update_metrics(logprobs, values, part, config.clip, config.value_clip)
+            if step == 0 and sampling_is_exact(policy, config):
+                logged["policy/sampling_ratio"] = logged["policy/ratio"]
+            means.add(part.rollout.mask, {"policy/loss": actor, "value/loss": critic, **logged})
+        if not torch.isfinite(processes.total(losses)).all():
             raise TrainingError(
-                f"iteration {learner.iteration}: the loss is not finite; lower the learning rate"
+                f"iteration {learner.iteration}: the loss is not finite; nothing was applied. Lower the learning rate"
             )
         if pretraining is not None:
-            _add_ptx_gradient(config, learner, next(pretraining))
-        norm = learner.policy_optimizer.step(config.max_grad_norm)
-        learner.value_optimizer.step(config.max_grad_norm)
+            num_rows = config.ptx_examples * len(minibatch)
+            add_ptx_gradient(config, policy, pretraining.rows(learner.iteration, step, num_rows), means)
+        processes.sum_gradients(policy.parameters())
+        processes.sum_gradients(value_model.parameters())
+        norms.append(step_together([learner.policy_optimizer, learner.value_optimizer], config.max_grad_norm))
         if learner.average:
-            learner.average.update(learner.policy)
-        logprobs, part = collected[-1]
-        metrics = policy_metrics(logprobs, part.rollout.logprobs, part.rollout.mask, config.clip)
-        metrics |= {"policy/loss": float(losses[0]), "value/loss": float(losses[1]), "policy/grad_norm": norm}
-    return metrics
-
-
-def _add_ptx_gradient(config: PPOConfig, learner: Learner, rows: Tensor) -> None:
-    """PPO-ptx (Ouyang et al. 2022, eq. 2): γ times the mean loss per token of pretraining text is added."""
-    rows = rows.to(learner.policy.device)
-    with autocast(learner.policy.device):
-        logits = learner.policy(input_ids=rows[:, :-1]).logits
-    (config.ptx_coef * lm_loss(logits.flatten(0, 1), rows[:, 1:].flatten()).mean()).backward()
-
-
-def ptx_rows(tokens: Tensor, length: int, num_rows: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless batches (num_rows, length + 1) of consecutive tokens from random places of a text (N,)."""
-    while True:
-        starts = torch.randint(0, len(tokens) - length - 1, (num_rows,), generator=generator)
-        yield tokens[starts[:, None] + torch.arange(length + 1)]
-
-
-def run(config: PPOConfig, store: Store, say: Callable[[str], None] = print) -> Entry:
-    """PPO from the SFT model against the reward model, both from the store, into the store; resumes by itself."""
-    policy_folder, sft = model_of(store, config.policy)
-    reward_folder, reward_entry = model_of(store, config.reward)
-    prompts, data = prompts_of(config.prompts, "train", config.episodes, config.seed + 1)
-    inputs: dict[str, Any] = {
-        "parents": {role: entry for role, entry in (("sft", sft), ("reward", reward_entry)) if entry},
-        "settings": asdict(config),
-        "data": data,
-        "seed": config.seed,
+            learner.average.update(policy)
+    policy_norm, value_norm = torch.tensor(norms).mean(0).tolist()
+    return means.means(UPDATE_METRICS, processes.total) | {
+        "policy/grad_norm": policy_norm,
+        "value/grad_norm": value_norm,
     }
-    if found := store.find("ppo", inputs_hash("ppo", **inputs)):
+
+
+def add_ptx_gradient(config: PPOConfig, policy: Any, rows: Tensor, means: TokenMeans) -> None:
+    """PPO-ptx (Ouyang et al. 2022, eq. 2): γ times the mean loss per token of all pretraining rows (R, S) is added.
+
+    The policy's own loss is a mean per token of the minibatch, too: γ weighs one kind of mean against the other,
+    whatever the number and length of the rows, which come in parts of micro_batch_size.
+    """
+    rows, num_tokens = rows.to(policy.device), rows[:, 1:].numel()
+    mine = processes.share(len(rows))
+    for part in rows[mine.start : mine.stop].split(config.micro_batch_size):
+        with autocast(policy.device, config.bf16):
+            logits = policy(input_ids=part[:, :-1], use_cache=False).logits
+        loss = lm_loss(logits.flatten(0, 1), part[:, 1:].flatten())
+        (config.ptx_coef * loss.sum() / num_tokens).backward()
+        means.add(torch.ones_like(loss, dtype=torch.bool), {"ptx/loss": loss})
+
+
+class PPOTrainer:
+    """PPO on models and data in memory: a thin face over `train`.
+
+    model: any causal language model; with peft_config, or as a PeftModel, only its adapters learn.
+    processing_class, reward_processing_class: tokenizers of Hugging Face or ours; a reward model without one of its
+    own reads the policy's tokens.
+    reward_model: a one-label sequence classifier, a function (prompts, completions) → floats, or a list of them.
+    train_dataset: rows with a column `prompt`, text or messages; or a list of prompts.
+    ref_model: by default a frozen copy of model, or with peft_config the model without its adapters.
+    value_model: by default a copy of the first reward model that reads the policy's tokens, else the policy's trunk
+    with a new head.
+    pretrain_dataset: texts for PPO-ptx. output_dir: where training state goes; a run that finds its own continues.
+    """
+
+    def __init__(
+        self,
+        args: PPOConfig,
+        *,
+        processing_class: Any,
+        model: Any,
+        reward_model: Any,
+        train_dataset: Iterable[Any],
+        ref_model: Any = None,
+        value_model: Any = None,
+        reward_processing_class: Any = None,
+        peft_config: Any = None,
+        pretrain_dataset: Iterable[Any] | None = None,
+        output_dir: str | Path | None = None,
+        logging_dir: str | Path | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        processes.join()
+        seed_everything(args.seed)
+        self.args, self.tokenizer = args, any_tokenizer(processing_class)
+        rewards = reward_sources(reward_model, reward_processing_class)
+        model, self.reference = policy_and_reference(model, ref_model, peft_config)
+        value_model = value_model or value_model_for(model, self.tokenizer, rewards, say)
+        device = best_device()
+        for each in (model, self.reference, value_model, *(r.source for r in rewards if r.is_model)):
+            if each is not None:
+                each.to(device)
+        self.reward = joined(rewards, self.tokenizer, args)
+        self.prompts = prompt_rows(prompts_in(train_dataset), self.tokenizer, model, args.max_new_tokens)
+        self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
+        self.learner = new_learner(args, model, value_model)
+        self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_first() else None)
+        self.state_file = Path(output_dir) / "state.pt" if output_dir else None
+        self.resume(say)
+
+    @property
+    def model(self) -> Any:
+        """The policy."""
+        return self.learner.policy
+
+    @property
+    def value_model(self) -> Any:
+        return self.learner.value_model
+
+    def train(self) -> list[dict[str, float]]:
+        """Train to the last iteration; returns every iteration's metrics, docs/ppo.md says what they mean."""
+        train(
+            self.args, self.learner, self.reference, self.reward, self.prompts, self.tokenizer,
+            pretraining=self.pretraining, log=self.log, save=self.save_state,
+        )  # fmt: skip
+        return self.log.history
+
+    def save_model(self, folder: str | Path) -> None:
+        """The policy into `folder`, adapters merged, with value/ and, where averaged, ema/ beside it."""
+        if processes.is_first():
+            self.learner.save(self.tokenizer, Path(folder))
+            self.log.save(Path(folder))
+
+    def save_state(self) -> None:
+        """Write what an exact continuation needs to output_dir."""
+        if self.state_file and processes.is_first():
+            state = self.learner.state_dict()
+            save_state(self.state_file, state | {"args": asdict(self.args), "history": self.log.history})
+
+    def resume(self, say: Callable[[str], None]) -> None:
+        """Go on from the state in output_dir, if there is one. Raises InputError for one of other settings."""
+        state = load_state(self.state_file) if self.state_file else None
+        if state is None:
+            return
+        if state["args"] != asdict(self.args):
+            raise InputError(
+                f"{self.state_file}: the state of a run with other settings; choose another output_dir"
+            )
+        self.learner.load_state_dict(state)
+        self.log.history = state["history"]
+        say(f"ppo: continuing at iteration {self.learner.iteration}")
+
+
+def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
+    """PPO from the SFT model against rewards, by name, into the store; a run that was stopped goes on by itself."""
+    processes.join()
+    say = say if processes.is_first() else lambda line: None
+    policy_folder, sft = model_of(store, settings.policy)
+    rewards, reward_parents, reward_data = rewards_named(store, settings.reward)
+    prompts, data = prompts_of(settings.prompts, "train", settings.episodes, settings.seed + 1)
+    inputs: dict[str, Any] = {
+        "parents": ({"sft": sft} if sft else {}) | reward_parents,
+        "settings": asdict(settings),
+        "data": data | reward_data,
+        "seed": settings.seed,
+    }
+    key = inputs_hash("ppo", **inputs)
+    if found := store.find("ppo", key):
         say(f"ppo: {found.ref} is there already")
         return found
     set_threads(0)
-    seed_everything(config.seed)
-    tokenizer = load_tokenizer(policy_folder)
-    device = best_device()
-    policy, reference = (load_policy(policy_folder).to(device) for _ in range(2))
-    reference.eval().requires_grad_(False)
-    value_model, reward_model = (load_scalar(reward_folder).to(device) for _ in range(2))
-    learner = new_learner(config, policy, value_model)
-    state_file = store.work_folder("ppo", inputs_hash("ppo", **inputs)) / "state.pt"
-    if state := load_state(state_file):
-        learner.load_state_dict(state)
-        say(f"ppo: continuing at iteration {learner.iteration}")
-    log = MetricLog(store.root / "logs" / f"ppo-{config.name}")
-    started = time.monotonic()
-    train(
-        config, learner, reference, RewardModel(reward_model), tokenized_prompts(prompts, tokenizer, policy, config),
-        tokenizer, pretraining=_pretraining(config, tokenizer), log=log, save=lambda state: save_state(state_file, state),
+    trainer = PPOTrainer(
+        settings, processing_class=load_tokenizer(policy_folder), model=load_policy(policy_folder), reward_model=rewards,
+        train_dataset=prompts, peft_config=lora(settings.lora_rank),
+        pretrain_dataset=pretraining_text(settings.ptx_data, settings.seed) if settings.ptx_coef else None,
+        output_dir=store.work_folder("ppo", key), logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip
-    with store.new("ppo", config.name, **inputs) as writer:
-        _save(learner, tokenizer, writer.path)
-        log.save(writer.path)
-        last = log.history[-5:]
-        writer.metrics = {
-            "reward": round(sum(row["reward/score"] for row in last) / len(last), 4) if last else None,
-            "kl": round(sum(row["kl/sequence"] for row in last) / len(last), 4) if last else None,
-            "episodes": config.episodes,
-            "train_s": round(time.monotonic() - started, 1),
-        }
-    store.discard_work("ppo", inputs_hash("ppo", **inputs))
-    return writer.entry
+    started = time.monotonic()
+    trainer.train()
+    if processes.is_first():
+        with store.new("ppo", settings.name, **inputs) as writer:
+            trainer.save_model(writer.path)
+            writer.metrics = summary(trainer.log.history, time.monotonic() - started)
+        store.discard_work("ppo", key)
+    processes.wait()
+    entry = store.find("ppo", key)
+    assert entry is not None
+    return entry
 
 
-def tokenized_prompts(
-    prompts: Sequence[Prompt], tokenizer: AnyTokenizer, policy: Any, config: PPOConfig
-) -> list[list[int]]:
-    """Prompts as token ids; raises InputError if one leaves no room for max_new_tokens in the policy's context."""
-    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts]
-    context = getattr(policy.config, "max_position_embeddings", None)
-    for number, row in enumerate(rows, start=1):
-        if context and len(row) + config.max_new_tokens > context:
-            raise InputError(
-                f"prompt {number} has {len(row)} tokens and max_new_tokens is {config.max_new_tokens}; together they "
-                f"exceed the context of {context}: shorten the prompt or lower max_new_tokens"
-            )
-    if not rows:
-        raise InputError("no prompts; name a file with --prompts")
-    return rows
-
-
-def _pretraining(config: PPOConfig, tokenizer: AnyTokenizer) -> Iterator[Tensor] | None:
-    if not config.ptx_coef:
-        return None
-    texts = read_texts(config.ptx_data) if config.ptx_data else corpus(200_000, config.seed)
-    generator = torch.Generator().manual_seed(config.seed + 17)
-    return ptx_rows(packed_tokens(tokenizer, texts), 127, config.minibatch_size, generator)
-
-
-def _save(learner: Learner, tokenizer: AnyTokenizer, folder: Path) -> None:
-    """The policy on top, the value model beside it under value/, averaged weights under ema/."""
-    learner.policy.save_pretrained(folder)
-    tokenizer.save(folder)
-    learner.value_model.save_pretrained(folder / "value")
-    tokenizer.save(folder / "value")
-    if learner.average:
-        raw = {name: value.detach().clone() for name, value in learner.policy.named_parameters()}
-        learner.policy.load_state_dict(learner.average.weights, strict=False)
-        learner.policy.save_pretrained(folder / "ema")
-        learner.policy.load_state_dict(raw, strict=False)
+def summary(history: list[dict[str, float]], seconds: float) -> dict[str, float]:
+    """What the manifest keeps: score and KL of the last five iterations, completions learned from, seconds."""
+    last = history[-5:]
+    return {
+        "reward": round(sum(row["reward/score"] for row in last) / len(last), 4),
+        "kl": round(sum(row["kl/sequence"] for row in last) / len(last), 4),
+        "episodes": int(history[-1]["episodes"]),
+        "train_s": round(seconds, 1),
+    }

@@ -95,12 +95,8 @@ class RewardSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """PPO against a reward model."""
+    """PPO: what `PPOTrainer` takes. The defaults suit the small models of the starter world."""
 
-    policy: str = setting("sft", "policy to start from, and the reference")
-    reward: str = setting("reward", "reward model, from which the value model starts too")
-    prompts: str | None = setting(None, "prompts (default: the starter world's)")
-    name: str = setting("starter", "name of the new entry")
     episodes: int = setting(6400, "completions to learn from")
     batch_size: int = setting(256, "completions per iteration")
     minibatch_size: int = setting(64, "completions per optimizer step")
@@ -109,7 +105,11 @@ class PPOConfig:
     lr: float = setting(4e-4, "policy learning rate")
     value_lr: float = setting(1e-3, "value learning rate")
     kl_coef: float = setting(0.3, "β, price of a nat of KL to the reference")
-    kl_budget: float = setting(0.0, "nats per completion above which β rises (0: no budget)")
+    kl_estimator: str = setting("k1", "KL per token in the rewards", flag=False, choices=("k1", "k3"))
+    kl_budget: float = setting(0.0, "nats per completion that KL should not pass (0: no budget)")
+    kl_budget_action: str = setting(
+        "tighten", "above the budget: raise β, or stop", flag=False, choices=("tighten", "stop")
+    )
     adaptive_kl: bool = setting(False, "steer β towards kl_target (Ziegler et al. 2019)", flag=False)
     kl_target: float = setting(6.0, "nats per completion", flag=False)
     kl_horizon: int = setting(10_000, "episodes of the controller's horizon", flag=False)
@@ -122,15 +122,57 @@ class PPOConfig:
     temperature: float = setting(1.0, "sampling temperature")
     max_new_tokens: int = setting(48, "longest completion in tokens")
     missing_eos_penalty: float = setting(1.0, "taken from the score of a completion that does not end")
+    reward_combine: str = setting(
+        "sum", "how several rewards become one", choices=("sum", "min", "lower-bound")
+    )
+    reward_weights: str = setting(
+        "", "weight of each reward in the sum, with commas between (default: the mean)"
+    )
+    reward_pessimism: float = setting(1.0, "k of the lower bound mean − k · std", flag=False)
+    normalize_scores: bool = setting(False, "shift and scale scores by those seen so far", flag=False)
+    clip_scores: float = setting(0.0, "largest absolute score after that (0: no limit)", flag=False)
     warmup_iterations: int = setting(2, "iterations with a rising learning rate", flag=False)
     ptx_coef: float = setting(0.0, "γ of PPO-ptx, weight of the pretraining loss")
-    ptx_data: str | None = setting(None, "plain text for PPO-ptx (default: the starter corpus)")
+    ptx_examples: int = setting(8, "pretraining examples per completion", flag=False)
     ema_decay: float = setting(
         0.0, "decay of averaged weights, saved beside the raw ones (0: none)", flag=False
     )
     max_grad_norm: float = setting(1.0, "largest gradient norm", flag=False)
     adam_eps: float = setting(1e-5, "Adam's ε", flag=False)
     save_every: int = setting(10, "iterations between saves of the training state", flag=False)
+    bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
+    seed: int = setting(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings(PPOConfig):
+    """PPO against a reward."""
+
+    policy: str = setting("sft", "policy to start from, and the reference")
+    reward: str = setting("reward", "reward model, several with commas between, or module:function")
+    prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    name: str = setting("starter", "name of the new entry")
+    lora_rank: int = setting(
+        0, "train adapters of this rank, reference being the policy without (0: all weights)"
+    )
+    ptx_data: str | None = setting(None, "plain text for PPO-ptx (default: the starter corpus)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNSettings:
+    """The best of n completions per prompt, by a reward, as demonstrations."""
+
+    policy: str = setting("sft", "store reference, folder or hub id to sample from")
+    reward: str = setting("reward", "reward model, several with commas between, or module:function")
+    prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    num_prompts: int = setting(1000, "how many prompts")
+    n: int = setting(16, "completions per prompt")
+    missing_eos_penalty: float = setting(
+        1.0, "taken from the score of a completion that does not end", flag=False
+    )
+    out: str | None = setting(None, "new .jsonl file for the demonstrations (default: only report)")
+    temperature: float = setting(1.0, "sampling temperature")
+    max_new_tokens: int = setting(48, "longest completion in tokens")
     seed: int = setting(0, "seed of everything random")
 
 

@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from annotate.labels import LabelStore
-from rlhf.errors import InputError, TrainingError
+from rlhf.errors import InputError
 from rlhf.model import load_policy, load_scalar
 from rlhf.store import Store
 from stages import evaluate, pipeline, ppo, pretrain, reward_model, sample, sft
-from stages.settings import EvalSettings, PPOConfig, RewardSettings, SampleSettings, SFTSettings
+from stages.settings import EvalSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
 from tests.stages.conftest import tiny_pretraining
 
 RECIPE = {
@@ -102,7 +102,7 @@ def test_other_peoples_models_go_through_every_stage(foreign_model, rankings_fil
         RewardSettings(init="sft", data=str(rankings_file), prompts_per_batch=4, name="f"), store, say=quiet
     )
     final = ppo.run(
-        PPOConfig(
+        PPOSettings(
             policy="sft", reward="reward", prompts=str(demonstrations), episodes=16, batch_size=8, minibatch_size=4,
             max_new_tokens=8, name="f",
         ),
@@ -164,12 +164,12 @@ PPO = {
 
 
 def test_interrupted_ppo_ends_bit_for_bit_where_uninterrupted_ppo_ends(trained, monkeypatch):
-    whole = ppo.run(PPOConfig(**PPO, name="whole"), trained, quiet)
+    whole = ppo.run(PPOSettings(**PPO, name="whole"), trained, quiet)
     with monkeypatch.context() as patch, pytest.raises(Stop):
         pull_plug_after(patch, ppo, 2)
-        ppo.run(PPOConfig(**PPO, name="stopped"), trained, quiet)
+        ppo.run(PPOSettings(**PPO, name="stopped"), trained, quiet)
     lines: list[str] = []
-    resumed = ppo.run(PPOConfig(**PPO, name="stopped"), trained, lines.append)
+    resumed = ppo.run(PPOSettings(**PPO, name="stopped"), trained, lines.append)
     assert any("continuing at iteration 2" in line for line in lines)
     assert same_weights(whole.path, resumed.path) and same_weights(whole.path / "ema", resumed.path / "ema")
     assert not same_weights(whole.path, whole.path / "ema")
@@ -194,59 +194,11 @@ def test_sft_packs_drops_out_and_picks_by_reward(trained, more):
     assert list((trained.root / "logs" / "sft-more").glob("events*"))
 
 
-def test_ppo_raises_a_reward_it_can_reach(trained):
-    """Against a reward that counts one letter PPO must find more of it within a few iterations."""
-    from rlhf.metrics import MetricLog
-    from rlhf.tokenizer import load_tokenizer
-
-    folder = trained.resolve("sft").path
-    tokenizer = load_tokenizer(folder)
-    config = PPOConfig(
-        episodes=640,
-        batch_size=64,
-        minibatch_size=16,
-        max_new_tokens=12,
-        kl_coef=0.01,
-        lr=3e-3,
-        missing_eos_penalty=0.0,
-    )
-    policy, reference = (load_policy(folder) for _ in range(2))
-    learner = ppo.new_learner(config, policy, load_scalar(trained.resolve("reward").path))
-    wanted = set(tokenizer.encode(" a red blue the kite boat"))
-
-    def reward(rollout):
-        return torch.tensor([float(sum(token in wanted for token in row)) for row in rollout.completions])
-
-    log = MetricLog(None)
-    prompts = [tokenizer.encode_prompt(f"Tell me {word}") for word in ("one", "two", "three", "four")]
-    ppo.train(config, learner, reference.requires_grad_(False), reward, prompts, tokenizer, log=log)
-    scores = [row["reward/score"] for row in log.history]
-    assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.5
-
-
-def test_a_loss_that_is_no_number_stops_and_keeps_the_weights(trained):
-    from rlhf.metrics import MetricLog
-    from rlhf.tokenizer import load_tokenizer
-
-    folder = trained.resolve("sft").path
-    policy = load_policy(folder)
-    config = PPOConfig(episodes=8, batch_size=8, minibatch_size=8, max_new_tokens=8)
-    learner = ppo.new_learner(config, policy, load_scalar(trained.resolve("reward").path))
-    before = {name: value.clone() for name, value in policy.state_dict().items()}
-    tokenizer = load_tokenizer(folder)
-    with pytest.raises(TrainingError):
-        ppo.train(
-            config, learner, load_policy(folder), lambda rollout: torch.full((len(rollout),), float("nan")),
-            [tokenizer.encode_prompt("x")], tokenizer, log=MetricLog(None),
-        )  # fmt: skip
-    assert all(torch.equal(before[name], value) for name, value in policy.state_dict().items())
-
-
 def test_a_prompt_longer_than_the_context_is_refused_by_number(trained, tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text(json.dumps({"prompt": "short"}) + "\n" + json.dumps({"prompt": "long " * 300}) + "\n")
     with pytest.raises(InputError, match="prompt 2 has"):
-        ppo.run(PPOConfig(prompts=str(path), episodes=8, batch_size=8, name="x"), trained, quiet)
+        ppo.run(PPOSettings(prompts=str(path), episodes=8, batch_size=8, name="x"), trained, quiet)
 
 
 def test_sampling_twice_into_one_batch_is_refused_if_the_inputs_differ(trained, tmp_path):
