@@ -34,7 +34,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def run_label(options: argparse.Namespace) -> None:
     try:
-        from annotate.app.server import serve
+        from annotate.app.server import create_app, serve
     except ModuleNotFoundError as error:
         raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf[label]'") from None
     from annotate.app.settings import AppSettings
@@ -46,4 +46,4 @@ def run_label(options: argparse.Namespace) -> None:
         host=options.host, port=options.port, proxy_header=options.proxy_header, trusted_proxies=proxies
     )
     with LabelStore(labels_url_of(options)) as store:
-        serve(store, settings, say=lambda line: print(line, file=sys.stderr, flush=True))
+        serve(create_app(store, settings), lambda line: print(line, file=sys.stderr, flush=True))

@@ -78,6 +78,8 @@ def _shell(request: Request, page: str, account: Account, token: str) -> Respons
 
 @router.get("/")
 def home(request: Request) -> Response:
+    if request.app.state.home != "/":
+        return RedirectResponse(request.app.state.home, 303)
     return shell(request, "home")
 
 

@@ -2,12 +2,12 @@
 
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -27,8 +27,13 @@ LEAD_PATH = "/lead"
 UPLOAD_PATH = "/api/lead/upload"
 
 
-def create_app(store: LabelStore, settings: AppSettings) -> FastAPI:
-    """The app over an open store. Raises LabelError where it would be open to other machines without accounts."""
+def create_app(
+    store: LabelStore, settings: AppSettings, *, rooms: Sequence[APIRouter] = (), home: str = "/"
+) -> FastAPI:
+    """The app over an open store; rooms: routers of other pages beside these, home: the path that / leads to.
+
+    Raises LabelError where it would be open to other machines without accounts.
+    """
     accounts = has_accounts(store.database)
     if not accounts and not settings.loopback and not settings.proxy_header:
         raise LabelError(
@@ -38,8 +43,10 @@ def create_app(store: LabelStore, settings: AppSettings) -> FastAPI:
     app = FastAPI(
         title="rlhf label", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json", lifespan=_lifespan
     )
-    app.state.store, app.state.settings = store, settings
+    app.state.store, app.state.settings, app.state.home = store, settings, home
     app.state.doorman = Doorman(store.database, settings)
+    for room in rooms:
+        app.include_router(room)
     app.include_router(pages.router)
     app.include_router(work_api.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
@@ -82,13 +89,13 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
     return JSONResponse({"detail": f"{where}: {first['msg']}"}, 422)
 
 
-def serve(store: LabelStore, settings: AppSettings, say: Callable[[str], None]) -> None:
+def serve(app: FastAPI, say: Callable[[str], None], what: str = "labeling") -> None:
     """Serve until Ctrl-C, as one process: the store has one writer. Raises InputError for an address in use."""
     import uvicorn
 
-    app = create_app(store, settings)
+    settings, store = app.state.settings, app.state.store
     listener = _listener(settings)
-    say(f"labeling at http://{settings.host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
+    say(f"{what} at http://{settings.host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
     if not has_accounts(store.database) and not settings.proxy_header:
         say(
             "no accounts: only this machine can reach it, as administrator; rlhf labels user add NAME makes one"

@@ -1,10 +1,10 @@
-"""The catalogue of interface texts: one TOML file for each language in `text/`, all with the same keys."""
+"""The catalogue of interface texts: one TOML file for each language in a room's `text/`, all with the same keys."""
 
 import tomllib
 from functools import cache
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "text"
+ROOMS = Path(__file__).parent.parent  # each room (app, chat) has sections of its own
 DEFAULT = "en"
 
 Texts = dict[str, dict[str, str]]
@@ -13,13 +13,16 @@ Texts = dict[str, dict[str, str]]
 @cache
 def languages() -> dict[str, str]:
     """Code and own name of each language there is: {"en": "English", "ja": "日本語"}."""
-    return {path.stem: texts(path.stem)["language"]["name"] for path in sorted(FOLDER.glob("*.toml"))}
+    return {path.stem: texts(path.stem)["language"]["name"] for path in sorted(ROOMS.glob("app/text/*.toml"))}
 
 
 @cache
 def texts(language: str) -> Texts:
     """All texts of a language, by section and name."""
-    return tomllib.loads((FOLDER / f"{language}.toml").read_text(encoding="utf-8"))
+    found: Texts = {}
+    for path in sorted(ROOMS.glob(f"*/text/{language}.toml")):
+        found |= tomllib.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def best_language(chosen: str | None, accepted: str | None) -> str:
