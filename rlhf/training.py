@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import TrainingError
+from rlhf.muon import BatchedMuon
 from rlhf.store import write_atomically
-from rlhf.threads import fastest_threads
+from rlhf.threads import fastest_threads, keep_freed_memory
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -47,7 +48,11 @@ def autocast(device: torch.device, bf16: str = "auto") -> AbstractContextManager
 
 
 def set_threads(num_threads: int) -> int:
-    """Use `num_threads` CPU threads, or as many as are fastest now for 0; returns the number in use."""
+    """Use `num_threads` CPU threads, or as many as are fastest now for 0; returns the number in use.
+
+    Also lets the process keep the memory it frees, which every step asks for again.
+    """
+    keep_freed_memory()
     if not num_threads:
         return fastest_threads()
     torch.set_num_threads(num_threads)
@@ -155,8 +160,8 @@ def pretraining_optimizer(model: Any, lr: float, muon_lr: float) -> Optimizers:
     matrices = matrix_parameters(model.base_model)
     chosen = {id(parameter) for parameter in matrices}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    muon = torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.0)
-    return Optimizers(muon, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0))
+    muon = BatchedMuon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.0)
+    return Optimizers(muon, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True))
 
 
 def adamw(
@@ -165,7 +170,7 @@ def adamw(
     """AdamW over those of the parameters that learn, at one learning rate."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return Optimizers(
-        torch.optim.AdamW(trained, lr=lr, eps=eps, betas=(0.9, 0.999), weight_decay=weight_decay)
+        torch.optim.AdamW(trained, lr=lr, eps=eps, betas=(0.9, 0.999), weight_decay=weight_decay, fused=True)
     )
 
 
