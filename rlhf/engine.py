@@ -214,12 +214,13 @@ class Engine:
         if reason := self._end(row):
             self._finish(row, reason)
             return
-        self.slots.join(row.cache, len(row.prompt) + row.limit)
+        self.slots.join(row.cache)
         row.cache = None
         self.running.append(row)
 
     def _say(self, rows: Sequence[_Row], logits: Tensor) -> None:
         """Draw the next token of each row from logits (B, V), rows with the same settings together."""
+        logits = logits[:, : self.tokenizer.vocab_size]  # embeddings beyond are padding and have no text
         infos = [self._info(row, logits[i]) for i, row in enumerate(rows)]
         for i, row in enumerate(rows):
             if row.request.repetition_penalty != 1:

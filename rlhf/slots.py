@@ -51,7 +51,7 @@ class RoomyCache(KVCache):
 
 
 class OwnSlots:
-    """Slots of a model with a KVCache: rows without gaps, storage that grows with the longest answer wanted."""
+    """Slots of a model with a KVCache: rows without gaps, storage that grows with the longest row."""
 
     def __init__(self, model: PreTrainedModel, max_rows: int) -> None:
         self.model, self.max_rows = model, max_rows
@@ -61,15 +61,18 @@ class OwnSlots:
         """An empty cache of one row, to read a prompt of `num_tokens` into."""
         return self.model.new_cache(1, num_tokens)
 
-    def join(self, cache: KVCache, num_tokens: int) -> None:
-        """Take in a row that may grow to `num_tokens`."""
-        needed = -(-num_tokens // GROWTH) * GROWTH
-        if self.cache is None or self.cache.max_len < needed:
-            roomy = RoomyCache(cache, self.model.config, self.max_rows, needed)
+    def join(self, cache: KVCache) -> None:
+        """Take in a row."""
+        self._with_room(cache.width, like=cache).append(cache)
+
+    def _with_room(self, num_tokens: int, like: KVCache) -> RoomyCache:
+        if self.cache is None or self.cache.max_len < num_tokens:
+            longer = -(-num_tokens // GROWTH) * GROWTH
+            roomy = RoomyCache(like, self.model.config, self.max_rows, longer)
             if self.cache is not None:
                 roomy.append(self.cache)
             self.cache = roomy
-        self.cache.append(cache)
+        return self.cache
 
     def leave(self, row: int) -> None:
         """Free a row; the last one takes its place."""
@@ -80,8 +83,10 @@ class OwnSlots:
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (B, V), float32, of the token after tokens (B,)."""
+        assert self.cache is not None
+        cache = self._with_room(self.cache.width + 1, like=self.cache)
         output = self.model(
-            input_ids=tokens[:, None], past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            input_ids=tokens[:, None], past_key_values=cache, use_cache=True, logits_to_keep=1
         )
         return output.logits[:, -1].float()
 
@@ -107,8 +112,8 @@ class GrowingSlots:
         """An empty cache of one row; layers with a sliding window keep all, the model's own mask hides the rest."""
         return DynamicCache()
 
-    def join(self, cache: Any, num_tokens: int) -> None:
-        """Take in a row that may grow to `num_tokens`."""
+    def join(self, cache: Any) -> None:
+        """Take in a row."""
         mine, its = self.mask.shape[1], cache.get_seq_length()
         width = max(mine, its)
         row = torch.ones(1, its, dtype=torch.bool, device=self.mask.device)

@@ -27,6 +27,7 @@ STAGES: dict[str, type] = {
     "best-of-n": stage_settings.BestOfNSettings,
     "eval": stage_settings.EvalSettings,
     "chat": stage_settings.ChatSettings,
+    "serve": stage_settings.ServeSettings,
 }
 
 
@@ -305,6 +306,12 @@ def run_chat(options: argparse.Namespace) -> None:
     chat.run(settings_from(options), store_of(options))
 
 
+def run_serve(options: argparse.Namespace) -> None:
+    from stages import serve
+
+    serve.run(settings_from(options), store_of(options), labels_url_of(options), say)
+
+
 RUNNERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "pretrain": run_pretrain,
     "sft": run_sft,
@@ -314,6 +321,7 @@ RUNNERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "best-of-n": run_best_of_n,
     "eval": run_eval,
     "chat": run_chat,
+    "serve": run_serve,
 }
 
 

@@ -201,3 +201,14 @@ class ChatSettings:
     top_p: float = setting(0.95, "nucleus mass")
     max_new_tokens: int = setting(128, "longest answer in tokens")
     seed: int = setting(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """Every checkpoint of the store as an OpenAI-compatible server."""
+
+    policy: str | None = setting(None, "folder or hub id to serve besides the store's checkpoints")
+    host: str = setting("127.0.0.1", "address to listen on; others than this machine's need accounts")
+    port: int = setting(8000, "port to listen on (0: a free one)")
+    answers_at_once: int = setting(16, "answers that one model writes at a time")
+    max_waiting: int = setting(64, "requests in line for one model before more are turned away")

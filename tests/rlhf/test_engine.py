@@ -83,7 +83,7 @@ def alone(model, request):
 
 def test_answers_equal_those_of_generate_whoever_else_is_in_the_batch(model):
     settings = ({}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 0.0})
-    requests = {f"r{i}": ask(i, **settings[i % 4]) for i in range(14)}
+    requests = {f"r{i}": ask(i, **settings[i % 4]) for i in range(14)} | {"long": ask(20, max_new_tokens=110)}
     arrivals = {}
     for i, (key, request) in enumerate(requests.items()):
         arrivals.setdefault(i * i // 9, []).append((key, request))
@@ -301,3 +301,12 @@ def test_a_repetition_penalty_forbids_what_was_said_before(monkeypatch):
 def test_parameters_out_of_range_are_named(name, value):
     with pytest.raises(InputError, match=name):
         Request(**{"messages": ({"role": "user", "content": "hi"},), name: value})
+
+
+def test_embeddings_beyond_the_vocabulary_are_never_said():
+    torch.manual_seed(1)
+    wide = GPT(
+        GPT2Config(n_layer=1, n_head=1, n_embd=8, n_positions=64, vocab_size=50 * TOKENIZER.vocab_size)
+    )
+    answer = run(Engine(wide, TOKENIZER), {0: [("a", ask(3, max_new_tokens=20, alternatives=20))]})["a"]
+    assert answer.completion_tokens > 0 and len(answer.tokens[0].alternatives) == 20

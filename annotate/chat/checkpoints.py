@@ -1,0 +1,80 @@
+"""Which checkpoints can be talked to, and which reward model and reference belong to each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.errors import InputError, StoreError
+from rlhf.store import Entry, Store
+
+POLICIES = ("ppo", "sft", "base")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A policy by the name people know it by. stage and created are empty for a model from outside the store."""
+
+    name: str
+    folder: str
+    stage: str = ""
+    created: str = ""
+    starter: bool = False  # knows the words of the starter world only
+
+
+class Checkpoints:
+    """The store's policies, newest stage first, after the models named besides (folders or hub ids).
+
+    The store is read anew each time, so that a checkpoint finished meanwhile can be talked to.
+    """
+
+    def __init__(self, store: Store, others: Sequence[str] = ()) -> None:
+        self.store = store
+        self.others = [
+            Checkpoint(name, str(Path(name).resolve()) if Path(name).is_dir() else name) for name in others
+        ]
+
+    def all(self) -> list[Checkpoint]:
+        """Everything that can be talked to; the first is what a conversation starts with."""
+        entries = [entry for stage in POLICIES for entry in reversed(self.store.entries(stage))]
+        return [*self.others, *(_checkpoint(entry) for entry in entries)]
+
+    def named(self, name: str) -> Checkpoint:
+        """A checkpoint by its name or a shorter reference to it (ppo, sft/NAME). Raises InputError."""
+        for known in self.others:
+            if known.name == name:
+                return known
+        try:
+            entry = self.store.resolve(name)
+        except StoreError:
+            entry = None
+        if entry is None or entry.stage not in POLICIES:
+            there = ", ".join(checkpoint.name for checkpoint in self.all()) or "none"
+            raise InputError(f"model {name!r}: no such model; there is: {there}")
+        return _checkpoint(entry)
+
+    def reference(self, name: str) -> str | None:
+        """The folder of what the checkpoint was trained from, which its KL is measured to."""
+        return self._parent(name, ("policy", "sft", "base"))
+
+    def reward(self, name: str) -> str | None:
+        """The folder of the reward model the checkpoint was trained against, else of the newest one."""
+        found = self._parent(name, ("reward",))
+        newest = self.store.entries("reward")[-1:]
+        return found or (str(newest[0].path) if newest else None)
+
+    def _parent(self, name: str, roles: Sequence[str]) -> str | None:
+        if any(known.name == name for known in self.others):
+            return None
+        parents = self.store.resolve(name).manifest["parents"]
+        for role in roles:
+            if role in parents:
+                try:
+                    return str(self.store.resolve(parents[role]["ref"]).path)
+                except StoreError:
+                    return None  # removed from the store since
+        return None
+
+
+def _checkpoint(entry: Entry) -> Checkpoint:
+    starter = any(source.startswith("starter") for source in entry.manifest["data"])
+    return Checkpoint(entry.ref, str(entry.path), entry.stage, entry.manifest["created"], starter)

@@ -1,0 +1,52 @@
+"""The servers: programs' API alone, or the chat page with it, in the labeling app's shell and behind its guard."""
+
+from fastapi import FastAPI, HTTPException, Request
+
+from annotate.accounts import account_of_token, has_accounts, local_account
+from annotate.app.identity import Doorman
+from annotate.app.security import Guard
+from annotate.app.settings import LOOPBACK, AppSettings
+from annotate.chat.checkpoints import Checkpoints
+from annotate.chat.openai_api import openai_router
+from annotate.labels import LabelStore
+from rlhf.engine_process import EngineProcess
+from rlhf.errors import LabelError
+
+
+def api_app(
+    store: LabelStore, settings: AppSettings, engine: EngineProcess, checkpoints: Checkpoints
+) -> FastAPI:
+    """/v1 alone. Raises LabelError where it would be open to other machines without accounts."""
+    accounts = has_accounts(store.database)
+    if not accounts and not settings.loopback:
+        raise LabelError(
+            f"--host {settings.host} lets other machines in, and there are no accounts yet; make one first: "
+            "rlhf labels user add NAME, then a token: rlhf labels token add NAME"
+        )
+    app = FastAPI(title="rlhf serve", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.store, app.state.settings = store, settings
+    app.state.doorman = Doorman(store.database, settings)
+    app.include_router(openai_router(engine, checkpoints, api_account))
+    app.add_middleware(
+        Guard,
+        gradio_path="/lead",
+        upload_path="/api/lead/upload",
+        max_upload=0,
+        hosts=() if accounts else LOOPBACK,
+    )
+    return app
+
+
+def api_account(request: Request) -> str:
+    """The name behind a request's token; on an app without accounts any token, or none, is the local account's.
+
+    Raises HTTPException 401.
+    """
+    doorman: Doorman = request.app.state.doorman
+    if doorman.settings.loopback and not has_accounts(doorman.database):
+        return local_account(doorman.database).name
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    account = account_of_token(doorman.database, token.strip()) if scheme.lower() == "bearer" else None
+    if account is None:
+        raise HTTPException(401, "the API key is missing, unknown, expired or revoked")
+    return account.name

@@ -1,0 +1,199 @@
+"""The OpenAI-compatible API, asked by the official client."""
+
+import threading
+import time
+
+import httpx
+import openai
+import pytest
+
+from annotate.accounts import add_account, add_token
+from annotate.labels import LabelStore
+from rlhf.generate import SamplingSettings, generate
+from rlhf.model import load_policy
+from tests.chat.conftest import serving
+
+HELLO = [{"role": "user", "content": "where is the dog"}]
+
+
+@pytest.fixture(scope="module")
+def address(chat_store, tmp_path_factory):
+    with serving(chat_store, tmp_path_factory.mktemp("labels") / "labels.db", "serve") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="anything", max_retries=0)
+
+
+def alone(chat_store, tokenizer, seed, max_new_tokens, messages=HELLO, stage="ppo"):
+    model = load_policy(chat_store.resolve(stage).path)
+    settings = SamplingSettings(max_new_tokens=max_new_tokens)
+    prompt = tokenizer.encode_prompt(messages)
+    [sample] = generate(
+        model, [prompt], settings, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed
+    )
+    return tokenizer.decode(sample.tokens), len(prompt), sample
+
+
+def test_models_are_the_stores_policies(client):
+    assert [model.id for model in client.models.list()] == [
+        "ppo/0001-tiny",
+        "sft/0001-tiny",
+        "base/0001-tiny",
+    ]
+    model = client.models.retrieve("sft")
+    assert model.id == "sft/0001-tiny" and model.created > 1_700_000_000
+    with pytest.raises(openai.NotFoundError, match="no such model"):
+        client.models.retrieve("gpt-4")
+
+
+def test_an_answer_is_the_models_own_for_its_seed(client, chat_store, chat_tokenizer):
+    answer = client.chat.completions.create(model="ppo", messages=HELLO, seed=7, max_tokens=20)
+    text, prompt_tokens, sample = alone(chat_store, chat_tokenizer, 7, 20)
+    [choice] = answer.choices
+    assert choice.message.content == text
+    assert choice.finish_reason == ("stop" if sample.ended else "length")
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (prompt_tokens, len(sample.tokens))
+
+
+def test_a_streamed_answer_is_the_same_in_pieces(client):
+    asked = {"model": "sft", "messages": HELLO, "seed": 5, "max_completion_tokens": 40}
+    whole = client.chat.completions.create(**asked)
+    chunks = list(
+        client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    )
+    assert (
+        "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1])
+        == whole.choices[0].message.content
+    )
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert chunks[-1].usage == whole.usage and len({chunk.id for chunk in chunks}) == 1
+    assert len(chunks) > 5
+
+
+def test_several_choices_have_seeds_in_a_row(client, chat_store, chat_tokenizer):
+    answer = client.chat.completions.create(model="ppo", messages=HELLO, seed=3, max_tokens=12, n=3)
+    expected = [alone(chat_store, chat_tokenizer, seed, 12)[0] for seed in (3, 4, 5)]
+    assert [choice.message.content for choice in answer.choices] == expected
+
+
+def test_log_probabilities_come_with_their_alternatives(client, chat_store, chat_tokenizer):
+    asked = {
+        "model": "ppo",
+        "messages": HELLO,
+        "seed": 7,
+        "max_tokens": 8,
+        "logprobs": True,
+        "top_logprobs": 4,
+    }
+    whole = client.chat.completions.create(**asked)
+    _, _, sample = alone(chat_store, chat_tokenizer, 7, 8)
+    content = whole.choices[0].logprobs.content
+    assert [token.logprob for token in content] == pytest.approx(sample.logprobs[: len(content)], abs=1e-4)
+    assert all(len(token.top_logprobs) == 4 for token in content)
+    streamed = [chunk.choices[0].logprobs for chunk in client.chat.completions.create(**asked, stream=True)]
+    assert [token.token for found in streamed if found for token in found.content] == [
+        token.token for token in content
+    ]
+
+
+def test_stop_greedy_top_k_and_parts_are_understood(client):
+    parts = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "where is the dog"}]},
+    ]
+    asked = {"model": "ppo", "messages": parts, "temperature": 0, "max_tokens": 30}
+    plain = client.chat.completions.create(**asked).choices[0].message.content
+    assert (
+        client.chat.completions.create(**asked | {"temperature": 1}, extra_body={"top_k": 1})
+        .choices[0]
+        .message.content
+        == plain
+    )
+    stop = plain[len(plain) // 2 :][:2]
+    stopped = client.chat.completions.create(**asked, stop=[stop]).choices[0]
+    assert stopped.message.content == plain[: plain.index(stop)] and stopped.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("more", "param", "words"),
+    [
+        ({"temperature": 3}, "temperature", "between 0"), ({"top_p": 0}, "top_p", "above 0"),
+        ({"max_tokens": 0}, "max_tokens", "at least 1"), ({"top_logprobs": 50, "logprobs": True}, "top_logprobs", "20"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "up to 4"), ({"n": 99}, "n", "8"),
+        ({"messages": []}, "messages", "at least 1"), ({"messages": [{"role": "judge", "content": "x"}]}, "messages", "role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", "text only"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not offered"),
+        ({"presence_penalty": 1}, "presence_penalty", "not offered"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "only text"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_out_of_range_or_not_offered_is_named(client, more, param, words, stream):
+    with pytest.raises(openai.BadRequestError, match=words) as refused:
+        client.chat.completions.create(**{"model": "ppo", "messages": HELLO, "stream": stream} | more)
+    assert refused.value.param == param and refused.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_over_the_context_is_refused(client, stream):
+    long = [{"role": "user", "content": "where is the dog " * 300}]
+    with pytest.raises(openai.BadRequestError, match="context is 512") as refused:
+        client.chat.completions.create(model="ppo", messages=long, stream=stream)
+    assert refused.value.code == "context_length_exceeded"
+
+
+def test_what_is_no_json_is_refused_in_the_protocols_way(address):
+    answer = httpx.post(
+        f"{address}/v1/chat/completions", content="{", headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 400 and "JSON" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_hanging_up_frees_the_slots(address, stream):
+    endless = {"model": "ppo", "messages": HELLO, "max_tokens": 480, "stream": stream, "temperature": 2.0}
+
+    def hang_up(seed):
+        with httpx.Client(timeout=0.4) as web:
+            try:
+                with web.stream(
+                    "POST", f"{address}/v1/chat/completions", json=endless | {"seed": seed}
+                ) as answer:
+                    next(answer.iter_lines())
+            except httpx.TimeoutException:
+                return
+
+    threads = [threading.Thread(target=hang_up, args=(seed,)) for seed in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    deadline = time.monotonic() + 20
+    while (health := httpx.get(f"{address}/health").json()) != {"running": 0, "waiting": 0}:
+        assert time.monotonic() < deadline, health
+
+
+def test_with_accounts_a_token_is_needed(chat_store, tmp_path):
+    path = tmp_path / "labels.db"
+    with LabelStore(path) as labels:
+        add_account(labels.database, "ada", "a long password")
+        token = add_token(labels.database, "ada", "laptop")
+    with serving(chat_store, path, "serve") as address:
+        stranger = openai.OpenAI(base_url=f"{address}/v1", api_key="sk-guess", max_retries=0)
+        with pytest.raises(openai.AuthenticationError, match="API key"):
+            stranger.models.list()
+        with pytest.raises(openai.AuthenticationError):
+            stranger.chat.completions.create(model="ppo", messages=HELLO, stream=True)
+        ada = openai.OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0)
+        assert ada.chat.completions.create(model="ppo", messages=HELLO, max_tokens=2).choices
+
+
+def test_a_page_elsewhere_cannot_ask(address):
+    headers = {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
+    asked = {"model": "ppo", "messages": HELLO}
+    assert httpx.post(f"{address}/v1/chat/completions", json=asked, headers=headers).status_code == 403
+    assert httpx.get(f"{address}/v1/models", headers={"Host": "rebound.example"}).status_code == 421
