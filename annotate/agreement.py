@@ -10,6 +10,8 @@ from rlhf.data import Ranking, fingerprint
 
 NUM_RESAMPLES = 1000
 TIE, BETTER, WORSE = 0, 1, 2
+Pair = tuple[str, str, str]  # prompt (hashed), the two answers in alphabetical order
+Judgements = dict[Pair, list[tuple[str, int]]]  # (labeler, category of the first answer) in the order given
 Units = dict[str, list[np.ndarray]]  # prompt → one (labelers,) array of categories for each pair of answers
 
 
@@ -31,7 +33,11 @@ class Agreement:
 
 def agreement(rankings: Iterable[Ranking], seed: int = 0) -> Agreement:
     """Agreement between the labelers who ranked the same answers."""
-    units = pair_units(rankings)
+    return agreement_of(pair_units(rankings), seed)
+
+
+def agreement_of(units: Units, seed: int = 0) -> Agreement:
+    """Agreement over pairs of answers that two or more labelers judged; its interval resamples prompts."""
     tables = [_coincidences(pairs) for pairs in units.values()]
     num_pairs = sum(len(pairs) for pairs in units.values())
     if not num_pairs:
@@ -45,16 +51,17 @@ def agreement(rankings: Iterable[Ranking], seed: int = 0) -> Agreement:
         return Agreement(
             percent, decided, None, None, num_pairs, "alpha is undefined because all judgements are equal"
         )
-    rng = np.random.default_rng(seed)
-    drawn = (stacked[rng.integers(0, len(stacked), len(stacked))].sum(0) for _ in range(NUM_RESAMPLES))
-    values = [value for value in map(alpha_of, drawn) if value is not None]
+    rng, flat = np.random.default_rng(seed), stacked.reshape(len(stacked), -1)
+    equal = np.full(len(stacked), 1 / len(stacked))
+    drawn = rng.multinomial(len(stacked), equal, NUM_RESAMPLES) @ flat
+    values = [value for value in map(alpha_of, drawn.reshape(-1, 3, 3)) if value is not None]
     low, high = np.quantile(values, [0.025, 0.975])
     return Agreement(percent, decided, alpha, (float(low), float(high)), num_pairs)
 
 
-def pair_units(rankings: Iterable[Ranking]) -> Units:
-    """For each prompt the pairs of answers that two or more labelers judged, as categories."""
-    judged: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+def judgements(rankings: Iterable[Ranking]) -> Judgements:
+    """For each pair of answers who put the alphabetically first one where."""
+    judged: Judgements = defaultdict(list)
     for ranking in rankings:
         prompt = fingerprint([ranking.prompt])
         order = sorted(range(len(ranking.completions)), key=lambda i: ranking.completions[i])
@@ -62,12 +69,42 @@ def pair_units(rankings: Iterable[Ranking]) -> Units:
             for b in order[place + 1 :]:
                 one, other = ranking.ranks[a], ranking.ranks[b]
                 category = TIE if one == other else BETTER if one < other else WORSE
-                judged[prompt, ranking.completions[a], ranking.completions[b]].append(category)
+                pair = (prompt, ranking.completions[a], ranking.completions[b])
+                judged[pair].append((ranking.labeler, category))
+    return judged
+
+
+def pair_units(rankings: Iterable[Ranking]) -> Units:
+    """For each prompt the pairs of answers that two or more labelers judged, as categories."""
     units: Units = defaultdict(list)
-    for (prompt, _, _), categories in judged.items():
-        if len(categories) > 1:
-            units[prompt].append(np.array(categories))
+    for (prompt, _, _), given in judgements(rankings).items():
+        if len(given) > 1:
+            units[prompt].append(np.array([category for _, category in given]))
     return units
+
+
+def units_by_labeler(judged: Judgements) -> dict[str, Units]:
+    """For each labeler the pairs judged with somebody else: one unit of two for every other labeler."""
+    found: dict[str, Units] = defaultdict(lambda: defaultdict(list))
+    for (prompt, _, _), given in judged.items():
+        for i, (labeler, category) in enumerate(given):
+            for j, (_, other) in enumerate(given):
+                if i != j:
+                    found[labeler][prompt].append(np.array([category, other]))
+    return found
+
+
+def shares_with_consensus(judged: Judgements) -> dict[str, tuple[int, int]]:
+    """For each labeler (pairs judged as most of the others do, pairs on which most of the others are of one mind)."""
+    found: dict[str, tuple[int, int]] = {}
+    for given in judged.values():
+        for i, (labeler, category) in enumerate(given):
+            right, pairs = found.get(labeler, (0, 0))
+            others = np.bincount([other for j, (_, other) in enumerate(given) if j != i], minlength=3)
+            if 2 * others.max() > others.sum():
+                right, pairs = right + int(others.argmax() == category), pairs + 1
+            found[labeler] = (right, pairs)
+    return found
 
 
 def _shares(pairs: Sequence[np.ndarray]) -> tuple[float, float | None]:

@@ -51,7 +51,8 @@ class Asks:
 class NewTask:
     """A prompt and the answers to label, each with whether its model stopped by itself, checkpoint and sampling.
 
-    gold: the known ranks of the answers, which make the task a gold question.
+    gold: the known ranks of the answers, which make the task a gold question. overlap: labelers wanted, where that
+    differs from the batch's.
     """
 
     prompt: PromptText
@@ -61,6 +62,7 @@ class NewTask:
     samplings: tuple[dict[str, Any], ...] = ()
     priority: float = 0.0
     gold: tuple[int, ...] | None = None
+    overlap: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +208,7 @@ def add_tasks(
     answers: list[dict[str, Any]] = []
     places: list[dict[str, int]] = []
     for task_id, (task, prompt) in enumerate(zip(tasks, prompts, strict=True), start=first_task):
-        wanted = settings.overlap if task.gold is None else 0
+        wanted = (task.overlap or settings.overlap) if task.gold is None else 0
         row = {"id": task_id, "batch_id": batch, "prompt_id": prompt, "overlap": wanted, "done": 0}
         gold = None if task.gold is None else list(task.gold)
         rows.append({**row, "priority": task.priority, "shuffle": rng.randrange(MAX_SHUFFLE), "gold": gold})
@@ -219,6 +221,11 @@ def add_tasks(
             connection.execute(insert(table), values)
     _advance_sequences(connection)
     return [row["id"] for row in rows]
+
+
+def tasks_of(connection: Connection, batch: int) -> list[int]:
+    """Ids of a batch's tasks in the order they were added."""
+    return list(connection.execute(select(Task.id).where(Task.batch_id == batch).order_by(Task.id)).scalars())
 
 
 def _check_task(number: int, task: NewTask, kind: str) -> None:

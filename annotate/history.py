@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, case, func, select
 
 from annotate.accounts import labeler_id
 from annotate.assign import TaskView, view_tasks
@@ -158,23 +158,21 @@ def verdicts_on(connection: Connection, tasks: Sequence[int]) -> dict[int, Verdi
 
 
 def own_progress(database: Database, labeler: str, batch: str | None = None) -> OwnProgress:
-    """How much a labeler has done, in a batch or in all."""
+    """How much a labeler has done, in a batch or in all; the quota does not count gold questions."""
+    midnight = time.time() // DAY_S * DAY_S
+    given = Annotation.kind != "skip"
+    counts = [
+        func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+        for condition in (given, and_(given, Annotation.created >= midnight), ~given, and_(given, Task.gold.is_(None)))
+    ]  # fmt: skip
     with database.read() as connection:
         number = labeler_id(connection, labeler)
-        query = (
-            select(Annotation.kind, Annotation.created, Task.gold.is_(None).label("real"))
-            .join(Task, Task.id == Annotation.task_id)
-            .where(Annotation.labeler_id == number, Annotation.standing, ~Annotation.adjudicates)
-        )
+        query = select(*counts).select_from(Annotation).join(Task, Task.id == Annotation.task_id)
+        query = query.where(Annotation.labeler_id == number, Annotation.standing, ~Annotation.adjudicates)
         quota = 0
         if batch is not None:
             chosen = batch_id(connection, batch)
             query = query.where(Task.batch_id == chosen)
             quota = connection.execute(select(Batch.quota).where(Batch.id == chosen)).scalar_one()
-        rows = connection.execute(query).all()
-    midnight = time.time() // DAY_S * DAY_S
-    given = [row for row in rows if row.kind != "skip"]
-    counted = sum(row.real for row in given)
-    today = sum(row.created >= midnight for row in given)
-    left = max(0, quota - counted) if quota else None
-    return OwnProgress(len(given), today, len(rows) - len(given), quota, left)
+        answers, today, skipped, counted = (int(count) for count in connection.execute(query).one())
+    return OwnProgress(answers, today, skipped, quota, max(0, quota - counted) if quota else None)

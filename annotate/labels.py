@@ -16,6 +16,7 @@ from annotate import assign, batches, snapshots, submit
 from annotate.accounts import ROLES, labeler_id
 from annotate.assign import TaskView
 from annotate.batches import Asks, BatchOverview, BatchSettings, NewTask, batch_id
+from annotate.choice import Choice
 from annotate.database import open_database
 from annotate.schema import Annotation, Batch, Labeler, Prompt, Task
 from annotate.snapshots import SnapshotRecord
@@ -119,19 +120,18 @@ class LabelStore:
             number = labeler_id(connection, labeler, lock=True)
             return submit.write_submissions(connection, number, submissions, source)
 
-    def snapshot(self, batch: str | None = None, *, include_simulated: bool = True) -> SnapshotRecord:
+    def snapshot(self, batch: str | None = None, *, choice: Choice | None = None) -> SnapshotRecord:
         """Fix the set of answers that stand now under an id; later answers and edits do not change it."""
         with self.database.write() as connection:
-            chosen = None if batch is None else batch_id(connection, batch)
-            return snapshots.take(connection, chosen, include_simulated)
+            return snapshots.take(connection, choice or Choice(batch=batch))
 
     def rankings(
         self, batch: str | None = None, *, snapshot: str | None = None, include_simulated: bool = True
     ) -> list[Ranking]:
         """Every standing ranking, or those of a snapshot, completions in the store's order, oldest first."""
         with self.database.read() as connection:
-            chosen = None if batch is None else batch_id(connection, batch)
-            return snapshots.rankings(connection, chosen, snapshot, include_simulated)
+            choice = Choice(batch=batch, include_simulated=include_simulated)
+            return snapshots.rankings(connection, choice, snapshot)
 
     def demonstrations(self, batch: str | None = None) -> list[Demonstration]:
         """Every standing demonstration, oldest first."""

@@ -2,18 +2,20 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from annotate.choice import RANKED, Choice, chosen_annotations, chunks
+from annotate.history import items_of
 from annotate.schema import (
     Annotation,
+    Batch,
     Completion,
     Labeler,
     Prompt,
-    RankingItem,
     Snapshot,
     SnapshotAnnotation,
     Task,
@@ -21,8 +23,6 @@ from annotate.schema import (
 )
 from rlhf.data import Ranking
 from rlhf.errors import LabelError
-
-RANKED = ("rank", "compare")  # kinds of answers that order completions
 
 
 @dataclass(frozen=True)
@@ -33,95 +33,132 @@ class SnapshotRecord:
     num_annotations: int
 
 
-def take(connection: Connection, batch_id: int | None, include_simulated: bool) -> SnapshotRecord:
+def take(connection: Connection, choice: Choice) -> SnapshotRecord:
     """Fix the answers that stand now; the same set gets the same id. Raises LabelError where there is none."""
-    ids = list(connection.execute(_standing(select(Annotation.id), batch_id, include_simulated)).scalars())
+    ids = chosen_annotations(connection, choice)
     if not ids:
         raise LabelError(
             "no answers to take a snapshot of; rank some first (rlhf sample, rlhf labels import)"
         )
-    clients = connection.execute(
-        _standing(select(Annotation.client_id), batch_id, include_simulated)
-    ).scalars()
+    return fix(connection, ids)
+
+
+def fix(connection: Connection, ids: Sequence[int]) -> SnapshotRecord:
+    """The snapshot of these answers, made where it is not there yet."""
+    clients: list[str] = []
+    for some in chunks(ids):
+        query = select(Annotation.client_id).where(Annotation.id.in_(some)).order_by(Annotation.id)
+        clients += connection.execute(query).scalars()
     name = hashlib.sha256("\n".join(clients).encode()).hexdigest()[:16]
     if connection.execute(select(Snapshot.id).where(Snapshot.id == name)).scalar() is None:
-        connection.execute(
-            insert(Snapshot), [{"id": name, "num_annotations": len(ids), "created": time.time()}]
-        )
-        connection.execute(
-            insert(SnapshotAnnotation), [{"snapshot_id": name, "annotation_id": i} for i in ids]
-        )
+        row = {"id": name, "num_annotations": len(ids), "created": time.time()}
+        connection.execute(insert(Snapshot), [row])
+        rows = [{"snapshot_id": name, "annotation_id": number} for number in ids]
+        connection.execute(insert(SnapshotAnnotation), rows)
     return SnapshotRecord(name, len(ids))
 
 
-def _standing(query: Any, batch_id: int | None, include_simulated: bool) -> Any:
-    query = query.join(Task, Task.id == Annotation.task_id).join(Labeler, Labeler.id == Annotation.labeler_id)
-    query = query.where(
-        Annotation.standing, Annotation.kind != "skip", ~Annotation.adjudicates, Task.gold.is_(None)
-    )
-    query = query.order_by(Annotation.id)
-    if batch_id is not None:
-        query = query.where(Task.batch_id == batch_id)
-    return query if include_simulated else query.where(Labeler.origin != "simulated")
+def ids_in(connection: Connection, snapshot: str) -> list[int]:
+    """Ids of a snapshot's answers, whether they still stand or not."""
+    if connection.execute(select(Snapshot.id).where(Snapshot.id == snapshot)).scalar() is None:
+        raise LabelError(f"snapshot {snapshot}: no such snapshot in the label store")
+    query = select(SnapshotAnnotation.annotation_id).where(SnapshotAnnotation.snapshot_id == snapshot)
+    return sorted(connection.execute(query).scalars())
 
 
-def rankings(
-    connection: Connection, batch_id: int | None, snapshot: str | None, include_simulated: bool
-) -> list[Ranking]:
-    """Rankings that stand, or a snapshot's whether they still stand or not, in the order they were given."""
+@dataclass(frozen=True, kw_only=True)
+class StoredAnswer:
+    """One answer with everything known of it; `items` (rank, rating, flags) follow `completions`."""
+
+    id: int
+    task: int
+    batch: str
+    labeler: str
+    origin: str
+    prompt: Any
+    completions: tuple[str, ...]
+    checkpoints: tuple[str, ...]
+    items: Sequence[Any]
+    row: Any
+
+    def ranking(self) -> Ranking:
+        """The answer as what a reward model learns from."""
+        return Ranking(
+            prompt=self.prompt,
+            completions=self.completions,
+            ranks=tuple(item.rank for item in self.items),
+            labeler=self.labeler,
+            flags=tuple(tuple(item.flags) for item in self.items),
+            ratings=tuple(item.rating for item in self.items),
+        )
+
+
+def answers(connection: Connection, ids: Sequence[int]) -> Iterator[StoredAnswer]:
+    """Answers by id, in the order given, a few hundred at a time in memory."""
     query = (
-        select(Annotation.id, Annotation.task_id, Labeler.name, Prompt.content)
+        select(Annotation.__table__, Labeler.name, Labeler.origin.label("labeler_origin"), Batch.name.label("batch"))
+        .add_columns(Prompt.content)
         .join(Task, Task.id == Annotation.task_id)
+        .join(Batch, Batch.id == Task.batch_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Labeler, Labeler.id == Annotation.labeler_id)
-        .where(Annotation.kind.in_(RANKED))
-        .order_by(Annotation.id)
+    )  # fmt: skip
+    for some in chunks(ids):
+        rows = {row.id: row for row in connection.execute(query.where(Annotation.id.in_(some)))}
+        items = items_of(connection, some)
+        texts = _completions(connection, sorted({row.task_id for row in rows.values()}))
+        for number in some:
+            row, shown = rows[number], texts.get(rows[number].task_id, [])
+            yield StoredAnswer(
+                id=number,
+                task=row.task_id,
+                batch=row.batch,
+                labeler=row.name,
+                origin=row.labeler_origin,
+                prompt=row.content,
+                completions=tuple(text for text, _ in shown),
+                checkpoints=tuple(checkpoint for _, checkpoint in shown),
+                items=items.get(number, []),
+                row=row,
+            )
+
+
+def _completions(connection: Connection, tasks: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
+    found: dict[int, list[tuple[str, str]]] = {}
+    query = (
+        select(TaskCompletion.task_id, Completion.text, Completion.checkpoint)
+        .join(Completion, Completion.id == TaskCompletion.completion_id)
+        .where(TaskCompletion.task_id.in_(tasks))
+        .order_by(TaskCompletion.task_id, TaskCompletion.place)
     )
-    if snapshot is not None:
-        if connection.execute(select(Snapshot.id).where(Snapshot.id == snapshot)).scalar() is None:
-            raise LabelError(f"snapshot {snapshot}: no such snapshot in the label store")
-        chosen = SnapshotAnnotation.annotation_id == Annotation.id
-        query = query.join(SnapshotAnnotation, chosen).where(SnapshotAnnotation.snapshot_id == snapshot)
+    for task, text, checkpoint in connection.execute(query):
+        found.setdefault(task, []).append((text, checkpoint))
+    return found
+
+
+def rankings(connection: Connection, choice: Choice, snapshot: str | None = None) -> list[Ranking]:
+    """Rankings that stand, or a snapshot's whether they still stand or not, in the order they were given."""
+    if snapshot is None:
+        ids = chosen_annotations(connection, choice, RANKED)
     else:
-        query = query.where(Annotation.standing, ~Annotation.adjudicates, Task.gold.is_(None))
-    if batch_id is not None:
-        query = query.where(Task.batch_id == batch_id)
-    if not include_simulated:
-        query = query.where(Labeler.origin != "simulated")
-    heads = connection.execute(query).all()
-    return _joined(connection, heads)
-
-
-def _joined(connection: Connection, heads: Sequence[Any]) -> list[Ranking]:
-    completions: dict[int, list[str]] = {}
-    items: dict[int, list[Any]] = {}
-    for start in range(0, len(heads), 500):
-        some = heads[start : start + 500]
-        texts = (
-            select(TaskCompletion.task_id, Completion.text)
-            .join(Completion, Completion.id == TaskCompletion.completion_id)
-            .where(TaskCompletion.task_id.in_({head.task_id for head in some} - set(completions)))
-            .order_by(TaskCompletion.task_id, TaskCompletion.place)
-        )
-        for task_id, text in connection.execute(texts):
-            completions.setdefault(task_id, []).append(text)
-        ranked = (
-            select(RankingItem)
-            .where(RankingItem.annotation_id.in_([head.id for head in some]))
-            .order_by(RankingItem.annotation_id, RankingItem.place)
-        )
-        columns = (RankingItem.annotation_id, RankingItem.rank, RankingItem.rating, RankingItem.flags)
-        for row in connection.execute(ranked.with_only_columns(*columns)):
-            items.setdefault(row.annotation_id, []).append(row)
+        ids = ids_in(connection, snapshot)
+        if choice.batch is not None or not choice.include_simulated:
+            ids = sorted(set(ids) & _ever_given(connection, choice))
+    # "None of these is acceptable" may come without an order.
     return [
-        Ranking(
-            prompt=head.content,
-            completions=tuple(completions[head.task_id]),
-            ranks=tuple(row.rank for row in items[head.id]),
-            labeler=head.name,
-            flags=tuple(tuple(row.flags) for row in items[head.id]),
-            ratings=tuple(row.rating for row in items[head.id]),
-        )
-        for head in heads
-        if head.id in items  # "none of these is acceptable" may come without an order
+        answer.ranking() for answer in answers(connection, ids) if answer.row.kind in RANKED and answer.items
     ]
+
+
+def _ever_given(connection: Connection, choice: Choice) -> set[int]:
+    query = (
+        select(Annotation.id)
+        .join(Task, Task.id == Annotation.task_id)
+        .join(Batch, Batch.id == Task.batch_id)
+        .join(Labeler, Labeler.id == Annotation.labeler_id)
+    )
+    if choice.batch is not None:
+        query = query.where(Batch.name == choice.batch)
+    if not choice.include_simulated:
+        query = query.where(Labeler.origin != "simulated")
+    return set(connection.execute(query).scalars())

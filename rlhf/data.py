@@ -1,8 +1,10 @@
 """Data formats and their readers. Imports no torch."""
 
+import contextlib
 import csv
 import gzip
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from rlhf.errors import InputError
 Message = dict[str, str]
 Prompt = str | list[Message]
 ROLES = ("system", "user", "assistant")
+LIST_COLUMNS = ("completions", "ranks", "flags", "ratings")
 T = TypeVar("T")
 
 
@@ -58,7 +61,7 @@ def read_texts(source: str | Path, skip_bad_rows: bool = False) -> list[str]:
     path = Path(source)
     if path.name.removesuffix(".gz").endswith(".txt"):
         return [part for part in _text_of(path).split("\n\n") if part.strip()] or _nothing(source)
-    return _read(source, _text_row, skip_bad_rows)
+    return read_rows(source, _text_row, skip_bad_rows)
 
 
 def read_prompts(source: str | Path, skip_bad_rows: bool = False) -> list[Prompt]:
@@ -66,7 +69,7 @@ def read_prompts(source: str | Path, skip_bad_rows: bool = False) -> list[Prompt
     path = Path(source)
     if path.name.removesuffix(".gz").endswith(".txt"):
         return [line for line in _text_of(path).splitlines() if line.strip()] or _nothing(source)
-    return _read(source, prompt_of, skip_bad_rows)
+    return read_rows(source, prompt_of, skip_bad_rows)
 
 
 def prompts_in(rows: Iterable[Any]) -> list[Prompt]:
@@ -78,29 +81,29 @@ def prompts_in(rows: Iterable[Any]) -> list[Prompt]:
     for number, row in enumerate(rows, start=1):
         try:
             prompts.append(prompt_of(row if isinstance(row, dict) else {"prompt": row}))
-        except (_Bad, AttributeError, TypeError, KeyError, IndexError) as problem:
+        except (BadRow, AttributeError, TypeError, KeyError, IndexError) as problem:
             raise InputError(f"row {number}: {problem}; a row needs a `prompt` of text or messages") from None
     return prompts
 
 
 def read_demonstrations(source: str | Path, skip_bad_rows: bool = False) -> list[Demonstration]:
     """Demonstrations: `prompt` with `completion`, `messages`, `instruction` with `output`, `question` with `answer`."""
-    return _read(source, _demonstration, skip_bad_rows)
+    return read_rows(source, _demonstration, skip_bad_rows)
 
 
 def read_rankings(source: str | Path, skip_bad_rows: bool = False) -> list[Ranking]:
     """Rankings: `completions` with `ranks`, `chosen` with `rejected` (also HH), OASST's `messages` with `replies`."""
-    return _read(source, _ranking, skip_bad_rows)
+    return read_rows(source, ranking_of, skip_bad_rows)
 
 
-class _Bad(Exception):
-    pass
+class BadRow(Exception):
+    """What is wrong with one row; the reader adds where it stands."""
 
 
 def _need(row: dict[str, Any], *names: str) -> list[Any]:
     for name in names:
         if row.get(name) is None:
-            raise _Bad(f'"{name}" is missing (columns found: {", ".join(row)}); see docs/data.md')
+            raise BadRow(f'"{name}" is missing (columns found: {", ".join(row)}); see docs/data.md')
     return [row[name] for name in names]
 
 
@@ -115,7 +118,7 @@ def _text_row(row: dict[str, Any]) -> str:
 
 def _checked(messages: Any) -> list[Message]:
     if not isinstance(messages, list) or not messages:
-        raise _Bad('"messages" must be a list of at least one {role, content}')
+        raise BadRow('"messages" must be a list of at least one {role, content}')
     result = []
     for message in messages:
         role = {"prompter": "user", "human": "user", "gpt": "assistant"}.get(
@@ -123,7 +126,7 @@ def _checked(messages: Any) -> list[Message]:
         )
         content = message.get("content", message.get("text"))
         if role not in ROLES or not isinstance(content, str):
-            raise _Bad(f"a message needs a role of {', '.join(ROLES)} and a text content")
+            raise BadRow(f"a message needs a role of {', '.join(ROLES)} and a text content")
         result.append({"role": role, "content": content})
     return result
 
@@ -137,7 +140,7 @@ def hh_conversation(text: str) -> tuple[list[Message], str]:
         role, _, content = part.partition("\1")
         messages.append({"role": role, "content": content.strip()})
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise _Bad("an HH text must end with an Assistant turn after a Human one")
+        raise BadRow("an HH text must end with an Assistant turn after a Human one")
     return messages[:-1], messages[-1]["content"]
 
 
@@ -168,7 +171,7 @@ def _demonstration(row: dict[str, Any]) -> Demonstration:
     if "messages" in row:
         messages = _checked(row["messages"])
         if len(messages) < 2 or messages[-1]["role"] != "assistant":
-            raise _Bad("a conversation must end with the assistant's answer")
+            raise BadRow("a conversation must end with the assistant's answer")
         return Demonstration(prompt=messages[:-1], completion=messages[-1]["content"])
     column = next(
         (name for name in ("completion", "output", "response", "answer") if name in row), "completion"
@@ -177,15 +180,18 @@ def _demonstration(row: dict[str, Any]) -> Demonstration:
     if isinstance(completion, list):
         completion = _checked(completion)[-1]["content"]
     if not str(completion).strip():
-        raise _Bad(f'"{column}" is empty')
+        raise BadRow(f'"{column}" is empty')
     return Demonstration(prompt=prompt_of(row), completion=str(completion))
 
 
-def _ranking(row: dict[str, Any]) -> Ranking:
+def ranking_of(row: dict[str, Any]) -> Ranking:
+    """The ranking in a row of any known format. Raises BadRow."""
     if "completions" in row:
         completions, ranks = _need(row, "completions", "ranks")
         return _valid(Ranking(prompt=prompt_of(row), completions=tuple(completions), ranks=tuple(ranks),
-                              labeler=str(row.get("labeler") or "")))  # fmt: skip
+                              labeler=str(row.get("labeler") or ""),
+                              flags=tuple(tuple(flags or ()) for flags in row.get("flags") or ()),
+                              ratings=tuple(row.get("ratings") or ())))  # fmt: skip
     if "replies" in row:
         replies = row["replies"]
         return _valid(Ranking(prompt=prompt_of(row), completions=tuple(r["text"] for r in replies),
@@ -207,22 +213,32 @@ def _ranking(row: dict[str, Any]) -> Ranking:
 
 def _valid(ranking: Ranking) -> Ranking:
     if len(ranking.completions) != len(ranking.ranks) or len(ranking.ranks) < 2:
-        raise _Bad("a ranking needs at least 2 completions and one rank for each")
+        raise BadRow("a ranking needs at least 2 completions and one rank for each")
+    if not all(isinstance(text, str) for text in ranking.completions):
+        raise BadRow("a completion is not a text")
+    if not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in ranking.ranks):
+        raise BadRow("ranks are whole numbers; 0 is best")
+    for name, given in (("flags", ranking.flags), ("ratings", ranking.ratings)):
+        if given and len(given) != len(ranking.ranks):
+            raise BadRow(f"{len(given)} {name} for {len(ranking.ranks)} completions")
     return ranking
 
 
-def _read(source: str | Path, parse: Callable[[dict[str, Any]], T], skip_bad_rows: bool) -> list[T]:
+def read_rows(source: str | Path, parse: Callable[[dict[str, Any]], T], skip_bad_rows: bool) -> list[T]:
+    """Every row as `parse` makes it. Raises InputError with file and line for one it refuses, unless those are skipped."""
     found = []
-    for where, row in _rows(source):
+    for where, row in rows_in(source):
         try:
+            if isinstance(row, BadRow):
+                raise row
             if not isinstance(row, dict):
-                raise _Bad("a row must be a JSON object")
+                raise BadRow("a row must be a JSON object")
             found.append(parse(row))
-        except (_Bad, AttributeError, TypeError, KeyError, IndexError) as problem:
+        except (BadRow, AttributeError, TypeError, KeyError, IndexError) as problem:
             if not skip_bad_rows:
                 reason = (
                     str(problem)
-                    if isinstance(problem, _Bad)
+                    if isinstance(problem, BadRow)
                     else "the row has an unknown shape; see docs/data.md"
                 )
                 raise InputError(f"{where}: {reason}") from None
@@ -233,7 +249,8 @@ def _nothing(source: str | Path) -> Any:
     raise InputError(f"{source}: no usable rows; the data set is empty")
 
 
-def _rows(source: str | Path) -> Iterator[tuple[str, Any]]:
+def rows_in(source: str | Path) -> Iterator[tuple[str, Any]]:
+    """(place, row) of a file, a datasets folder or a hub data set; a line that is no JSON comes as a BadRow."""
     path = Path(source)
     name = path.name.removesuffix(".gz")
     if not path.exists():
@@ -243,17 +260,12 @@ def _rows(source: str | Path) -> Iterator[tuple[str, Any]]:
             )
         yield from _hub_rows(str(source))
     elif path.is_dir() or name.endswith(".parquet"):
-        import datasets
-
-        rows = datasets.load_from_disk(path) if path.is_dir() else datasets.Dataset.from_parquet(str(path))
-        yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, start=1))
+        yield from _table_rows(path)
     elif name.endswith(".jsonl"):
-        for number, line in enumerate(_text_of(path).splitlines(), start=1):
+        # Not splitlines(): JSON may hold U+2028 and others of its line ends inside a text.
+        for number, line in enumerate(_text_of(path).split("\n"), start=1):
             if line.strip():
-                try:
-                    yield f"{path}:{number}", json.loads(line)
-                except json.JSONDecodeError as problem:
-                    raise InputError(f"{path}:{number}: not JSON ({problem.msg})") from None
+                yield f"{path}:{number}", _json_row(line)
     elif name.endswith(".json"):
         try:
             rows = json.loads(_text_of(path))
@@ -261,12 +273,47 @@ def _rows(source: str | Path) -> Iterator[tuple[str, Any]]:
             raise InputError(f"{path}:{problem.lineno}: not JSON ({problem.msg})") from None
         yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, start=1))
     elif name.endswith(".csv"):
-        for number, row in enumerate(csv.DictReader(_text_of(path).splitlines()), start=2):
-            yield f"{path}:{number}", row
+        table = csv.DictReader(io.StringIO(_text_of(path), newline=""))
+        for row in table:
+            yield (
+                f"{path}:{table.line_num}",
+                {name: _cell(name, value) for name, value in row.items() if name},
+            )
     else:
         raise InputError(
             f"{path}: unknown kind of file; use .txt .jsonl .json .csv .parquet or a datasets folder"
         )
+
+
+def _json_row(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as problem:
+        return BadRow(f"not JSON ({problem.msg})")
+
+
+def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    import datasets
+
+    try:
+        rows = datasets.load_from_disk(path) if path.is_dir() else datasets.Dataset.from_parquet(str(path))
+    except Exception as problem:
+        raise InputError(f"{path}: cannot be read ({str(problem).splitlines()[0]})") from None
+    yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _cell(column: str, text: str | None) -> Any:
+    """A table cell as our exports write it: lists as JSON, an apostrophe before what a spreadsheet would run."""
+    if text is None:
+        return None
+    if text[:1] == "'" and text[1:2] in tuple("=+-@\t\r\n'"):
+        return text[1:]
+    if text[:1] == "[":
+        with contextlib.suppress(json.JSONDecodeError):
+            found = json.loads(text)
+            if column in LIST_COLUMNS or (found and all(isinstance(one, dict) for one in found)):
+                return found
+    return text
 
 
 def _hub_rows(source: str) -> Iterator[tuple[str, Any]]:

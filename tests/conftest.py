@@ -74,26 +74,56 @@ class Cluster:
     def stop(self, mode="fast"):
         self.run(binary("pg_ctl"), "-D", self.folder / "data", "-m", mode, "-w", "stop")
 
-    def url(self, name):
-        return f"postgresql://rlhf@/{name}?host={self.folder}"
-
     def create(self):
-        """URL of a new, empty database."""
+        """URL of a new, empty schema: what a new database is to its user, but made in no time."""
         import psycopg
 
-        name = "t" + uuid.uuid4().hex
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
+        name, url = "t" + uuid.uuid4().hex, f"postgresql://rlhf@/postgres?host={self.folder}"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"{url}&options=-csearch_path%3D{name}"
+
+
+MISSING: set[str] = set()
+
+
+def missing(what):
+    """Skip a test that needs a program this machine lacks; on CI, where everything is prepared, fail it."""
+    MISSING.add(what)
+    reason = f"{what} is not installed here: nothing was tested with it"
+    pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+def pytest_unconfigure():
+    if MISSING:
+        print(f"NOT TESTED, because it is not installed here: {', '.join(sorted(MISSING))} (tests/prepare)")
+
+
+@pytest.fixture(scope="session")
+def needed():
+    """The path of a program; the test is skipped where it is absent, except on CI."""
+    return lambda name: binary(name) or missing(name)
 
 
 @pytest.fixture(scope="session")
 def postgres():
     """A running server; skipped where there is none to run, except on CI."""
+    yield from _cluster()
+
+
+@pytest.fixture
+def postgres_of_its_own():
+    """A server for one test, which may stop it."""
+    yield from _cluster()
+
+
+def _cluster():
     if binary("initdb") is None:
-        reason = "PostgreSQL is not installed here: nothing was tested on it"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    folder = tempfile.mkdtemp(prefix="rlhf-pg-")  # a short path: a socket's name has at most 107 bytes
+        missing("PostgreSQL")
+    # In memory where there is room: a busy disk makes every test wait. A short path: a socket's name has 107 bytes.
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
+    folder = tempfile.mkdtemp(prefix="rlhf-pg-", dir=memory if roomy else None)
     cluster = Cluster(folder)
     yield cluster
     cluster.stop("immediate")

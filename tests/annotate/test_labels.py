@@ -1,14 +1,14 @@
 """The label store: one place to one person, every answer once, nothing overwritten."""
 
-import sqlite3
 import threading
 import time
 
 import pytest
 from sqlalchemy import text
 
-from annotate.backup import backup, check
-from annotate.labels import LabelStore, NewTask
+from annotate.backup import check
+from annotate.choice import Choice
+from annotate.labels import NewTask
 from annotate.submit import Submission
 from rlhf.errors import LabelError
 
@@ -18,12 +18,9 @@ TASKS = [
 
 
 @pytest.fixture
-def store(tmp_path):
-    with LabelStore(tmp_path / "labels.db") as store:
-        for name in ("ann", "bob", "cleo"):
-            store.add_labeler(name)
-        store.add_batch("round", TASKS)
-        yield store
+def store(store):
+    store.add_batch("round", TASKS)
+    return store
 
 
 def answer(task, client_id="c1", **more):
@@ -66,7 +63,10 @@ def test_a_late_answer_is_kept_and_marked(store):
     time.sleep(0.05)
     number = store.submit("ann", answer(task))
     with store.database.read() as connection:
-        assert connection.execute(text(f"SELECT late FROM annotation WHERE id = {number}")).scalar() == 1
+        assert connection.execute(text(f"SELECT late FROM annotation WHERE id = {number}")).scalar() in (
+            1,
+            True,
+        )
     assert len(store.rankings()) == 1
 
 
@@ -155,52 +155,10 @@ def test_threads_racing_for_places_and_double_clicking_get_each_once(store):
     assert check(store.database) == []
 
 
-def test_sqlite_is_durable_and_strict(store):
-    with store.database.read() as connection:
-        pragmas = [
-            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("synchronous", "journal_mode", "foreign_keys")
-        ]
-    assert pragmas == [2, "wal", 1]
-
-
-def test_reopening_keeps_everything_and_a_newer_schema_is_refused(store, tmp_path):
-    store.submit("ann", answer(store.lease("ann")))
-    with LabelStore(tmp_path / "labels.db") as again:
-        assert len(again.rankings()) == 1
-    with sqlite3.connect(tmp_path / "labels.db") as raw:
-        raw.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(LabelError, match="newer"):
-        LabelStore(tmp_path / "labels.db")
-
-
-def test_a_file_that_is_no_database_is_left_alone(tmp_path):
-    (tmp_path / "labels.db").write_text(
-        "these are my notes, not a database, and long enough to be taken for a header"
-    )
-    with pytest.raises(LabelError, match=r"labels\.db") as caught:
-        LabelStore(tmp_path / "labels.db")
-    assert "\n" not in str(caught.value)
-    assert (tmp_path / "labels.db").read_text().startswith("these are my notes")
-
-
-def test_a_backup_is_whole_and_checked(store, tmp_path):
-    store.submit("ann", answer(store.lease("ann")))
-    backup(store.database, tmp_path / "copy.db")
-    with LabelStore(tmp_path / "copy.db") as copy:
-        assert copy.rankings() == store.rankings()
-        assert check(copy.database) == []
-        with copy.database.write() as connection:
-            connection.execute(text("DELETE FROM ranking_item WHERE place = 0"))
-        assert check(copy.database) == ["annotation 1 does not rank every answer"]
-    with pytest.raises(LabelError, match="exists"):
-        backup(store.database, tmp_path / "copy.db")
-
-
 def test_people_can_be_told_from_simulated_labelers(store):
     store.add_labeler("robot", origin="simulated")
     for name in ("ann", "robot"):
         store.submit(name, answer(store.lease(name), name))
     assert {ranking.labeler for ranking in store.rankings()} == {"ann", "robot"}
     assert {ranking.labeler for ranking in store.rankings(include_simulated=False)} == {"ann"}
-    assert store.snapshot(include_simulated=False).num_annotations == 1
+    assert store.snapshot(choice=Choice(include_simulated=False)).num_annotations == 1
