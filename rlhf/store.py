@@ -70,10 +70,14 @@ def inputs_hash(stage: str, parents: dict[str, Entry], settings: Any, data: Any,
 
 
 class Store:
-    """The entries under a root folder, which is made when first written to."""
+    """The entries under a root folder, which is made when first written to.
 
-    def __init__(self, root: str | Path) -> None:
+    Stages go on by themselves where they were interrupted; with `resume_only` they refuse to start anew.
+    """
+
+    def __init__(self, root: str | Path, resume_only: bool = False) -> None:
         self.root = Path(root)
+        self.resume_only = resume_only
 
     def entries(self, stage: str | None = None) -> list[Entry]:
         """Finished entries, by stage and number. Raises StoreError naming a damaged manifest."""
@@ -231,8 +235,16 @@ class Store:
         return "\n".join(lines)
 
     def work_folder(self, stage: str, inputs_hash: str) -> Path:
-        """Where a stage keeps its training state until its entry is published."""
+        """Where a stage keeps its training state until its entry is published.
+
+        Raises StoreError with `resume_only` where nothing was saved.
+        """
         folder = self.root / ".work" / f"{stage}-{inputs_hash[:16]}"
+        if self.resume_only and not (folder.is_dir() and any(folder.iterdir())):
+            raise StoreError(
+                f"--resume: no {stage} run with these settings and data was interrupted after a save; "
+                "leave it out to start one"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

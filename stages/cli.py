@@ -30,6 +30,8 @@ STAGES: dict[str, type] = {
     "serve": stage_settings.ServeSettings,
 }
 
+TRAINING = ("pretrain", "sft", "reward", "ppo")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after a one-line error, 130 after Ctrl-C."""
@@ -108,6 +110,12 @@ def parser() -> argparse.ArgumentParser:
         text = (kind.__doc__ or "").strip()
         command = commands.add_parser(name, parents=[shared], help=text.rstrip("."), description=text)
         add_settings(command, kind)
+        if name in TRAINING:
+            command.add_argument(
+                "--resume",
+                action="store_true",
+                help="go on with an interrupted run, as happens by itself too; an error where there is none",
+            )
         if name in ("eval", "best-of-n"):
             command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=RUNNERS[name], stage=name)
@@ -225,7 +233,8 @@ def settings_from(options: argparse.Namespace) -> Any:
 
 
 def store_of(options: argparse.Namespace) -> Store:
-    return Store(Path(options.store or os.environ.get("RLHF_STORE") or "store").expanduser())
+    root = Path(options.store or os.environ.get("RLHF_STORE") or "store").expanduser()
+    return Store(root, resume_only=getattr(options, "resume", False))
 
 
 def labels_url_of(options: argparse.Namespace) -> str:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from annotate.labels import LabelStore
-from rlhf.errors import InputError
+from rlhf.errors import InputError, StoreError
 from rlhf.model import load_policy, load_scalar
 from rlhf.store import Store
 from stages import evaluate, pipeline, ppo, pretrain, reward_model, sample, sft
@@ -182,7 +182,10 @@ def test_interrupted_pretraining_ends_bit_for_bit_where_uninterrupted_ends(tmp_p
     with monkeypatch.context() as patch, pytest.raises(Stop):
         pull_plug_after(patch, pretrain, 5)
         pretrain.run(tiny_pretraining(tokens=12_000, name="stopped"), store, quiet)
-    resumed = pretrain.run(tiny_pretraining(tokens=12_000, name="stopped"), store, quiet)
+    only = Store(tmp_path, resume_only=True)
+    with pytest.raises(StoreError, match="--resume: no base run"):
+        pretrain.run(tiny_pretraining(tokens=12_000, name="never started"), only, quiet)
+    resumed = pretrain.run(tiny_pretraining(tokens=12_000, name="stopped"), only, quiet)
     assert same_weights(whole.path, resumed.path)
 
 
