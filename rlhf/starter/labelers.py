@@ -9,7 +9,7 @@ measures it anew on every run.
 from dataclasses import dataclass
 from random import Random
 
-NOISE = 1.4
+NOISE = 1.7
 TIE_THRESHOLD = 0.4
 
 
