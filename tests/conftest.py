@@ -78,10 +78,14 @@ class Cluster:
         """URL of a new, empty schema: what a new database is to its user, but made in no time."""
         import psycopg
 
-        name, url = "t" + uuid.uuid4().hex, f"postgresql://rlhf@/postgres?host={self.folder}"
-        with psycopg.connect(url, autocommit=True) as connection:
+        name = "t" + uuid.uuid4().hex
+        with psycopg.connect(self.server(), autocommit=True) as connection:
             connection.execute(f"CREATE SCHEMA {name}")
-        return f"{url}&options=-csearch_path%3D{name}"
+        return f"{self.server()}&options=-csearch_path%3D{name}"
+
+    def server(self, database="postgres"):
+        """URL of one of the server's databases."""
+        return f"postgresql://rlhf@/{database}?host={self.folder}"
 
 
 MISSING: set[str] = set()
@@ -117,13 +121,17 @@ def postgres_of_its_own():
     yield from _cluster()
 
 
+def quick_folder():
+    """A temporary folder in memory where there is room: a busy disk makes every test wait."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
+    return tempfile.mkdtemp(prefix="rlhf-", dir=memory if roomy else None)
+
+
 def _cluster():
     if binary("initdb") is None:
         missing("PostgreSQL")
-    # In memory where there is room: a busy disk makes every test wait. A short path: a socket's name has 107 bytes.
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
-    folder = tempfile.mkdtemp(prefix="rlhf-pg-", dir=memory if roomy else None)
+    folder = quick_folder()  # also a short path: a socket's name has at most 107 bytes
     cluster = Cluster(folder)
     yield cluster
     cluster.stop("immediate")
