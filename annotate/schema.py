@@ -69,7 +69,7 @@ class Batch(Base):
     gold_every: Mapped[int] = mapped_column(Integer, default=10)
     open: Mapped[bool] = mapped_column(Boolean, default=True)
     origin: Mapped[str] = mapped_column(String(20), default="label")
-    live: Mapped[Any] = mapped_column(JSON(none_as_null=True), default=None)
+    live: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True, default=None)
     webhook_url: Mapped[str] = mapped_column(Text, default="")
     webhook_secret: Mapped[str] = mapped_column(Text, default="")
     completed: Mapped[float | None] = mapped_column(Float, default=None)
@@ -120,7 +120,7 @@ class Task(Base):
     done: Mapped[int] = mapped_column(Integer, default=0)
     priority: Mapped[float] = mapped_column(Float, default=0.0)
     shuffle: Mapped[int] = mapped_column(Integer, default=0)
-    gold: Mapped[Any] = mapped_column(JSON(none_as_null=True), default=None)
+    gold: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True, default=None)
 
 
 class TaskCompletion(Base):
@@ -173,7 +173,7 @@ class Annotation(Base):
     none_acceptable: Mapped[bool] = mapped_column(Boolean, default=False)
     adjudicates: Mapped[bool] = mapped_column(Boolean, default=False)
     origin: Mapped[str] = mapped_column(String(20), default="label")
-    context: Mapped[Any] = mapped_column(JSON(none_as_null=True), default=None)
+    context: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True, default=None)
     lease_s: Mapped[float | None] = mapped_column(Float, default=None)
 
 
