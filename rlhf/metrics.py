@@ -96,6 +96,9 @@ def update_metrics(
     - policy/approx_kl: k3 estimate of KL(π_old‖π_new)
     - policy/clip_fraction: share of tokens whose ratio lies outside 1 ± clip
     - value/clip_fraction: share whose value moved farther than value_clip
+
+    Beside these PPO logs policy/loss and value/loss; policy/sampling_gap, in the first minibatch, before any update:
+    |log π_train − log π_sampler|; ptx/loss; the gradient norms before clipping, means over optimizer steps; policy/lr.
     """
     log_ratio = (logprobs - part.rollout.logprobs).detach()
     return {

@@ -113,6 +113,8 @@ class Reward:
 
     def components(self, rollout: Rollout) -> Tensor:
         """Every scorer's scores, (B, M) float32 on the CPU."""
+        if not len(rollout):  # a process may have no row of a small batch
+            return torch.empty(0, len(self.scorers))
         return torch.stack([scorer(rollout).float().cpu() for scorer in self.scorers.values()], 1)
 
     def combined(self, components: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ def quiet_libraries() -> None:
     }.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|torch")
+    warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # peft finds out by itself
 
 
 def say(line: str) -> None:
