@@ -311,9 +311,15 @@ def run_best_of_n(options: argparse.Namespace) -> None:
 
 
 def run_chat(options: argparse.Namespace) -> None:
+    settings = settings_from(options)
+    if settings.web:
+        from stages import serve
+
+        serve.run_page(settings, store_of(options), labels_url_of(options), say)
+        return
     from stages import chat
 
-    chat.run(settings_from(options), store_of(options))
+    chat.run(settings, store_of(options))
 
 
 def run_serve(options: argparse.Namespace) -> None:

@@ -201,6 +201,11 @@ class ChatSettings:
     top_p: float = setting(0.95, "nucleus mass")
     max_new_tokens: int = setting(128, "longest answer in tokens")
     seed: int = setting(0, "seed of everything random")
+    web: bool = setting(False, "serve the chat page and the API instead")
+    host: str = setting(
+        "127.0.0.1", "where --web listens; others than this machine's need accounts", flag=False
+    )
+    port: int = setting(7862, "port of --web (0: a free one)")
 
 
 @dataclass(frozen=True, kw_only=True)

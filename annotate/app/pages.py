@@ -17,7 +17,9 @@ from annotate.app.texts import best_language, languages, texts
 
 router = APIRouter(include_in_schema=False)
 _templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
+    loader=FileSystemLoader(sorted(Path(__file__).parent.parent.glob("*/templates"))),
+    autoescape=True,
+    undefined=StrictUndefined,
 )
 LOGIN_COOKIE_S = 3600
 
@@ -42,12 +44,12 @@ def set_cookie(response: Response, request: Request, name: str, value: str, seco
     )
 
 
-def shell(request: Request, page: str) -> Response:
+def shell(request: Request, page: str, template: str = "app.jinja") -> Response:
     """The page for whoever is signed in; to the log-in page, and back here, for anybody else."""
     doorman: Doorman = request.app.state.doorman
     account, token = doorman.session_account(request), request.cookies.get(doorman.settings.cookie, "")
     if account is not None:
-        return _shell(request, page, account, token)
+        return _shell(request, page, template, account, token)
     try:
         welcomed = doorman.welcome(request)
     except HTTPException as refused:
@@ -56,12 +58,12 @@ def shell(request: Request, page: str) -> Response:
     if welcomed is None:
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(path)}", 303)
-    response = _shell(request, page, *welcomed)
+    response = _shell(request, page, template, *welcomed)
     set_cookie(response, request, doorman.settings.cookie, welcomed[1], 3600 * doorman.settings.session_hours)
     return response
 
 
-def _shell(request: Request, page: str, account: Account, token: str) -> Response:
+def _shell(request: Request, page: str, template: str, account: Account, token: str) -> Response:
     if page == "adjudicate" and not account.at_least("lead"):
         return render(request, "message.jinja", 403, message="403")
     boot = {
@@ -71,15 +73,18 @@ def _shell(request: Request, page: str, account: Account, token: str) -> Respons
         "csrf": csrf_token(token),
         "texts": texts(language_of(request)),
     }
-    return render(
-        request, "app.jinja", boot=boot, is_lead=account.at_least("lead"), local=account.name == LOCAL
-    )
+    return render(request, template, boot=boot, is_lead=account.at_least("lead"), local=account.name == LOCAL)
 
 
 @router.get("/")
 def home(request: Request) -> Response:
     if request.app.state.home != "/":
         return RedirectResponse(request.app.state.home, 303)
+    return shell(request, "home")
+
+
+@router.get("/tasks")
+def tasks(request: Request) -> Response:
     return shell(request, "home")
 
 

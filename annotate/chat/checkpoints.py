@@ -1,6 +1,7 @@
 """Which checkpoints can be talked to, and which reward model and reference belong to each."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,26 +53,24 @@ class Checkpoints:
             raise InputError(f"model {name!r}: no such model; there is: {there}")
         return _checkpoint(entry)
 
-    def reference(self, name: str) -> str | None:
-        """The folder of what the checkpoint was trained from, which its KL is measured to."""
+    def reference(self, name: str) -> Checkpoint | None:
+        """What the checkpoint was trained from, which its KL is measured to."""
         return self._parent(name, ("policy", "sft", "base"))
 
-    def reward(self, name: str) -> str | None:
-        """The folder of the reward model the checkpoint was trained against, else of the newest one."""
-        found = self._parent(name, ("reward",))
+    def reward(self, name: str) -> Checkpoint | None:
+        """The reward model the checkpoint was trained against, else the newest one."""
         newest = self.store.entries("reward")[-1:]
-        return found or (str(newest[0].path) if newest else None)
+        return self._parent(name, ("reward",)) or (_checkpoint(newest[0]) if newest else None)
 
-    def _parent(self, name: str, roles: Sequence[str]) -> str | None:
+    def _parent(self, name: str, roles: Sequence[str]) -> Checkpoint | None:
         if any(known.name == name for known in self.others):
             return None
         parents = self.store.resolve(name).manifest["parents"]
-        for role in roles:
-            if role in parents:
-                try:
-                    return str(self.store.resolve(parents[role]["ref"]).path)
-                except StoreError:
-                    return None  # removed from the store since
+        with suppress(StoreError):  # removed from the store since
+            return next(
+                (_checkpoint(self.store.resolve(parents[role]["ref"])) for role in roles if role in parents),
+                None,
+            )
         return None
 
 

@@ -5,9 +5,11 @@ from fastapi import FastAPI, HTTPException, Request
 from annotate.accounts import account_of_token, has_accounts, local_account
 from annotate.app.identity import Doorman
 from annotate.app.security import Guard
+from annotate.app.server import create_app
 from annotate.app.settings import LOOPBACK, AppSettings
 from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.openai_api import openai_router
+from annotate.chat.page_api import page_router
 from annotate.labels import LabelStore
 from rlhf.engine_process import EngineProcess
 from rlhf.errors import LabelError
@@ -35,6 +37,14 @@ def api_app(
         hosts=() if accounts else LOOPBACK,
     )
     return app
+
+
+def chat_app(
+    store: LabelStore, settings: AppSettings, engine: EngineProcess, checkpoints: Checkpoints
+) -> FastAPI:
+    """The chat page and /v1 beside the labeling pages: one process writes the label store."""
+    rooms = (page_router(engine, checkpoints), openai_router(engine, checkpoints, api_account))
+    return create_app(store, settings, rooms=rooms, home="/chat")
 
 
 def api_account(request: Request) -> str:

@@ -11,7 +11,7 @@ from annotate.accounts import add_account, add_token
 from annotate.labels import LabelStore
 from rlhf.generate import SamplingSettings, generate
 from rlhf.model import load_policy
-from tests.chat.conftest import serving
+from tests.chat.tiny import TOKENIZER, serving
 
 HELLO = [{"role": "user", "content": "where is the dog"}]
 
@@ -19,7 +19,7 @@ HELLO = [{"role": "user", "content": "where is the dog"}]
 @pytest.fixture(scope="module")
 def address(chat_store, tmp_path_factory):
     with serving(chat_store, tmp_path_factory.mktemp("labels") / "labels.db", "serve") as found:
-        yield found
+        yield found.url
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,14 @@ def client(address):
     return openai.OpenAI(base_url=f"{address}/v1", api_key="anything", max_retries=0)
 
 
-def alone(chat_store, tokenizer, seed, max_new_tokens, messages=HELLO, stage="ppo"):
+def alone(chat_store, seed, max_new_tokens, messages=HELLO, stage="ppo"):
     model = load_policy(chat_store.resolve(stage).path)
     settings = SamplingSettings(max_new_tokens=max_new_tokens)
-    prompt = tokenizer.encode_prompt(messages)
+    prompt = TOKENIZER.encode_prompt(messages)
     [sample] = generate(
-        model, [prompt], settings, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed
+        model, [prompt], settings, stop_ids=TOKENIZER.stop_ids, pad_id=TOKENIZER.pad_id, seed=seed
     )
-    return tokenizer.decode(sample.tokens), len(prompt), sample
+    return TOKENIZER.decode(sample.tokens), len(prompt), sample
 
 
 def test_models_are_the_stores_policies(client):
@@ -49,9 +49,9 @@ def test_models_are_the_stores_policies(client):
         client.models.retrieve("gpt-4")
 
 
-def test_an_answer_is_the_models_own_for_its_seed(client, chat_store, chat_tokenizer):
+def test_an_answer_is_the_models_own_for_its_seed(client, chat_store):
     answer = client.chat.completions.create(model="ppo", messages=HELLO, seed=7, max_tokens=20)
-    text, prompt_tokens, sample = alone(chat_store, chat_tokenizer, 7, 20)
+    text, prompt_tokens, sample = alone(chat_store, 7, 20)
     [choice] = answer.choices
     assert choice.message.content == text
     assert choice.finish_reason == ("stop" if sample.ended else "length")
@@ -74,13 +74,13 @@ def test_a_streamed_answer_is_the_same_in_pieces(client):
     assert len(chunks) > 5
 
 
-def test_several_choices_have_seeds_in_a_row(client, chat_store, chat_tokenizer):
+def test_several_choices_have_seeds_in_a_row(client, chat_store):
     answer = client.chat.completions.create(model="ppo", messages=HELLO, seed=3, max_tokens=12, n=3)
-    expected = [alone(chat_store, chat_tokenizer, seed, 12)[0] for seed in (3, 4, 5)]
+    expected = [alone(chat_store, seed, 12)[0] for seed in (3, 4, 5)]
     assert [choice.message.content for choice in answer.choices] == expected
 
 
-def test_log_probabilities_come_with_their_alternatives(client, chat_store, chat_tokenizer):
+def test_log_probabilities_come_with_their_alternatives(client, chat_store):
     asked = {
         "model": "ppo",
         "messages": HELLO,
@@ -90,7 +90,7 @@ def test_log_probabilities_come_with_their_alternatives(client, chat_store, chat
         "top_logprobs": 4,
     }
     whole = client.chat.completions.create(**asked)
-    _, _, sample = alone(chat_store, chat_tokenizer, 7, 8)
+    _, _, sample = alone(chat_store, 7, 8)
     content = whole.choices[0].logprobs.content
     assert [token.logprob for token in content] == pytest.approx(sample.logprobs[: len(content)], abs=1e-4)
     assert all(len(token.top_logprobs) == 4 for token in content)
@@ -155,7 +155,7 @@ def test_what_is_no_json_is_refused_in_the_protocols_way(address):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_hanging_up_frees_the_slots(address, stream):
-    endless = {"model": "ppo", "messages": HELLO, "max_tokens": 480, "stream": stream, "temperature": 2.0}
+    endless = {"model": "base", "messages": HELLO, "stream": stream}
 
     def hang_up(seed):
         with httpx.Client(timeout=0.4) as web:
@@ -182,7 +182,8 @@ def test_with_accounts_a_token_is_needed(chat_store, tmp_path):
     with LabelStore(path) as labels:
         add_account(labels.database, "ada", "a long password")
         token = add_token(labels.database, "ada", "laptop")
-    with serving(chat_store, path, "serve") as address:
+    with serving(chat_store, path, "serve") as server:
+        address = server.url
         stranger = openai.OpenAI(base_url=f"{address}/v1", api_key="sk-guess", max_retries=0)
         with pytest.raises(openai.AuthenticationError, match="API key"):
             stranger.models.list()

@@ -1,0 +1,397 @@
+// The chat page: a conversation, its branches, and the feedback on its answers.
+
+import { call, Refused } from "/static/api.js";
+import { t } from "/static/boot.js";
+import { help } from "/static/dialogs.js";
+import { find, h } from "/static/dom.js";
+import { bind } from "/static/keys.js";
+import { say, toast } from "/static/status.js";
+import { header } from "/static/header.js";
+import { hood } from "./hood.js";
+import { Marks } from "./marks.js";
+import { Settings } from "./settings.js";
+import { Sidebar } from "./sidebar.js";
+import { ask, newId } from "./stream.js";
+import { Tree } from "./tree.js";
+import { Growing, answer, question } from "./turn.js";
+
+class Chat {
+  constructor(main, models) {
+    this.models = models;
+    this.thread = h("div", { id: "thread", role: "log", "aria-live": "off", tabindex: "-1" });
+    this.field = h("textarea", { id: "say", rows: 1, "aria-label": t("chat.say"), placeholder: t("chat.say_here"), title: t("chat.say_keys"), oninput: () => this.fit(), onkeydown: (event) => this.typed(event) });
+    this.button = h("button", { type: "button", id: "send", class: "primary", onclick: () => (this.stopping ? this.stop() : this.send()) });
+    this.top = h("div", { class: "top" });
+    this.foot = h("div", { class: "composer" });
+    this.spoken = h("p", { class: "hidden-text", role: "status" });
+    main.replaceChildren(this.top, this.thread, this.foot, this.spoken);
+    this.sidebar = new Sidebar(find("#list"), { open: (id) => this.go(id), begin: () => this.go(null) });
+    this.busy(null);
+  }
+
+  // Opening
+
+  async go(id, push = true) {
+    this.stop();
+    this.drawer(false);
+    if (push) history.pushState(null, "", id ? `/chat/${id}` : "/chat");
+    await this.open(id).catch((error) => this.wrong(error));
+    if (window.matchMedia("(pointer: fine)").matches) this.field.focus(); // on a phone that would open its keyboard
+  }
+
+  async open(id) {
+    say(null);
+    const list = await this.sidebar.refresh();
+    const found = id ? await call("GET", `/api/chat/conversations/${id}`) : { messages: [], marks: [] };
+    this.id = id;
+    this.tree = new Tree(found.messages);
+    this.marks = new Marks(found.marks);
+    const kept = (id ? list.find((one) => one.id === id) : list[0])?.settings ?? {};
+    this.settings = new Settings(kept, this.models, () => this.keepSettings());
+    this.sidebar.mark(id);
+    this.frame();
+    this.draw(true);
+  }
+
+  frame() {
+    const menu = h("details", { class: "menu", hidden: !this.id },
+      h("summary", { class: "button", id: "own" }, t("chat.conversation"), " ▾"),
+      h("div", { class: "menu-body" },
+        h("button", { type: "button", id: "rename", onclick: () => this.rename() }, t("chat.rename")),
+        h("a", { class: "button", id: "export", href: `/api/chat/conversations/${this.id}/export`, download: "" }, t("chat.export")),
+        h("button", { type: "button", id: "delete", onclick: () => this.remove() }, t("chat.delete"))));
+    this.top.replaceChildren(this.settings.bar, h("span", { class: "grow" }), menu);
+    this.foot.replaceChildren(this.settings.panel, h("div", { class: "line" }, this.field, this.button));
+  }
+
+  async begun() {
+    if (this.id) return;
+    const { id } = await call("POST", "/api/chat/conversations", { settings: this.settings.value });
+    this.id = id;
+    history.replaceState(null, "", `/chat/${id}`);
+    this.sidebar.current = id;
+    this.frame();
+  }
+
+  keepSettings() {
+    if (this.id) call("PUT", `/api/chat/conversations/${this.id}/settings`, { settings: this.settings.value }).catch((error) => this.wrong(error));
+  }
+
+  async rename() {
+    const title = window.prompt(t("chat.rename_ask"), find("#list [aria-current] .name")?.textContent ?? "");
+    if (!title?.trim()) return;
+    await this.surely("PATCH", "", { title: title.trim().slice(0, 200) });
+    await this.sidebar.refresh();
+  }
+
+  async remove() {
+    if (!window.confirm(t("chat.delete_ask"))) return;
+    await this.surely("DELETE", "");
+    await this.go(null);
+  }
+
+  // Drawing
+
+  draw(toEnd = false) {
+    const path = this.tree.path();
+    if (!path.length) return this.thread.replaceChildren(this.welcome());
+    const items = path.map((turn, i) => (turn.role === "user" ? question(turn, this) : this.answered(turn, i === path.length - 1))).flat();
+    this.thread.replaceChildren(...items);
+    if (toEnd) this.thread.scrollTop = this.thread.scrollHeight;
+  }
+
+  /** The answer of a question: alone, or while it is the last one beside the one it was compared with. */
+  answered(turn, isLast) {
+    const pair = isLast ? this.tree.pair(turn) : null;
+    if (!pair) return [answer(turn, this), isLast ? this.preference(turn) : null].filter(Boolean);
+    const given = this.marks.compared(...pair.map((one) => one.id));
+    return [h("div", { class: "pair" }, ...pair.map((one, i) => answer(one, this, "AB"[i]))), this.choice(pair, given)];
+  }
+
+  choice(pair, given) {
+    const verdicts = [["a", "a_better", "1"], ["tie", "tie", "0"], ["both_bad", "both_bad", "X"], ["b", "b_better", "2"]];
+    return h("div", { class: "choice", role: "group", "aria-label": t("chat.choose") }, given ? null : h("p", {}, t("chat.choose")),
+      h("div", { class: "verdict" }, ...verdicts.map(([verdict, text, key]) => h("button", { type: "button", "data-verdict": verdict, "aria-pressed": String(given?.verdict === verdict), onclick: () => this.choose(pair, verdict) }, t(`chat.${text}`), " ", h("kbd", {}, key)))));
+  }
+
+  /** After "again": is the new answer better than the one before it? */
+  preference(turn) {
+    const earlier = this.tree.siblings(turn).filter((other) => other.id < turn.id && other.content).at(-1);
+    if (!earlier || turn.pair || earlier.pair || !turn.content) return null;
+    const given = this.marks.compared(turn.id, earlier.id);
+    const verdict = (name, key) => h("button", { type: "button", "data-verdict": name, "aria-pressed": String(given?.verdict === name), onclick: () => this.compare(turn, earlier, name) }, t(`chat.${key}`));
+    return h("div", { class: "choice small", role: "group", "aria-label": t("chat.prefer") }, h("span", { class: "quiet" }, t("chat.prefer")), verdict("a", "better"), verdict("tie", "same"), verdict("b", "worse"));
+  }
+
+  welcome() {
+    if (!this.models.length) return h("p", { class: "nothing" }, t("chat.no_models"));
+    const model = this.models.find((one) => one.name === this.settings.value.model_a);
+    const tries = (model?.suggestions ?? []).map((text) => h("button", { type: "button", onclick: () => this.ask(text, null) }, text));
+    return h("div", { class: "nothing welcome" }, h("h1", {}, t("chat.begin")), tries.length ? h("p", { class: "quiet" }, t("chat.knows")) : null, h("div", { class: "tries" }, ...tries));
+  }
+
+  show(turn) {
+    this.tree.show(turn);
+    this.draw();
+    find(`[data-turn="${turn.id}"]`, this.thread)?.scrollIntoView({ block: "nearest" });
+  }
+
+  // Asking
+
+  typed(event) {
+    if (event.isComposing) return;
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      this.send();
+    } else if (event.key === "Escape") {
+      if (this.stopping) this.stop();
+      else this.field.blur();
+    }
+  }
+
+  fit() {
+    this.field.rows = Math.min(8, this.field.value.split("\n").length);
+  }
+
+  send() {
+    const text = this.field.value;
+    if (!text.trim() || this.stopping || !this.models.length) return;
+    this.field.value = "";
+    this.fit();
+    const leaf = this.tree.turns.get(this.tree.leaf); // a question that got no answer is replaced, not continued
+    this.ask(text, leaf?.role === "user" ? leaf.parent : this.tree.leaf);
+  }
+
+  again(turn) {
+    this.ask(null, turn.parent);
+  }
+
+  /** Ask `content` after `parent`, or without content answer the question `parent` once more. */
+  async ask(content, parent) {
+    if (this.stopping) return;
+    const stopping = new AbortController();
+    this.busy(stopping);
+    try {
+      await this.begun();
+      const again = content === null ? this.tree.children(parent).length : 0;
+      const sides = this.settings.sides(again);
+      const blind = this.settings.value.blind && sides.length === 2;
+      const body = { client_id: newId(), content, parent, system: this.settings.value.system, sides, blind };
+      const growing = sides.map((side, i) => new Growing(sides.length === 2 ? "AB"[i] : null, blind ? t("chat.hidden_model") : side.model));
+      this.tree.leaf = parent;
+      this.grow(content, growing);
+      await ask(`/api/chat/conversations/${this.id}/ask`, body, (event) => this.heard(event, growing), stopping.signal);
+      if (stopping.signal.aborted || growing.some((one) => !one.done && !one.failed)) await this.reread(growing);
+      else if (!growing.some((one) => one.failed)) this.draw();
+      this.asked = performance.now();
+      this.spoken.textContent = t(stopping.signal.aborted ? "chat.stopped" : "chat.finished");
+    } catch (error) {
+      if (content !== null && error.status === 422 && !this.field.value) this.field.value = content;
+      this.wrong(error);
+      if (this.id) await this.reread([]).catch(() => null);
+    } finally {
+      if (this.stopping === stopping) this.busy(null);
+      this.follow(true);
+      this.sidebar.refresh().catch(() => null);
+    }
+  }
+
+  grow(content, growing) {
+    this.draw();
+    if (content !== null) {
+      if (!this.tree.path().length) this.thread.replaceChildren();
+      this.thread.append(h("article", { class: "turn user" }, h("span", { class: "role" }, t("chat.you")), h("div", { class: "text plain", dir: "auto" }, content)));
+    }
+    const cards = growing.map((one) => one.element);
+    this.thread.append(cards.length === 2 ? h("div", { class: "pair" }, ...cards) : cards[0]);
+    this.thread.scrollTop = this.thread.scrollHeight;
+  }
+
+  heard(event, growing) {
+    const atEnd = this.thread.scrollHeight - this.thread.scrollTop - this.thread.clientHeight < 80;
+    if (event.type === "question") {
+      this.tree.add(event.message);
+      this.tree.leaf = event.message.id;
+      if (this.tree.path().length === 1) this.entitle(event.message.content);
+    } else {
+      const one = growing[event.side];
+      one.hear(event);
+      one.failed ||= event.type === "failed";
+      if (event.type === "answer") {
+        one.done = true;
+        this.tree.add(event.message);
+        if (event.side === 0 || growing.length === 1) this.tree.leaf = event.message.id;
+      }
+    }
+    this.follow(atEnd);
+  }
+
+  follow(atEnd) {
+    if (atEnd) this.thread.scrollTop = this.thread.scrollHeight;
+  }
+
+  /** After a stop the server still keeps what there was: read until it is there. */
+  async reread(growing) {
+    const missing = growing.filter((one) => !one.done).length;
+    const before = this.tree.turns.size;
+    for (let tries = 0; tries < 20; tries++) {
+      const found = await call("GET", `/api/chat/conversations/${this.id}`);
+      if (found.messages.length >= before + missing || tries === 19) {
+        this.tree = new Tree(found.messages);
+        this.marks = new Marks(found.marks);
+        break;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    this.draw();
+  }
+
+  stop() {
+    this.stopping?.abort();
+  }
+
+  busy(stopping) {
+    this.stopping = stopping;
+    this.button.replaceChildren(t(stopping ? "chat.stop" : "chat.send"));
+    this.button.classList.toggle("stop", Boolean(stopping));
+  }
+
+  async entitle(content) {
+    await call("PATCH", `/api/chat/conversations/${this.id}`, { title: content.trim().split("\n")[0].slice(0, 80) }).catch(() => null);
+  }
+
+  // Feedback
+
+  async thumb(turn, up) {
+    const verdict = up ? "up" : "down";
+    const given = this.marks.rate(turn.id);
+    if (given?.verdict === verdict) return;
+    const stored = await this.surely("POST", "/thumb", { client_id: newId(), message: turn.id, up, replaces: given?.annotation });
+    if (stored) this.keepMark({ kind: "rate", verdict, answers: [turn.id], annotation: stored.annotation }, "chat.thanks");
+  }
+
+  async rewrite(turn, text) {
+    const given = this.marks.rewrite(turn.id);
+    const stored = await this.surely("POST", "/rewrite", { client_id: newId(), message: turn.id, text, replaces: given?.annotation });
+    if (stored) this.keepMark({ kind: "demonstrate", text, answers: [turn.id], annotation: stored.annotation }, "chat.thanks_demonstration");
+  }
+
+  async choose(pair, verdict) {
+    await this.compare(pair[0], pair[1], verdict);
+    this.tree.show(verdict === "b" ? pair[1] : pair[0]);
+    this.draw();
+  }
+
+  async compare(a, b, verdict) {
+    const given = this.marks.compared(a.id, b.id);
+    if (given?.verdict === verdict) return;
+    const body = { client_id: newId(), a: a.id, b: b.id, verdict, time_s: (performance.now() - (this.asked ?? performance.now())) / 1000, replaces: given?.annotation };
+    const stored = await this.surely("POST", "/compare", body);
+    if (!stored) return;
+    for (const message of stored.messages) this.tree.add(message);
+    this.keepMark({ kind: "compare", verdict, answers: [a.id, b.id], annotation: stored.annotation }, "chat.kept_choice");
+  }
+
+  keepMark(mark, thanks) {
+    this.marks.put(mark);
+    const at = document.activeElement?.dataset?.act ?? document.activeElement?.dataset?.verdict;
+    const turn = document.activeElement?.closest("[data-turn]")?.dataset.turn;
+    this.draw();
+    const within = turn ? find(`[data-turn="${turn}"]`, this.thread) : this.thread;
+    if (at) find(`[data-act="${at}"], [data-verdict="${at}"]`, within)?.focus();
+    toast(t(thanks));
+  }
+
+  async copy(turn) {
+    await navigator.clipboard.writeText(turn.content).then(() => toast(t("chat.copied")), (error) => say(String(error)));
+  }
+
+  async openHood(turn, element) {
+    const button = find("[data-act=hood]", element);
+    const open = find(".hood", element);
+    button.setAttribute("aria-expanded", String(!open));
+    if (open) return open.remove();
+    const waiting = h("p", { class: "quiet hood" }, t("chat.loading"));
+    element.append(waiting);
+    try {
+      waiting.replaceWith(await hood(`/api/chat/conversations/${this.id}/hood/${turn.id}`));
+      element.scrollIntoView({ block: "nearest" });
+    } catch (error) {
+      waiting.textContent = error.message;
+    }
+  }
+
+  // Mishaps
+
+  async surely(method, path, body) {
+    try {
+      const found = await call(method, `/api/chat/conversations/${this.id}${path}`, body);
+      say(null);
+      return found;
+    } catch (error) {
+      this.wrong(error);
+      return null;
+    }
+  }
+
+  wrong(error) {
+    if (!(error instanceof Refused)) throw error;
+    if (error.status === 401) say(t("error.signed_out"), { href: `/login?next=${encodeURIComponent(location.pathname)}`, text: t("login.submit") });
+    else say(error.status === 0 ? t("chat.lost") : t("error.refused", { reason: error.message }));
+  }
+
+  drawer(open) {
+    document.body.classList.toggle("drawer-open", open);
+    find("#drawer").setAttribute("aria-expanded", String(open));
+  }
+
+  // Keys
+
+  keys() {
+    const last = () => this.tree.last("assistant");
+    const press = (act, role = "assistant") => () => [...this.thread.querySelectorAll(`.${role} [data-act=${act}]`)].at(-1)?.click();
+    const version = (by) => () => {
+      const turn = last();
+      const all = turn ? this.tree.siblings(turn) : [];
+      const next = all[all.indexOf(turn) + by];
+      if (next) this.show(next);
+    };
+    const pick = (verdict) => () => find(`.choice [data-verdict=${verdict}]`, this.thread)?.click();
+    bind([
+      { keys: ["n"], text: t("chat_help.new"), run: () => this.go(null) },
+      { keys: ["/"], text: t("chat_help.search"), run: () => { this.drawer(true); this.sidebar.search.focus(); } },
+      { keys: ["i"], text: t("chat_help.write"), run: () => this.field.focus() },
+      { keys: ["Escape"], text: t("chat_help.stop"), shown: ["Esc"], run: () => { this.stop(); this.drawer(false); } },
+      { keys: ["e"], text: t("chat_help.edit"), run: press("edit", "user") },
+      { keys: ["r"], text: t("chat_help.again"), run: () => { const turn = last(); if (turn) this.again(turn); } },
+      { keys: ["+", "="], text: t("chat_help.up"), shown: ["+"], run: press("up") },
+      { keys: ["-"], text: t("chat_help.down"), run: press("down") },
+      { keys: ["w"], text: t("chat_help.rewrite"), run: press("rewrite") },
+      { keys: ["u"], text: t("chat_help.hood"), run: press("hood") },
+      { keys: ["["], run: version(-1) },
+      { keys: ["]"], text: t("chat_help.versions"), shown: ["[", "]"], run: version(1) },
+      { keys: ["1"], text: t("chat_help.choose"), shown: ["1", "2", "0", "X"], run: pick("a") },
+      { keys: ["2"], run: pick("b") },
+      { keys: ["0"], run: pick("tie") },
+      { keys: ["x"], run: pick("both_bad") },
+      { keys: ["s"], text: t("chat_help.settings"), run: () => { this.settings.panel.open = !this.settings.panel.open; find(this.settings.panel.open ? "input" : "summary", this.settings.panel).focus(); } },
+      { keys: ["d"], text: t("chat_help.side"), run: () => find("#side_by_side").click() },
+      { keys: ["?"], run: help },
+    ]);
+  }
+}
+
+async function start() {
+  header();
+  const { models } = await call("GET", "/api/chat/models");
+  const chat = new Chat(find("#main"), models);
+  chat.keys();
+  find("#drawer").addEventListener("click", () => chat.drawer(!document.body.classList.contains("drawer-open")));
+  document.addEventListener("pointerdown", (event) => { if (!event.target.closest("#list, #drawer")) chat.drawer(false); });
+  const fromPath = () => Number(location.pathname.split("/")[2]) || null;
+  window.addEventListener("popstate", () => chat.go(fromPath(), false));
+  window.addEventListener("pagehide", () => chat.stop());
+  await chat.go(fromPath(), false);
+}
+
+start().catch((error) => say(error.status === 401 ? t("error.signed_out") : t("error.refused", { reason: error.message })));

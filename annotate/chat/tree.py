@@ -1,0 +1,135 @@
+"""A conversation as the page sees it: a tree of turns, pairs of answers to choose from, and the feedback on them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+
+from annotate.app.rendering import rendered, visible
+from annotate.conversations import StoredMessage, messages
+from annotate.database import Database
+from annotate.feedback import ChatAnswer
+from annotate.schema import Annotation, Labeler
+from rlhf.data import Message
+from rlhf.errors import LabelError
+
+# What a stored answer's `sampling` holds besides the sampling settings: what the page needs to show it again.
+NOT_SAMPLING = frozenset({"pair", "reason"})
+
+
+@dataclass
+class Tree:
+    """Every message of a conversation by its id."""
+
+    conversation: int
+    nodes: dict[int, StoredMessage] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, database: Database, labeler: str, conversation: int) -> "Tree":
+        """An own conversation. Raises LabelError for any other."""
+        return cls(conversation, {turn.id: turn for turn in messages(database, labeler, conversation)})
+
+    def turn(self, number: int, role: str) -> StoredMessage:
+        """A message of the conversation that has this role. Raises LabelError otherwise."""
+        found = self.nodes.get(number)
+        if found is None or found.role != role:
+            raise LabelError(f"message {number}: there is no such {role} message in this conversation")
+        return found
+
+    def path(self, number: int | None) -> list[Message]:
+        """The turns from the first one to message `number`, which is the last."""
+        turns: list[Message] = []
+        while number is not None:
+            turn = self.nodes[number]
+            turns.append({"role": turn.role, "content": turn.content})
+            number = turn.parent
+        return turns[::-1]
+
+    def prompt(self, answer: StoredMessage) -> list[Message]:
+        """What the model was given for this answer: the system text of then, without the turns that did not fit."""
+        turns = self.path(answer.parent)[answer.sampling.get("dropped", 0) :]
+        system = answer.sampling.get("system")
+        return [{"role": "system", "content": system}, *turns] if system else turns
+
+    def answer(self, number: int) -> ChatAnswer:
+        """An answer as feedback records it."""
+        turn = self.turn(number, "assistant")
+        sampling = {name: value for name, value in turn.sampling.items() if name not in NOT_SAMPLING}
+        return ChatAnswer(text=turn.content, checkpoint=turn.checkpoint, sampling=sampling, ended=turn.ended)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Feedback that stands: kind is rate, demonstrate or compare; answers are the ids of the messages it is about."""
+
+    annotation: int
+    kind: str
+    verdict: str | None
+    text: str | None
+    answers: tuple[int, ...]
+
+
+def marks(database: Database, labeler: str, conversation: int) -> list[Mark]:
+    """An account's feedback on one conversation, oldest first."""
+    columns = (
+        Annotation.id,
+        Annotation.kind,
+        Annotation.verdict,
+        Annotation.demonstration,
+        Annotation.context,
+    )
+    query = (
+        select(*columns)
+        .join(Labeler, Labeler.id == Annotation.labeler_id)
+        .where(
+            Labeler.name == labeler,
+            Annotation.standing,
+            Annotation.origin == "chat",
+            Annotation.context["conversation"].as_integer() == conversation,
+        )
+        .order_by(Annotation.id)
+    )
+    with database.read() as connection:
+        rows = connection.execute(query).all()
+    return [
+        Mark(number, kind, verdict, text, tuple(context["answers"]))
+        for number, kind, verdict, text, context in rows
+    ]
+
+
+def hidden_models(tree: Tree, given: list[Mark]) -> set[int]:
+    """Answers of blind pairs that nobody has chosen from: whose they are is not told yet."""
+    judged = {number for mark in given if mark.kind == "compare" for number in mark.answers}
+    blind = (turn for turn in tree.nodes.values() if turn.sampling.get("pair", {}).get("blind"))
+    return {turn.id for turn in blind if turn.id not in judged}
+
+
+def turn_json(turn: StoredMessage, hidden: bool) -> dict[str, Any]:
+    """A message for the page, its text harmless; a blind answer without what would tell whose it is."""
+    sampling = {name: value for name, value in turn.sampling.items() if name not in ("pair", "system")}
+    return {
+        "id": turn.id,
+        "parent": turn.parent,
+        "role": turn.role,
+        "content": turn.content,
+        "text": rendered(turn.content) if turn.role == "assistant" else {"nodes": visible(turn.content)},
+        "ended": turn.ended,
+        "checkpoint": "" if hidden else turn.checkpoint,
+        "sampling": {name: sampling[name] for name in ("dropped", "reason") if name in sampling}
+        if hidden
+        else sampling,
+        "pair": turn.sampling.get("pair"),
+        "created": turn.created,
+    }
+
+
+def branches(tree: Tree, given: list[Mark]) -> list[dict[str, Any]]:
+    """One row per branch, from the first turn to a last one, as `read_demonstrations` reads them: for export."""
+    parents = {turn.parent for turn in tree.nodes.values()}
+    hidden = hidden_models(tree, given)
+    rows = []
+    for turn in tree.nodes.values():
+        if turn.id not in parents and turn.role == "assistant":
+            answered = [*tree.prompt(turn), {"role": "assistant", "content": turn.content}]
+            rows.append({"messages": answered, "checkpoint": "" if turn.id in hidden else turn.checkpoint})
+    return rows

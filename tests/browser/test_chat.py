@@ -1,0 +1,423 @@
+"""The chat page as people use it, in Chromium: every flow, by mouse and by keyboard."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+from playwright.sync_api import expect
+from sqlalchemy import select
+
+from annotate.conversations import add_message, conversations, messages, start_conversation
+from annotate.labels import LabelStore
+from annotate.schema import Annotation, Completion, TaskCompletion
+from rlhf.data import read_demonstrations
+from tests.browser.conftest import World, sign_in
+from tests.chat.tiny import serving, tiny_store
+
+SAID = "where is the dog"
+expect.set_options(timeout=20_000)
+
+
+class ChatWorld(World):
+    """A label store behind `rlhf chat --web`."""
+
+    def __init__(self, labels, server):
+        self.store = LabelStore(labels)
+        self.database = self.store.database
+        self.server, self.url = server, server.url
+
+    def feedback(self, name):
+        """(kind, verdict, demonstration, [(text, checkpoint, sampling)]) of an account's standing annotations."""
+        with self.database.read() as connection:
+            found = connection.execute(
+                select(
+                    Annotation.kind,
+                    Annotation.verdict,
+                    Annotation.demonstration,
+                    Annotation.task_id,
+                    Annotation.origin,
+                )
+                .where(Annotation.standing, Annotation.labeler_id == self._id(name))
+                .order_by(Annotation.id)
+            ).all()
+            rows = []
+            for kind, verdict, demonstration, task, origin in found:
+                assert origin == "chat"
+                answers = connection.execute(
+                    select(Completion.text, Completion.checkpoint, Completion.sampling)
+                    .join(TaskCompletion, TaskCompletion.completion_id == Completion.id)
+                    .where(TaskCompletion.task_id == task)
+                    .order_by(TaskCompletion.place)
+                ).all()
+                rows.append((kind, verdict, demonstration, [tuple(answer) for answer in answers]))
+            return rows
+
+    def _id(self, name):
+        from annotate.accounts import account_named
+
+        return account_named(self.database, name).id
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chat-page")
+    store = tiny_store(folder / "store")
+    with LabelStore(folder / "labels.db") as labels:
+        from annotate.accounts import add_account
+
+        add_account(labels.database, "somebody", "correct horse battery")
+    with serving(store, folder / "labels.db", "chat", "--web") as server:
+        world = ChatWorld(folder / "labels.db", server)
+        yield world
+        world.store.close()
+
+
+@pytest.fixture
+def page(chat, browse):
+    """A fresh account's empty chat page; `.account` is its name."""
+    name = chat.person("chatter")
+    opened = browse(chat, name)
+    opened.account = name
+    opened.goto(f"{chat.url}/chat")
+    opened.wait_for_selector(".tries, .welcome")
+    return opened
+
+
+def settle(page, count):
+    """Wait until `count` answers are shown and none is being written."""
+    expect(page.locator(".turn.assistant [data-act=up]")).to_have_count(count)
+    expect(page.locator(".growing")).to_have_count(0)
+
+
+def say(page, text, count=1):
+    page.fill("#say", text)
+    page.keyboard.press("Enter")
+    settle(page, count)
+
+
+def set_up(page, **fields):
+    page.locator(".setup > summary").click()
+    for name, value in fields.items():
+        page.fill(f"#{name}", str(value))
+        page.keyboard.press("Tab")
+    page.locator(".setup > summary").click()
+
+
+def test_an_answer_streams_in_and_is_there_after_a_reload(chat, page):
+    page.select_option("#model_a", "base/0001-tiny")
+    set_up(page, max_new_tokens=300, seed=1)
+    page.evaluate("""() => {
+        window.sizes = new Set();
+        new MutationObserver(() => window.sizes.add(document.querySelector(".growing .text")?.textContent.length))
+            .observe(document.querySelector("#thread"), {childList: true, subtree: true, characterData: true});
+    }""")
+    say(page, SAID)
+    assert page.evaluate("window.sizes.size") > 20
+    text = page.locator(".turn.assistant .text").inner_text()
+    [head] = conversations(chat.database, page.account)
+    question, answer = messages(chat.database, page.account, head.id)
+    assert (question.content, head.title) == (SAID, SAID)
+    assert answer.checkpoint == "base/0001-tiny" and answer.sampling["seed"] == 1 and answer.ended is False
+    page.reload()
+    settle(page, 1)
+    assert page.locator(".turn.assistant .text").inner_text() == text
+    assert page.url.endswith(f"/chat/{head.id}")
+
+
+def test_stop_ends_the_answer_and_keeps_what_there_is(chat, page):
+    page.select_option("#model_a", "base/0001-tiny")
+    set_up(page, max_new_tokens=4000)
+    page.fill("#say", SAID)
+    page.keyboard.press("Enter")
+    expect(page.locator(".growing .text")).to_have_text(re.compile(r"[\s\S]{30}"))
+    page.keyboard.press("Escape")
+    settle(page, 1)
+    expect(page.locator(".ending")).to_have_text("Stopped")
+    [head] = conversations(chat.database, page.account)
+    answer = messages(chat.database, page.account, head.id)[-1]
+    assert len(answer.content) > 20 and answer.sampling["reason"] == "cancelled"
+    expect(page.locator("#send")).to_have_text("Send")
+
+
+def test_again_edit_and_branches_by_keyboard(chat, page):
+    say(page, SAID)
+    first = page.locator(".turn.assistant .text").inner_text()
+    page.keyboard.press("Escape")
+    page.keyboard.press("r")
+    expect(page.locator(".turn.assistant .versions")).to_contain_text("2 of 2")
+    page.keyboard.press("[")
+    expect(page.locator(".turn.assistant .versions")).to_contain_text("1 of 2")
+    assert page.locator(".turn.assistant .text").inner_text() == first
+    page.keyboard.press("i")
+    say(page, "and the kite", 2)
+    page.keyboard.press("Escape")
+    page.keyboard.press("e")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("and the boat")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".turn.user").last).to_contain_text("2 of 2")
+    settle(page, 2)
+    expect(page.locator(".turn.user .text").last).to_have_text("and the boat")
+    page.locator(".turn.user").last.get_by_role("button", name="Previous version").click()
+    expect(page.locator(".turn.user .text").last).to_have_text("and the kite")
+    [head] = conversations(chat.database, page.account)
+    turns = messages(chat.database, page.account, head.id)
+    assert [turn.role for turn in turns].count("assistant") == 4
+    questions = [turn for turn in turns if turn.content.startswith("and the")]
+    assert questions[0].parent == questions[1].parent == turns[1].id
+
+
+def test_thumbs_rewrites_and_preferences_are_annotations(chat, page):
+    set_up(page, seed=11, temperature=1)
+    say(page, SAID)
+    text = messages(chat.database, page.account, conversations(chat.database, page.account)[0].id)[1].content
+    page.click("[data-act=up]")
+    expect(page.locator("[data-act=up]")).to_have_attribute("aria-pressed", "true")
+    page.click("[data-act=down]")
+    expect(page.locator("[data-act=down]")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("w")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("The dog is in the park.")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".rewritten")).to_contain_text("The dog is in the park.")
+    page.click("[data-act=again]")
+    expect(page.locator(".turn.assistant .versions")).to_contain_text("2 of 2")
+    settle(page, 1)
+    page.get_by_role("button", name="Better", exact=True).click()
+    expect(page.get_by_role("button", name="Better", exact=True)).to_have_attribute("aria-pressed", "true")
+    rated, written, compared = chat.feedback(page.account)
+    assert rated[:2] == ("rate", "down") and rated[3][0][:2] == (text, "ppo/0001-tiny")
+    assert rated[3][0][2]["seed"] == 11 and rated[3][0][2]["temperature"] == 1
+    assert written[0] == "demonstrate" and written[2] == "The dog is in the park."
+    assert compared[:2] == ("compare", "a") and compared[3][1][0] == text and compared[3][0][2]["seed"] == 12
+    page.reload()
+    settle(page, 1)
+    expect(page.get_by_role("button", name="Better", exact=True)).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Previous version").click()
+    expect(page.locator("[data-act=down]")).to_have_attribute("aria-pressed", "true")
+
+
+def test_two_side_by_side_blind_until_the_choice(chat, page):
+    page.keyboard.press("Escape")
+    page.keyboard.press("d")
+    expect(page.locator("#blind")).to_be_checked()
+    say(page, SAID, 2)
+    expect(page.locator(".pair .role").nth(0)).to_have_text("hidden until you choose")
+    [head] = conversations(chat.database, page.account)
+    shown = page.evaluate(f"fetch('/api/chat/conversations/{head.id}').then((answer) => answer.text())")
+    answers = [turn for turn in json.loads(shown)["messages"] if turn["role"] == "assistant"]
+    assert [turn["checkpoint"] for turn in answers] == ["", ""] and "seed" not in json.dumps(answers)
+    hood = page.evaluate(
+        f"fetch('/api/chat/conversations/{head.id}/hood/{answers[0]['id']}').then((answer) => answer.status)"
+    )
+    assert hood == 409
+    page.reload()
+    settle(page, 2)
+    page.locator("#thread").focus()
+    page.keyboard.press("2")
+    expect(page.locator(".pair .turn").nth(1)).to_contain_text("your choice")
+    names = {page.locator(".pair .role").nth(i).inner_text() for i in (0, 1)}
+    assert names == {"ppo/0001-tiny", "sft/0001-tiny"}
+    [(kind, verdict, _, both)] = chat.feedback(page.account)
+    assert (kind, verdict) == ("compare", "b") and {answer[1] for answer in both} == names
+    page.locator("#thread").focus()
+    page.keyboard.press("x")
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(page.locator("[data-verdict=both_bad]")).to_have_attribute("aria-pressed", "true")
+    assert [row[1] for row in chat.feedback(page.account)] == ["both_bad"]
+    page.keyboard.press("2")
+    expect(page.locator(".pair .turn").nth(1)).to_contain_text("your choice")
+    page.uncheck("#side_by_side")
+    say(page, "and the kite", 2)
+    turns = messages(chat.database, page.account, head.id)
+    assert turns[3].parent == next(
+        turn.id for turn in turns if turn.content == both[1][0] and turn.checkpoint == both[1][1]
+    )
+
+
+def test_under_the_hood_shows_probabilities_alternatives_reward_and_kl(chat, page):
+    say(page, SAID)
+    page.keyboard.press("Escape")
+    page.keyboard.press("u")
+    tokens = page.locator(".tokens .token")
+    expect(tokens.first).to_be_visible()
+    expect(page.locator(".facts")).to_contain_text("Reward")
+    expect(page.locator(".facts")).to_contain_text("KL to sft/0001-tiny")
+    tokens.nth(0).hover()
+    expect(page.locator(".alternatives tr")).to_have_count(5)
+    first = page.locator(".detail").inner_text()
+    tokens.nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".tokens .token.current")).to_have_count(1)
+    assert page.locator(".detail").inner_text() != first
+    page.get_by_label("change against the reference").click()
+    assert re.search("(less|more)[0-3]", page.locator(".tokens .token").first.get_attribute("class"))
+    page.keyboard.press("u")
+
+
+def test_conversations_are_searched_renamed_exported_and_deleted(chat, page, tmp_path):
+    for text in ("the red kite", "the blue boat"):
+        page.locator("#new").click()
+        say(page, text)
+        expect(page.locator("#list nav a").first).to_contain_text(text)
+    page.fill("#search", "KITE")
+    expect(page.locator("#list nav a")).to_have_count(1)
+    page.locator("#list nav a").click()
+    expect(page.locator(".turn.user .text")).to_have_text("the red kite")
+    page.once("dialog", lambda dialog: dialog.accept("A kite"))
+    page.locator("#own").click()
+    page.locator("#rename").click()
+    page.fill("#search", "a kite")
+    expect(page.locator("#list nav a")).to_have_text(re.compile("A kite"))
+    with page.expect_download() as download:
+        page.locator("#own").click() if not page.locator("#export").is_visible() else None
+        page.locator("#export").click()
+    download.value.save_as(tmp_path / "kite.jsonl")
+    [row] = read_demonstrations(str(tmp_path / "kite.jsonl"))
+    assert row.prompt == [{"role": "user", "content": "the red kite"}]
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.locator("#delete").click()
+    expect(page.locator(".welcome")).to_be_visible()
+    assert [head.title for head in conversations(chat.database, page.account)] == ["the blue boat"]
+
+
+def test_hostile_text_is_inert(chat, page):
+    bad = '<img src=x onerror="window.hit=1"> ${window.hit=2} {{window.hit=3}} [x](javascript:window.hit=4) \u202eevil <script>window.hit=5</script>\n\n```\n<b>x</b>\n```'
+    number = start_conversation(chat.database, page.account, {}, title=bad)
+    parent = None
+    for i, role in enumerate(("user", "assistant")):
+        parent = add_message(
+            chat.database,
+            page.account,
+            number,
+            client_id=f"hostile-{number}-{i}",
+            role=role,
+            content=bad,
+            parent=parent,
+            checkpoint="ppo/0001-tiny" if role == "assistant" else "",
+        )
+    page.goto(f"{chat.url}/chat/{number}")
+    settle(page, 1)
+    page.locator("[data-act=hood]").click()
+    page.wait_for_selector(".tokens")
+    say(page, bad, 2)
+    assert page.evaluate("window.hit") is None
+    assert page.locator("#thread img, #thread script, #thread a, #list img").count() == 0
+    assert "U+202E" in page.locator(".turn.assistant .text").first.inner_text()
+
+
+def test_a_full_context_is_announced(chat, page):
+    number = start_conversation(chat.database, page.account, {})
+    parent = None
+    for i in range(30):
+        role = "assistant" if i % 2 else "user"
+        parent = add_message(
+            chat.database,
+            page.account,
+            number,
+            client_id=f"long-{number}-{i}",
+            role=role,
+            content=f"the dog barks {i} " * 4,
+            parent=parent,
+        )
+    page.goto(f"{chat.url}/chat/{number}")
+    settle(page, 15)
+    say(page, "where is the kite", 16)
+    expect(page.locator(".notice")).to_contain_text("oldest messages were left out")
+    page.reload()
+    expect(page.locator(".notice")).to_contain_text("oldest messages were left out")
+
+
+def test_a_bad_setting_and_an_overlong_message_are_said(chat, page):
+    page.locator(".setup > summary").click()
+    page.fill("#temperature", "7")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('#temperature').validity.rangeOverflow")
+    page.fill("#temperature", "1")
+    page.keyboard.press("Tab")
+    page.fill("#say", "the dog " * 400)
+    page.keyboard.press("Enter")
+    expect(page.locator(".growing .wrong, #problem:visible").first).to_contain_text("context is 512")
+    expect(page.locator("#send")).to_have_text("Send")
+    say(page, SAID)
+
+
+def test_the_engine_dies_and_the_conversation_goes_on(chat, page):
+    page.select_option("#model_a", "base/0001-tiny")
+    set_up(page, max_new_tokens=700, seed=5)
+    page.fill("#say", SAID)
+    page.keyboard.press("Enter")
+    expect(page.locator(".growing .text")).to_have_text(re.compile(r"[\s\S]{30}"))
+    [engine] = chat.server.engine_pids()
+    os.kill(engine, signal.SIGKILL)
+    expect(page.locator(".turn.assistant [data-act=up]")).to_have_count(1, timeout=90_000)
+    [head] = conversations(chat.database, page.account)
+    answer = messages(chat.database, page.account, head.id)[-1]
+    assert answer.sampling["reason"] == "length" and len(answer.content) > 300
+
+
+def test_accounts_see_their_own_only(chat, page, browse):
+    say(page, SAID)
+    number = conversations(chat.database, page.account)[0].id
+    other = browse(chat, chat.person("nosy"))
+    other.goto(f"{chat.url}/chat/{number}")
+    expect(other.locator("#problem")).to_contain_text("no such conversation")
+    stranger = browse(chat)
+    stranger.goto(f"{chat.url}/chat/{number}")
+    assert "/login?next=/chat/" in stranger.url
+    for method, path in (
+        ("GET", ""),
+        ("GET", "/export"),
+        ("DELETE", ""),
+        ("POST", "/ask"),
+        ("POST", "/thumb"),
+    ):
+        status = stranger.request.fetch(
+            f"{chat.url}/api/chat/conversations/{number}{path}", method=method, data="{}"
+        ).status
+        assert status in (401, 403), (method, path)
+        status = other.request.fetch(
+            f"{chat.url}/api/chat/conversations/{number}{path}", method=method, data="{}"
+        ).status
+        assert status in (403, 409, 422), (method, path)  # cookie without the page's token; not theirs
+    assert len(messages(chat.database, page.account, number)) == 2
+
+
+def test_on_a_phone_and_in_the_dark(chat, browse):
+    name = chat.person("phone")
+    page = browse(
+        chat,
+        name,
+        viewport={"width": 390, "height": 844},
+        has_touch=True,
+        is_mobile=True,
+        color_scheme="dark",
+    )
+    page.goto(f"{chat.url}/chat")
+    page.wait_for_selector(".welcome")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 21, 25)"
+    page.tap("#side_by_side")
+    page.fill("#say", SAID)
+    page.tap("#send")
+    settle(page, 2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.tap("[data-verdict=a]")
+    expect(page.locator(".state")).to_be_visible()
+    page.tap("#drawer")
+    expect(page.locator("#list nav a")).to_be_visible()
+    page.tap("#new")
+    expect(page.locator(".welcome")).to_be_visible()
+    expect(page.locator("#list")).not_to_be_in_viewport()
+
+
+def test_signing_in_leads_to_the_chat_in_japanese_too(chat, browse):
+    page = browse(chat, locale="ja-JP")
+    name = chat.person("ja")
+    sign_in(page, chat.url, name)
+    expect(page.locator("#new")).to_contain_text("新しい会話")
+    missing = page.evaluate(
+        """() => [...document.body.innerText.matchAll(/\\b(chat|hood|chat_help)\\.\\w+/g)].map(String)"""
+    )
+    assert missing == []
