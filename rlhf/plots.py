@@ -54,3 +54,48 @@ def intervals(title: str, rows: Mapping[str, tuple[float, float, float]], middle
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     return _svg(figure)
+
+
+def estimates(title: str, rows: Mapping[str, tuple[float, float, float]], middle: float) -> str:
+    """Like `intervals` for numbers that are no shares, such as Krippendorff's alpha or a strength."""
+    figure, axes = plt.subplots(figsize=(5.6, 0.8 + 0.36 * len(rows)))
+    for place, (estimate, low, high) in enumerate(reversed(list(rows.values()))):
+        axes.plot([low, high], [place, place], color=COLORS[0], linewidth=2)
+        axes.plot([estimate], [place], "o", color=COLORS[0], markersize=6)
+        axes.annotate(f"{estimate:.2f}", (estimate, place + 0.22), ha="center", fontsize=8, color=INK)
+    axes.axvline(middle, color=INK, linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(rows)), list(reversed(list(rows))), fontsize=9)
+    axes.set_ylim(-0.5, len(rows) - 0.3)
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    return _svg(figure)
+
+
+def bars(title: str, rows: Mapping[str, float], share: bool = False) -> str:
+    """One SVG with a horizontal bar for each name; shares in per cent from 0 to 1."""
+    figure, axes = plt.subplots(figsize=(5.6, 0.8 + 0.36 * len(rows)))
+    names, values = list(reversed(list(rows))), list(reversed(list(rows.values())))
+    found = axes.barh(range(len(rows)), values, color=COLORS[0], height=0.6)
+    labels = [f"{value:.0%}" if share else f"{value:.3g}" for value in values]
+    axes.bar_label(found, labels, fontsize=8, color=INK, padding=3)
+    axes.set_yticks(range(len(rows)), names, fontsize=9)
+    if share:
+        axes.set_xlim(0, 1.1)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    return _svg(figure)
+
+
+def stacked(title: str, ticks: Sequence[str], layers: Mapping[str, Sequence[float]]) -> str:
+    """One SVG with an upright bar at each tick, made of a layer for each name."""
+    figure, axes = plt.subplots(figsize=(5.6, 2.8))
+    base = [0.0] * len(ticks)
+    for color, (name, values) in zip(COLORS, layers.items(), strict=False):
+        axes.bar(range(len(ticks)), values, bottom=base, color=color, label=name, width=0.7)
+        base = [low + value for low, value in zip(base, values, strict=True)]
+    step = -(-len(ticks) // 8)
+    axes.set_xticks(range(0, len(ticks), step), list(ticks)[::step], fontsize=8)
+    axes.set_xlim(-0.6, max(len(ticks), 7) - 0.4)
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    if len(layers) > 1:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
+    return _svg(figure)

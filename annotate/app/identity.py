@@ -51,21 +51,25 @@ class Doorman:
             return None
         return request.headers.get(self.settings.proxy_header) or None
 
-    def welcome(self, request: Request) -> tuple[Account, str] | None:
-        """An account that needs no password, with a new session: named by the proxy, or the only one there is.
+    def welcome(self, request: Request) -> str | None:
+        """The token of a new session for whom the proxy names, or for the only account there is; None for others.
 
-        Raises HTTPException 403 for a name the proxy knows and we do not.
+        Raises UnknownName for a name that the proxy knows and we do not.
         """
         name = self.proxy_name(request)
         if name is not None:
             account = account_named(self.database, name)
             if account is None or not account.active or account.origin != "person":
-                raise HTTPException(403, name)
+                raise UnknownName(name)
         elif self.settings.loopback and not self.settings.proxy_header and not has_accounts(self.database):
             account = local_account(self.database)
         else:
             return None
-        return account, open_session(self.database, account.name, self.settings.session_hours)
+        return open_session(self.database, account.name, self.settings.session_hours)
+
+
+class UnknownName(Exception):
+    """A proxy has let somebody in who has no account here."""
 
 
 def signed_in(request: Request) -> Account:

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Form, HTTPException, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
 from annotate.accounts import LOCAL, Account, LoginRefused, log_in, log_out
-from annotate.app.identity import Doorman, SignedIn
+from annotate.app.identity import Doorman, SignedIn, UnknownName
 from annotate.app.security import csrf_token, is_csrf_token
 from annotate.app.texts import best_language, languages, texts
 
@@ -22,6 +22,7 @@ _templates = Environment(
     undefined=StrictUndefined,
 )
 LOGIN_COOKIE_S = 3600
+LEAD_PATH = "/lead"
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -47,25 +48,16 @@ def set_cookie(response: Response, request: Request, name: str, value: str, seco
 def shell(request: Request, page: str, template: str = "app.jinja") -> Response:
     """The page for whoever is signed in; to the log-in page, and back here, for anybody else."""
     doorman: Doorman = request.app.state.doorman
-    account, token = doorman.session_account(request), request.cookies.get(doorman.settings.cookie, "")
-    if account is not None:
-        return _shell(request, page, template, account, token)
-    try:
-        welcomed = doorman.welcome(request)
-    except HTTPException as refused:
-        unknown = texts(language_of(request))["login"]["unknown"].format(name=refused.detail)
-        return render(request, "message.jinja", 403, message=unknown)
-    if welcomed is None:
+    account = doorman.session_account(request)
+    if account is None:
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(path)}", 303)
-    response = _shell(request, page, template, *welcomed)
-    set_cookie(response, request, doorman.settings.cookie, welcomed[1], 3600 * doorman.settings.session_hours)
-    return response
+    return _shell(request, page, template, account, request.cookies[doorman.settings.cookie])
 
 
 def _shell(request: Request, page: str, template: str, account: Account, token: str) -> Response:
     if page == "adjudicate" and not account.at_least("lead"):
-        return render(request, "message.jinja", 403, message="403")
+        return render(request, "message.jinja", 403, message=texts(language_of(request))["page"]["lead_only"])
     boot = {
         "page": page,
         "user": account.name,
@@ -88,6 +80,11 @@ def tasks(request: Request) -> Response:
     return shell(request, "home")
 
 
+@router.get("/favicon.ico")
+def icon() -> FileResponse:
+    return FileResponse(Path(__file__).parent / "static" / "icon.svg")
+
+
 @router.get("/label")
 def label(request: Request) -> Response:
     return shell(request, "label")
@@ -103,11 +100,33 @@ def adjudicate(request: Request) -> Response:
     return shell(request, "adjudicate")
 
 
+@router.get(LEAD_PATH)
+def lead(request: Request) -> Response:
+    """To the lead's pages in the reader's language."""
+    account = request.app.state.doorman.session_account(request)
+    if account is None:
+        return RedirectResponse(f"/login?next={LEAD_PATH}", 303)
+    if not account.at_least("lead"):
+        return render(request, "message.jinja", 403, message=texts(language_of(request))["page"]["lead_only"])
+    return RedirectResponse(f"{LEAD_PATH}/{language_of(request)}/", 303)
+
+
 @router.get("/login")
 def login_page(request: Request, next: str = "/") -> Response:
-    if request.app.state.doorman.session_account(request) is not None:
+    """The form; nobody sees it who is signed in already, or whom a proxy or the lack of accounts lets in."""
+    doorman: Doorman = request.app.state.doorman
+    if doorman.session_account(request) is not None:
         return RedirectResponse(_local_path(next), 303)
-    return _login_page(request, next)
+    try:
+        token = doorman.welcome(request)
+    except UnknownName as unknown:
+        words = texts(language_of(request))["login"]
+        return render(request, "message.jinja", 403, message=words["unknown"].format(name=unknown))
+    if token is None:
+        return _login_page(request, next)
+    response = RedirectResponse(_local_path(next), 303)
+    set_cookie(response, request, doorman.settings.cookie, token, 3600 * doorman.settings.session_hours)
+    return response
 
 
 def _login_page(

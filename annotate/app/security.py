@@ -42,16 +42,22 @@ def is_csrf_token(given: str | None, session_token: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware. Refuses bodies over `MAX_BODY` (`max_upload` under `upload_path`), changes asked for by another
+    """ASGI middleware. Refuses bodies over `MAX_BODY` (`max_upload` under `upload_paths`), changes asked for by another
     site's page, and with `hosts` any other Host (a page elsewhere whose name was pointed at this machine); adds headers.
     """
 
     def __init__(
-        self, app: Any, *, gradio_path: str, upload_path: str, max_upload: int, hosts: Collection[str] = ()
+        self,
+        app: Any,
+        *,
+        gradio_path: str,
+        upload_paths: tuple[str, ...],
+        max_upload: int,
+        hosts: Collection[str] = (),
     ) -> None:
         self.app = app
         self.gradio_path = gradio_path
-        self.upload_path = upload_path
+        self.upload_paths = upload_paths
         self.max_upload = max_upload
         self.hosts = frozenset(hosts)
 
@@ -66,7 +72,7 @@ class Guard:
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        limit = self.max_upload if scope["path"].startswith(self.upload_path) else MAX_BODY
+        limit = self.max_upload if scope["path"].startswith(self.upload_paths) else MAX_BODY
         if int(headers.get("content-length") or 0) > limit:
             await _answer(send, 413, f"more than {limit} bytes")
             return

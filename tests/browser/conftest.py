@@ -80,7 +80,10 @@ class World:
         self.database = self.store.database
         self.person("somebody")  # with an account there is a log-in page from the start
         self.server = Server(labels)
-        self.url = self.server.url
+
+    @property
+    def url(self):
+        return self.server.url
 
     def person(self, prefix="ann", role="labeler"):
         name = f"{prefix}-{next(numbers)}"
@@ -96,7 +99,8 @@ class World:
         return name
 
     def close(self):
-        self.server.kill()
+        if self.server.process.poll() is None:
+            self.server.kill()
         self.store.close()
 
 
@@ -171,6 +175,7 @@ def browse(chromium):
         if not url.startswith((world.url + "/", "data:", "blob:" + world.url)):
             problems.append(f"foreign request: {url}")
 
+    opened.contexts = contexts
     yield opened
     for context in contexts:
         context.close()

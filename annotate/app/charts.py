@@ -1,0 +1,79 @@
+"""Pictures of the lead's figures, drawn on the server as SVG."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from annotate.app.tables import Table, column
+from rlhf import plots
+
+_pyplot = threading.Lock()  # matplotlib's pyplot keeps global state
+MAX_ROWS = 40
+
+
+def chart(name: str, table: Table) -> str | None:
+    """The SVG picture of a table of `tables.TABLES`, without a title; None where there is nothing to draw."""
+    drawn = CHARTS.get(name)
+    if drawn is None or not table.rows:
+        return None
+    with _pyplot:
+        return drawn(table)
+
+
+def _throughput(table: Table) -> str:
+    days = sorted(set(column(table, "day")))
+    totals: dict[str, dict[str, float]] = {}
+    for day, labeler, answers in table.rows:
+        totals.setdefault(labeler, {})[day] = answers
+    busiest = sorted(totals, key=lambda name: -sum(totals[name].values()))
+    shown = busiest[: len(plots.COLORS) - 1] if len(busiest) > len(plots.COLORS) else busiest
+    stacks = {_plain(name): [totals[name].get(day, 0.0) for day in days] for name in shown}
+    if len(shown) < len(busiest):
+        rest = busiest[len(shown) :]
+        stacks["…"] = [sum(totals[name].get(day, 0.0) for name in rest) for day in days]
+    return plots.stacked("", days, stacks)
+
+
+def _alphas(key: str) -> Callable[[Table], str]:
+    def draw(table: Table) -> str:
+        values = zip(
+            *(column(table, name) for name in (key, "alpha", "alpha_low", "alpha_high")), strict=True
+        )
+        rows = {
+            _plain(name): (a, low, high) for name, a, low, high in values if a is not None and low is not None
+        }
+        return plots.estimates("", dict(list(rows.items())[-MAX_ROWS:]), 0.0)
+
+    return draw
+
+
+def _strengths(table: Table) -> str:
+    rows = {_plain(row[0]): (row[1], row[2], row[3]) for row in table.rows}
+    return plots.estimates("", dict(list(rows.items())[:MAX_ROWS]), 0.0)
+
+
+def _bars(key: str, value: str, share: bool) -> Callable[[Table], str]:
+    def draw(table: Table) -> str:
+        pairs = zip(column(table, key), column(table, value), strict=True)
+        rows = {_plain(name): float(number) for name, number in pairs if number is not None}
+        return plots.bars("", dict(list(rows.items())[:MAX_ROWS]), share=share)
+
+    return draw
+
+
+def _plain(name: Any) -> str:
+    """A name as matplotlib may draw it: one short line, and a dollar sign that starts no formula."""
+    text = "".join(c if c.isprintable() else "\ufffd" for c in str(name)).replace("$", r"\$")
+    return text if len(text) <= 28 else text[:27] + "…"
+
+
+CHARTS: dict[str, Callable[[Table], str]] = {
+    "throughput": _throughput,
+    "agreement_by_labeler": _alphas("labeler"),
+    "agreement_over_time": _alphas("day"),
+    "consensus": _bars("labeler", "share", share=True),
+    "gold": _bars("labeler", "share", share=True),
+    "times": _bars("labeler", "median_s", share=False),
+    "flags": _bars("flag", "rate", share=True),
+    "strengths": _strengths,
+}

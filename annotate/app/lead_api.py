@@ -1,0 +1,216 @@
+"""REST endpoints of a lead: batches, figures, disagreements and verdicts, exports. Each asks for the role itself."""
+
+import shutil
+import tempfile
+import zipfile
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi.responses import FileResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.background import BackgroundTask
+
+from annotate.accounts import Account
+from annotate.adjudicate import Disagreement, adjudicate, disagreements
+from annotate.app.charts import chart
+from annotate.app.identity import Db, Lead
+from annotate.app.new_batch import BatchIn, make_batch, task_of
+from annotate.app.payloads import AnswerIn, order_text, shown, submission, task_json
+from annotate.app.tables import TABLES, as_csv
+from annotate.app.work_api import view_of
+from annotate.batches import batch_settings, change_batch, overview
+from annotate.choice import Choice
+from annotate.database import Database
+from annotate.export import export
+
+router = APIRouter(prefix="/api/lead", tags=["lead"])
+
+
+def choice(
+    batch: str | None = None,
+    since: Annotated[date | None, Query(description="first day, UTC")] = None,
+    until: Annotated[date | None, Query(description="last day, UTC, included")] = None,
+    labeler: Annotated[list[str], Query()] = [],  # noqa: B006
+    people_only: bool = False,
+    min_agreement: Annotated[float | None, Query(ge=0, le=1)] = None,
+    adjudicated: bool = False,
+) -> Choice:
+    """Dependency: which answers a figure or an export is about."""
+    return Choice(
+        batch=batch or None,
+        since=_midnight(since),
+        until=_midnight(until + timedelta(days=1)) if until else None,
+        labelers=tuple(labeler),
+        include_simulated=not people_only,
+        min_agreement=min_agreement,
+        adjudicated=adjudicated,
+    )
+
+
+def _midnight(day: date | None) -> float | None:
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+
+Chosen = Annotated[Choice, Depends(choice)]
+
+
+@router.get("/batches")
+def batches(account: Lead, database: Db) -> dict[str, Any]:
+    """Every batch: name, kind, tasks, finished, answers, wanted, open."""
+    return {"batches": [row.__dict__ for row in overview(database)]}
+
+
+class TaskIn(BaseModel):
+    """A prompt (text, or messages with role and content) and its answers; gold: the known ranks of a gold question."""
+
+    model_config = ConfigDict(extra="forbid")
+    prompt: str | list[dict[str, str]]
+    completions: list[str] = Field(default=[], max_length=9)
+    checkpoints: list[str] = Field(default=[], max_length=9)
+    gold: list[int] | None = Field(default=None, max_length=9)
+    priority: float = 0.0
+
+
+class NewBatchIn(BatchIn):
+    tasks: list[TaskIn] = Field(min_length=1, max_length=100_000)
+
+
+@router.post("/batches", status_code=201)
+def add_batch(request: Request, new: NewBatchIn, account: Lead) -> dict[str, Any]:
+    """Make a batch of the tasks in the request."""
+    tasks = [task_of(**task.model_dump()) for task in new.tasks]
+    settings = new.settings()
+    names = ("kind", "guidelines", "overlap", "asks", "quota", "task_order", "gold_every")
+    values = {name: getattr(settings, name) for name in names}
+    request.app.state.store.add_batch(settings.name, tasks, **values)
+    return {"batch": settings.name, "tasks": len(tasks)}
+
+
+@router.post("/upload", status_code=201)
+def upload_batch(
+    account: Lead, database: Db, settings: Annotated[str, Form()], file: Annotated[UploadFile, File()]
+) -> dict[str, Any]:
+    """Make a batch of an uploaded file (what `rlhf labels import` reads); settings: JSON as for POST /batches."""
+    new = BatchIn.model_validate_json(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"upload{Path(file.filename or '').suffix.lower()[:10]}"
+        with path.open("wb") as target:
+            shutil.copyfileobj(file.file, target)
+        made = make_batch(database, new, path, file.filename or "the file")
+    return {"batch": new.name, "tasks": made.tasks, "answers": made.answers}
+
+
+class ChangesIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    open: bool | None = None
+    guidelines: str | None = Field(default=None, max_length=200_000)
+    overlap: int | None = Field(default=None, ge=1, le=1000)
+    quota: int | None = Field(default=None, ge=0)
+    task_order: Literal["random", "priority"] | None = None
+
+
+@router.patch("/batches")
+def change(batch: str, changes: ChangesIn, account: Lead, database: Db) -> dict[str, bool]:
+    """Open or close a batch, change its guidelines, overlap, quota or order."""
+    change_batch(database, batch, **changes.model_dump(exclude_none=True))
+    return {"changed": True}
+
+
+@router.get("/tables/{name}.csv")
+def table_csv(name: str, account: Lead, database: Db, chosen: Chosen) -> Response:
+    """A figure of the dashboard as CSV."""
+    if name not in TABLES:
+        raise HTTPException(404, f"no such table; there are {', '.join(TABLES)}")
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+    return Response(
+        as_csv(TABLES[name](database, chosen)), media_type="text/csv; charset=utf-8", headers=headers
+    )
+
+
+@router.get("/plots/{name}.svg")
+def plot_svg(name: str, account: Lead, database: Db, chosen: Chosen) -> Response:
+    """A figure of the dashboard as a picture; 404 where there is nothing to draw."""
+    picture = chart(name, TABLES[name](database, chosen)) if name in TABLES else None
+    if picture is None:
+        raise HTTPException(404, "there is nothing to draw")
+    return Response(picture, media_type="image/svg+xml")
+
+
+@router.get("/disagreements")
+def list_disagreements(
+    batch: str,
+    account: Lead,
+    database: Db,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> dict[str, Any]:
+    """Tasks whose labelers differ, worst first, each with everybody's answer in the order shown here."""
+    asks = replace(batch_settings(database, batch).asks, comment=True)
+    found = disagreements(database, batch, limit, offset)
+    return {"disagreements": [_disagreement(database, account, one, asks) for one in found]}
+
+
+def _disagreement(database: Database, account: Account, found: Disagreement, asks: Any) -> dict[str, Any]:
+    view = view_of(database, account, found.task.id)
+    verdict = found.adjudicated
+    return {
+        "task": task_json(view, asks, 0),
+        "client_id": f"verdict-{view.id}-{verdict.created if verdict else 0}",
+        "share": found.share,
+        "adjudicated": verdict
+        and {"by": verdict.by, "said": order_text(verdict.ranks, verdict.verdict, view.shown_order)},
+        "answers": [
+            {
+                "labeler": given.labeler,
+                "simulated": given.simulated,
+                "ranks": shown(given.ranks, view.shown_order),
+                "comment": given.comment,
+            }
+            for given in found.answers
+        ],
+    }
+
+
+@router.post("/tasks/{task_id}/verdict")
+def give_verdict(task_id: int, verdict: AnswerIn, account: Lead, database: Db) -> dict[str, Any]:
+    """Overrule the labelers; replies once the verdict is on disk."""
+    view = view_of(database, account, task_id)
+    return {"id": adjudicate(database, account.name, submission(view, account.id, verdict))}
+
+
+@router.get("/export")
+def download(
+    account: Lead,
+    database: Db,
+    chosen: Chosen,
+    format: Literal["rankings", "pairs", "demonstrations"] = "rankings",
+    file: Literal["jsonl", "csv", "parquet", "zip"] = "jsonl",
+) -> Response:
+    """The chosen labels as a file; zip holds a `datasets` folder. X-Snapshot names the set of answers for good."""
+    folder = Path(tempfile.mkdtemp(prefix="rlhf-export-"))
+    clean = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        target = folder / (format if file == "zip" else f"{format}.{file}")
+        exported = export(database, target, format, chosen)
+        if file == "zip":
+            target = _zipped(target)
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    name = f"{quote(chosen.batch or 'labels', safe='')[:80]}-{target.name}"
+    headers = {"X-Snapshot": exported.snapshot, "X-Rows": str(exported.rows)}
+    return FileResponse(
+        target, media_type="application/octet-stream", filename=name, headers=headers, background=clean
+    )
+
+
+def _zipped(folder: Path) -> Path:
+    target = folder.with_suffix(".zip")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder.parent))
+    return target

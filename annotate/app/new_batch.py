@@ -1,0 +1,88 @@
+"""A batch from a lead's file and settings."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from annotate.batches import FLAGS, Asks, BatchSettings, NewTask
+from annotate.database import Database
+from annotate.foreign import read_labels
+from annotate.importing import Imported, add_gold_questions, import_prompts, import_rankings
+from rlhf.data import read_prompts
+from rlhf.errors import InputError
+
+
+class BatchIn(BaseModel):
+    """How a batch is labeled. flags: names, or ["all"]; quota 0: without limit; gold_every: one in so many tasks."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(min_length=1, max_length=200)
+    kind: Literal["rank", "compare", "demonstrate"] = "rank"
+    guidelines: str = Field(default="", max_length=200_000)
+    overlap: int = Field(default=1, ge=1, le=1000)
+    quota: int = Field(default=0, ge=0)
+    task_order: Literal["random", "priority"] = "random"
+    gold_every: int = Field(default=10, ge=1)
+    ratings: bool = False
+    flags: list[str] = Field(default=[], max_length=len(FLAGS))
+    comment: bool = True
+    none_acceptable: bool = False
+    strength: bool = False
+    keep_ranks: bool = False
+
+    def settings(self) -> BatchSettings:
+        """The store's settings."""
+        flags = FLAGS if self.flags == ["all"] else tuple(self.flags)
+        asks = Asks(
+            ratings=self.ratings,
+            flags=flags,
+            comment=self.comment,
+            none_acceptable=self.none_acceptable,
+            strength=self.strength,
+        )
+        return BatchSettings(
+            name=self.name,
+            kind=self.kind,
+            guidelines=self.guidelines,
+            overlap=self.overlap,
+            asks=asks,
+            quota=self.quota,
+            task_order=self.task_order,
+            gold_every=self.gold_every,
+        )
+
+
+def task_of(
+    prompt: Any, completions: list[str], checkpoints: list[str], gold: list[int] | None, priority: float
+) -> NewTask:
+    """A task from a request's values."""
+    known = None if gold is None else tuple(gold)
+    return NewTask(
+        prompt=prompt,
+        completions=tuple(completions),
+        checkpoints=tuple(checkpoints),
+        gold=known,
+        priority=priority,
+    )
+
+
+def make_batch(
+    database: Database, new: BatchIn, path: Path, shown_as: str, gold: Path | None = None
+) -> Imported:
+    """Make a batch from a file as `rlhf labels import` reads it; errors name the file as the lead knows it.
+
+    keep_ranks: the file's ranks count as answers of its labelers; otherwise everything is ranked anew. gold: a file of
+    rankings that become gold questions.
+    """
+    settings = new.settings()
+    try:
+        if new.kind == "demonstrate":
+            return import_prompts(database, settings, read_prompts(str(path)))
+        known = [] if gold is None else read_labels(str(gold))
+        made = import_rankings(database, settings, read_labels(str(path)), new.keep_ranks)
+        if known:
+            add_gold_questions(database, new.name, known)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), shown_as)) from None
+    return made

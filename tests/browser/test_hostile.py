@@ -1,0 +1,85 @@
+"""Hostile text on every page that shows any: it is seen, and it does nothing."""
+
+import pytest
+from playwright.sync_api import expect
+
+from annotate.app.rendering import rendered, visible
+from annotate.batches import NewTask
+from annotate.history import history
+
+HOSTILE = (
+    "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><svg/onload=window.hacked=3>",
+    "${window.hacked = 4} {{window.hacked = 5}} #{7*7} <%= 1 %> `${8}`",
+    "[click](javascript:window.hacked=6) [out](https://evil.example/a) ![pixel](https://evil.example/p.png)"
+    " <https://evil.example/b> <a href='https://evil.example'>c</a>",
+    "safe \u202egnp.exe\u202c \u2066x\u2069 zero\u200bwidth \ufeff tag\U000e0041\U000e0042 bell\x07",
+    "| a | b |\n|-|-|\n| `<b>` | **c** |\n\n```html\n</code></pre><script>window.hacked=9</script>\n```\n"
+    + "> " * 300,
+    "x" * 1_000_000,
+)
+
+
+def quiet(page):
+    """No script ran, no element came out of a text, no link leads anywhere else."""
+    assert page.evaluate("window.hacked === undefined")
+    assert page.locator("main script, main img, main svg, main iframe, main form").count() == 0
+    for link in page.locator("a").all():
+        assert "evil" not in (link.get_attribute("href") or "")
+
+
+def test_hostile_prompts_answers_names_and_guidelines_are_only_text(either, browse):
+    name = either.person("<img src=x onerror=window.hacked=10> ${1} ")
+    lead = either.person("lea", "lead")
+    batch = either.batch() + " <b>${7*7}</b>{{9}}'\"/../?#&"
+    turns = [{"role": "user", "content": text} for text in HOSTILE[:5]]
+    task = NewTask(prompt=turns, completions=HOSTILE)
+    either.store.add_batch(batch, [task], guidelines="\n\n".join(HOSTILE[:4]))
+    page = browse(either, name)
+    page.goto(either.url)
+    page.locator(".batch", has_text=batch).locator("a").click()
+    page.wait_for_selector("dialog")
+    quiet(page)
+    page.keyboard.press("Escape")
+    quiet(page)
+    text = page.locator("main").inner_text()
+    for seen in (
+        "<script>window.hacked = 1</script>",
+        "${window.hacked = 4}",
+        "{{window.hacked = 5}}",
+        "U+202E",
+        "U+E0041",
+    ):
+        assert seen in text
+    page.keyboard.press("v")
+    quiet(page)
+    folded = page.get_by_role("button", name="Show all 1,000,000 characters")
+    assert len(text) < 100_000
+    folded.click()
+    expect(page.locator(".whole")).to_have_text("x" * 1_000_000)
+    for key in ("1", "2", "3", "4", "5", "6", "c"):
+        page.keyboard.press(key)
+    page.keyboard.insert_text(HOSTILE[0])
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#toast")).to_contain_text("Saved")
+    stored = history(either.database, name)[0]
+    assert set(stored.task.completions) <= set(HOSTILE) and stored.comment == HOSTILE[0]
+    page.goto(either.url + "/history")
+    page.wait_for_selector(".history li")
+    quiet(page)
+    page = browse(either, lead)
+    page.goto(either.url + "/lead/en/")
+    expect(page.locator("#batches")).to_contain_text(batch)
+    page.get_by_role("tab", name="Dashboard").click()
+    page.click("#show-figures")
+    expect(page.locator("#figures")).to_contain_text(name.strip())
+    assert page.evaluate("window.hacked === undefined")
+    assert page.locator("#batches b, #figures img[onerror]").count() == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "a\r\nb", "\x00", "]](((", "[" * 3000, "*" * 5000, "`" * 999, "- " * 2000]
+)
+def test_odd_markdown_is_shown_in_no_time(text):
+    shown = rendered(text)
+    assert shown["chars"] == len(text)
+    assert "\x00" not in str(shown["nodes"]) and "\x00" not in str(visible(text))

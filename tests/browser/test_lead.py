@@ -1,0 +1,147 @@
+"""The lead's pages: a batch from a file, figures, disagreements and verdicts, export; nothing leaves undefined numbers."""
+
+import csv
+import io
+import json
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from annotate.accounts import add_token
+from annotate.history import history
+from annotate.submit import Submission
+
+
+def answer(world, name, batch, ranks, **more):
+    """A labeler's answer to the next task, ranks by stored place."""
+    task = world.store.lease(name, batch)
+    return task, world.store.submit(
+        name,
+        Submission(
+            task_id=task.id, client_id=f"{name}-{task.id}", ranks=ranks, shown_order=task.shown_order, **more
+        ),
+    )
+
+
+@pytest.fixture
+def rest(world):
+    """A lead's REST client."""
+    token = add_token(world.database, world.person("lea", "lead"), "tests")
+    return httpx.Client(base_url=world.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+def test_a_lead_makes_a_batch_from_a_file_and_a_labeler_gets_it(either, browse, tmp_path):
+    lead, labeler = either.person("lea", "lead"), either.person()
+    name = either.batch() + " from file"
+    file = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"{name} {i}", "completions": ["a", "b", "c"], "ranks": [0, 1, 2]} for i in range(3)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    page = browse(either, lead)
+    page.goto(either.url + "/lead")
+    page.get_by_role("tab", name="New batch").click()
+    page.locator("#new-name textarea, #new-name input").fill(name)
+    page.locator("#new-file input[type=file]").set_input_files(file)
+    page.get_by_text("rows.jsonl").first.wait_for()
+    page.get_by_label("Quality of each answer").check()
+    page.click("#create button, button#create")
+    expect(page.locator("#created")).to_contain_text("3 tasks, 0 answers kept")
+    page = browse(either, labeler)
+    page.goto(either.url)
+    page.locator(".batch", has_text=name).locator("a").click()
+    page.wait_for_selector(".rating")
+
+
+def test_figures_say_why_they_are_undefined_and_then_what_they_are(world, browse, rest):
+    lead, ann, ben = world.person("lea", "lead"), world.person("ann"), world.person("=ben()")
+    batch = world.batch(overlap=2, num_tasks=2)
+    page = browse(world, lead)
+
+    def figures():
+        page.goto(world.url + "/lead/en/")
+        page.get_by_role("tab", name="Dashboard").click()
+        page.locator("#figures-batch input").fill(batch)
+        page.get_by_role("option", name=batch, exact=True).click()
+        page.click("#show-figures")
+        return page.locator("#figures")
+
+    answer(world, ann, batch, (0, 1, 2, 3), time_s=30.0)
+    expect(figures()).to_contain_text("undefined because no two labelers ranked the same answers")
+    assert "nan" not in page.locator("#figures").inner_text().lower()
+    answer(world, ann, batch, (3, 2, 1, 0), time_s=30.0)
+    answer(world, ben, batch, (0, 1, 2, 3), time_s=30.0)
+    answer(world, ben, batch, (0, 1, 3, 2), time_s=30.0)
+    expect(figures()).to_contain_text("of 12 pairs judged alike")
+    pictures = page.locator("#figures img")
+    assert pictures.count() >= 3
+    for picture in pictures.all():
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    table = rest.get("/api/lead/tables/throughput.csv", params={"batch": batch}).text
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert {row["labeler"]: row["answers"] for row in rows} == {ann: "2", "'" + ben: "2"}  # no formula
+
+
+def test_a_verdict_overrules_and_the_labeler_sees_it(either, browse):
+    lead, ann, ben = either.person("lea", "lead"), either.person("ann"), either.person("ben")
+    batch = either.batch(overlap=2, num_tasks=1)
+    task, _ = answer(either, ann, batch, (0, 1, 2, 3))
+    answer(either, ben, batch, (3, 2, 1, 0))
+    page = browse(either, lead)
+    page.goto(f"{either.url}/adjudicate?batch={batch}")
+    page.wait_for_selector(".given")
+    assert page.locator(".given tbody th").all_inner_texts() == [ann, ben]
+    texts = page.locator(".card .formatted").all_inner_texts()
+    wanted = dict(zip(task.completions, (3, 2, 1, 0), strict=True))  # ben is right
+    for text in texts:
+        page.keyboard.press(str(wanted[text] + 1))
+    page.fill("#comment", "ben read the question")
+    page.locator("#submit").click()
+    page.get_by_text("No more disagreements").or_(page.get_by_text("adjudicated before")).first.wait_for()
+    assert history(either.database, ben)[0].overruled is None
+    assert history(either.database, ann)[0].overruled.comment == "ben read the question"
+    page = browse(either, ann)
+    page.goto(either.url + "/history")
+    expect(page.locator(".overruled")).to_contain_text("ben read the question")
+
+
+def test_exports_come_by_button_and_by_token_with_their_snapshot(world, browse, rest):
+    lead, ann = world.person("lea", "lead"), world.person("ann")
+    batch = world.batch()
+    answer(world, ann, batch, (0, 1, 1, 2), comment="=HYPERLINK(1)")
+    page = browse(world, lead)
+    page.goto(world.url + "/lead/en/")
+    page.get_by_role("tab", name="Export").click()
+    page.click("#make-export")
+    with page.expect_download() as download:
+        page.click("a.download")
+    assert download.value.suggested_filename == "labels-rankings.jsonl"
+    lines = download.value.path().read_text().splitlines()
+    assert any(json.loads(line)["labeler"] == ann for line in lines)
+    reply = rest.get("/api/lead/export", params={"batch": batch, "format": "pairs", "file": "csv"})
+    assert reply.headers["x-rows"] == "5" and reply.headers["x-snapshot"]
+    table = rest.get("/api/lead/export", params={"batch": batch, "file": "csv"}).text
+    assert "'=HYPERLINK(1)" in table
+    assert rest.get("/api/lead/export", params={"batch": batch, "file": "zip"}).content[:2] == b"PK"
+    none = rest.get("/api/lead/export", params={"batch": batch, "format": "demonstrations"})
+    assert none.status_code == 409 and "no demonstrations" in none.json()["detail"]
+
+
+def test_rest_makes_changes_and_refuses_batches(world, rest):
+    name = world.batch() + "-rest"
+    new = {"name": name, "overlap": 2, "tasks": [{"prompt": "p", "completions": ["a", "b"], "gold": None}]}
+    assert rest.post("/api/lead/batches", json=new).status_code == 201
+    assert "there already" in rest.post("/api/lead/batches", json=new).json()["detail"]
+    assert rest.patch(f"/api/lead/batches?batch={name}", json={"open": False}).status_code == 200
+    ann = httpx.Client(
+        base_url=world.url,
+        headers={"Authorization": f"Bearer {add_token(world.database, world.person(), 't')}"},
+    )
+    assert ann.post("/api/next", params={"batch": name}).json() == {"task": None, "reason": "closed"}
+    bad = {"name": "x", "tasks": [{"prompt": "p", "completions": ["only one"]}]}
+    assert rest.post("/api/lead/batches", json=bad).status_code == 409
+    upload = rest.post(
+        "/api/lead/upload",
+        data={"settings": json.dumps({"name": name + "2"})},
+        files={"file": ("r.jsonl", b'{"x": 1}')},
+    )
+    assert upload.status_code == 409 and "r.jsonl:1" in upload.json()["detail"]

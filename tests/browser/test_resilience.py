@@ -1,0 +1,110 @@
+"""Nothing is lost: the server is killed, the disk is full, the reply goes missing, and there are ten tabs."""
+
+import json
+import resource
+
+import httpx
+from playwright.sync_api import expect
+
+from annotate.accounts import set_password
+from annotate.history import history
+from tests.browser.conftest import World
+
+
+def open_batch(page, world, batch):
+    page.goto(f"{world.url}/label?batch={batch}")
+    page.wait_for_selector(".foot")
+
+
+def rank_and_submit(page):
+    for key in ("4", "3", "2", "1", "Enter"):
+        page.keyboard.press(key)
+
+
+def test_answers_given_while_the_disk_is_full_or_the_server_dead_are_stored_later_and_once(tmp_path, browse):
+    world = World(str(tmp_path / "labels.db"))
+    try:
+        ann, ben, batch = world.person("ann"), world.person("ben"), world.batch()
+        page, closing = browse(world, ann), browse(world, ben)
+        open_batch(page, world, batch)
+        open_batch(closing, world, batch)
+        process = world.server.process.pid
+        hard = resource.prlimit(process, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (0, hard))  # every write fails from now on
+        rank_and_submit(page)
+        expect(page.locator("#problem")).to_contain_text("cannot save right now")
+        world.server.kill()  # and now nobody answers at all
+        expect(page.locator("#problem")).to_contain_text("does not answer")
+        rank_and_submit(closing)
+        expect(closing.locator("#problem")).to_contain_text("does not answer")
+        closing.close(run_before_unload=False)
+        assert history(world.database, ann) == history(world.database, ben) == []
+
+        world.server.start()  # the session is still good, and the page has been trying all the while
+        expect(page.locator("#toast")).to_contain_text("Saved", timeout=30_000)
+        expect(page.locator("#problem")).to_be_hidden()
+        open_batch(browse.contexts[-1].new_page(), world, batch)  # the closed browser comes back
+        for name in (ann, ben):
+            (past,) = history(world.database, name)
+            assert sorted(past.ranks) == [0, 1, 2, 3] and past.versions == 1
+
+        cookie = next(c for c in page.context.cookies() if c["name"].startswith("rlhf_label"))
+        set_password(world.database, ann, "another long one")
+        reply = httpx.get(world.url + "/api/me", cookies={cookie["name"]: cookie["value"]})
+        assert reply.status_code == 401  # a new password ends the old sessions
+    finally:
+        world.close()
+
+
+def test_a_lost_reply_is_asked_for_again_and_stored_once(either, browse):
+    name, batch = either.person(), either.batch()
+    page = browse(either, name)
+    open_batch(page, either, batch)
+    sent = []
+
+    def lose_the_first_reply(route):
+        sent.append(json.loads(route.request.post_data)["client_id"])
+        if len(sent) == 1:
+            assert route.fetch().status == 200  # the server has it; the page never hears of it
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/answers", lose_the_first_reply)
+    rank_and_submit(page)
+    page.locator("#toast.shown").wait_for()
+    page.wait_for_selector("main:not(.sending)")
+    assert len(sent) == 2 and len(set(sent)) == 1
+    (past,) = history(either.database, name)
+    assert past.versions == 1
+
+
+def test_ten_tabs_of_one_browser_all_work(world, browse):
+    name, lead, batch = world.person(), world.person("lea", "lead"), world.batch()
+    first = browse(world, name)
+    tabs = [first, *(first.context.new_page() for _ in range(9))]
+    for tab in tabs:
+        open_batch(tab, world, batch)
+    rank_and_submit(tabs[-1])
+    expect(tabs[-1].locator("#toast")).to_contain_text("Saved")
+    assert len(history(world.database, name)) == 1
+    context = browse(world, lead).context
+    for _ in range(10):  # Gradio's pages as well: they hold no connection open
+        tab = context.new_page()
+        tab.goto(world.url + "/lead/en/")
+        expect(tab.locator("#batches table")).to_contain_text(batch)
+
+
+def test_a_session_that_ends_in_the_middle_keeps_the_answer_until_the_next_one(world, browse):
+    name, batch = world.person(), world.batch()
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    rank_and_submit(page)
+    expect(page.locator("#problem")).to_contain_text("signed out")
+    assert history(world.database, name) == []
+    page.context.add_cookies(cookies)
+    open_batch(page, world, batch)
+    (past,) = history(world.database, name)
+    assert sorted(past.ranks) == [0, 1, 2, 3]
