@@ -42,24 +42,27 @@ def is_csrf_token(given: str | None, session_token: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware. Refuses bodies over `MAX_BODY` (`max_upload` under `upload_paths`), changes asked for by another
-    site's page, and with `hosts` any other Host (a page elsewhere whose name was pointed at this machine); adds headers.
+    """ASGI middleware: refuses what no page of ours asks for, and adds the headers.
+
+    Refused are bodies over MAX_BODY (`max_upload` bytes under `upload_paths`), changes that a page of another site asks
+    for, and with `hosts` any other Host: a page elsewhere whose name was pointed at this machine. Pages under
+    `gradio_path` get Gradio's policy.
     """
 
     def __init__(
         self,
         app: Any,
         *,
-        gradio_path: str,
-        upload_paths: tuple[str, ...],
-        max_upload: int,
         hosts: Collection[str] = (),
+        gradio_path: str | None = None,
+        upload_paths: tuple[str, ...] = (),
+        max_upload: int = MAX_BODY,
     ) -> None:
         self.app = app
+        self.hosts = frozenset(hosts)
         self.gradio_path = gradio_path
         self.upload_paths = upload_paths
         self.max_upload = max_upload
-        self.hosts = frozenset(hosts)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -91,7 +94,7 @@ class Guard:
         return None
 
     def _with_headers(self, scope: Any, send: Any) -> Any:
-        in_gradio = scope["path"].startswith(self.gradio_path)
+        in_gradio = self.gradio_path is not None and scope["path"].startswith(self.gradio_path)
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":

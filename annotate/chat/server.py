@@ -29,13 +29,7 @@ def api_app(
     app.state.store, app.state.settings = store, settings
     app.state.doorman = Doorman(store.database, settings)
     app.include_router(openai_router(engine, checkpoints, api_account))
-    app.add_middleware(
-        Guard,
-        gradio_path="/lead",
-        upload_path="/api/lead/upload",
-        max_upload=0,
-        hosts=() if accounts else LOOPBACK,
-    )
+    app.add_middleware(Guard, hosts=() if accounts else LOOPBACK)
     return app
 
 

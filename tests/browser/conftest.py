@@ -21,6 +21,7 @@ from annotate.labels import LabelStore
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+PATIENCE_MS = 30_000  # for a machine that does other work as well
 PASSWORD = "correct horse battery"
 numbers = itertools.count(1)
 
@@ -50,7 +51,7 @@ class Server:
         self.process = subprocess.Popen(
             [*command, *self.options], cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
-        deadline = time.time() + 60
+        deadline = time.time() + 120
         while time.time() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(self.process.stderr.read())
@@ -61,7 +62,7 @@ class Server:
                 return
             except OSError:
                 time.sleep(0.05)
-        raise AssertionError("the app did not start within a minute")
+        raise AssertionError("the app did not start within two minutes")
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -129,8 +130,14 @@ def world(worlds):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def either(request, worlds):
+def both(request, worlds):
     """The world on SQLite, and again on PostgreSQL."""
+    return worlds(request.param)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def either(request, worlds):
+    """Likewise, for tests whose second half waits for `make test-slow`."""
     return worlds(request.param)
 
 
@@ -141,8 +148,9 @@ def chromium():
     if found is None:
         reason = "Chromium is not installed here: no page was tested"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
         yield browser
@@ -160,7 +168,7 @@ def browse(chromium):
     def opened(world, name=None, **options):
         context = chromium.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE_MS)
         context.on("request", lambda request: note_foreign(world, request.url))
         context.on("weberror", lambda error: problems.append(str(error.error)))
         page = context.new_page()

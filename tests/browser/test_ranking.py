@@ -37,13 +37,13 @@ def wait_for_answers(world, page, name, count):
     raise AssertionError(f"{len(history(world.database, name))} answers, not {count}")
 
 
-def test_four_answers_are_ranked_with_five_keys(either, browse):
-    name, batch = either.person(), either.batch()
-    page = browse(either, name)
-    open_batch(page, either, batch)
+def test_four_answers_are_ranked_with_five_keys(both, browse):
+    name, batch = both.person(), both.batch()
+    page = browse(both, name)
+    open_batch(page, both, batch)
     said = letters(page)
     press(page, "3", "1", "4", "2", "Enter")
-    (past,) = wait_for_answers(either, page, name, 1)
+    (past,) = wait_for_answers(both, page, name, 1)
     ranks = dict(zip(past.task.completions, past.ranks, strict=True))
     assert ranks == {said["A"]: 2, said["B"]: 0, said["C"]: 3, said["D"]: 1}
     assert [past.task.completions[place] for place in past.shown_order] == list(said.values())
@@ -177,22 +177,22 @@ def test_undo_on_a_fresh_task_reopens_the_last_answer_and_skip_is_kept(world, br
     assert past.kind == "rank" and past.versions == 2
 
 
-def test_two_tabs_double_click_and_back_button_make_one_annotation(either, browse):
-    name, batch = either.person(), either.batch(num_tasks=1)
-    first = browse(either, name)
-    open_batch(first, either, batch)
+def test_two_tabs_double_click_and_back_button_make_one_annotation(both, browse):
+    name, batch = both.person(), both.batch(num_tasks=1)
+    first = browse(both, name)
+    open_batch(first, both, batch)
     second = first.context.new_page()
-    open_batch(second, either, batch)
+    open_batch(second, both, batch)
     press(first, "1", "2", "3", "4")
     press(second, "4", "3", "2", "1")
     first.dblclick("#submit")
-    (kept,) = wait_for_answers(either, first, name, 1)
+    (kept,) = wait_for_answers(both, first, name, 1)
     press(second, "Enter")
     expect(second.locator("#toast")).to_contain_text("submitted already")
-    first.goto(either.url + "/")
+    first.goto(both.url + "/")
     first.go_back()
     first.wait_for_selector("main > *")
-    assert [past.id for past in history(either.database, name)] == [kept.id]
+    assert [past.id for past in history(both.database, name)] == [kept.id]
     assert kept.versions == 1
 
 

@@ -56,10 +56,10 @@ def test_answers_given_while_the_disk_is_full_or_the_server_dead_are_stored_late
         world.close()
 
 
-def test_a_lost_reply_is_asked_for_again_and_stored_once(either, browse):
-    name, batch = either.person(), either.batch()
-    page = browse(either, name)
-    open_batch(page, either, batch)
+def test_a_lost_reply_is_asked_for_again_and_stored_once(both, browse):
+    name, batch = both.person(), both.batch()
+    page = browse(both, name)
+    open_batch(page, both, batch)
     sent = []
 
     def lose_the_first_reply(route):
@@ -75,7 +75,7 @@ def test_a_lost_reply_is_asked_for_again_and_stored_once(either, browse):
     page.locator("#toast.shown").wait_for()
     page.wait_for_selector("main:not(.sending)")
     assert len(sent) == 2 and len(set(sent)) == 1
-    (past,) = history(either.database, name)
+    (past,) = history(both.database, name)
     assert past.versions == 1
 
 
