@@ -10,10 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from rlhf.decode import decoder
 from rlhf.errors import InputError
+from rlhf.model import KVCache
+
+GROWTH = 32  # new tokens for which a KV cache gets room at a time; what is not filled is read all the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +29,15 @@ class SamplingSettings:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True)
 class Sample:
     """One completion: its tokens with the stop token, their log-probabilities, and whether it stopped by itself.
 
-    logprobs are those of the distribution at the sampling temperature before top-k and top-p; at temperature 0
-    those of the model itself.
+    logprobs are those of the distribution at the sampling temperature before top-k, top-p and repetition penalty; at
+    temperature 0 those of the model itself.
     """
 
     tokens: list[int]
@@ -64,10 +70,11 @@ def generate(
     samples: dict[int, Sample] = {}
     for start in range(0, len(prompts), batch_size):
         rows = by_length[start : start + batch_size]
-        batch = _Batch(
-            model, [prompts[i] for i in rows], [limits[i] for i in rows], settings, stop_ids, pad_id
-        )
-        for row, sample in zip(rows, batch.run(torch.from_numpy(uniforms[rows])), strict=True):
+        batch = _Batch(model, [prompts[i] for i in rows], max(limits[i] for i in rows), settings, pad_id)
+        drawn = torch.from_numpy(uniforms[rows]).to(model.device)
+        for row, sample in zip(
+            rows, _complete(batch, [limits[i] for i in rows], stop_ids, drawn), strict=True
+        ):
             samples[row] = sample
     return [samples[i] for i in range(len(prompts))]
 
@@ -84,68 +91,89 @@ def _room(model: PreTrainedModel, prompt: list[int], max_new_tokens: int, index:
 
 
 class _Batch:
-    """The rows of one batch still being written: their cache, and what each has said so far."""
+    """The rows of one batch still being written: their cache, and the logits (B, V), float32, of their next tokens."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         prompts: list[list[int]],
-        limits: list[int],
+        num_new: int,
         settings: SamplingSettings,
-        stop_ids: frozenset[int],
         pad_id: int,
     ) -> None:
         self.model, self.settings = model, settings
         device = model.device
         width = max(map(len, prompts))
         rows = [[pad_id] * (width - len(prompt)) + prompt for prompt in prompts]
-        self.tokens = torch.tensor(rows, device=device)
+        tokens = torch.tensor(rows, device=device)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        self.attention_mask = torch.arange(width, device=device) >= width - lengths[:, None]
-        self.positions = (self.attention_mask.long().cumsum(1) - 1).clamp(min=0)
-        self.limits = torch.tensor(limits, device=device)
-        self.stops = torch.tensor(sorted(stop_ids), device=device)
-        self.cache = new_cache(model, len(prompts), self.tokens.shape[1] + max(limits))
+        self.mask = torch.arange(width, device=device) >= width - lengths[:, None]
+        self.cache = new_cache(model, len(prompts), width + min(num_new, GROWTH))
+        self.decoder = decoder(model, self.cache)
+        self.positions = (self.mask.long().cumsum(1) - 1).clamp(min=0)
+        self.logits = next_logits(model, tokens, self.mask, self.positions, self.cache)
+        self.seen: Tensor | None = None
+        if settings.repetition_penalty != 1:
+            self.seen = torch.zeros_like(self.logits, dtype=torch.bool)
+            row, column = self.mask.nonzero(as_tuple=True)
+            self.seen[row, tokens[row, column]] = True
 
-    def run(self, uniforms: Tensor) -> list[Sample]:
-        num_rows, steps = uniforms.shape
-        device = self.tokens.device
-        uniforms = uniforms.to(device)
-        said = torch.zeros(num_rows, steps, dtype=torch.long, device=device)
-        logprobs = torch.zeros(num_rows, steps, device=device)
-        lengths = torch.zeros(num_rows, dtype=torch.long, device=device)
-        ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
-        alive = torch.arange(num_rows, device=device)
-        inputs, positions = self.tokens, self.positions
-        for step in range(steps):
-            logits = next_logits(self.model, inputs, self.attention_mask, positions, self.cache)
-            chosen, logprob = draw(logits, uniforms[alive, step], self.settings)
-            said[alive, step], logprobs[alive, step] = chosen, logprob
-            lengths[alive] = step + 1
-            stopped = torch.isin(chosen, self.stops)
-            ended[alive] = stopped
-            going = ~stopped & (self.limits > step + 1)
-            if not going.any():
-                break
-            positions = positions[:, -1:] + 1
-            if not going.all():
-                alive, chosen, positions = alive[going], chosen[going], positions[going]
-                self._keep(going)
-            inputs = chosen[:, None]
-            self.attention_mask = torch.cat(
-                [self.attention_mask, self.attention_mask.new_ones(len(alive), 1)], dim=1
-            )
-        return [
-            Sample(tokens[:length], values[:length], end)
-            for tokens, values, length, end in zip(
-                said.tolist(), logprobs.tolist(), lengths.tolist(), ended.tolist(), strict=True
-            )
-        ]
+    def draw(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Next tokens (B,) and their log-probabilities (B,)."""
+        return draw(self.logits, uniforms, self.settings, self.seen)
 
-    def _keep(self, going: Tensor) -> None:
-        keep_rows(self.cache, going.nonzero().squeeze(1))
-        self.attention_mask = self.attention_mask[going]
-        self.limits = self.limits[going]
+    def append(self, chosen: Tensor) -> None:
+        """Read the tokens chosen (B,)."""
+        if self.seen is not None:
+            self.seen.scatter_(1, chosen[:, None], True)
+        if isinstance(self.cache, KVCache) and self.cache.width == self.cache.max_len:
+            self.cache.grow(GROWTH)
+        if self.decoder:
+            self.logits = self.decoder.step(chosen, self.cache).float()
+            return
+        self.positions = self.positions[:, -1:] + 1
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(chosen), 1)], dim=1)
+        self.logits = next_logits(self.model, chosen[:, None], self.mask, self.positions, self.cache)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but `rows` (R,), int64 indices, which take their order."""
+        keep_rows(self.cache, rows)
+        self.mask, self.positions = self.mask[rows], self.positions[rows]
+        self.seen = None if self.seen is None else self.seen[rows]
+
+
+def _complete(batch: _Batch, limits: list[int], stop_ids: frozenset[int], uniforms: Tensor) -> list[Sample]:
+    """Draw until every row has stopped or reached its limit; uniforms (B, steps)."""
+    (num_rows, steps), device = uniforms.shape, uniforms.device
+    said = torch.zeros(num_rows, steps, dtype=torch.long, device=device)
+    logprobs = torch.zeros(num_rows, steps, device=device)
+    lengths, ended = torch.zeros_like(said[:, 0]), torch.zeros_like(said[:, 0], dtype=torch.bool)
+    alive, room = torch.arange(num_rows, device=device), torch.tensor(limits, device=device)
+    stops = torch.tensor(sorted(stop_ids), device=device)
+    for step in range(steps):
+        chosen, logprob = batch.draw(uniforms[alive, step])
+        said[alive, step], logprobs[alive, step] = chosen, logprob
+        lengths[alive] = step + 1
+        stopped = torch.isin(chosen, stops)
+        ended[alive] = stopped
+        going = ~stopped & (room[alive] > step + 1)
+        if not going.any():
+            break
+        if not going.all():
+            rows = _closed_up(going)
+            alive, chosen = alive[rows], chosen[rows]
+            batch.keep(rows)
+        batch.append(chosen)
+    parts = zip(said.tolist(), logprobs.tolist(), lengths.tolist(), ended.tolist(), strict=True)
+    return [Sample(tokens[:length], values[:length], end) for tokens, values, length, end in parts]
+
+
+def _closed_up(going: Tensor) -> Tensor:
+    """Indices of the R rows that are going (B,): the last ones take the places of those that left, the others stay."""
+    num_going = int(going.sum())
+    rows = torch.arange(num_going, device=going.device)
+    rows[~going[:num_going]] = going[num_going:].nonzero()[:, 0] + num_going
+    return rows
 
 
 def new_cache(model: PreTrainedModel, num_rows: int, num_tokens: int) -> Any:
@@ -178,30 +206,72 @@ def next_logits(
     return output.logits[:, -1].float()
 
 
-def draw(logits: Tensor, uniforms: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
-    """Tokens (B,) and their log-probabilities (B,) from logits (B, V) and one uniform number per row (B,)."""
+def draw(
+    logits: Tensor, uniforms: Tensor, settings: SamplingSettings, seen: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Tokens (B,) and their log-probabilities (B,) from logits (B, V) and one uniform number per row (B,).
+
+    seen: (B, V) bool, the tokens that a repetition penalty holds back (Keskar et al. 2019, section 4.1).
+    """
+    penalised = logits
+    if seen is not None and settings.repetition_penalty != 1:
+        held_back = logits / settings.repetition_penalty
+        held_back = held_back.where(logits > 0, logits * settings.repetition_penalty)
+        penalised = held_back.where(seen, logits)
     if settings.temperature == 0:
-        logprobs = logits.log_softmax(-1)
-        best = logits.argmax(-1)
-        return best, logprobs.gather(1, best[:, None]).squeeze(1)
-    logprobs = (logits / settings.temperature).log_softmax(-1)
-    weights = _truncated(logprobs.exp(), settings)
-    edges = weights.double().cumsum(-1)
-    chosen = torch.searchsorted(edges, (uniforms * edges[:, -1])[:, None], right=True).squeeze(1)
-    chosen = chosen.clamp(max=logits.shape[1] - 1)
-    return chosen, logprobs.gather(1, chosen[:, None]).squeeze(1)
+        best = penalised.argmax(-1)
+        return best, logits.gather(1, best[:, None]).squeeze(1) - logits.logsumexp(-1)
+    scaled, highest, weights = _weights(logits, settings.temperature)
+    total = weights.sum(-1)
+    if penalised is not logits:
+        _, _, weights = _weights(penalised, settings.temperature)
+    chosen = _inverted(_truncated(weights, settings), uniforms)
+    return chosen, (scaled.gather(1, chosen[:, None]) - highest).squeeze(1) - total.log()
 
 
-def _truncated(probabilities: Tensor, settings: SamplingSettings) -> Tensor:
-    """Probabilities (B, V) with all but the top k, and all outside the nucleus of mass p, set to zero."""
+def _weights(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled logits (B, V), the highest of each row (B, 1), and weights (B, V): probabilities but for a factor."""
+    scaled = logits if temperature == 1 else logits / temperature
+    highest = scaled.amax(-1, keepdim=True)
+    return scaled, highest, (scaled - highest).exp_()
+
+
+def _inverted(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Where the running sum of weights (B, V) passes uniforms (B,) times their sum: (B,) int64.
+
+    Found in two steps, first the block of about √V weights, then the place in it, so that no running sum of all V is
+    made. A weight of zero is never found, whatever the rounding.
+    """
+    size = weights.shape[1]
+    block = int(size**0.5)
+    whole = size - size % block
+    sums = [weights[:, :whole].unflatten(1, (-1, block)).sum(-1), weights[:, whole:].sum(-1, keepdim=True)]
+    edges = torch.cat(sums, dim=1).double().cumsum(-1)
+    wanted = uniforms[:, None].clamp(max=1 - 1e-12) * edges[:, -1:]
+    at = torch.searchsorted(edges, wanted, right=True)  # (B, 1)
+    places = at * block + torch.arange(block, device=weights.device)
+    within = weights.gather(1, places.clamp(max=size - 1)).masked_fill(places >= size, 0).double().cumsum(-1)
+    before = F.pad(edges, (1, 0)).gather(1, at)
+    wanted = torch.minimum((wanted - before).clamp(min=0), within[:, -1:] * (1 - 1e-12))
+    return (at * block + torch.searchsorted(within, wanted, right=True))[:, 0]
+
+
+NUCLEUS = 256  # tokens looked at before all of them are sorted
+
+
+def _truncated(weights: Tensor, settings: SamplingSettings) -> Tensor:
+    """Weights (B, V) with all but the top k, and all outside the nucleus of mass p, set to zero."""
     if settings.top_k:
-        kth = probabilities.topk(min(settings.top_k, probabilities.shape[1])).values[:, -1:]
-        probabilities = probabilities.where(probabilities >= kth, 0)
+        kth = weights.topk(min(settings.top_k, weights.shape[1])).values[:, -1:]
+        weights = weights.where(weights >= kth, 0)
     if settings.top_p < 1:
-        ordered, order = probabilities.sort(descending=True)
-        outside = ordered.cumsum(-1) - ordered >= settings.top_p * ordered.sum(-1, keepdim=True)
-        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered.masked_fill(outside, 0))
-    return probabilities
+        mass = settings.top_p * weights.sum(-1, keepdim=True)
+        ordered, order = weights.topk(min(NUCLEUS, weights.shape[1]))
+        if (ordered.sum(-1, keepdim=True) < mass).any():
+            ordered, order = weights.sort(descending=True)
+        outside = ordered.cumsum(-1) - ordered >= mass
+        weights = torch.zeros_like(weights).scatter(1, order, ordered.masked_fill(outside, 0))
+    return weights
 
 
 @torch.no_grad()
@@ -214,20 +284,13 @@ def stream(
     seed: int,
 ) -> Iterator[int]:
     """The tokens `generate` gives for a batch of this one prompt, one by one, without the stop token."""
-    model.eval()
-    limit = _room(model, prompt, settings.max_new_tokens, 0)
-    uniforms = torch.from_numpy(
-        np.random.Generator(np.random.Philox(seed)).random((1, settings.max_new_tokens))
-    )
-    uniforms = uniforms.to(model.device)
-    cache = new_cache(model, 1, len(prompt) + limit)
-    tokens = torch.tensor([prompt], device=model.device)
-    positions = torch.arange(len(prompt), device=model.device)[None]
+    limit = _room(model.eval(), prompt, settings.max_new_tokens, 0)
+    uniforms = np.random.Generator(np.random.Philox(seed)).random((1, settings.max_new_tokens))
+    batch = _Batch(model, [prompt], limit, settings, pad_id=0)
     for step in range(limit):
-        mask = torch.ones(1, len(prompt) + step, dtype=torch.bool, device=model.device)
-        logits = next_logits(model, tokens, mask, positions, cache)
-        chosen, _ = draw(logits, uniforms[:, step], settings)
+        chosen, _ = batch.draw(torch.from_numpy(uniforms[:, step]).to(model.device))
         if int(chosen) in stop_ids:
             return
         yield int(chosen)
-        tokens, positions = chosen[:, None], positions[:, -1:] + 1
+        if step + 1 < limit:
+            batch.append(chosen)

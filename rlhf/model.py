@@ -41,14 +41,15 @@ from rlhf.errors import InputError
 class KVCache:
     """Keys and values of every layer, allocated once; each row is filled to its own length, without gaps.
 
-    keys, values: (layers, B, H, max_len + 1, D); lengths: (B,) int64, tokens held per row. Padding of either side is
-    never kept: it goes to the extra last slot, which nothing reads.
+    keys, values: (layers, B, H, L, D) with L > max_len; lengths: (B,) int64, tokens held per row. Padding of either
+    side is never kept: it goes to the slot max_len, which nothing reads.
     """
 
     def __init__(
         self, config: GPT2Config, num_rows: int, max_len: int, *, dtype: torch.dtype, device: Any
     ) -> None:
-        shape = (config.n_layer, num_rows, config.n_head, max_len + 1, config.n_embd // config.n_head)
+        length = -(-(max_len + 1) // 16) * 16  # products are fastest over whole vectors
+        shape = (config.n_layer, num_rows, config.n_head, length, config.n_embd // config.n_head)
         # Zeros, because a masked slot still enters the product with weight 0, and 0 × NaN is NaN.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
@@ -88,13 +89,31 @@ class KVCache:
             self.values[layer, :, :, : self.width].to(values.dtype),
         )
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but `rows` (R,), int64 indices, which take their order."""
+    def put(self, keys: Tensor, values: Tensor, slots: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Store one token's keys and values (B, H, D) in slots (B,); returns the whole storage, (B·H, L, D) each.
+
+        Whole, because products take a contiguous block several times faster than the part that is filled.
+        """
+        rows = self.rows[:, 0]
+        self.keys[layer][rows, :, slots] = keys
+        self.values[layer][rows, :, slots] = values
+        return self.keys[layer].flatten(0, 1), self.values[layer].flatten(0, 1)
+
+    def grow(self, num_tokens: int) -> None:
+        """Make room for rows that are longer by `num_tokens`."""
+        self.max_len += num_tokens
+        length = -(-(self.max_len + 1) // 16) * 16
         for name in ("keys", "values"):
-            kept = getattr(self, name)[:, rows, :, : self.width]
-            storage = getattr(self, name)[:, : len(rows)]
-            storage[:, :, :, : self.width] = kept
-            setattr(self, name, storage)
+            filled = getattr(self, name)[:, :, :, : self.width]
+            setattr(self, name, F.pad(filled, (0, 0, 0, length - self.width)))
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but `rows` (R,), int64 indices, which take their order; who keeps his place is not copied."""
+        places = torch.arange(len(rows), device=rows.device)
+        moved = rows != places
+        for storage in (self.keys, self.values):
+            storage[:, places[moved], :, : self.width] = storage[:, rows[moved], :, : self.width]
+        self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
         self.lengths, self.rows = self.lengths[rows], self.rows[: len(rows)]
         self.width = int(self.lengths.max()) if len(rows) else 0
 
@@ -158,10 +177,11 @@ class MLP(nn.Module):
         self.dropout = Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.c_fc(x)
-        # gelu_new is this function written as eight small operations.
-        x = F.gelu(x, approximate="tanh") if self.fused else self.act(x)
-        return self.dropout(self.c_proj(x))
+        return self.dropout(self.c_proj(self.activate(self.c_fc(x))))
+
+    def activate(self, x: Tensor) -> Tensor:
+        """gelu_new is GELU's tanh approximation written as eight small operations."""
+        return F.gelu(x, approximate="tanh") if self.fused else self.act(x)
 
 
 class Block(GradientCheckpointingLayer):

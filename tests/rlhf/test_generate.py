@@ -1,9 +1,18 @@
 """Sampling: honest log-probabilities, whatever the batch, for our GPT and for other people's models."""
 
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
 
+from rlhf.decode import decoder
 from rlhf.errors import InputError
 from rlhf.generate import SamplingSettings, draw, generate, stream
 from rlhf.model import GPT
@@ -72,20 +81,111 @@ def test_greedy_takes_the_argmax(model):
 
 
 def test_stream_gives_the_tokens_of_generate(model):
-    settings = SamplingSettings(max_new_tokens=16)
-    (one,) = generate(model, [PROMPTS[2]], settings, stop_ids=STOP, pad_id=2, seed=9)
-    streamed = list(stream(model, PROMPTS[2], settings, stop_ids=STOP, seed=9))
+    asked = SamplingSettings(max_new_tokens=40)
+    (one,) = generate(model, [PROMPTS[2]], asked, stop_ids=STOP, pad_id=2, seed=9)
+    streamed = list(stream(model, PROMPTS[2], asked, stop_ids=STOP, seed=9))
     assert streamed == (one.tokens[:-1] if one.ended else one.tokens)
 
 
 @pytest.mark.parametrize(
-    ("settings", "support"), [({"top_k": 2}, {0, 1}), ({"top_p": 0.6}, {0, 1}), ({}, {0, 1, 2, 3})]
+    ("truncation", "support"), [({"top_k": 2}, {0, 1}), ({"top_p": 0.6}, {0, 1}), ({}, {0, 1, 2, 3})]
 )
-def test_truncation_keeps_the_most_probable_tokens(settings, support):
+def test_truncation_keeps_the_most_probable_tokens(truncation, support):
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log().expand(4000, 4)
     uniforms = (torch.arange(4000) + 0.5) / 4000
-    tokens, _ = draw(logits, uniforms.double(), SamplingSettings(**settings))
+    tokens, _ = draw(logits, uniforms.double(), SamplingSettings(**truncation))
     assert set(tokens.tolist()) == support
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.sampled_from([0.0, 2**-53, 0.5, 1 - 2**-53]))
+def test_a_draw_is_the_first_token_at_which_the_running_sum_passes(seed, size, uniform):
+    generator = np.random.default_rng(seed)
+    logits = torch.from_numpy(generator.normal(scale=5, size=(3, size)).astype(np.float32))
+    logits[torch.from_numpy(generator.random((3, size)) < 0.5)] = float("-inf")  # as after top-k
+    logits[:, int(generator.integers(size))] = 0.0
+    uniforms = torch.tensor([uniform, *generator.random(2)], dtype=torch.float64)
+    tokens, logprobs = draw(logits, uniforms, SamplingSettings())
+    for row, wanted, token, logprob in zip(logits, uniforms, tokens, logprobs, strict=True):
+        probabilities = row.double().softmax(0)
+        running = probabilities.cumsum(0)
+        assert probabilities[token] > 0
+        assert running[token] >= wanted - 1e-6 and running[token] - probabilities[token] <= wanted + 1e-6
+        assert math.isclose(logprob, probabilities[token].log(), abs_tol=1e-5)
+
+
+def test_a_wide_nucleus_is_found_too():
+    """A flat distribution over more tokens than are looked at first."""
+    logits = torch.arange(2000, 0, -1).float().log().expand(500, 2000)
+    uniforms = (torch.arange(500).double() + 0.5) / 500
+    tokens, _ = draw(logits, uniforms, SamplingSettings(top_p=0.5))
+    mass = (torch.arange(2000, 0, -1).double() / sum(range(2001))).cumsum(0)
+    last = int((mass < 0.5).sum())  # the token that reaches one half
+    assert tokens.max() <= last and tokens.max() > 0.9 * last
+
+
+def test_a_repetition_penalty_is_that_of_transformers(model):
+    ours = sample(model, temperature=0.0, max_new_tokens=40, repetition_penalty=1.5)
+    assert ours != sample(model, temperature=0.0, max_new_tokens=40)
+    for prompt, one in zip(PROMPTS, ours, strict=True):
+        theirs = model.generate(
+            torch.tensor([prompt]), do_sample=False, max_new_tokens=40, repetition_penalty=1.5,
+            eos_token_id=1, pad_token_id=2,
+        )  # fmt: skip
+        assert one.tokens == theirs[0, len(prompt) :].tolist()
+
+
+def test_the_penalty_leaves_the_reported_logprobs_alone():
+    logits = torch.tensor([[2.0, 1.0, -1.0]])
+    seen = torch.tensor([[True, False, False]])
+    penalty = SamplingSettings(repetition_penalty=3.0)
+    # 2/3 < 1: token 1 is now the most probable, e^1 / (e^(2/3) + e^1 + e^-1); drawn from 0.40 on.
+    token, logprob = draw(logits, torch.tensor([0.45], dtype=torch.float64), penalty, seen)
+    assert token == 1 and math.isclose(logprob, logits[0].log_softmax(0)[1], abs_tol=1e-6)
+    greedy, _ = draw(logits, torch.zeros(1), replace(penalty, temperature=0.0), seen)
+    assert greedy == 1
+
+
+@torch.no_grad()
+def test_decoding_gives_the_logits_of_the_forward_pass_after_rows_left_and_room_grew():
+    model = build("gpt")
+    rows = torch.randint(3, 40, (5, 30))
+    lengths = [12, 3, 9, 1, 12]
+    left_padded = torch.stack(
+        [F.pad(row[:n], (12 - n, 0), value=2) for row, n in zip(rows, lengths, strict=True)]
+    )
+    mask = torch.arange(12) >= 12 - torch.tensor(lengths)[:, None]
+    cache = model.new_cache(5, 14)
+    model(input_ids=left_padded, attention_mask=mask, past_key_values=cache)
+    step = decoder(model, cache).step
+    alive = [0, 1, 2, 3, 4]
+    for number in range(10):
+        if number == 3:
+            alive = [0, 4, 2]
+            cache.keep(torch.tensor(alive))
+        if cache.width == cache.max_len:
+            cache.grow(4)
+        logits = step(torch.stack([rows[i, lengths[i] + number] for i in alive]), cache)
+        for row, i in enumerate(alive):
+            expected = model(input_ids=rows[i : i + 1, : lengths[i] + number + 1]).logits[0, -1]
+            assert torch.allclose(logits[row], expected, atol=1e-5)
+
+
+def test_adapters_are_sampled_with():
+    model = build("gpt")
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora" in name:
+                parameter.normal_(std=0.3)
+    samples = sample(adapted, max_new_tokens=40)
+    rollout = Rollout.from_samples(PROMPTS, samples, 2, 1)
+    with torch.no_grad():
+        ratio = (completion_logprobs(adapted, rollout) - rollout.logprobs).exp()
+        with adapted.disable_adapter():
+            bare = completion_logprobs(adapted, rollout)
+    assert (ratio[rollout.mask] - 1).abs().max() < 1e-4
+    assert (bare - rollout.logprobs).abs().max() > 0.1
 
 
 def test_draws_follow_the_probabilities():

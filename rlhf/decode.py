@@ -1,0 +1,77 @@
+"""One new token for every row of a KV cache, by our GPT's bare weights.
+
+The model's own forward pass is written for training: with one token per row most of its time would go into modules,
+masks and, under autocast, casting every weight at every step. Here the weights are cast once for many steps, and what
+is left is the products. Shapes as in rlhf/model.py.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlhf.model import GPT, Conv1D, KVCache, additive
+
+Weights = tuple[Tensor, Tensor]  # (in, out) and (out,)
+
+
+class Decoder:
+    """A GPT's next-token step in the number format of a cache; the weights are those at the time of making it."""
+
+    def __init__(self, model: GPT, dtype: torch.dtype) -> None:
+        trunk, self.dtype = model.transformer, dtype
+        self.wte, self.wpe, self.ln_f = trunk.wte.weight, trunk.wpe.weight, trunk.ln_f
+        self.blocks: list[Any] = list(trunk.h)
+        self.weights: list[list[Weights]] = [
+            [_weights(layer, dtype) for layer in _products(block)] for block in self.blocks
+        ]
+        self.head = model.lm_head.weight.to(dtype)
+
+    def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Logits (B, V), in the decoder's format, of the token after tokens (B,), which enter the cache."""
+        slots = cache.advance(1, None)[:, 0]  # (B,)
+        x = self.wte[tokens] + self.wpe[slots]  # (B, C)
+        visible = torch.arange(cache.keys.shape[3], device=x.device) <= slots[:, None]
+        bias = additive(visible, self.dtype)[:, None, None]  # (B, 1, 1, L)
+        for layer, (block, weights) in enumerate(zip(self.blocks, self.weights, strict=True)):
+            qkv = _product(block.ln_1(x), weights[0])
+            x = x + _product(_attention(qkv, block.attn.scale, bias, slots, cache, layer), weights[1])
+            x = x + _product(block.mlp.activate(_product(block.ln_2(x), weights[2])), weights[3])
+        return F.linear(self.ln_f(x).to(self.dtype), self.head)
+
+
+def _attention(qkv: Tensor, scale: float, bias: Tensor, slots: Tensor, cache: KVCache, layer: int) -> Tensor:
+    """qkv (B, 3·C) → (B, C)."""
+    B, H = len(qkv), cache.keys.shape[2]
+    q, k, v = qkv.view(B, 3, H, -1).unbind(1)  # (B, H, D)
+    keys, values = cache.put(k, v, slots, layer)  # (B·H, L, D)
+    scores = torch.bmm((q * scale).reshape(B * H, 1, -1), keys.mT).view(B, H, 1, -1)
+    attention = scores.add_(bias).softmax(-1).view(B * H, 1, -1)
+    return torch.bmm(attention, values).view(B, -1)
+
+
+def decoder(model: Any, cache: Any) -> Decoder | None:
+    """A decoder of the model for such a cache, or None where only the model's own forward pass will do.
+
+    That is so for any other architecture, and where a layer is not the plain product it was built as (adapters).
+    """
+    if not isinstance(model, GPT) or not isinstance(cache, KVCache):
+        return None
+    products = [layer for block in model.transformer.h for layer in _products(block)]
+    if any(type(layer) is not Conv1D for layer in products) or type(model.lm_head) is not nn.Linear:
+        return None
+    return Decoder(model, cache.keys.dtype)
+
+
+def _products(block: Any) -> tuple[nn.Module, ...]:
+    return block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj
+
+
+def _weights(layer: Any, dtype: torch.dtype) -> Weights:
+    return layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)
+
+
+def _product(x: Tensor, weights: Weights) -> Tensor:
+    weight, bias = weights
+    return torch.addmm(bias, x.to(weight.dtype), weight)
