@@ -134,8 +134,8 @@ def test_with_adapters_only_they_learn_and_the_policy_without_them_is_the_refere
     made = trainer(model=base, peft_config=LoraConfig(r=2, target_modules="all-linear"))
     first, *_ = made.train()
     assert made.reference is None
-    assert (
-        first["kl/sequence"] == 0.0 == pytest.approx(first["kl/sequence_k3"], abs=1e-9)
+    assert first["kl/sequence"] == pytest.approx(0, abs=1e-5) and first["kl/sequence_k3"] == pytest.approx(
+        0, abs=1e-9
     )  # new adapters do nothing
     state = made.model.state_dict()
     for name, value in before.items():
