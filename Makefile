@@ -21,9 +21,11 @@ laptop: $(STAMP)
 	$(BIN)/rlhf quickstart --recipe laptop
 
 test: $(STAMP)
+	tests/prepare
 	$(BIN)/python -m pytest
 
 test-slow: $(STAMP)
+	tests/prepare
 	$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)

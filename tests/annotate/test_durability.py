@@ -226,9 +226,8 @@ for _ in range(20):
 """
 
 
-def test_an_answer_is_acknowledged_after_its_fsync(local, tmp_path, needed):
+def test_an_answer_is_acknowledged_after_its_fsync(local, tmp_path, strace):
     """kill -9 cannot tell FULL from OFF, as the page cache survives it: so the system calls are counted."""
-    strace = needed("strace")
     local.add_batch("traced", [NewTask(prompt=f"t{i}", completions=("a", "b")) for i in range(20)])
     trace = tmp_path / "trace"
     command = [strace, "-f", "-y", "-e", "trace=write,pwrite64,fsync,fdatasync", "-o", str(trace)]
