@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from annotate.accounts import labeler_id
+from annotate.agreement import apart
 from annotate.assign import TaskView, view_tasks
-from annotate.batches import batch_id
+from annotate.ballots import ballots, grouped
+from annotate.choice import RANKED, Choice, standing
 from annotate.database import Database
 from annotate.history import Verdict, items_of, verdicts_on
-from annotate.schema import Annotation, Labeler, Task
+from annotate.schema import Annotation, Labeler
 from annotate.submit import Source, Submission, write_submissions
 from rlhf.errors import LabelError
 
@@ -61,45 +63,31 @@ def disagreements(
 ) -> list[Disagreement]:
     """Tasks whose labelers differ, worst first; those with a verdict already come last."""
     with database.read() as connection:
-        chosen = batch_id(connection, batch)
-        answers = _answers(connection, chosen, include_simulated)
-        shares = {task: apart([answer.ranks for answer in given]) for task, given in answers.items()}
-        verdicts = verdicts_on(connection, list(answers))
+        choice = Choice(batch=batch, include_simulated=include_simulated)
+        groups = grouped(ballots(connection, choice))
+        shares = {task: apart(group.ranks) for task, group in groups.items()}
+        verdicts = verdicts_on(connection, list(shares))
         order = sorted(
             (task for task, share in shares.items() if share),
             key=lambda task: (task in verdicts, -shares[task], task),
         )[offset : offset + limit]
+        answers = _answers(connection, choice, order)
         views = {view.id: view for view in view_tasks(connection, order, labeler=0)}
     return [
         Disagreement(views[task], tuple(answers[task]), shares[task], verdicts.get(task)) for task in order
     ]
 
 
-def _answers(connection: Connection, batch: int, include_simulated: bool) -> dict[int, list[GivenAnswer]]:
-    """Answers to the tasks that two or more labelers have ranked, by task."""
-    ranked = (
-        Task.batch_id == batch,
-        Annotation.standing,
-        ~Annotation.adjudicates,
-        Annotation.kind.in_(("rank", "compare")),
+def _answers(connection: Connection, choice: Choice, tasks: Sequence[int]) -> dict[int, list[GivenAnswer]]:
+    columns = (
+        Annotation.id,
+        Annotation.task_id,
+        Labeler.name,
+        (Labeler.origin == "simulated").label("simulated"),
     )
-    several = (
-        select(Annotation.task_id)
-        .join(Task, Task.id == Annotation.task_id)
-        .where(*ranked)
-        .group_by(Annotation.task_id)
-        .having(func.count() > 1)
-    )
-    query = (
-        select(Annotation.id, Annotation.task_id, Labeler.name, (Labeler.origin == "simulated").label("simulated"))
-        .add_columns(Annotation.verdict, Annotation.strength, Annotation.comment)
-        .join(Task, Task.id == Annotation.task_id)
-        .join(Labeler, Labeler.id == Annotation.labeler_id)
-        .where(*ranked, Annotation.task_id.in_(several))
-        .order_by(Annotation.id)
-    )  # fmt: skip
-    if not include_simulated:
-        query = query.where(Labeler.origin != "simulated")
+    query = standing(connection, choice, select(*columns))
+    query = query.add_columns(Annotation.verdict, Annotation.strength, Annotation.comment)
+    query = query.where(Annotation.kind.in_(RANKED), Annotation.task_id.in_(tasks)).order_by(Annotation.id)
     rows = connection.execute(query).all()
     items = items_of(connection, [row.id for row in rows])
     found: dict[int, list[GivenAnswer]] = {}
@@ -115,19 +103,3 @@ def _given(row: Any, items: Sequence[Any]) -> GivenAnswer:
         tuple(item.rating for item in items), tuple(tuple(item.flags) for item in items),
         row.verdict, row.strength, row.comment,
     )  # fmt: skip
-
-
-def apart(rankings: Sequence[Sequence[int]]) -> float:
-    """Of the judgements {better, tie, worse} on pairs of answers by pairs of rankings, the share that differs; 0 for one."""
-    differ = total = 0
-    for i, one in enumerate(rankings):
-        for other in rankings[i + 1 :]:
-            for a in range(len(one)):
-                for b in range(a + 1, len(one)):
-                    total += 1
-                    differ += _sign(one[a] - one[b]) != _sign(other[a] - other[b])
-    return differ / total if total else 0.0
-
-
-def _sign(number: int) -> int:
-    return (number > 0) - (number < 0)

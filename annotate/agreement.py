@@ -1,18 +1,24 @@
 """How far labelers agree, for rankings with ties: on pairs of answers, with the reason where nothing can be said."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rlhf.data import Ranking, fingerprint
+from rlhf.data import Ranking
 
 NUM_RESAMPLES = 1000
 TIE, BETTER, WORSE = 0, 1, 2
-Pair = tuple[str, str, str]  # prompt (hashed), the two answers in alphabetical order
-Judgements = dict[Pair, list[tuple[str, int]]]  # (labeler, category of the first answer) in the order given
-Units = dict[str, list[np.ndarray]]  # prompt → one (labelers,) array of categories for each pair of answers
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rankings of the same K answers by L labelers: ranks (L, K), 0 best. Groups of one prompt are resampled together."""
+
+    prompt: str
+    labelers: Sequence[str]
+    ranks: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,101 +37,111 @@ class Agreement:
     undefined: str = ""
 
 
+def groups_of(rankings: Iterable[Ranking]) -> list[Group]:
+    """Rankings by prompt and answers, whatever order they hold the answers in."""
+    found: dict[tuple[str, tuple[str, ...]], list[tuple[str, list[int]]]] = defaultdict(list)
+    for ranking in rankings:
+        order = sorted(range(len(ranking.completions)), key=lambda i: ranking.completions[i])
+        answers = tuple(ranking.completions[i] for i in order)
+        found[str(ranking.prompt), answers].append((ranking.labeler, [ranking.ranks[i] for i in order]))
+    return [
+        Group(prompt, [labeler for labeler, _ in given], np.array([ranks for _, ranks in given]))
+        for (prompt, _), given in found.items()
+    ]
+
+
 def agreement(rankings: Iterable[Ranking], seed: int = 0) -> Agreement:
     """Agreement between the labelers who ranked the same answers."""
-    return agreement_of(pair_units(rankings), seed)
+    return agreement_of(groups_of(rankings), seed)
 
 
-def agreement_of(units: Units, seed: int = 0) -> Agreement:
-    """Agreement over pairs of answers that two or more labelers judged; its interval resamples prompts."""
-    tables = [_coincidences(pairs) for pairs in units.values()]
-    num_pairs = sum(len(pairs) for pairs in units.values())
-    if not num_pairs:
-        return Agreement(
-            None, None, None, None, 0, "undefined because no two labelers ranked the same answers"
+def agreement_of(groups: Iterable[Group], seed: int = 0) -> Agreement:
+    """Agreement within the groups, all labelers together."""
+    tables: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((3, 3)))
+    same, alike, both, pairs = 0.0, 0.0, 0.0, 0
+    for group in groups:
+        n = len(group.ranks)
+        if n < 2:
+            continue
+        counts = categories_of(group.ranks).sum(0)  # (P, 3)
+        tables[group.prompt] += (counts.T @ counts - np.diag(counts.sum(0))) / (n - 1)
+        same += (counts * (counts - 1)).sum() / (n * (n - 1))
+        decided = counts[:, [BETTER, WORSE]]
+        alike += (decided * (decided - 1)).sum()
+        both += (decided.sum(1) * (decided.sum(1) - 1)).sum()
+        pairs += len(counts)
+    return _summary(tables, same / pairs if pairs else 0.0, alike, both, pairs, seed)
+
+
+def agreement_by_labeler(groups: Iterable[Group], seed: int = 0) -> dict[str, Agreement]:
+    """Agreement of each labeler with everybody else in the groups: every judgement beside each of the others'."""
+    tables: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: defaultdict(lambda: np.zeros((3, 3))))
+    pairs: dict[str, int] = defaultdict(int)
+    for group in groups:
+        own = categories_of(group.ranks)  # (L, P, 3)
+        beside = np.einsum("lpi,lpj->lij", own, own.sum(0) - own)
+        for labeler, table in zip(group.labelers, beside, strict=True):
+            tables[labeler][group.prompt] += table + table.T
+            pairs[labeler] += own.shape[1] if len(own) > 1 else 0
+    found = {}
+    for labeler, by_prompt in sorted(tables.items()):
+        total = np.sum(list(by_prompt.values()), axis=0)
+        decided = total[1:, 1:]
+        same = float(np.trace(total) / total.sum()) if total.sum() else 0.0
+        found[labeler] = _summary(
+            by_prompt, same, float(np.trace(decided)), float(decided.sum()), pairs[labeler], seed
         )
-    percent, decided = _shares([pair for pairs in units.values() for pair in pairs])
-    stacked = np.stack(tables)
-    alpha = alpha_of(stacked.sum(0))
+    return found
+
+
+def _summary(
+    tables: Mapping[str, np.ndarray], percent: float, alike: float, both: float, pairs: int, seed: int
+) -> Agreement:
+    if not pairs:
+        reason = "undefined because no two labelers ranked the same answers"
+        return Agreement(None, None, None, None, 0, reason)
+    decided = float(alike / both) if both else None
+    stacked = np.stack([table.ravel() for table in tables.values()])
+    alpha = alpha_of(stacked.sum(0).reshape(3, 3))
     if alpha is None:
-        return Agreement(
-            percent, decided, None, None, num_pairs, "alpha is undefined because all judgements are equal"
-        )
-    rng, flat = np.random.default_rng(seed), stacked.reshape(len(stacked), -1)
+        reason = "alpha is undefined because all judgements are equal"
+        return Agreement(float(percent), decided, None, None, pairs, reason)
+    rng = np.random.default_rng(seed)
     equal = np.full(len(stacked), 1 / len(stacked))
-    drawn = rng.multinomial(len(stacked), equal, NUM_RESAMPLES) @ flat
+    drawn = rng.multinomial(len(stacked), equal, NUM_RESAMPLES) @ stacked
     values = [value for value in map(alpha_of, drawn.reshape(-1, 3, 3)) if value is not None]
     low, high = np.quantile(values, [0.025, 0.975])
-    return Agreement(percent, decided, alpha, (float(low), float(high)), num_pairs)
+    return Agreement(float(percent), decided, alpha, (float(low), float(high)), pairs)
 
 
-def judgements(rankings: Iterable[Ranking]) -> Judgements:
-    """For each pair of answers who put the alphabetically first one where."""
-    judged: Judgements = defaultdict(list)
-    for ranking in rankings:
-        prompt = fingerprint([ranking.prompt])
-        order = sorted(range(len(ranking.completions)), key=lambda i: ranking.completions[i])
-        for place, a in enumerate(order):
-            for b in order[place + 1 :]:
-                one, other = ranking.ranks[a], ranking.ranks[b]
-                category = TIE if one == other else BETTER if one < other else WORSE
-                pair = (prompt, ranking.completions[a], ranking.completions[b])
-                judged[pair].append((ranking.labeler, category))
-    return judged
-
-
-def pair_units(rankings: Iterable[Ranking]) -> Units:
-    """For each prompt the pairs of answers that two or more labelers judged, as categories."""
-    units: Units = defaultdict(list)
-    for (prompt, _, _), given in judgements(rankings).items():
-        if len(given) > 1:
-            units[prompt].append(np.array([category for _, category in given]))
-    return units
-
-
-def units_by_labeler(judged: Judgements) -> dict[str, Units]:
-    """For each labeler the pairs judged with somebody else: one unit of two for every other labeler."""
-    found: dict[str, Units] = defaultdict(lambda: defaultdict(list))
-    for (prompt, _, _), given in judged.items():
-        for i, (labeler, category) in enumerate(given):
-            for j, (_, other) in enumerate(given):
-                if i != j:
-                    found[labeler][prompt].append(np.array([category, other]))
-    return found
-
-
-def shares_with_consensus(judged: Judgements) -> dict[str, tuple[int, int]]:
+def consensus_of(groups: Iterable[Group]) -> dict[str, tuple[int, int]]:
     """For each labeler (pairs judged as most of the others do, pairs on which most of the others are of one mind)."""
     found: dict[str, tuple[int, int]] = {}
-    for given in judged.values():
-        for i, (labeler, category) in enumerate(given):
-            right, pairs = found.get(labeler, (0, 0))
-            others = np.bincount([other for j, (_, other) in enumerate(given) if j != i], minlength=3)
-            if 2 * others.max() > others.sum():
-                right, pairs = right + int(others.argmax() == category), pairs + 1
-            found[labeler] = (right, pairs)
+    for group in groups:
+        own = categories_of(group.ranks)
+        others = own.sum(0) - own
+        clear = 2 * others.max(2) > others.sum(2)  # (L, P)
+        right = clear & (others.argmax(2) == own.argmax(2))
+        for labeler, hits, pairs in zip(group.labelers, right.sum(1), clear.sum(1), strict=True):
+            before = found.get(labeler, (0, 0))
+            found[labeler] = (before[0] + int(hits), before[1] + int(pairs))
     return found
 
 
-def _shares(pairs: Sequence[np.ndarray]) -> tuple[float, float | None]:
-    """Mean over pairs of answers of the share of pairs of labelers who agree: overall, and among the decided."""
-    same, both, alike = [], 0.0, 0.0
-    for categories in pairs:
-        counts = np.bincount(categories, minlength=3)
-        n = counts.sum()
-        same.append((counts * (counts - 1)).sum() / (n * (n - 1)))
-        decided = counts[[BETTER, WORSE]]
-        both += decided.sum() * (decided.sum() - 1)
-        alike += (decided * (decided - 1)).sum()
-    return float(np.mean(same)), float(alike / both) if both else None
+def apart(ranks: np.ndarray) -> float:
+    """Of the judgements on pairs of answers by pairs of labelers, the share that differs; ranks (L, K), 0 for L < 2."""
+    n = len(ranks)
+    if n < 2:
+        return 0.0
+    counts = categories_of(ranks).sum(0)
+    return float(1 - (counts * (counts - 1)).sum() / (n * (n - 1) * len(counts)))
 
 
-def _coincidences(pairs: Sequence[np.ndarray]) -> np.ndarray:
-    table = np.zeros((3, 3))
-    for categories in pairs:
-        counts = np.bincount(categories, minlength=3).astype(float)
-        table += (np.outer(counts, counts) - np.diag(counts)) / (counts.sum() - 1)
-    return table
+def categories_of(ranks: np.ndarray) -> np.ndarray:
+    """(L, P, 3) of 0 and 1: in which of {tie, better, worse} each labeler puts each of the P = K(K−1)/2 pairs."""
+    first, second = np.triu_indices(ranks.shape[1], 1)
+    signs = np.sign(ranks[:, first] - ranks[:, second])  # −1: the first is better
+    return np.stack([signs == 0, signs < 0, signs > 0], 2).astype(np.int64)
 
 
 def alpha_of(coincidences: np.ndarray) -> float | None:
@@ -136,7 +152,7 @@ def alpha_of(coincidences: np.ndarray) -> float | None:
     totals = coincidences.sum(0)
     n = totals.sum()
     expected = n * n - (totals * totals).sum()
-    if n <= 1 or expected == 0:
+    if n <= 1 or expected <= 1e-9 * n * n:
         return None
     observed = n - np.trace(coincidences)
     return float(1 - (n - 1) * observed / expected)

@@ -6,9 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from annotate.adjudicate import apart
+from annotate.agreement import apart
 from annotate.batches import batch_id
-from annotate.history import items_of
 from annotate.schema import Annotation, Labeler, Task
 from rlhf.errors import LabelError
 
@@ -73,25 +72,13 @@ def _verdicts(connection: Connection) -> dict[int, int]:
 
 def _agreed(connection: Connection, choice: Choice, least: float) -> set[int]:
     """Tasks whose labelers, those the choice leaves out by name or date too, agree at least so much."""
+    from annotate.ballots import ballots, grouped  # which reads by a Choice
+
     everybody = Choice(batch=choice.batch, include_simulated=choice.include_simulated)
-    query = standing(connection, everybody, select(Annotation.id, Annotation.task_id))
-    given: dict[int, list[int]] = {}
-    for annotation, task in connection.execute(query.where(Annotation.kind.in_(RANKED))):
-        given.setdefault(task, []).append(annotation)
+    groups = grouped(ballots(connection, everybody))
     return {
-        task
-        for some in chunks([(task, ids) for task, ids in given.items() if len(ids) > 1])
-        for task, ranks in _ranks(connection, some)
-        if 1 - apart(ranks) >= least
+        task for task, group in groups.items() if len(group.ranks) > 1 and 1 - apart(group.ranks) >= least
     }
-
-
-def _ranks(
-    connection: Connection, tasks: Sequence[tuple[int, list[int]]]
-) -> Iterator[tuple[int, list[list[int]]]]:
-    items = items_of(connection, [annotation for _, ids in tasks for annotation in ids])
-    for task, ids in tasks:
-        yield task, [[item.rank for item in items[annotation]] for annotation in ids if annotation in items]
 
 
 def chunks(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:

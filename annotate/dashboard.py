@@ -3,26 +3,21 @@
 import math
 import statistics
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Text, cast, func, select
 
-from annotate.agreement import (
-    Agreement,
-    Units,
-    agreement_of,
-    judgements,
-    pair_units,
-    shares_with_consensus,
-    units_by_labeler,
-)
-from annotate.choice import RANKED, Choice, chosen_annotations, standing
+from annotate import agreement
+from annotate.agreement import Agreement, Group, agreement_of, consensus_of
+from annotate.ballots import ballots, grouped
+from annotate.choice import RANKED, Choice, standing
 from annotate.database import Database
 from annotate.history import items_of
 from annotate.schema import Annotation, Completion, Labeler, RankingItem, Task, TaskCompletion
-from annotate.snapshots import StoredAnswer, answers
 
 CHARACTERS_PER_S = 90.0  # nobody reads faster than this, about 900 words a minute
 LEAST_S = 1.0
@@ -90,47 +85,40 @@ def throughput(database: Database, choice: Choice) -> list[DayCount]:
     return [DayCount(day, name, number) for (day, name), number in sorted(counts.items())]
 
 
-def _ranked(database: Database, choice: Choice) -> list[StoredAnswer]:
+def _groups(database: Database, choice: Choice) -> Iterable[Group]:
     with database.read() as connection:
-        ids = chosen_annotations(connection, choice, RANKED)
-        return [answer for answer in answers(connection, ids) if answer.items]
+        return grouped(ballots(connection, choice)).values()
 
 
 def agreement_overall(database: Database, choice: Choice, seed: int = 0) -> Agreement:
     """Agreement between all labelers of the choice."""
-    return agreement_of(pair_units(answer.ranking() for answer in _ranked(database, choice)), seed)
+    return agreement_of(_groups(database, choice), seed)
 
 
 def agreement_by_labeler(database: Database, choice: Choice, seed: int = 0) -> dict[str, Agreement]:
-    """Agreement of each labeler with everybody else who ranked the same answers."""
-    found = _ranked(database, choice)
-    units = units_by_labeler(judgements(answer.ranking() for answer in found))
-    nobody: Units = {}
-    names = sorted({answer.labeler for answer in found})
-    return {name: agreement_of(units.get(name, nobody), seed) for name in names}
+    """Agreement of each labeler with everybody else who ranked the same task."""
+    return agreement.agreement_by_labeler(_groups(database, choice), seed)
 
 
 def agreement_over_time(database: Database, choice: Choice, seed: int = 0) -> dict[str, Agreement]:
     """Agreement by day (UTC), oldest first; a task counts on the day on which its last answer came."""
-    by_task: dict[int, list[StoredAnswer]] = defaultdict(list)
-    for answer in _ranked(database, choice):
-        by_task[answer.task].append(answer)
-    by_day: dict[str, list[StoredAnswer]] = defaultdict(list)
-    for given in by_task.values():
-        by_day[day_of(max(answer.row.created for answer in given))] += given
-    return {
-        day: agreement_of(pair_units(answer.ranking() for answer in given), seed)
-        for day, given in sorted(by_day.items())
-    }
+    with database.read() as connection:
+        given = ballots(connection, choice)
+    last: dict[int, float] = {}
+    for ballot in given:
+        last[ballot.task] = max(ballot.created, last.get(ballot.task, 0.0))
+    by_day: dict[str, list[Group]] = defaultdict(list)
+    for task, group in grouped(given).items():
+        by_day[day_of(last[task])].append(group)
+    return {day: agreement_of(groups, seed) for day, groups in sorted(by_day.items())}
 
 
 def against_consensus(database: Database, choice: Choice) -> dict[str, Share]:
     """For each labeler the share of pairs judged as most of the other labelers judge them."""
-    found = shares_with_consensus(judgements(answer.ranking() for answer in _ranked(database, choice)))
     reason = "undefined because no pair has other labelers who are of one mind"
     return {
         name: Share(right / pairs, right, pairs) if pairs else Share(None, 0, 0, reason)
-        for name, (right, pairs) in sorted(found.items())
+        for name, (right, pairs) in sorted(consensus_of(_groups(database, choice)).items())
     }
 
 
@@ -159,19 +147,19 @@ def position_bias(database: Database, choice: Choice) -> PositionBias:
     Each prompt's decided pairs are summed (earlier wins minus losses); as the order was random, every sum is as likely
     with the other sign, so z = Σ/√Σ² is about normal (a sign-flip test by prompt).
     """
-    sums: dict[str, int] = defaultdict(int)
+    with database.read() as connection:
+        given = ballots(connection, choice)
+    sums: dict[int, int] = defaultdict(int)
     earlier = decided = used = 0
-    for answer in _ranked(database, choice):
-        order = answer.row.shown_order
-        if not order or answer.origin == "simulated":
+    for ballot in given:
+        if not ballot.shown_order or ballot.simulated:
             continue
         used += 1
-        for i, a in enumerate(order):
-            for b in order[i + 1 :]:
-                difference = answer.items[b].rank - answer.items[a].rank
-                decided += difference != 0
-                earlier += difference > 0
-                sums[str(answer.prompt)] += (difference > 0) - (difference < 0)
+        ranks = np.array(ballot.ranks)[list(ballot.shown_order)]
+        first, second = np.triu_indices(len(ranks), 1)
+        won, lost = int((ranks[first] < ranks[second]).sum()), int((ranks[first] > ranks[second]).sum())
+        earlier, decided = earlier + won, decided + won + lost
+        sums[ballot.prompt] += won - lost
     squares = sum(value * value for value in sums.values())
     if not squares:
         return PositionBias(

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from annotate.agreement import BETTER, TIE, WORSE, agreement, alpha_of, pair_units
+from annotate.agreement import (
+    Group,
+    agreement,
+    agreement_by_labeler,
+    agreement_of,
+    alpha_of,
+    apart,
+    consensus_of,
+)
 from rlhf.data import Ranking
 
 
@@ -50,13 +58,46 @@ def test_alpha_equals_the_oracle(by_prompt):
         for p, labelers in enumerate(by_prompt)
         for i, ranks in enumerate(labelers)
     ]
-    units = [categories for pairs in pair_units(rankings).values() for categories in pairs]
-    assume(len({int(value) for categories in units for value in categories}) > 1)
-    table = np.full((4, len(units)), np.nan)
-    for column, categories in enumerate(units):
-        table[: len(categories), column] = categories
-    expected = krippendorff.alpha(table, level_of_measurement="nominal", value_domain=[TIE, BETTER, WORSE])
+    pairs = ((0, 1), (0, 2), (1, 2))
+    table = np.full((4, 3 * len(by_prompt)), np.nan)  # labelers × pairs of answers: −1, 0, 1
+    for p, labelers in enumerate(by_prompt):
+        for i, ranks in enumerate(labelers):
+            table[i, 3 * p : 3 * p + 3] = [np.sign(ranks[a] - ranks[b]) for a, b in pairs]
+    assume(len(np.unique(table[~np.isnan(table)])) > 1)
+    expected = krippendorff.alpha(table, level_of_measurement="nominal", value_domain=[-1, 0, 1])
     assert agreement(rankings).alpha == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(rows, min_size=1, max_size=4))
+def test_shares_equal_counting_one_by_one(by_prompt):
+    groups = [
+        Group(str(p), [f"labeler {i}" for i in range(len(labelers))], np.array(labelers))
+        for p, labelers in enumerate(by_prompt)
+    ]
+    same, by_labeler, consensus = [], {}, {}
+    for labelers in by_prompt:
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            said = [np.sign(ranks[a] - ranks[b]) for ranks in labelers]
+            together = [x == y for i, x in enumerate(said) for j, y in enumerate(said) if i != j]
+            same.append(np.mean(together))
+            for i, own in enumerate(said):
+                others = [y for j, y in enumerate(said) if j != i]
+                by_labeler.setdefault(f"labeler {i}", []).extend(own == y for y in others)
+                for value in (-1, 0, 1):
+                    if 2 * others.count(value) > len(others):
+                        consensus.setdefault(f"labeler {i}", []).append(own == value)
+    assert agreement_of(groups).percent == pytest.approx(np.mean(same))
+    found = agreement_by_labeler(groups)
+    assert {name: one.percent for name, one in found.items()} == pytest.approx(
+        {name: np.mean(equal) for name, equal in by_labeler.items()}
+    )
+    assert {name: pair for name, pair in consensus_of(groups).items() if pair[1]} == {
+        name: (sum(equal), len(equal)) for name, equal in consensus.items()
+    }
+    assert [apart(group.ranks) for group in groups] == pytest.approx(
+        [1 - np.mean(same[3 * p : 3 * p + 3]) for p in range(len(groups))]
+    )
 
 
 def test_krippendorffs_published_example():
