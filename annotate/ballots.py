@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, select
@@ -29,13 +28,16 @@ class Ballot:
 def ballots(connection: Connection, choice: Choice) -> list[Ballot]:
     """The choice's standing rankings, oldest first; "none acceptable" without an order is none."""
     columns = (
-        Annotation.id, Annotation.task_id, Task.prompt_id, Labeler.name, (Labeler.origin == "simulated"),
+        Annotation.id.label("annotation"), Annotation.task_id.label("task"), Task.prompt_id.label("prompt"),
+        Labeler.name.label("labeler"), (Labeler.origin == "simulated").label("simulated"),
         Annotation.created, Annotation.shown_order,
     )  # fmt: skip
     query = standing(connection, choice, select(*columns)).where(Annotation.kind.in_(RANKED))
-    rows: Sequence[Any] = connection.execute(query.order_by(Annotation.id)).all()
-    ranks = ranks_of(connection, [row.id for row in rows])
-    return [Ballot(*row, tuple(ranks[row.id])) for row in rows if row.id in ranks]
+    rows = connection.execute(query.order_by(Annotation.id)).all()
+    ranks = ranks_of(connection, [row.annotation for row in rows])
+    return [
+        Ballot(**row._mapping, ranks=tuple(ranks[row.annotation])) for row in rows if row.annotation in ranks
+    ]
 
 
 def ranks_of(connection: Connection, annotations: Sequence[int]) -> dict[int, list[int]]:
