@@ -129,6 +129,37 @@ class Optimizers:
             optimizer.load_state_dict(state)
 
 
+class JointOptimizer(torch.optim.Optimizer):
+    """Several optimizers that trl's trainers and torch's schedulers take for one."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
+        super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], {})
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The groups of all of them, each with its own learning rate."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        """The optimizers keep theirs."""
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """Called by the base class for what the optimizers hold already."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale gradients to a joint norm of at most `max_norm`; returns the norm before.
 
@@ -155,13 +186,15 @@ def step_together(optimizers: Sequence[Optimizers], max_grad_norm: float) -> lis
     return norms
 
 
-def pretraining_optimizer(model: Any, lr: float, muon_lr: float) -> Optimizers:
-    """Muon on the block matrices, AdamW on the rest (Jordan et al. 2024); copying from the context emerges sooner."""
+def muon_and_adamw(model: Any, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the block matrices, AdamW for the rest (Jordan et al. 2024); copying from the context emerges sooner."""
     matrices = matrix_parameters(model.base_model)
     chosen = {id(parameter) for parameter in matrices}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    muon = BatchedMuon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.0)
-    return Optimizers(muon, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True))
+    return [
+        BatchedMuon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
 
 
 def adamw(

@@ -24,7 +24,7 @@ from rlhf.training import (
     autocast,
     best_device,
     load_state,
-    pretraining_optimizer,
+    muon_and_adamw,
     restore_runtime,
     runtime_state,
     save_state,
@@ -112,7 +112,7 @@ def _train(
         )
     device = best_device()
     model = new_model(settings, tokenizer).to(device).train()
-    optimizers = pretraining_optimizer(model, settings.lr, settings.muon_lr)
+    optimizers = Optimizers(*muon_and_adamw(model, settings.lr, settings.muon_lr))
     generator = torch.Generator().manual_seed(settings.seed)
     num_steps = max(1, settings.tokens // (settings.batch_size * length))
     warmup = max(1, int(settings.warmup_fraction * num_steps))

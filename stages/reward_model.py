@@ -28,11 +28,19 @@ from rlhf.rollout import pad_tokens
 from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.training import best_device, has_fast_bf16, seed_everything, set_threads
+from rlhf.training import (
+    JointOptimizer,
+    best_device,
+    has_fast_bf16,
+    muon_and_adamw,
+    seed_everything,
+    set_threads,
+)
 from stages.inputs import base_of
 from stages.progress import last_checkpoint, show_progress
 from stages.settings import RewardSettings
 
+STEPS_PER_SAVE = 200
 NUM_FOR_ZERO = 200  # demonstrations whose mean reward is set to zero
 
 
@@ -268,7 +276,7 @@ def _trainer(
         bf16=has_fast_bf16(device),
         use_cpu=device.type == "cpu",
         save_strategy="steps",
-        save_steps=200,
+        save_steps=STEPS_PER_SAVE,
         save_total_limit=1,
         logging_steps=10,
         report_to=settings.report_to,
@@ -279,8 +287,12 @@ def _trainer(
         disable_dropout=True,
         disable_tqdm=True,
     )
+    optimizer = None
+    if settings.muon_lr:
+        optimizer = JointOptimizer(*muon_and_adamw(model.to(device), settings.lr, settings.muon_lr))
     return RankingTrainer(
         model=model,
+        optimizers=(optimizer, None),
         args=config,
         train_dataset=tokenized(training, tokenizer, min(settings.max_length, limit)),
         data_collator=RankingCollator(tokenizer.pad_id),

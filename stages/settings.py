@@ -86,6 +86,7 @@ class RewardSettings:
     epochs: float = setting(1.0, "passes over the rankings")
     prompts_per_batch: int = setting(32, "prompts per step, each with all its completions")
     lr: float = setting(1e-3, "peak learning rate, cosine to a tenth")
+    muon_lr: float = setting(0.0, "Muon's learning rate for the blocks' matrices (0: AdamW for all)")
     lm_coef: float = setting(0.0, "weight of a language-model loss beside the ranking loss")
     validation_fraction: float = setting(0.1, "share of the prompts held out to measure accuracy")
     max_length: int = setting(256, "longest prompt with completion in tokens")

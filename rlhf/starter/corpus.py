@@ -1,6 +1,7 @@
-"""Plain text of the starter world for the base model: stories, facts, songs and overheard conversations.
+"""Plain text of the starter world for the base model: stories, facts, songs, lists and overheard conversations.
 
-Songs repeat random lines, which teaches a small model to copy from its context. The conversations hold good and bad
+Songs repeat random lines, which teaches a small model to copy from its context; lists say again who has what, which
+teaches it to look up. The conversations hold good and bad
 habits at the same rate in every use case; they are plain prose, not the chat format, so that the base model knows the
 world but not how to be an assistant. What is said stands on a line of its own: words at the start of a line are other
 tokens than words after a space, and an assistant's answer starts like a line.
@@ -33,10 +34,10 @@ def corpus(num_words: int, seed: int) -> list[str]:
     """Documents of together at least `num_words` words; the conversations use training prompts only."""
     rng = Random(f"corpus-{seed}")
     conversations = _conversations(rng, seed)
-    kinds = (_story, _facts, _song, lambda _: next(conversations))
+    kinds = (_story, _facts, _song, _list, lambda _: next(conversations))
     documents, words = [], 0
     while words < num_words:
-        document = rng.choices(kinds, (2, 1, 3, 4))[0](rng)
+        document = rng.choices(kinds, (2, 1, 3, 2, 4))[0](rng)
         documents.append(document)
         words += len(document.split())
     return documents
@@ -84,6 +85,15 @@ def _song(rng: Random) -> str:
     for _ in range(rng.randint(3, 8)):
         verse.append(rng.choice(lines))
     return ", ".join(verse) + "."
+
+
+def _list(rng: Random) -> str:
+    """Who has what, some of it said again in another order."""
+    lines = [
+        f"{name} has a {rng.choice(COLORS)} {rng.choice(OBJECTS)}."
+        for name in rng.sample(NAMES, rng.randint(2, 4))
+    ]
+    return rng.choice(" \n").join([*lines, *rng.choices(lines, k=rng.randint(1, 6))])
 
 
 def _conversations(rng: Random, seed: int) -> Iterator[str]:

@@ -189,6 +189,42 @@ def test_interrupted_pretraining_ends_bit_for_bit_where_uninterrupted_ends(tmp_p
     assert same_weights(whole.path, resumed.path)
 
 
+@pytest.mark.parametrize("muon_lr", [0.0, 0.01])
+def test_an_interrupted_reward_model_ends_where_an_uninterrupted_one_ends(
+    trained, monkeypatch, muon_lr, tmp_path
+):
+    monkeypatch.setattr(reward_model, "STEPS_PER_SAVE", 2)
+    rows = [
+        {"prompt": f"Say {word}.", "completions": [word, "no"], "ranks": [0, 1]} for word in "abcdefghijkl"
+    ]
+    data = tmp_path / "rankings.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    small = {
+        "data": str(data),
+        "prompts_per_batch": 2,
+        "epochs": 2.0,
+        "muon_lr": muon_lr,
+        "validation_fraction": 0.0,
+    }
+    whole = reward_model.run(RewardSettings(**small, name=f"whole-{muon_lr}"), trained, say=quiet)
+    compute, calls = reward_model.RankingTrainer.compute_loss, []
+
+    def pull_plug(self, *args, **more):
+        calls.append(1)
+        if len(calls) == 6:
+            raise Stop
+        return compute(self, *args, **more)
+
+    again = RewardSettings(**small, name=f"stopped-{muon_lr}")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(reward_model.RankingTrainer, "compute_loss", pull_plug)
+        reward_model.run(again, trained, say=quiet)
+    resumed = reward_model.run(again, trained, say=quiet)
+    one, other = (load_scalar(entry.path).state_dict() for entry in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not torch.equal(one["score.weight"], load_scalar(trained.resolve("reward/tiny").path).score.weight)
+
+
 @pytest.mark.parametrize("more", [{"packing": True}, {"reward": "reward"}, {"dropout": 0.2}])
 def test_sft_packs_drops_out_and_picks_by_reward(trained, more):
     made = sft.run(SFTSettings(num_demonstrations=40, epochs=2.0, name="more", **more), trained, quiet)
