@@ -5,8 +5,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from annotate.batches import BatchSettings
 from annotate.labels import LabelStore, NewTask
+from annotate.live import add_live_batch
 from annotate.simulate import simulate
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
@@ -31,26 +34,28 @@ def run(
 
     A batch already made from the same inputs is not sampled again, but its simulated labelers go on where they were.
     """
-    if not 2 <= settings.k <= 9:
-        raise InputError(f"k is {settings.k}; between 2 and 9 answers can be ranked")
-    if settings.simulate and settings.prompts:
-        raise InputError(
-            "simulated labelers know the starter world's prompts only; leave out --simulate or --prompts"
-        )
-    folder, entry = model_of(store, settings.policy)
+    _check(settings)
+    models = [
+        (folder, entry, name) for name in _policies(settings) for folder, entry in [model_of(store, name)]
+    ]
     prompts, data = prompts_of(settings.prompts, settings.split, settings.num_prompts, settings.seed)
-    inputs = [entry.hash if entry else settings.policy, asdict(settings), data]
+    inputs = [[entry.hash if entry else name for _, entry, name in models], asdict(settings), data]
     source = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+    named = [(folder, entry.ref if entry else name) for folder, entry, name in models]
     with LabelStore(labels_url) as labels:
         known = labels.batch_source(settings.batch)
         if known not in (None, source):
             raise InputError(
                 f"batch {settings.batch}: is there already, made from other inputs; choose another --batch"
             )
+        if settings.live:
+            _sample_live(labels, settings, named[0], prompts, source, known is None, say)
+            return settings.batch
         if known is None:
             say(f"sample: {settings.k} answers to each of {len(prompts)} prompts")
-            tasks = _tasks(settings, folder, entry.ref if entry else settings.policy, prompts)
-            labels.add_batch(settings.batch, tasks, overlap=settings.overlap, source=source)
+            kind = "compare" if settings.against and settings.k == 2 else "rank"
+            tasks = _tasks(settings, named, prompts)
+            labels.add_batch(settings.batch, tasks, kind=kind, overlap=settings.overlap, source=source)
         if settings.simulate:
             items = {
                 item.prompt: item for item in take_items(settings.split, settings.num_prompts, settings.seed)
@@ -64,29 +69,78 @@ def run(
     return settings.batch
 
 
-def _tasks(
-    settings: SampleSettings, folder: str, checkpoint: str, prompts: Sequence[Prompt]
-) -> list[NewTask]:
+def _policies(settings: SampleSettings) -> list[str]:
+    return [settings.policy] if settings.against is None else [settings.policy, settings.against]
+
+
+def _check(settings: SampleSettings) -> None:
+    if not 2 <= settings.k <= 9:
+        raise InputError(f"k is {settings.k}; between 2 and 9 answers can be ranked")
+    if settings.simulate and settings.prompts:
+        raise InputError(
+            "simulated labelers know the starter world's prompts only; leave out --simulate or --prompts"
+        )
+    if settings.against and settings.k % 2:
+        raise InputError(f"k is {settings.k}; two policies give half of the answers each, so it must be even")
+    if settings.simulate and settings.against and settings.k == 2:
+        raise InputError("simulated labelers rank, they do not compare; leave out --simulate or use --k 4")
+    if settings.live and (settings.simulate or settings.against):
+        raise InputError("--live samples one policy for people; leave out --simulate and --against")
+
+
+def _sample_live(
+    labels: LabelStore, settings: SampleSettings, named: tuple[str, str], prompts: Sequence[Prompt], source: str,
+    new: bool, say: Callable[[str], None],
+) -> None:  # fmt: skip
+    from stages.live_sampler import serve
+
+    folder, checkpoint = named
+    if new:
+        batch = BatchSettings(name=settings.batch, overlap=settings.overlap, source=source)
+        add_live_batch(labels.database, batch, prompts, checkpoint, settings.k, _sampling(settings))
+    policy, tokenizer = _loaded(settings, folder)
+    say(
+        f"sample: batch {settings.batch} is answered while people label; Ctrl-C stops, the same command goes on"
+    )
+    made = serve(labels, settings.batch, policy, tokenizer, settings.seed + 77, say)
+    say(f"sample: batch {settings.batch} has its answers: {made} tasks made now")
+
+
+def _loaded(settings: SampleSettings, folder: str) -> tuple[Any, AnyTokenizer]:
     set_threads(0)
     seed_everything(settings.seed)
-    policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
-    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(settings.k)]
-    samples = sampled(
-        policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, settings.seed + 77
-    )
-    sampling = {name: getattr(settings, name) for name in ("temperature", "max_new_tokens", "seed")}
-    tasks = []
-    for place, prompt in enumerate(prompts):
-        texts = different(tokenizer, samples[place * settings.k : (place + 1) * settings.k])
-        if len(texts) >= 2:
-            task = NewTask(
-                prompt=prompt,
-                completions=tuple(texts),
-                ended=tuple(texts.values()),
-                checkpoints=(checkpoint,) * len(texts),
-                samplings=(sampling,) * len(texts),
-            )
-            tasks.append(task)
+    return load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
+
+
+def _sampling(settings: SampleSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in ("temperature", "max_new_tokens", "seed")}
+
+
+def _tasks(
+    settings: SampleSettings, named: Sequence[tuple[str, str]], prompts: Sequence[Prompt]
+) -> list[NewTask]:
+    """A task for each prompt with k answers, an equal share from every model of (folder, checkpoint)."""
+    share = settings.k // len(named)
+    answers: list[dict[str, tuple[bool, str]]] = [{} for _ in prompts]
+    for number, (folder, checkpoint) in enumerate(named):
+        policy, tokenizer = _loaded(settings, folder)
+        rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(share)]
+        seed = settings.seed + 77 + number
+        samples = sampled(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
+        for place, found in enumerate(answers):
+            for text, ended in different(tokenizer, samples[place * share : (place + 1) * share]).items():
+                found.setdefault(text, (ended, checkpoint))
+    tasks = [
+        NewTask(
+            prompt=prompt,
+            completions=tuple(found),
+            ended=tuple(ended for ended, _ in found.values()),
+            checkpoints=tuple(checkpoint for _, checkpoint in found.values()),
+            samplings=(_sampling(settings),) * len(found),
+        )
+        for prompt, found in zip(prompts, answers, strict=True)
+        if len(found) >= 2
+    ]
     if not tasks:
         raise InputError("every prompt got the same answer each time: nothing to rank; raise the temperature")
     return tasks

@@ -62,6 +62,9 @@ class SampleSettings:
     """K completions per prompt, as ranking tasks in the label store."""
 
     policy: str = setting("sft", "store reference, folder or hub id to sample from")
+    against: str | None = setting(
+        None, "a second policy: half of the answers each; --k 2 asks which is better"
+    )
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
     split: str = setting("train", "starter prompts to use", flag=False, choices=("train", "validation"))
     num_prompts: int = setting(1000, "how many prompts")
@@ -71,6 +74,7 @@ class SampleSettings:
     batch: str = setting("round-1", "name of the batch of tasks")
     overlap: int = setting(1, "labelers per task")
     simulate: bool = setting(False, "let simulated labelers rank at once (starter prompts only)")
+    live: bool = setting(False, "stay, and sample as labelers open tasks")
     seed: int = setting(0, "seed of everything random")
 
 
