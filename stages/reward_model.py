@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.nn import functional as F
 from trl import RewardConfig, RewardTrainer
 
 from annotate.labels import LabelStore
@@ -30,6 +29,7 @@ from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import (
     JointOptimizer,
+    autocast,
     best_device,
     has_fast_bf16,
     muon_and_adamw,
@@ -110,15 +110,7 @@ class RankingCollator:
 
 
 class RankingTrainer(RewardTrainer):
-    """trl's RewardTrainer with Ouyang et al. 2022, equation 1, over whole rankings.
-
-    With `lm_coef` the trunk also keeps predicting the completions' tokens through its tied embeddings, which keeps
-    what it knows about the text from being overwritten by a scalar's noisy gradient.
-    """
-
-    def __init__(self, *args: Any, lm_coef: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.lm_coef = lm_coef
+    """trl's RewardTrainer with Ouyang et al. 2022, equation 1, over whole rankings."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -135,24 +127,18 @@ class RankingTrainer(RewardTrainer):
     ) -> Any:
         bare = self.accelerator.unwrap_model(model)
         tokens, mask = inputs["input_ids"], inputs["attention_mask"]
-        hidden = bare.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (R, S, C)
         last = mask.long().sum(1) - 1
-        scores = bare.score(hidden[torch.arange(len(tokens), device=tokens.device), last])  # (R, 1)
+        # accelerate puts its autocast around forward, and this goes past forward.
+        with autocast(tokens.device):
+            hidden = bare.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (R, S, C)
+            scores = bare.score(hidden[torch.arange(len(tokens), device=tokens.device), last])  # (R, 1)
         present = inputs["present"]
         by_prompt = torch.zeros(present.shape[0], present.shape[2], device=tokens.device)
         by_prompt[present[:, 0]] = scores.squeeze(1).float()  # (P, K)
         repeated = by_prompt[:, None].expand(present.shape)
         losses = ranking_losses(repeated.flatten(0, 1), inputs["ranks"].flatten(0, 1), present.flatten(0, 1))
         loss = losses.sum() / present[:, :, 0].sum()
-        if self.lm_coef:
-            loss = loss + self.lm_coef * self._lm_loss(bare, hidden, tokens, mask)
         return (loss, {"scores": by_prompt}) if return_outputs else loss
-
-    @staticmethod
-    def _lm_loss(model: Any, hidden: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        targets = mask[:, 1:].bool()
-        logits = F.linear(hidden[:, :-1][targets], model.get_input_embeddings().weight)
-        return F.cross_entropy(logits.float(), tokens[:, 1:][targets])
 
 
 def run(
@@ -297,5 +283,4 @@ def _trainer(
         train_dataset=tokenized(training, tokenizer, min(settings.max_length, limit)),
         data_collator=RankingCollator(tokenizer.pad_id),
         processing_class=tokenizer.fast(),
-        lm_coef=settings.lm_coef,
     )

@@ -91,7 +91,6 @@ class RewardSettings:
     prompts_per_batch: int = setting(32, "prompts per step, each with all its completions")
     lr: float = setting(1e-3, "peak learning rate, cosine to a tenth")
     muon_lr: float = setting(0.0, "Muon's learning rate for the blocks' matrices (0: AdamW for all)")
-    lm_coef: float = setting(0.0, "weight of a language-model loss beside the ranking loss")
     validation_fraction: float = setting(0.1, "share of the prompts held out to measure accuracy")
     max_length: int = setting(256, "longest prompt with completion in tokens")
     report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
