@@ -39,6 +39,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/train.py --sizes tiny small --rounds 1
+	$(BIN)/python benchmarks/generate.py --sizes tiny small --rounds 1
+	$(BIN)/python benchmarks/ppo.py --sizes tiny --rounds 1
 
 clean:
 	rm -rf $(VENV) build *.egg-info

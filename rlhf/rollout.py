@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rlhf.data import Prompt
 from rlhf.errors import InputError
+from rlhf.head import token_logprobs
 from rlhf.losses import entropy
 
 HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
@@ -222,10 +223,14 @@ def completion_logprobs(
     else:
         start = int(rollout.prompt_lengths.min()) - 1
         states, head = _full_logits(model, rollout, start)[rows, places - start], nn.Identity()  # (N, V)
+    temperature = temperature or 1.0
     logprobs, entropies = [], []
     for part, labels in zip(states.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
+        if type(head) is nn.Linear and head.bias is None and not with_entropy:
+            logprobs.append(token_logprobs(part, head.weight, labels, temperature))
+            continue
         logits = head(part).float()
-        if temperature not in (0, 1):
+        if temperature != 1:
             logits = logits / temperature
         logprobs.append(-F.cross_entropy(logits, labels, reduction="none"))
         if with_entropy:

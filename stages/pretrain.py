@@ -12,6 +12,7 @@ from transformers import GPT2Config
 
 from rlhf.data import fingerprint, read_texts
 from rlhf.errors import InputError
+from rlhf.head import token_logprobs
 from rlhf.losses import lm_loss
 from rlhf.metrics import MetricLog
 from rlhf.model import GPT
@@ -124,8 +125,8 @@ def _train(
         rows = tokens[starts[:, None] + torch.arange(length + 1)].to(device)  # (B, S + 1)
         optimizers.set_lr_factor(warmup_cosine(step, num_steps, warmup, floor=0.05))
         with autocast(device, settings.bf16):
-            logits = model(input_ids=rows[:, :-1]).logits  # (B, S, V)
-        loss = lm_loss(logits.flatten(0, 1), rows[:, 1:].flatten()).mean()
+            hidden = model.transformer(rows[:, :-1]).last_hidden_state.flatten(0, 1)  # (B·S, C)
+            loss = -token_logprobs(hidden, model.lm_head.weight, rows[:, 1:].flatten()).mean()
         loss.backward()
         norm = optimizers.step(max_grad_norm=1.0)
         if step % 20 == 0 or step == num_steps - 1:

@@ -1,0 +1,132 @@
+"""What the benchmarks share: the three model sizes, what this machine can do at most, and sides in turn."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from rlhf.threads import fastest_threads
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Size:
+    """A GPT-2 of `layers` blocks, `width` channels, `heads` heads and a vocabulary of `vocab`."""
+
+    layers: int
+    width: int
+    heads: int
+    vocab: int
+
+    @property
+    def weights(self) -> int:
+        """Weights that every token is multiplied with, the tied head among them."""
+        return 12 * self.layers * self.width**2 + self.vocab * self.width
+
+
+SIZES = {"tiny": Size(4, 128, 4, 1024), "small": Size(6, 384, 6, 8192), "gpt2": Size(12, 768, 12, 50257)}
+
+
+def gpt2_config(size: Size) -> Any:
+    """The size as transformers knows it; no dropout, 1024 positions."""
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        n_layer=size.layers, n_embd=size.width, n_head=size.heads, vocab_size=size.vocab, n_positions=1024,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+
+
+def best_s(work: Any, repeats: int = 8) -> float:
+    """Seconds of the fastest of several calls."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine reaches now: products in operations per second by format, reading in bytes per second."""
+
+    products: dict[str, float]
+    reading: float
+    threads: int
+
+    @classmethod
+    def measured(cls) -> "Machine":
+        """Also sets the number of threads, for this process and the sides it starts, to what is fastest now."""
+        threads = fastest_threads()
+        side, products = 1536, {}
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+            a, b = torch.randn(side, side, dtype=dtype), torch.randn(side, side, dtype=dtype)
+            products[name] = 2 * side**3 / best_s(lambda a=a, b=b: a @ b)
+        many = torch.zeros(2**27)  # 512 MiB, far more than any cache holds
+        return cls(products, 4 * many.numel() / best_s(many.sum, 4), threads)
+
+    def __str__(self) -> str:
+        return (
+            f"{processor()}, {self.threads} threads, torch {torch.__version__}: products "
+            f"{self.products['float32'] / 1e12:.2f} TFLOP/s in float32, {self.products['bfloat16'] / 1e12:.2f} in "
+            f"bfloat16, reading {self.reading / 1e9:.0f} GB/s"
+        )
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1] for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0].strip() if names else platform.machine()
+
+
+def peak_mib() -> float:
+    """The most memory this process has held; getrusage would count what its parent held before it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def measured(script: str, side: list[str], python: str = sys.executable) -> dict[str, Any]:
+    """The JSON that `script --side …` prints last, run by `python` in a process of its own."""
+    threads = {
+        "OMP_NUM_THREADS": str(torch.get_num_threads())
+    }  # the same for all sides, set by `Machine.measured`
+    environment = {
+        **os.environ,
+        **threads,
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+    }
+    command = [python, script, "--side", *side]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def in_turn(
+    script: str, sides: list[list[str]], rounds: int, python: Any = None
+) -> list[list[dict[str, Any]]]:
+    """`rounds` results of every side, taken in turn, so that a slower minute of the machine meets all of them."""
+    results: list[list[dict[str, Any]]] = [[] for _ in sides]
+    for _ in range(rounds):
+        for side, found in zip(sides, results, strict=True):
+            found.append(measured(script, side, python(side) if python else sys.executable))
+            print(f"  {' '.join(side)}: {found[-1]}", file=sys.stderr, flush=True)
+    return results
+
+
+def middle(results: list[dict[str, Any]], key: str) -> float:
+    """The median of one number over the rounds."""
+    return median(result[key] for result in results)
