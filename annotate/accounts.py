@@ -77,9 +77,15 @@ def _hashed(password: str | None) -> str | None:
         return None
     if len(password) < MIN_PASSWORD:
         raise LabelError(f"a password has at least {MIN_PASSWORD} characters")
-    from argon2 import PasswordHasher
+    return _hasher().hash(password)
 
-    return PasswordHasher().hash(password)
+
+def _hasher() -> Any:
+    try:
+        from argon2 import PasswordHasher
+    except ImportError:
+        raise LabelError("passwords need the package argon2-cffi; install rlhf[label]") from None
+    return PasswordHasher()
 
 
 def _account(connection: Connection, condition: Any) -> Account | None:
@@ -169,12 +175,12 @@ def _refuse_throttled(connection: Connection, name: str, address: str) -> None:
 
 
 def _verified(row: Row[int, str | None, bool] | None, password: str) -> bool:
-    from argon2 import PasswordHasher
+    hasher = _hasher()
     from argon2.exceptions import Argon2Error, InvalidHashError
 
     known = row is not None and row.active and row.password_hash is not None
     try:
-        PasswordHasher().verify(row.password_hash if known and row is not None else DECOY, password)
+        hasher.verify(row.password_hash if known and row is not None else DECOY, password)
     except (Argon2Error, InvalidHashError):
         return False
     return known

@@ -139,10 +139,17 @@ def check_target(target: Path) -> None:
 
 def write_rows(rows: Rows, columns: dict[str, Any], target: Path) -> None:
     """Write rows of known columns to a file or a `datasets` folder, as `export` does."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.suffix:
-        _write_folder(rows, columns, target)
-        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix:
+            _write_file(rows, columns, target)
+        else:
+            _write_folder(rows, columns, target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from None
+
+
+def _write_file(rows: Rows, columns: dict[str, Any], target: Path) -> None:
     writers: dict[str, Callable[[Path], None]] = {
         ".jsonl": lambda path: _write_jsonl(rows, path),
         ".csv": lambda path: _write_csv(rows, list(columns), path),

@@ -256,9 +256,12 @@ class Store:
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file, fsync it, rename it to `path`: readers see the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    _sync(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     _sync(path.parent)
 
 

@@ -7,9 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from annotate.batches import BatchSettings
 from annotate.labels import LabelStore, NewTask
-from annotate.live import add_live_batch
 from annotate.simulate import simulate
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
@@ -48,9 +46,6 @@ def run(
             raise InputError(
                 f"batch {settings.batch}: is there already, made from other inputs; choose another --batch"
             )
-        if settings.live:
-            _sample_live(labels, settings, named[0], prompts, source, known is None, say)
-            return settings.batch
         if known is None:
             say(f"sample: {settings.k} answers to each of {len(prompts)} prompts")
             kind = "compare" if settings.against and settings.k == 2 else "rank"
@@ -84,26 +79,6 @@ def _check(settings: SampleSettings) -> None:
         raise InputError(f"k is {settings.k}; two policies give half of the answers each, so it must be even")
     if settings.simulate and settings.against and settings.k == 2:
         raise InputError("simulated labelers rank, they do not compare; leave out --simulate or use --k 4")
-    if settings.live and (settings.simulate or settings.against):
-        raise InputError("--live samples one policy for people; leave out --simulate and --against")
-
-
-def _sample_live(
-    labels: LabelStore, settings: SampleSettings, named: tuple[str, str], prompts: Sequence[Prompt], source: str,
-    new: bool, say: Callable[[str], None],
-) -> None:  # fmt: skip
-    from stages.live_sampler import serve
-
-    folder, checkpoint = named
-    if new:
-        batch = BatchSettings(name=settings.batch, overlap=settings.overlap, source=source)
-        add_live_batch(labels.database, batch, prompts, checkpoint, settings.k, _sampling(settings))
-    policy, tokenizer = _loaded(settings, folder)
-    say(
-        f"sample: batch {settings.batch} is answered while people label; Ctrl-C stops, the same command goes on"
-    )
-    made = serve(labels, settings.batch, policy, tokenizer, settings.seed + 77, say)
-    say(f"sample: batch {settings.batch} has its answers: {made} tasks made now")
 
 
 def _loaded(settings: SampleSettings, folder: str) -> tuple[Any, AnyTokenizer]:

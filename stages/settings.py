@@ -74,7 +74,6 @@ class SampleSettings:
     batch: str = setting("round-1", "name of the batch of tasks")
     overlap: int = setting(1, "labelers per task")
     simulate: bool = setting(False, "let simulated labelers rank at once (starter prompts only)")
-    live: bool = setting(False, "stay, and sample as labelers open tasks")
     seed: int = setting(0, "seed of everything random")
 
 

@@ -1,5 +1,6 @@
 """The command line: quick to answer, one line for what is wrong, flags over recipe over default."""
 
+import io
 import subprocess
 import sys
 import time
@@ -178,6 +179,43 @@ def test_labels_travel_by_command(tmp_path, capsys):
         assert main([*arguments, *place]) == 0, arguments
     assert '"chosen": [{"role": "assistant", "content": "good"}]' in (tmp_path / "out.jsonl").read_text()
     assert "every label is whole" in capsys.readouterr().out
+
+
+def test_a_team_and_its_batch_are_looked_after_by_command(tmp_path, capsys, monkeypatch):
+    rows = tmp_path / "r.jsonl"
+    rows.write_text('{"prompt": "q", "chosen": "good", "rejected": "bad"}\n' * 2 + "{broken\n")
+    (tmp_path / "rules.md").write_text("# Be kind")
+    place = ["--labels", str(tmp_path / "labels.db")]
+
+    def labels(*arguments, status=0):
+        monkeypatch.setattr("sys.stdin", io.StringIO("correct horse\n"))
+        assert main(["labels", *arguments, *place]) == status, arguments
+        captured = capsys.readouterr()
+        return captured.out if status == 0 else captured.err
+
+    assert "r.jsonl:3: not JSON" in labels("import", str(rows), "--batch", "b", status=2)
+    assert "2 tasks, 0 rankings" in labels(
+        "import", str(rows), "--batch", "b", "--skip-bad-rows", "--unranked", "--overlap", "2"
+    )
+    shown = labels(
+        "batch", "b", "--guidelines", str(tmp_path / "rules.md"), "--ask", "ratings,flags", "--quota", "5"
+    )
+    assert "ratings=True" in shown and "comment=False" in shown and "quota        5" in shown
+    assert "open         False" in labels("batch", "b", "--close")
+    assert "choose from" in labels("batch", "b", "--ask", "beauty", status=2)
+    rows.write_text('{"prompt": "known", "completions": ["a", "b"], "ranks": [0, 1]}\n')
+    assert "1 gold questions added" in labels("gold", str(rows), "--batch", "b")
+    assert labels("user", "add", "ann", "--role", "lead") == "ann (lead)\n"
+    assert "already" in labels("user", "add", "ann", status=2)
+    assert labels("user", "role", "ann", "admin") == "ann (admin)\n"
+    labels("user", "passwd", "ann")
+    token = labels("token", "add", "ann", "--label", "script").strip()
+    assert token.startswith("rlhf_") and token not in labels("token", "ls", "ann")
+    assert "revoked" in labels("token", "revoke", "ann", "1")
+    labels("user", "disable", "ann")
+    assert "ann (admin) disabled" in labels("user", "ls")
+    assert "undefined" in labels("strengths")
+    assert "write a day as" in labels("export", str(tmp_path / "x.csv"), "--since", "yesterday", status=2)
 
 
 def test_the_store_is_listed_shown_verified_exported_and_cleared(base_store, tmp_path, capsys):

@@ -1,16 +1,20 @@
-"""Sampling for people: two policies against each other, and answers made while people label."""
+"""Sampling for people: two policies against each other, and what labelers get first."""
 
-import threading
+import itertools
+import math
 
 import pytest
+import torch
 from sqlalchemy import text
 
-from annotate.assign import why_nothing
 from annotate.choice import Choice
 from annotate.labels import LabelStore, Submission
 from annotate.strengths import strengths
 from rlhf.errors import InputError
-from stages import sample
+from rlhf.model import load_policy, load_scalar, scalar_from_policy
+from rlhf.rewards import score_completions
+from rlhf.tokenizer import load_tokenizer
+from stages import prioritize, sample
 from stages.settings import SampleSettings
 
 SMALL = {"policy": "base", "num_prompts": 6, "max_new_tokens": 6}
@@ -65,7 +69,6 @@ def test_more_answers_of_two_policies_are_ranked_together(base_store, other, url
     [
         ({"against": "base", "k": 3}, "even"),
         ({"against": "base", "k": 2, "simulate": True}, "do not compare"),
-        ({"live": True, "simulate": True}, "for people"),
     ],
 )
 def test_what_cannot_be_done_is_refused(base_store, url, more, reason):
@@ -73,17 +76,24 @@ def test_what_cannot_be_done_is_refused(base_store, url, more, reason):
         sample.run(SampleSettings(**SMALL | more), base_store, url, quiet)
 
 
-def test_a_live_batch_is_answered_while_people_label(base_store, url):
+def test_labelers_get_first_what_the_reward_model_is_least_sure_of(base_store, url, tmp_path):
+    reward = tmp_path / "reward"
+    model = scalar_from_policy(load_policy(base_store.resolve("base").path))
+    torch.nn.init.normal_(model.score.weight, std=5.0, generator=torch.Generator().manual_seed(1))
+    model.save_pretrained(reward)
+    load_tokenizer(base_store.resolve("base").path).save(reward)
+    sample.run(SampleSettings(**SMALL, k=3, batch="round", temperature=1.5), base_store, url, quiet)
+    assert prioritize.run(str(reward), "round", base_store, url, quiet) == 6
     with LabelStore(url) as labels:
         labels.add_labeler("ann")
-        settings = SampleSettings(**SMALL, k=2, live=True, batch="live", temperature=1.5)
-        sampler = threading.Thread(target=sample.run, args=(settings, base_store, url, quiet))
-        sampler.start()
-        answered = 0
-        while sampler.is_alive() or why_nothing(labels.database, "ann", "live") == "":
-            task = labels.lease("ann", "live") if "live" in labels.batches() else None
-            if task is not None:
-                labels.submit("ann", Submission(task_id=task.id, client_id=str(task.id), ranks=(0, 1)))
-                answered += 1
-            sampler.join(0.05)
-        assert 3 <= answered <= 6 and labels.progress("live").finished == answered
+        order = []
+        while task := labels.lease("ann", "round"):
+            order.append(task)
+            labels.submit("ann", Submission(task_id=task.id, client_id=str(task.id), kind="skip"))
+    tokenizer, scalar = load_tokenizer(str(reward)), load_scalar(str(reward))
+    spreads = []
+    for task in order:
+        scores = score_completions(scalar, tokenizer, [(task.prompt, text) for text in task.completions])
+        odds = [1 / (1 + math.exp(b - a)) for a, b in itertools.combinations(scores, 2)]
+        spreads.append(-sum(p * math.log(p) + (1 - p) * math.log(1 - p) for p in odds) / len(odds))
+    assert spreads == sorted(spreads, reverse=True) and len(set(spreads)) > 1
