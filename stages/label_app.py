@@ -1,7 +1,7 @@
 """`rlhf label`: the labeling app."""
 
 import argparse
-import sys
+from contextlib import ExitStack
 from typing import Any
 
 from rlhf.errors import InputError
@@ -29,6 +29,11 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="address of a proxy whose header counts (this machine); may be repeated",
     )
+    fresh = command.add_argument_group("fresh answers, sampled in a process of its own while people label")
+    fresh.add_argument("--sample-from", metavar="REF", help="checkpoint to ask, such as sft:latest")
+    fresh.add_argument("--prompts", metavar="FILE", help="prompts to ask it (the starter world's)")
+    fresh.add_argument("--batch", default="live", metavar="NAME", help="batch of these answers (live)")
+    fresh.add_argument("--k", type=int, default=4, metavar="N", help="answers to each prompt (4)")
     command.set_defaults(run=run_label)
 
 
@@ -39,11 +44,18 @@ def run_label(options: argparse.Namespace) -> None:
         raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf[label]'") from None
     from annotate.app.settings import AppSettings
     from annotate.labels import LabelStore
-    from stages.cli import labels_url_of
+    from stages.cli import labels_url_of, say, store_of
 
     proxies = tuple(options.trusted_proxy or AppSettings.trusted_proxies)
     settings = AppSettings(
         host=options.host, port=options.port, proxy_header=options.proxy_header, trusted_proxies=proxies
     )
-    with LabelStore(labels_url_of(options)) as store:
-        serve(create_app(store, settings), lambda line: print(line, file=sys.stderr, flush=True))
+    with LabelStore(labels_url_of(options)) as labels, ExitStack() as beside:
+        app = create_app(labels, settings)
+        if options.sample_from:
+            from stages import live
+
+            store = store_of(options)
+            live.add_batch(labels, store, options.sample_from, options.batch, options.prompts, options.k)
+            beside.enter_context(live.sampler(store, labels_url_of(options), say))
+        serve(app, say)

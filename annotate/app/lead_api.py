@@ -16,7 +16,6 @@ from starlette.background import BackgroundTask
 
 from annotate.accounts import Account
 from annotate.adjudicate import Disagreement, adjudicate, disagreements
-from annotate.app.charts import chart
 from annotate.app.identity import Db, Lead
 from annotate.app.new_batch import BatchIn, make_batch, task_of
 from annotate.app.payloads import AnswerIn, order_text, shown, submission, task_json
@@ -26,6 +25,7 @@ from annotate.batches import batch_settings, change_batch, overview
 from annotate.choice import Choice
 from annotate.database import Database
 from annotate.export import export
+from annotate.webhooks import set_webhook
 
 router = APIRouter(prefix="/api/lead", tags=["lead"])
 
@@ -120,6 +120,23 @@ def change(batch: str, changes: ChangesIn, account: Lead, database: Db) -> dict[
     return {"changed": True}
 
 
+class WebhookIn(BaseModel):
+    """url: called (POST, JSON) when the batch is complete, empty for nobody; secret: signs the call, 16 characters."""
+
+    model_config = ConfigDict(extra="forbid")
+    url: str = Field(max_length=2000)
+    secret: str = Field(default="", max_length=200)
+
+
+@router.put("/webhook")
+def webhook(batch: str, hook: WebhookIn, account: Lead, database: Db) -> dict[str, bool]:
+    """Have another program told when a batch is complete. For admins: the server itself makes the call."""
+    if not account.at_least("admin"):
+        raise HTTPException(403, "this needs the role admin")
+    set_webhook(database, batch, hook.url, hook.secret)
+    return {"changed": True}
+
+
 @router.get("/tables/{name}.csv")
 def table_csv(name: str, account: Lead, database: Db, chosen: Chosen) -> Response:
     """A figure of the dashboard as CSV."""
@@ -134,6 +151,8 @@ def table_csv(name: str, account: Lead, database: Db, chosen: Chosen) -> Respons
 @router.get("/plots/{name}.svg")
 def plot_svg(name: str, account: Lead, database: Db, chosen: Chosen) -> Response:
     """A figure of the dashboard as a picture; 404 where there is nothing to draw."""
+    from annotate.app.charts import chart
+
     picture = chart(name, TABLES[name](database, chosen)) if name in TABLES else None
     if picture is None:
         raise HTTPException(404, "there is nothing to draw")

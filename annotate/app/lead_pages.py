@@ -47,7 +47,9 @@ class LeadPages:
         """All tabs."""
         lead = self.lead
         with gr.Blocks(title=lead["title"], analytics_enabled=False) as blocks:
-            gr.HTML(f'<p class="top"><strong>{lead["title"]}</strong> <a href="/">{lead["labeling"]}</a></p>')
+            gr.HTML(
+                f'<p class="top"><strong>{lead["title"]}</strong> <a href="/tasks">{lead["labeling"]}</a></p>'
+            )
             with gr.Tab(lead["batches"]):
                 self._batches_tab(blocks)
             with gr.Tab(lead["new_batch"]):

@@ -23,6 +23,7 @@ _templates = Environment(
 )
 LOGIN_COOKIE_S = 3600
 LEAD_PATH = "/lead"
+STATIC = Path(__file__).parent / "static"
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -82,7 +83,7 @@ def tasks(request: Request) -> Response:
 
 @router.get("/favicon.ico")
 def icon() -> FileResponse:
-    return FileResponse(Path(__file__).parent / "static" / "icon.svg")
+    return FileResponse(STATIC / "icon.svg")
 
 
 @router.get("/label")

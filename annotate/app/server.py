@@ -1,13 +1,12 @@
-"""The labeling app: FastAPI over the label store, with the lead's pages by Gradio mounted in it."""
+"""The labeling app: FastAPI over the label store; the lead's pages by Gradio stand behind the same guard."""
 
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -15,16 +14,15 @@ from fastapi.staticfiles import StaticFiles
 from annotate.accounts import has_accounts
 from annotate.app import lead_api, pages, work_api
 from annotate.app.identity import Doorman
+from annotate.app.lead_mount import UPLOAD_PATHS, LeadMount, lead_app
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings
-from annotate.app.texts import languages
 from annotate.database import DatabaseDown
 from annotate.labels import LabelStore
 from annotate.webhooks import deliver_due
 from rlhf.errors import InputError, LabelError, RLHFError
 
 WEBHOOKS_EVERY_S = 5.0
-STATIC = Path(__file__).parent / "static"
 
 
 def create_app(
@@ -50,57 +48,19 @@ def create_app(
     app.include_router(pages.router)
     app.include_router(work_api.router)
     app.include_router(lead_api.router)
-    app.mount("/static", StaticFiles(directory=STATIC))
-    _mount_lead_pages(app, store, settings)
+    app.mount("/static", StaticFiles(directory=pages.STATIC))
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     hosts = LOOPBACK if settings.loopback and not accounts and not settings.proxy_header else ()
+    app.add_middleware(LeadMount, build=lambda: lead_app(store, settings, app.state.doorman))
     app.add_middleware(
         Guard,
         gradio_path=f"{pages.LEAD_PATH}/",
-        upload_paths=(
-            "/api/lead/upload",
-            *(f"{pages.LEAD_PATH}/{code}/gradio_api/upload" for code in languages()),
-        ),
+        upload_paths=("/api/lead/upload", *UPLOAD_PATHS),
         max_upload=settings.max_upload,
         hosts=hosts,
     )
     return app
-
-
-def _mount_lead_pages(app: FastAPI, store: LabelStore, settings: AppSettings) -> None:
-    """The lead's pages, once in each language, behind a check of who asks for every single route of them."""
-    import gradio as gr
-
-    from annotate.app.lead_pages import LeadPages
-
-    fonts = ["system-ui", "sans-serif"]
-    for language in languages():
-        gr.mount_gradio_app(
-            app,
-            LeadPages(store, language).blocks(),
-            path=f"{pages.LEAD_PATH}/{language}",
-            auth_dependency=lambda request: _lead_name(app.state.doorman, request),
-            theme=gr.themes.Default(primary_hue="blue", font=fonts, font_mono=["ui-monospace", "monospace"]),
-            css_paths=[STATIC / "lead.css"],
-            max_file_size=settings.max_upload,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            mcp_server=False,
-            ssr_mode=False,
-            pwa=False,
-            show_error=True,
-        )
-
-
-def _lead_name(doorman: Doorman, request: Request) -> str:
-    account = doorman.session_account(request)
-    if account is None:
-        raise HTTPException(303, headers={"Location": f"/login?next={pages.LEAD_PATH}"})
-    if not account.at_least("lead"):
-        raise HTTPException(403, "this needs the role lead")
-    return account.name
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from annotate.app.payloads import (
     task_json,
 )
 from annotate.app.rendering import rendered, visible
-from annotate.assign import TaskView, has_answered, view_tasks, why_nothing
+from annotate.assign import TaskView, has_answered, renew, view_tasks, why_nothing
 from annotate.batches import BatchOverview, batch_settings, open_batches, overview
 from annotate.database import Database
 from annotate.history import OwnProgress, history, own_progress, past_answer
@@ -86,7 +86,14 @@ def answer(
     view = view_of(database, account, task_id)
     known = _annotation_of(database, own_id(account.id, answer.client_id))
     stored = request.app.state.store.submit(account.name, submission(view, account.id, answer))
-    return {"id": stored, "repeated": known is not None}
+    return {"id": stored, "repeated": known is not None, "late": _is_late(database, stored)}
+
+
+@router.post("/tasks/{task_id}/renew")
+def renew_task(request: Request, task_id: int, account: SignedIn, database: Db) -> dict[str, Any]:
+    """Hold a task for longer; {expires: null} once its place has gone to somebody else: an answer will count as late."""
+    minutes = request.app.state.settings.lease_minutes
+    return {"expires": renew(database, account.name, task_id, minutes)}
 
 
 @router.post("/tasks/{task_id}/release")
@@ -189,6 +196,11 @@ def view_of(database: Database, account: Account, task_id: int) -> TaskView:
 def _annotation_of(database: Database, client_id: str) -> int | None:
     with database.read() as connection:
         return connection.execute(select(Annotation.id).where(Annotation.client_id == client_id)).scalar()
+
+
+def _is_late(database: Database, annotation: int) -> bool:
+    with database.read() as connection:
+        return bool(connection.execute(select(Annotation.late).where(Annotation.id == annotation)).scalar())
 
 
 def _num_versions(database: Database, account: Account, task_id: int) -> int:

@@ -1,7 +1,6 @@
 """The labeling app as people meet it: `rlhf label` in a process of its own, and Chromium in front of it."""
 
 import itertools
-import os
 import shutil
 import signal
 import socket
@@ -17,6 +16,7 @@ import pytest
 from annotate.accounts import add_account, open_session
 from annotate.batches import NewTask
 from annotate.labels import LabelStore
+from tests.conftest import missing
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -51,18 +51,19 @@ class Server:
         self.process = subprocess.Popen(
             [*command, *self.options], cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
-        deadline = time.time() + 120
+        deadline = time.time() + 300
         while time.time() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(self.process.stderr.read())
             try:
-                urllib.request.urlopen(self.url + "/login", timeout=1)
+                urllib.request.urlopen(self.url + "/login", timeout=20)
                 return
             except urllib.error.HTTPError:
                 return
             except OSError:
                 time.sleep(0.05)
-        raise AssertionError("the app did not start within two minutes")
+        self.kill()
+        raise AssertionError("the app did not start within five minutes")
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -76,11 +77,11 @@ class Server:
 class World:
     """A store behind a running server, with fresh accounts and batches for each test."""
 
-    def __init__(self, labels):
+    def __init__(self, labels, *options):
         self.store = LabelStore(labels)
         self.database = self.store.database
         self.person("somebody")  # with an account there is a log-in page from the start
-        self.server = Server(labels)
+        self.server = Server(labels, *options)
 
     @property
     def url(self):
@@ -146,8 +147,7 @@ def chromium():
     """A real browser; skipped where there is none, except on CI."""
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
-        reason = "Chromium is not installed here: no page was tested"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        missing("Chromium")
     from playwright.sync_api import expect, sync_playwright
 
     expect.set_options(timeout=PATIENCE_MS)

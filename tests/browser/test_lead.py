@@ -1,8 +1,10 @@
 """The lead's pages: a batch from a file, figures, disagreements and verdicts, export; nothing leaves undefined numbers."""
 
 import csv
+import hmac
 import io
 import json
+import time
 
 import httpx
 import pytest
@@ -124,6 +126,43 @@ def test_exports_come_by_button_and_by_token_with_their_snapshot(world, browse, 
     assert rest.get("/api/lead/export", params={"batch": batch, "file": "zip"}).content[:2] == b"PK"
     none = rest.get("/api/lead/export", params={"batch": batch, "format": "demonstrations"})
     assert none.status_code == 409 and "no demonstrations" in none.json()["detail"]
+
+
+def test_another_program_is_told_once_when_a_batch_is_complete(world):
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    told = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(
+                (self.headers["X-RLHF-Signature"], self.rfile.read(int(self.headers["Content-Length"])))
+            )
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    listener = HTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    batch, secret = world.batch(num_tasks=1), "sixteen characters"
+    admin, lead = (add_token(world.database, world.person(role, role), "hook") for role in ("admin", "lead"))
+    body = {"url": f"http://127.0.0.1:{listener.server_port}/", "secret": secret}
+    for token, status in ((lead, 403), (admin, 200)):
+        headers = {"Authorization": f"Bearer {token}"}
+        reply = httpx.put(f"{world.url}/api/lead/webhook?batch={batch}", json=body, headers=headers)
+        assert reply.status_code == status
+    answer(world, world.person(), batch, (0, 1, 2, 3))
+    for _ in range(300):
+        if told:
+            break
+        time.sleep(0.1)
+    listener.shutdown()
+    ((signature, text),) = told
+    assert json.loads(text)["batch"] == batch
+    assert signature == "sha256=" + hmac.new(secret.encode(), text, "sha256").hexdigest()
 
 
 def test_rest_makes_changes_and_refuses_batches(world, rest):

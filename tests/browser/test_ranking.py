@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 
 from annotate.batches import FLAGS, Asks
 from annotate.history import history, past_answer
+from tests.browser.conftest import PASSWORD
 
 
 def open_batch(page, world, batch):
@@ -48,6 +49,23 @@ def test_four_answers_are_ranked_with_five_keys(both, browse):
     assert ranks == {said["A"]: 2, said["B"]: 0, said["C"]: 3, said["D"]: 1}
     assert [past.task.completions[place] for place in past.shown_order] == list(said.values())
     assert 0 < past.time_s < 60
+
+
+def test_from_the_log_in_page_to_the_first_submitted_task_by_keyboard_alone(world, browse):
+    name, batch = world.person(), world.batch(guidelines="Be fair.")
+    page = browse(world)
+    page.goto(world.url)
+    page.keyboard.type(name)
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    start = page.get_by_role("link", name=f"Start: {batch}")
+    start.wait_for()  # on an app with one batch it has the focus already
+    start.focus()
+    page.keyboard.press("Enter")
+    page.locator("dialog").wait_for()
+    press(page, "Enter", "1", "2", "3", "4", "Enter")
+    wait_for_answers(world, page, name, 1)
 
 
 def test_ties_by_digit_and_by_equals_sign_and_moves_by_arrow(world, browse):

@@ -17,7 +17,7 @@ export async function history(container) {
     more.hidden = answers.length < PAGE;
     if (!list.children.length) list.append(h("li", { class: "quiet" }, t("history.nothing")));
   };
-  container.replaceChildren(h("h1", {}, t("history.title")), list, h("p", {}, more, " ", h("a", { href: "/" }, t("home.title"))));
+  container.replaceChildren(h("h1", {}, t("history.title")), list, h("p", {}, more, " ", h("a", { href: "/tasks" }, t("home.title"))));
   await load();
 }
 

@@ -13,6 +13,7 @@ import { WritePage } from "./write_page.js";
 const DRAFT_AFTER_MS = 500;
 const POLL_MS = 3000;
 const PROGRESS_EVERY_MS = 15_000;
+const RENEW_EVERY_MS = 300_000;
 
 export class Work {
   constructor(container, batch) {
@@ -45,7 +46,7 @@ export class Work {
   }
 
   _show(task, given, past = null) {
-    Object.assign(this, { task, past, asked: false, hurry: null, revision: 0 });
+    Object.assign(this, { task, past, asked: false, hurry: null, revision: 0, lent: performance.now() });
     this.seconds = given.time_s ?? 0;
     this.since = document.visibilityState === "visible" ? performance.now() : null;
     const Page = task.kind === "demonstrate" ? WritePage : task.answers.length === 2 ? PairPage : RankPage;
@@ -177,6 +178,7 @@ export class Work {
     const { task } = this;
     try {
       await call("PUT", `/api/tasks/${task.id}/draft`, { content, revision: this.revision }, { keepalive: leaving });
+      await this._keepPlace(task);
       if (task === this.task && !this.busy) saved(t("work.draft_saved"));
       say(null);
     } catch (error) {
@@ -185,6 +187,13 @@ export class Work {
       this._report(error);
       if (error.passing) this.hurry = setTimeout(() => this._saveNow(), 3000);
     }
+  }
+
+  /** Somebody who types needs the task for longer than it was lent. */
+  async _keepPlace(task) {
+    if (this.past || performance.now() - this.lent < RENEW_EVERY_MS) return;
+    this.lent = performance.now();
+    await call("POST", `/api/tasks/${task.id}/renew`);
   }
 
   _time() {
@@ -229,7 +238,7 @@ export class Work {
     this._progress();
     this.container.replaceChildren(h("section", { class: "nothing" },
       h("h2", {}, t(`nothing.${reason || "busy"}`)),
-      h("p", {}, h("a", { href: "/" }, t("home.title")), " · ", h("a", { href: "/history" }, t("history.title"))),
+      h("p", {}, h("a", { href: "/tasks" }, t("home.title")), " · ", h("a", { href: "/history" }, t("history.title"))),
     ));
     if (reason === "sampling" || !reason) setTimeout(() => this.next(), POLL_MS);
   }

@@ -1,0 +1,79 @@
+"""Gradio, built when a lead first comes: importing it takes seconds, and a restarted server owes labelers an answer."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+
+from annotate.app.identity import Doorman
+from annotate.app.pages import LEAD_PATH, STATIC
+from annotate.app.settings import AppSettings
+from annotate.app.texts import languages
+from annotate.labels import LabelStore
+
+UPLOAD_PATHS = tuple(f"{LEAD_PATH}/{language}/gradio_api/upload" for language in languages())
+
+
+class LeadMount:
+    """ASGI middleware: requests under LEAD_PATH/ go to the app that `build` makes, all others pass."""
+
+    def __init__(self, app: Any, build: Callable[[], FastAPI]) -> None:
+        self.app = app
+        self.build = build
+        self.lock = asyncio.Lock()
+        self.pages: FastAPI | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(f"{LEAD_PATH}/"):
+            await (await self._built())(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _built(self) -> FastAPI:
+        async with self.lock:
+            if self.pages is None:
+                pages = await asyncio.to_thread(self.build)
+                self.started = pages.router.lifespan_context(pages)  # kept, or it would end with this request
+                await self.started.__aenter__()
+                self.pages = pages
+        return self.pages
+
+
+def lead_app(store: LabelStore, settings: AppSettings, doorman: Doorman) -> FastAPI:
+    """The lead's pages, once in each language, behind a check of who asks for every single route of them."""
+    import gradio as gr
+
+    from annotate.app.lead_pages import LeadPages
+
+    app = FastAPI(openapi_url=None)
+    theme = gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    for language in languages():
+        gr.mount_gradio_app(
+            app,
+            LeadPages(store, language).blocks(),
+            path=f"{LEAD_PATH}/{language}",
+            auth_dependency=lambda request: _lead_name(doorman, request),
+            theme=theme,
+            css_paths=[STATIC / "lead.css"],
+            max_file_size=settings.max_upload,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            ssr_mode=False,
+            pwa=False,
+            show_error=True,
+        )
+    return app
+
+
+def _lead_name(doorman: Doorman, request: Request) -> str:
+    account = doorman.session_account(request)
+    if account is None:
+        raise HTTPException(303, headers={"Location": f"/login?next={LEAD_PATH}"})
+    if not account.at_least("lead"):
+        raise HTTPException(403, "this needs the role lead")
+    return account.name

@@ -1,0 +1,133 @@
+"""Fresh answers for live batches, in a process of its own: `python -m stages.live STORE LABELS`.
+
+It meets the labeling app in the label store only: takes the prompts that labelers will need next, samples, and makes
+tasks of them. No page ever waits for it, and a sampler that dies leaves its prompts to the next one.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from annotate import live
+from annotate.batches import BatchSettings, overview
+from annotate.labels import LabelStore
+from rlhf.data import Prompt, read_prompts
+from rlhf.errors import InputError, LabelError, RLHFError
+from rlhf.starter.items import take_items
+from rlhf.store import STAGES, Store
+
+PAUSE_S = 1.0
+PROMPTS_AT_ONCE = 4
+TEMPERATURE, MAX_NEW_TOKENS = 1.0, 64
+
+
+def add_batch(
+    labels: LabelStore, store: Store, reference: str, name: str, prompts: str | None, k: int
+) -> None:
+    """Make the live batch `name` of a checkpoint's answers, where it is not there yet.
+
+    prompts: a file; the starter world's without one. Raises InputError for a batch that is not live.
+    """
+    if reference.split("/")[0].split(":")[0] in STAGES:
+        reference = store.resolve(reference).ref
+    there = {batch.name: batch.live for batch in overview(labels.database)}
+    if name in there:
+        if not there[name]:
+            raise InputError(
+                f"batch {name}: is there already, and its answers are fixed; choose another --batch"
+            )
+        return
+    rows: list[Prompt] = (
+        read_prompts(prompts) if prompts else [item.prompt for item in take_items("train", 200, 0)]
+    )
+    sampling = {"temperature": TEMPERATURE, "max_new_tokens": MAX_NEW_TOKENS}
+    live.add_live_batch(labels.database, BatchSettings(name=name), rows, reference, k, sampling)
+
+
+@contextmanager
+def sampler(store: Store, labels_url: str, say: Callable[[str], None]) -> Iterator[None]:
+    """A sampling process beside the block, started again whenever it dies, ended with the block."""
+    command = [sys.executable, "-m", "stages.live", str(store.root), labels_url, str(os.getpid())]
+    ended = threading.Event()
+    running: list[subprocess.Popen[bytes]] = []
+
+    def keep_running() -> None:
+        while not ended.is_set():
+            running[:] = [subprocess.Popen(command)]
+            status = running[0].wait()
+            if not ended.wait(PAUSE_S):
+                say(f"the sampler ended with status {status}; starting it again")
+
+    thread = threading.Thread(target=keep_running, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for process in running:
+            process.terminate()
+        thread.join(timeout=10)
+
+
+def work(store: Store, labels_url: str, parent: int) -> None:
+    """Answer what labelers will need, until the process that started this one is gone."""
+    model: _Model | None = None
+    with LabelStore(labels_url) as labels:
+        while os.getppid() == parent:
+            try:
+                wanted = live.claim(labels.database, PROMPTS_AT_ONCE)
+            except LabelError:
+                wanted = []  # the database is away for now
+            for request in wanted:
+                try:
+                    if model is None or model.checkpoint != request.checkpoint:
+                        model = _Model(store, request.checkpoint)
+                    texts = model.answers(request)
+                    live.fulfil(labels.database, request.id, tuple(texts), tuple(texts.values()))
+                except RLHFError as error:
+                    with suppress(LabelError):
+                        live.fail(labels.database, request.id, str(error))
+            if not wanted:
+                time.sleep(PAUSE_S)
+
+
+class _Model:
+    """The checkpoint that answered last, kept in memory."""
+
+    def __init__(self, store: Store, checkpoint: str) -> None:
+        from rlhf.model import load_policy
+        from rlhf.tokenizer import load_tokenizer
+        from rlhf.training import best_device, set_threads
+        from stages.inputs import model_of
+
+        set_threads(0)
+        folder, _ = model_of(store, checkpoint)
+        self.checkpoint = checkpoint
+        self.policy = load_policy(folder).to(best_device()).eval()
+        self.tokenizer = load_tokenizer(folder)
+
+    def answers(self, request: live.Wanted) -> dict[str, bool]:
+        """Different answers to one prompt, each with whether it ended."""
+        from rlhf.data import as_messages
+        from stages.evaluate import sampled
+        from stages.sample import different
+
+        rows = [self.tokenizer.encode_prompt(as_messages(request.prompt))] * request.k
+        temperature = float(request.sampling.get("temperature", TEMPERATURE))
+        length = int(request.sampling.get("max_new_tokens", MAX_NEW_TOKENS))
+        return different(
+            self.tokenizer, sampled(self.policy, self.tokenizer, rows, temperature, length, request.id)
+        )
+
+
+if __name__ == "__main__":
+    from stages.cli import quiet_libraries
+
+    quiet_libraries()
+    with suppress(KeyboardInterrupt):
+        work(Store(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]))
