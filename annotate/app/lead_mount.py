@@ -22,22 +22,34 @@ class LeadMount:
         self.app = app
         self.build = build
         self.lock = asyncio.Lock()
+        self.over = asyncio.Event()
         self.pages: FastAPI | None = None
+        self.lifetime: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"].startswith(f"{LEAD_PATH}/"):
             await (await self._built())(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+        if scope["type"] == "lifespan" and self.lifetime is not None:  # the server has ended
+            self.over.set()
+            await self.lifetime
 
     async def _built(self) -> FastAPI:
         async with self.lock:
             if self.pages is None:
                 pages = await asyncio.to_thread(self.build)
-                self.started = pages.router.lifespan_context(pages)  # kept, or it would end with this request
-                await self.started.__aenter__()
+                started = asyncio.Event()
+                self.lifetime = asyncio.create_task(self._live(pages, started))
+                await started.wait()
                 self.pages = pages
         return self.pages
+
+    async def _live(self, pages: FastAPI, started: asyncio.Event) -> None:
+        """The built app's own start and end, in one task as it wants them."""
+        async with pages.router.lifespan_context(pages):
+            started.set()
+            await self.over.wait()
 
 
 def lead_app(store: LabelStore, settings: AppSettings, doorman: Doorman) -> FastAPI:

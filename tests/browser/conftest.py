@@ -21,7 +21,7 @@ from tests.conftest import missing
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-PATIENCE_MS = 30_000  # for a machine that does other work as well
+PATIENCE_MS = 120_000  # for a machine that does other work as well
 PASSWORD = "correct horse battery"
 numbers = itertools.count(1)
 

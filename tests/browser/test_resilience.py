@@ -41,7 +41,7 @@ def test_answers_given_while_the_disk_is_full_or_the_server_dead_are_stored_late
         assert history(world.database, ann) == history(world.database, ben) == []
 
         world.server.start()  # the session is still good, and the page has been trying all the while
-        expect(page.locator("#toast")).to_contain_text("Saved", timeout=30_000)
+        expect(page.locator("#toast")).to_contain_text("Saved")
         expect(page.locator("#problem")).to_be_hidden()
         open_batch(browse.contexts[-1].new_page(), world, batch)  # the closed browser comes back
         for name in (ann, ben):
