@@ -283,9 +283,12 @@ def run_reward(options: argparse.Namespace) -> None:
 
 
 def run_ppo(options: argparse.Namespace) -> None:
+    from rlhf import processes
     from stages import ppo
 
-    show(ppo.run(settings_from(options), store_of(options), say))
+    entry = ppo.run(settings_from(options), store_of(options), say)
+    if processes.is_first():
+        show(entry)
 
 
 def run_eval(options: argparse.Namespace) -> None:

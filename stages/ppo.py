@@ -246,7 +246,7 @@ def add_ptx_gradient(config: PPOConfig, policy: Any, rows: Tensor, means: TokenM
     """
     rows, num_tokens = rows.to(policy.device), rows[:, 1:].numel()
     mine = processes.share(len(rows))
-    for part in rows[mine.start : mine.stop].split(config.micro_batch_size):
+    for part in rows[mine.start : mine.stop].split(config.micro_batch_size) if mine else ():
         with autocast(policy.device, config.bf16):
             logits = policy(input_ids=part[:, :-1], use_cache=False).logits
         loss = lm_loss(logits.flatten(0, 1), part[:, 1:].flatten())
@@ -286,6 +286,7 @@ class PPOTrainer:
         say: Callable[[str], None] = print,
     ) -> None:
         processes.join()
+        say = say if processes.is_first() else lambda line: None
         seed_everything(args.seed)
         self.args, self.tokenizer = args, any_tokenizer(processing_class)
         rewards = reward_sources(reward_model, reward_processing_class)

@@ -1,10 +1,12 @@
 """A PPO small enough to run in a tenth of a second: models of two blocks, six prompts, rewards that can be reached."""
 
+import pytest
 import torch
 from peft import LoraConfig
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from rlhf.model import GPT, ScalarGPT
+from rlhf.store import Store
 from rlhf.tokenizer import train_tokenizer
 from stages.ppo import PPOConfig, PPOTrainer
 
@@ -21,7 +23,15 @@ def config(**more):
 
 
 def gpt2(**more):
-    sizes = {"vocab_size": TOKENIZER.vocab_size, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    sizes = {
+        "bos_token_id": None,
+        "eos_token_id": TOKENIZER.eos_id,
+        "vocab_size": TOKENIZER.vocab_size,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": 64,
+    }
     return GPT2Config(**sizes | more)
 
 
@@ -109,3 +119,33 @@ EVERYTHING = {
 def history_and_weights(args, **more):
     made = trainer(args, pretrain_dataset=TEXTS if args.ptx_coef else None, **more)
     return made.train(), made
+
+
+def close_histories(one, other, tolerance):
+    """Every logged number of every iteration, within a tolerance absolute and relative."""
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert a[name] == pytest.approx(b[name], rel=tolerance, abs=tolerance), name
+
+
+def tiny_store(folder):
+    """A checkpoint store with a random SFT model `sft` and a random reward model `reward`."""
+    store = Store(folder)
+    for stage, model in (("sft", policy()), ("reward", scalar())):
+        with store.new(stage, "tiny", parents={}, settings={}, data={}, seed=0) as writer:
+            model.save_pretrained(writer.path)
+            TOKENIZER.save(writer.path)
+    return store
+
+
+def ppo_command(store, prompts, name, **settings):
+    """Arguments of `python -m stages.cli` for a tiny `rlhf ppo` on prompts in a file."""
+    chosen = CONFIG | {"name": name, "prompts": str(prompts)} | settings
+    return [
+        "ppo",
+        "--store",
+        str(store.root),
+        *(part for key in chosen for part in ("--set", f"{key}={chosen[key]}")),
+    ]

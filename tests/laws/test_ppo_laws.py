@@ -18,6 +18,7 @@ from tests.tiny_ppo import (
     MODELS,
     TEXTS,
     OftenEnds,
+    close_histories,
     config,
     history_and_weights,
     policy,
@@ -65,14 +66,6 @@ def test_in_bfloat16_sampler_and_forward_pass_stay_close():
     wide = policy(n_embd=128, initializer_range=0.1)
     gap = trainer(config(bf16="on", max_new_tokens=40), model=wide).train()[0]["policy/sampling_gap"]
     assert gap < 0.01
-
-
-def close_histories(one, other, tolerance):
-    assert len(one) == len(other)
-    for a, b in zip(one, other, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert a[name] == pytest.approx(b[name], rel=tolerance, abs=tolerance), name
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3])

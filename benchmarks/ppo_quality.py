@@ -1,0 +1,101 @@
+"""PPO beside best-of-n by the starter world's judge, and what PPO-ptx does to the base corpus's perplexity.
+
+    python benchmarks/ppo_quality.py STORE… --out quality.json
+
+Each STORE is one seed of `rlhf quickstart`: its sft and reward are the start. Per seed three PPO runs of the same length:
+kept within best-of-4's KL, within best-of-16's, and the latter with PPO-ptx at γ = 27.8. The judge scores answers to test
+prompts no stage has seen; perplexity is per token on documents of the starter corpus no stage has seen.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rlhf.evaluate import win_rate
+from rlhf.model import load_policy
+from rlhf.starter.corpus import corpus
+from rlhf.store import Store
+from rlhf.tokenizer import load_tokenizer
+from stages import ppo
+from stages.evaluate import answer, best_of, compared, judged, kl_between, kl_of_best_of
+from stages.inputs import packed_tokens, starter_items
+from stages.settings import EvalSettings, PPOSettings
+
+NUM_PROMPTS, UNSEEN_WORDS, UNSEEN_SEED = 600, 20_000, 987_654
+RUNS = {
+    "ppo, KL of best of 4": {"kl_coef": 0.5, "kl_budget": 0.6},
+    "ppo, KL of best of 16": {"kl_coef": 0.1, "kl_budget": 1.6},
+    "ppo-ptx, KL of best of 16": {"kl_coef": 0.1, "kl_budget": 1.6, "ptx_coef": 27.8},
+}
+SHARED = PPOSettings(episodes=2560, batch_size=128, minibatch_size=32, lr=4e-4)
+
+
+def trained(store, seed):
+    """The SFT model and every PPO run of one seed: store references by name."""
+    found = {"sft": store.resolve("sft").ref}
+    for number, (name, settings) in enumerate(RUNS.items()):
+        found[name] = ppo.run(replace(SHARED, **settings, seed=seed, name=f"quality-{number}"), store).ref
+    return found
+
+
+def judge_scores(store, references, seed):
+    """Scores of all answers by name, and their KL to the SFT model."""
+    settings = EvalSettings(num_prompts=NUM_PROMPTS, seed=seed)
+    items = starter_items("test", NUM_PROMPTS, seed + 1)
+    prompts = [item.prompt for item in items]
+    answers = {
+        name: answer(settings, store, reference, prompts, seed + 1_000_003 * place)
+        for place, (name, reference) in enumerate(references.items())
+    }
+    kl = {name: kl_between(given, answers["sft"].policy) for name, given in answers.items()}
+    for n in (4, 16):
+        answers[f"best of {n}"] = best_of(settings, store, references["sft"], "reward", prompts, n)
+        kl[f"best of {n}"] = round(kl_of_best_of(n), 4)
+    return {name: judged(items, given) for name, given in answers.items()}, kl
+
+
+@torch.no_grad()
+def perplexity(folder):
+    """exp of the mean loss per token on unseen documents of the starter corpus, in rows of 128 tokens."""
+    policy, tokenizer = load_policy(folder).eval(), load_tokenizer(folder)
+    tokens = packed_tokens(tokenizer, corpus(UNSEEN_WORDS, UNSEEN_SEED))
+    rows = tokens[: len(tokens) // 128 * 128].view(-1, 128)
+    losses = [float(policy(input_ids=part, labels=part).loss) * len(part) for part in rows.split(64)]
+    return float(np.exp(sum(losses) / len(rows)))
+
+
+def one_seed(path, seed):
+    store = Store(Path(path))
+    references = trained(store, seed)
+    scores, kl = judge_scores(store, references, seed)
+    rows = {
+        name: {
+            "kl": kl[name],
+            "score": float(np.mean(given)),
+            "over sft": compared(win_rate(given, scores["sft"], seed)),
+            "over best of 4": compared(win_rate(given, scores["best of 4"], seed)),
+            "over best of 16": compared(win_rate(given, scores["best of 16"], seed)),
+        }
+        for name, given in scores.items()
+    }
+    for name, reference in {"base": "base", **references}.items():
+        rows.setdefault(name, {})["perplexity"] = round(perplexity(store.resolve(reference).path), 3)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stores", nargs="+")
+    parser.add_argument("--out", required=True)
+    options = parser.parse_args()
+    results = {path: one_seed(path, seed) for seed, path in enumerate(options.stores)}
+    Path(options.out).write_text(json.dumps(results, indent=1))
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
