@@ -1,6 +1,7 @@
 """`rlhf labels`: labels in and out of the label store, batches, agreement, snapshots, copies."""
 
 import argparse
+import secrets
 import sys
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -60,6 +61,7 @@ def _add_batches(add: Any) -> None:
     state = command.add_mutually_exclusive_group()
     state.add_argument("--open", dest="open", action="store_true", default=None, help="give out its tasks")
     state.add_argument("--close", dest="open", action="store_false", help="give out no more tasks")
+    command.add_argument("--webhook", metavar="URL", help="told when every task is done; '' ends it")
     command = add("gold", "gold questions from ranked rows, mixed into a batch", add_gold)
     command.add_argument("file", help="rankings whose ranks are the right answers")
     command.add_argument("--batch", required=True, help="name of a batch that is there")
@@ -158,13 +160,28 @@ def import_labels(options: argparse.Namespace) -> None:
 
 def change_batch(options: argparse.Namespace) -> None:
     from annotate import batches
+    from annotate.webhooks import set_webhook
 
     changes = _batch_settings(options) | ({} if options.open is None else {"open": options.open})
     with open_labels(options) as store:
         if changes:
             batches.change_batch(store.database, options.batch, **changes)
+        if options.webhook is not None:
+            secret = secrets.token_hex(16)
+            set_webhook(store.database, options.batch, options.webhook, secret)
+            print(f"secret       {secret} signs the notices and is shown once")
         found = batches.batch_settings(store.database, options.batch)
-    for name in ("kind", "overlap", "quota", "task_order", "gold_every", "open", "asks", "origin"):
+    for name in (
+        "kind",
+        "overlap",
+        "quota",
+        "task_order",
+        "gold_every",
+        "open",
+        "asks",
+        "origin",
+        "webhook_url",
+    ):
         print(f"{name:<12} {getattr(found, name)}")
 
 

@@ -203,6 +203,8 @@ def test_a_team_and_its_batch_are_looked_after_by_command(tmp_path, capsys, monk
     assert "ratings=True" in shown and "comment=False" in shown and "quota        5" in shown
     assert "open         False" in labels("batch", "b", "--close")
     assert "choose from" in labels("batch", "b", "--ask", "beauty", status=2)
+    assert "secret" in labels("batch", "b", "--webhook", "https://team.example/done")
+    assert "http:// or https://" in labels("batch", "b", "--webhook", "file:///etc/passwd", status=2)
     rows.write_text('{"prompt": "known", "completions": ["a", "b"], "ranks": [0, 1]}\n')
     assert "1 gold questions added" in labels("gold", str(rows), "--batch", "b")
     assert labels("user", "add", "ann", "--role", "lead") == "ann (lead)\n"
