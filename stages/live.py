@@ -57,10 +57,13 @@ def sampler(store: Store, labels_url: str, say: Callable[[str], None]) -> Iterat
     running: list[subprocess.Popen[bytes]] = []
 
     def keep_running() -> None:
+        pause_s = PAUSE_S
         while not ended.is_set():
+            started = time.monotonic()
             running[:] = [subprocess.Popen(command)]
             status = running[0].wait()
-            if not ended.wait(PAUSE_S):
+            pause_s = PAUSE_S if time.monotonic() - started > 60 else min(2 * pause_s, 60.0)
+            if not ended.wait(pause_s):
                 say(f"the sampler ended with status {status}; starting it again")
 
     thread = threading.Thread(target=keep_running, daemon=True)
