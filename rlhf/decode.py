@@ -1,10 +1,11 @@
 """One new token for every row of a KV cache, by our GPT's bare weights.
 
-The model's own forward pass is written for training: with one token per row most of its time would go into modules,
-masks and, under autocast, casting every weight at every step. Here the weights are cast once for many steps, and what
-is left is the products. Shapes as in rlhf/model.py.
+The model's own forward pass is written for training: with one token per row much of its time would go into modules,
+masks and autocast. Here the weights are cast once for many steps, and what is left is the products. Shapes as in rlhf/model.py.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -62,6 +63,32 @@ def decoder(model: Any, cache: Any) -> Decoder | None:
     if any(type(layer) is not Conv1D for layer in products) or type(model.lm_head) is not nn.Linear:
         return None
     return Decoder(model, cache.keys.dtype)
+
+
+@contextmanager
+def frozen_weights_cast(model: Any) -> Iterator[None]:
+    """Under autocast, hold frozen linear layers' weights in its format; the results are the same bit for bit.
+
+    autocast keeps the cast of weights that learn for later steps, but casts frozen ones, such as those beneath
+    adapters, at every step anew. Not for our GPT, which has a Decoder.
+    """
+    device = model.device.type
+    frozen = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, (nn.Linear, Conv1D)) and not layer.weight.requires_grad
+    ]
+    if not torch.is_autocast_enabled(device) or isinstance(model, GPT):
+        frozen = []
+    weights = [layer.weight for layer in frozen]
+    try:
+        for layer in frozen:
+            low = layer.weight.detach().to(torch.get_autocast_dtype(device))
+            layer.weight = nn.Parameter(low, requires_grad=False)
+        yield
+    finally:
+        for layer, weight in zip(frozen, weights, strict=True):
+            layer.weight = weight
 
 
 def _products(block: Any) -> tuple[nn.Module, ...]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from rlhf.decode import decoder
+from rlhf.decode import decoder, frozen_weights_cast
 from rlhf.errors import InputError
 from rlhf.model import KVCache
 
@@ -68,14 +68,15 @@ def generate(
     uniforms = np.random.Generator(np.random.Philox(seed)).random(shape)[first_row:]
     by_length = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     samples: dict[int, Sample] = {}
-    for start in range(0, len(prompts), batch_size):
-        rows = by_length[start : start + batch_size]
-        batch = _Batch(model, [prompts[i] for i in rows], max(limits[i] for i in rows), settings, pad_id)
-        drawn = torch.from_numpy(uniforms[rows]).to(model.device)
-        for row, sample in zip(
-            rows, _complete(batch, [limits[i] for i in rows], stop_ids, drawn), strict=True
-        ):
-            samples[row] = sample
+    with frozen_weights_cast(model):
+        for start in range(0, len(prompts), batch_size):
+            rows = by_length[start : start + batch_size]
+            batch = _Batch(model, [prompts[i] for i in rows], max(limits[i] for i in rows), settings, pad_id)
+            drawn = torch.from_numpy(uniforms[rows]).to(model.device)
+            for row, sample in zip(
+                rows, _complete(batch, [limits[i] for i in rows], stop_ids, drawn), strict=True
+            ):
+                samples[row] = sample
     return [samples[i] for i in range(len(prompts))]
 
 

@@ -1,6 +1,7 @@
 """Sampling: honest log-probabilities, whatever the batch, for our GPT and for other people's models."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
 
 from rlhf.decode import decoder
 from rlhf.errors import InputError
@@ -31,11 +32,13 @@ def build(kind):
         return GPT(
             GPT2Config(vocab_size=40, n_positions=64, n_embd=32, n_layer=2, n_head=4, pad_token_id=2)
         ).eval()
-    config = LlamaConfig(**SMALL) if kind == "llama" else Qwen2Config(**SMALL)
+    configs = {"llama": LlamaConfig, "qwen": Qwen2Config, "gemma": Gemma2Config}
+    sliding = {"sliding_window": 6, "head_dim": 8} if kind == "gemma" else {}
+    config = configs[kind](**SMALL, **sliding)
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-@pytest.fixture(scope="module", params=["gpt", "llama", "qwen"])
+@pytest.fixture(scope="module", params=["gpt", "llama", "qwen", "gemma"])
 def model(request):
     found = build(request.param)
     with torch.no_grad():  # sharper than at initialisation, so that a wrong position or mask shows
@@ -169,6 +172,19 @@ def test_decoding_gives_the_logits_of_the_forward_pass_after_rows_left_and_room_
         for row, i in enumerate(alive):
             expected = model(input_ids=rows[i : i + 1, : lengths[i] + number + 1]).logits[0, -1]
             assert torch.allclose(logits[row], expected, atol=1e-5)
+
+
+def test_casting_frozen_weights_once_changes_nothing_and_they_come_back(model, monkeypatch):
+    model.requires_grad_(False)
+    before = dict(model.named_parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        once = sample(model)
+        with monkeypatch.context() as patch:
+            patch.setattr("rlhf.generate.frozen_weights_cast", lambda _: nullcontext())
+            assert sample(model) == once
+    model.requires_grad_(True)
+    after = dict(model.named_parameters())
+    assert all(after[name] is parameter for name, parameter in before.items())
 
 
 def test_adapters_are_sampled_with():
