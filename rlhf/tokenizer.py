@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import tiktoken
+from jinja2 import TemplateError
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers.trainers import BpeTrainer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
+from rlhf.sources import UNREADABLE, Source, find_source
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -117,14 +119,18 @@ class Tokenizer:
 
 
 class ForeignTokenizer:
-    """A Hugging Face tokenizer with the methods of `Tokenizer`; its own chat template where it has one."""
+    """A Hugging Face tokenizer with the methods of `Tokenizer`; its own chat template where it has one.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    eos_id closes an answer: the special token the template puts behind one, which need not be the tokenizer's end
+    token (Gemma's turns end otherwise than its documents). stops: more tokens that end an answer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int] = ()) -> None:
         self.tokenizer = tokenizer
-        self.eos_id = int(tokenizer.eos_token_id)
-        self.pad_id = self.eos_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-        self.document_end_id = self.eos_id
-        self.stop_ids = frozenset((self.eos_id,))
+        self.document_end_id = int(tokenizer.eos_token_id)
+        self.pad_id = self.document_end_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        self.eos_id = self._turn_end()
+        self.stop_ids = frozenset((self.eos_id, self.document_end_id, *stops))
         self.vocab_size = len(tokenizer)
 
     def encode(self, text: str) -> list[int]:
@@ -147,14 +153,41 @@ class ForeignTokenizer:
         messages = as_messages(prompt)
         if self.tokenizer.chat_template is None:
             lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
-            return self.encode("\n".join(lines) + "\nAssistant:")
+            start = self.tokenizer("")["input_ids"][:1]  # models that were trained with a first token need it
+            begins = start if start == [self.tokenizer.bos_token_id] else []
+            return [*begins, *self.encode("\n".join(lines) + "\nAssistant:")]
         marks = [{**message, "content": f"\ue000{i}\ue001"} for i, message in enumerate(messages)]
-        rendered = str(self.tokenizer.apply_chat_template(marks, tokenize=False, add_generation_prompt=True))
+        rendered = self._render(marks, add_generation_prompt=True)
         ids: list[int] = []
         for i, message in enumerate(messages):
             before, _, rendered = rendered.partition(f"\ue000{i}\ue001")
             ids += self._template(before) + self.encode(message["content"])
         return ids + self._template(rendered)
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
+            )
+        except TemplateError as problem:
+            roles = ", ".join(message["role"] for message in messages)
+            raise InputError(
+                f"the model's chat template refuses a conversation of {roles}: {problem}"
+            ) from None
+
+    def _turn_end(self) -> int:
+        """The first special token behind an answer in the chat template, else the tokenizer's end token."""
+        if self.tokenizer.chat_template is None:
+            return self.document_end_id
+        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "\ue000"}]
+        try:
+            behind = self._template(self._render(turn, add_generation_prompt=False).partition("\ue000")[2])
+        except InputError:
+            return self.document_end_id
+        added = self.tokenizer.added_tokens_decoder
+        return next((i for i in behind if i in added and added[i].special), self.document_end_id)
 
     def _template(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
@@ -233,19 +266,34 @@ def published_tokenizer(name: str) -> Tokenizer:
 AnyTokenizer = Tokenizer | ForeignTokenizer
 
 
-def load_tokenizer(folder_or_hub_id: str | Path) -> AnyTokenizer:
-    """Our tokenizer from a folder that has our files, else whatever transformers finds there."""
-    if (Path(folder_or_hub_id) / RANKS_FILE).exists():
-        return Tokenizer.load(Path(folder_or_hub_id))
+def load_tokenizer(name: str | Path) -> AnyTokenizer:
+    """Our tokenizer from a folder that has our files, else what transformers finds in a folder, GGUF file or hub id.
+
+    Raises InputError where there is none, or one without an end token.
+    """
+    if (Path(name) / RANKS_FILE).exists():
+        return Tokenizer.load(Path(name))
+    source = find_source(name)
     try:
-        found = AutoTokenizer.from_pretrained(folder_or_hub_id)
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{folder_or_hub_id}: no tokenizer there ({str(problem).splitlines()[0]})") from None
-    if found.eos_token_id is None:
+        found = AutoTokenizer.from_pretrained(**source.arguments)
+    except UNREADABLE as problem:
         raise InputError(
-            f"{folder_or_hub_id}: its tokenizer has no end token; set eos_token in tokenizer_config.json"
-        )
-    return ForeignTokenizer(found)
+            f"{name}: no tokenizer there ({(str(problem) or repr(problem)).splitlines()[0]})"
+        ) from None
+    if found.eos_token_id is None:
+        raise InputError(f"{name}: its tokenizer has no end token; set eos_token in tokenizer_config.json")
+    return ForeignTokenizer(found, _declared_stops(source))
+
+
+def _declared_stops(source: Source) -> tuple[int, ...]:
+    """The end tokens in a checkpoint's generation settings, which may be more than the tokenizer's one."""
+    if source.gguf:
+        return ()
+    try:
+        ends = GenerationConfig.from_pretrained(source.place).eos_token_id
+    except OSError:  # it has none
+        return ()
+    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
 
 
 def same_tokens(one: AnyTokenizer, other: AnyTokenizer) -> bool:

@@ -121,9 +121,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=RUNNERS[name], stage=name)
 
-    from stages import label_app, label_commands, other_commands, store_commands
+    from stages import import_command, label_app, label_commands, other_commands, store_commands
 
-    for module in (store_commands, label_app, label_commands, other_commands):
+    for module in (import_command, store_commands, label_app, label_commands, other_commands):
         module.add_commands(commands, shared)
     return top
 

@@ -9,23 +9,25 @@ from torch import Tensor
 
 from rlhf.data import Prompt, fingerprint, read_prompts
 from rlhf.errors import StoreError
+from rlhf.sources import find_source
 from rlhf.starter.items import Item, take_items
 from rlhf.store import STAGES, Entry, Store
 from rlhf.tokenizer import AnyTokenizer
 
 
 def model_of(store: Store, name: str) -> tuple[str, Entry | None]:
-    """Where to load a model from: a store entry's folder, a folder outside the store, or a hub id.
+    """Where to load a model from: a store entry's folder, a folder outside the store, a GGUF file or a hub id.
 
-    A name whose first part is a stage is looked up in the store; an existing folder is taken as it is.
+    A name whose first part is a stage is looked up in the store; an existing folder or file is taken as it is.
     """
     if name.split("/")[0].split(":")[0] in STAGES:
         entry = store.resolve(name)
         return str(entry.path), entry
     if not Path(name).exists() and name.count("/") != 1:
         raise StoreError(
-            f"{name}: neither a folder, a hub id (owner/name) nor a reference such as sft:latest"
+            f"{name}: neither a folder, a GGUF file, a hub id (owner/name) nor a reference such as sft:latest"
         )
+    find_source(name)
     return name, None
 
 

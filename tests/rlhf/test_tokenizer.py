@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
+from transformers import GenerationConfig
 
 from rlhf.errors import InputError
 from rlhf.tokenizer import Tokenizer, load_tokenizer, published_tokenizer, train_tokenizer
@@ -105,3 +107,50 @@ def test_published_gpt2_is_gpt2(monkeypatch):
     assert tokenizer.encode("Hello world") == [15496, 995]
     assert tokenizer.document_end_id == 50256
     assert tokenizer.fast()("Hello world")["input_ids"] == [15496, 995]
+
+
+GEMMA = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "<|{{ message.role }}|>{{ message.content | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture
+def foreign(tokenizer, tmp_path):
+    """As Gemma has it: documents end otherwise than turns, the template begins with a first token, generation stops at three."""
+    hub = tokenizer.fast()
+    hub.eos_token, hub.chat_template = "<|endoftext|>", GEMMA
+    hub.save_pretrained(tmp_path)
+    GenerationConfig(eos_token_id=[hub.eos_token_id, 7]).save_pretrained(tmp_path)
+    return load_tokenizer(tmp_path)
+
+
+def test_a_foreign_answer_is_closed_by_what_closes_turns_in_its_own_template(foreign, tokenizer):
+    end, document_end = (tokenizer.specials[token] for token in ("<|end|>", "<|endoftext|>"))
+    assert foreign.encode_completion("Blue") == [*tokenizer.encode("Blue"), end]
+    assert (foreign.eos_id, foreign.document_end_id) == (end, document_end)
+    assert foreign.stop_ids == {end, document_end, 7}
+    whole = foreign.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hm"}], add_generation_prompt=True
+    )
+    assert foreign.encode_prompt("Hm") == whole["input_ids"]
+
+
+def test_a_conversation_that_the_models_template_refuses_is_an_error_of_one_line(foreign):
+    with pytest.raises(InputError, match="refuses a conversation of system, user: System role not supported"):
+        foreign.encode_prompt([{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Hm"}])
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_without_a_template_a_prompt_begins_as_the_tokenizer_begins_texts(foreign, begins):
+    hub = foreign.tokenizer
+    hub.chat_template = None
+    if begins:
+        first = [("<|endoftext|>", hub.bos_token_id)]
+        hub.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|endoftext|> $A", special_tokens=first
+        )
+    lines = foreign.encode("User: Hm\nAssistant:")
+    assert foreign.encode_prompt("Hm") == ([hub.bos_token_id] if begins else []) + lines

@@ -19,6 +19,7 @@ COMMANDS = [
     "ppo",
     "eval",
     "chat",
+    "import",
     "store",
     "labels",
     "doctor",

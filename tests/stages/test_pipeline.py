@@ -1,6 +1,8 @@
-"""Every stage in order, with our GPT and with a Llama and a Qwen, and resumed runs that end where whole runs end."""
+"""Every stage in order, with our GPT and with models of other makes, and resumed runs that end where whole runs end."""
 
+import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -13,8 +15,15 @@ from annotate.labels import LabelStore
 from rlhf.errors import InputError, StoreError
 from rlhf.model import load_policy, load_scalar
 from rlhf.store import Store
-from stages import evaluate, pipeline, ppo, pretrain, reward_model, sample, sft
-from stages.settings import EvalSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
+from stages import chat, evaluate, pipeline, ppo, pretrain, reward_model, sample, sft
+from stages.settings import (
+    ChatSettings,
+    EvalSettings,
+    PPOSettings,
+    RewardSettings,
+    SampleSettings,
+    SFTSettings,
+)
 from tests.stages.conftest import tiny_pretraining
 
 RECIPE = {
@@ -123,6 +132,21 @@ def test_other_peoples_models_go_through_every_stage(foreign_model, rankings_fil
     )
     result = evaluate.run(settings, store, quiet)
     assert {"win_rate", "ci95", "n", "ties", "kl", "mean_reward", "mean_length", "ended"} <= result.keys()
+    answer = io.StringIO()
+    chat.run(
+        ChatSettings(policy="ppo", max_new_tokens=4, temperature=0.0), store, io.StringIO("Say 1\n"), answer
+    )
+    assert answer.getvalue().endswith("\n")
+
+
+def test_a_reward_model_of_another_make_and_vocabulary_teaches_any_policy(foreign_model, trained, tmp_path):
+    reward = trained.resolve("reward")
+    final = ppo.run(
+        PPOSettings(policy=str(foreign_model), reward=str(reward.path), prompts=None, **PPO | {"episodes": 16}),
+        Store(tmp_path), quiet,
+    )  # fmt: skip
+    assert math.isfinite(final.manifest["metrics"]["kl"])
+    assert not same_weights(foreign_model, final.path)
 
 
 @pytest.fixture(scope="module")
