@@ -39,9 +39,6 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     folder, _ = model_of(store, settings.policy)
     policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
     sources, _, _ = rewards_named(store, settings.reward)
-    for source in sources:
-        if source.is_model:
-            source.source.to(best_device())
     reward = joined(sources, tokenizer)
     prompts, _ = prompts_of(settings.prompts, "train", settings.num_prompts, settings.seed + 1)
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from rlhf import processes
-from rlhf.data import prompts_in
+from rlhf.data import fingerprint, prompts_in
 from rlhf.errors import InputError, TrainingError
 from rlhf.generate import SamplingSettings, generate
 from rlhf.losses import lm_loss, policy_loss, value_loss
@@ -330,6 +330,7 @@ class PPOTrainer:
     def save_state(self) -> None:
         """Write what an exact continuation needs to output_dir."""
         if self.state_file and processes.is_first():
+            self.state_file.parent.mkdir(parents=True, exist_ok=True)
             state = self.learner.state_dict()
             save_state(self.state_file, state | {"args": asdict(self.args), "history": self.log.history})
 
@@ -354,6 +355,9 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
     policy_folder, sft = model_of(store, settings.policy)
     rewards, reward_parents, reward_data = rewards_named(store, settings.reward)
     prompts, data = prompts_of(settings.prompts, "train", settings.episodes, settings.seed + 1)
+    texts = pretraining_text(settings.ptx_data, settings.seed) if settings.ptx_coef else None
+    if texts:
+        data["pretraining text"] = fingerprint(texts)
     inputs: dict[str, Any] = {
         "parents": ({"sft": sft} if sft else {}) | reward_parents,
         "settings": asdict(settings),
@@ -368,8 +372,7 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
     trainer = PPOTrainer(
         settings, processing_class=load_tokenizer(policy_folder), model=load_policy(policy_folder), reward_model=rewards,
         train_dataset=prompts, peft_config=lora(settings.lora_rank),
-        pretrain_dataset=pretraining_text(settings.ptx_data, settings.seed) if settings.ptx_coef else None,
-        output_dir=store.work_folder("ppo", key), logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
+        pretrain_dataset=texts, output_dir=store.work_folder("ppo", key), logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip
     started = time.monotonic()
     trainer.train()

@@ -21,6 +21,7 @@ from rlhf.rollout import has_scalar_head, unwrapped
 from rlhf.starter.corpus import corpus
 from rlhf.store import STAGES, Entry, Store
 from rlhf.tokenizer import AnyTokenizer, ForeignTokenizer, load_tokenizer, same_tokens
+from rlhf.training import best_device
 from stages.inputs import model_of, packed_tokens
 from stages.ppo_state import Pretraining
 from stages.settings import PPOConfig
@@ -172,7 +173,7 @@ def rewards_named(store: Store, names: str) -> tuple[list[RewardSource], dict[st
             continue
         folder, entry = model_of(store, name)
         label = entry.name if entry else Path(name).name
-        sources.append(RewardSource(label, load_scalar(folder), load_tokenizer(folder)))
+        sources.append(RewardSource(label, load_scalar(folder).to(best_device()), load_tokenizer(folder)))
         if entry:
             parents["reward" if len(wanted) == 1 else f"reward {number}"] = entry
     if not sources:

@@ -208,9 +208,9 @@ def test_a_resumed_run_goes_on_bit_for_bit_and_its_reference_is_still_the_start(
 
 
 def test_state_of_other_settings_is_refused(tmp_path):
-    trainer(config(save_every=1), output_dir=tmp_path).train()
+    trainer(config(save_every=1), output_dir=tmp_path / "new").train()
     with pytest.raises(InputError, match="other settings"):
-        trainer(config(save_every=1, lr=1.0), output_dir=tmp_path)
+        trainer(config(save_every=1, lr=1.0), output_dir=tmp_path / "new")
 
 
 def test_a_loss_that_is_no_number_stops_and_changes_no_weight():
