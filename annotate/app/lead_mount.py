@@ -1,6 +1,8 @@
 """Gradio, built when a lead first comes: importing it takes seconds, and a restarted server owes labelers an answer."""
 
 import asyncio
+import os
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -54,11 +56,15 @@ class LeadMount:
 
 def lead_app(store: LabelStore, settings: AppSettings, doorman: Doorman) -> FastAPI:
     """The lead's pages, once in each language, behind a check of who asks for every single route of them."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    uploads = tempfile.TemporaryDirectory(prefix="rlhf-uploads-")  # of this process only, and gone with it
+    os.environ["GRADIO_TEMP_DIR"] = uploads.name
     import gradio as gr
 
     from annotate.app.lead_pages import LeadPages
 
     app = FastAPI(openapi_url=None)
+    app.state.uploads = uploads
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )

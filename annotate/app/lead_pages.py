@@ -5,17 +5,12 @@ name that the log-in check of this very request gave, and the role that the data
 gr.State, which any browser can address.
 """
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="rlhf-uploads-"))
 
 import gradio as gr
 

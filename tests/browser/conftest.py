@@ -82,10 +82,7 @@ class World:
         self.database = self.store.database
         self.person("somebody")  # with an account there is a log-in page from the start
         self.server = Server(labels, *options)
-
-    @property
-    def url(self):
-        return self.server.url
+        self.url = self.server.url
 
     def person(self, prefix="ann", role="labeler"):
         name = f"{prefix}-{next(numbers)}"
