@@ -6,7 +6,7 @@ are those that `generate` draws for a batch of one, so up to the rounding of the
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +92,7 @@ class _Row:
             temperature=asked.temperature,
             top_k=asked.top_k,
             top_p=asked.top_p,
+            repetition_penalty=asked.repetition_penalty,
         )
         self.uniforms = np.random.Generator(np.random.Philox(asked.seed)).random(self.limit)
 
@@ -143,6 +144,17 @@ class Engine:
             if row.key == key:
                 self._leave(index, "cancelled")
                 return
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """The events of one request, for a program that asks one thing at a time; leaving the loop cancels it."""
+        key = "stream"
+        self.submit(key, request)
+        try:
+            while self.num_requests or self.events:
+                yield from (event for _, event in self.step())
+        finally:
+            self.cancel(key)
+            self.events.clear()
 
     @torch.inference_mode()
     def step(self) -> list[tuple[str, Event]]:
@@ -222,16 +234,18 @@ class Engine:
         """Draw the next token of each row from logits (B, V), rows with the same settings together."""
         logits = logits[:, : self.tokenizer.vocab_size]  # embeddings beyond are padding and have no text
         infos = [self._info(row, logits[i]) for i, row in enumerate(rows)]
-        for i, row in enumerate(rows):
-            if row.request.repetition_penalty != 1:
-                logits[i] = penalised(logits[i], row.prompt + row.said, row.request.repetition_penalty)
         groups: dict[SamplingSettings, list[int]] = {}
         for i, row in enumerate(rows):
             groups.setdefault(row.settings, []).append(i)
         for settings, members in groups.items():
             uniforms = torch.tensor([rows[i].uniforms[len(rows[i].said)] for i in members])
             some = logits if len(members) == len(rows) else logits[members]
-            chosen, _ = draw(some, uniforms.to(logits.device), settings)
+            seen = None
+            if settings.repetition_penalty != 1:
+                seen = torch.zeros_like(some, dtype=torch.bool)
+                for place, i in enumerate(members):
+                    seen[place, rows[i].prompt + rows[i].said] = True
+            chosen, _ = draw(some, uniforms.to(logits.device), settings, seen)
             for i, token in zip(members, chosen.tolist(), strict=True):
                 self._tell(rows[i], token, infos[i])
 
@@ -272,10 +286,3 @@ class Engine:
         if rest:
             self.events.append((row.key, Piece(rest)))
         self.events.append((row.key, Done(reason, len(row.said))))
-
-
-def penalised(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
-    """Logits (V,) with those of tokens seen before made less likely. Keskar et al. 2019, eq. 2, sign-aware."""
-    tokens = torch.tensor(sorted(set(seen)), device=logits.device)
-    values = logits[tokens]
-    return logits.index_copy(0, tokens, torch.where(values < 0, values * penalty, values / penalty))

@@ -49,11 +49,14 @@ class _Pending:
 class EngineProcess:
     """Answers from any number of models, named by their folders, loaded when first asked for.
 
-    max_rows: answers of one model at a time; max_waiting: requests of one model in line. Use `with`, or close it.
+    max_rows: answers of one model at a time; max_waiting: requests of one model in line. precision: auto, float32 or
+    bfloat16; in bfloat16 the company of other answers may round a probability otherwise. Use `with`, or close it.
     """
 
-    def __init__(self, *, max_rows: int = 16, max_waiting: int = 64, max_models: int = 4) -> None:
-        self.limits = (max_rows, max_waiting, max_models)
+    def __init__(
+        self, *, max_rows: int = 16, max_waiting: int = 64, max_models: int = 4, precision: str = "auto"
+    ) -> None:
+        self.settings = (max_rows, max_waiting, max_models, precision)
         self.pending: dict[str, _Pending] = {}
         self.keys = map(str, itertools.count())
         self.lock = threading.RLock()
@@ -79,7 +82,7 @@ class EngineProcess:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, *self.limits), daemon=True)
+        self.process = context.Process(target=work, args=(theirs, *self.settings), daemon=True)
         self.process.start()
         theirs.close()
         self.num_starts += 1

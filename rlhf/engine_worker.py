@@ -4,6 +4,7 @@ Commands are ("submit", key, folder, Request), ("cancel", key) and ("call", key,
 by the process itself, so that the one that starts it needs none.
 """
 
+import os
 import signal
 import sys
 import traceback
@@ -14,13 +15,19 @@ from rlhf.completions import Event, Explanation, Failed, Result
 from rlhf.data import Prompt
 from rlhf.errors import InputError
 
+BF16_WEIGHTS = 50_000_000  # smaller models gain nothing from bfloat16
 
-def work(connection: Any, max_rows: int, max_waiting: int, max_models: int) -> None:
+
+def work(connection: Any, max_rows: int, max_waiting: int, max_models: int, precision: str) -> None:
     """Serve until the other side of the pipe is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
-    models = Models(max_rows, max_waiting, max_models)
+    # The web process needs a core now and then: threads that spin while they wait for each other would starve it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    models = Models(max_rows, max_waiting, max_models, precision)
     try:
         while True:
+            if not models.busy:
+                models.watch.last = None  # waiting for work is no slow step
             while connection.poll(0 if models.busy else None):
                 models.take(connection.recv())
             if events := models.step():
@@ -32,10 +39,13 @@ def work(connection: Any, max_rows: int, max_waiting: int, max_models: int) -> N
 class Models:
     """The engines of the models in use; the one not used for longest goes when there are too many."""
 
-    def __init__(self, max_rows: int, max_waiting: int, max_models: int) -> None:
+    def __init__(self, max_rows: int, max_waiting: int, max_models: int, precision: str) -> None:
+        from rlhf.threads import ThreadWatch
         from rlhf.training import best_device, set_threads
 
         set_threads(0)
+        self.watch = ThreadWatch()
+        self.precision = precision
         self.device = best_device()
         self.max_rows, self.max_waiting, self.max_models = max_rows, max_waiting, max_models
         self.engines: dict[str, Any] = {}  # by folder, the latest used last
@@ -84,6 +94,7 @@ class Models:
                 continue
             try:
                 events += engine.step()
+                self.watch.step()
             except Exception as error:  # out of memory, most likely: the other models go on
                 traceback.print_exc()
                 del self.engines[folder]
@@ -104,10 +115,22 @@ class Models:
         if found is None:
             self._make_room()
             print(f"loading {folder}", file=sys.stderr, flush=True)
-            model = load_policy(folder).to(self.device)
+            model = self._cast(load_policy(folder).to(self.device))
             found = Engine(model, load_tokenizer(folder), self.max_rows, self.max_waiting)
         self.engines[folder] = found
         return found
+
+    def _cast(self, model: Any) -> Any:
+        """The model in the precision it is served in: bfloat16 for large ones where the hardware multiplies it."""
+        import torch
+
+        from rlhf.training import has_fast_bf16
+
+        large = sum(weight.numel() for weight in model.parameters()) >= BF16_WEIGHTS
+        half = self.precision == "bfloat16" or (
+            self.precision == "auto" and large and has_fast_bf16(self.device)
+        )
+        return model.to(torch.bfloat16) if half else model
 
     def _make_room(self) -> None:
         idle = [folder for folder, engine in self.engines.items() if not engine.num_requests]

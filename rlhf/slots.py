@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from rlhf.decode import decoder
 from rlhf.errors import InputError
 from rlhf.generate import next_logits
 from rlhf.model import KVCache
 
-GROWTH = 128  # tokens by which rows get longer storage
+GROWTH = 32  # tokens by which rows get longer storage: all of it is read, filled or not
 
 
 class RoomyCache(KVCache):
@@ -56,6 +57,7 @@ class OwnSlots:
     def __init__(self, model: PreTrainedModel, max_rows: int) -> None:
         self.model, self.max_rows = model, max_rows
         self.cache: RoomyCache | None = None
+        self.decoder = decoder(model, model.new_cache(1, 1))
 
     def fresh(self, num_tokens: int) -> KVCache:
         """An empty cache of one row, to read a prompt of `num_tokens` into."""
@@ -85,6 +87,8 @@ class OwnSlots:
         """Logits (B, V), float32, of the token after tokens (B,)."""
         assert self.cache is not None
         cache = self._with_room(self.cache.width + 1, like=self.cache)
+        if self.decoder:
+            return self.decoder.step(tokens, cache).float()
         output = self.model(
             input_ids=tokens[:, None], past_key_values=cache, use_cache=True, logits_to_keep=1
         )

@@ -322,7 +322,7 @@ def run_chat(options: argparse.Namespace) -> None:
         return
     from stages import chat
 
-    chat.run(settings, store_of(options))
+    chat.run(settings, store_of(options), labels_url_of(options))
 
 
 def run_serve(options: argparse.Namespace) -> None:

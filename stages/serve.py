@@ -17,7 +17,9 @@ def run(settings: ServeSettings, store: Store, labels_url: str, say: Callable[[s
     checkpoints = Checkpoints(store, [settings.policy] if settings.policy else [])
     with (
         LabelStore(labels_url) as labels,
-        EngineProcess(max_rows=settings.answers_at_once, max_waiting=settings.max_waiting) as engine,
+        EngineProcess(
+            max_rows=settings.answers_at_once, max_waiting=settings.max_waiting, precision=settings.precision
+        ) as engine,
     ):
         app_settings = AppSettings(host=settings.host, port=settings.port)
         serve(api_app(labels, app_settings, engine, checkpoints), say, "chat completions")

@@ -202,6 +202,8 @@ class ChatSettings:
     system: str | None = setting(None, "system text in front of the conversation")
     temperature: float = setting(0.7, "sampling temperature, 0 for greedy")
     top_p: float = setting(0.95, "nucleus mass")
+    top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", flag=False)
+    repetition_penalty: float = setting(1.0, "makes tokens said before less likely (1: off)", flag=False)
     max_new_tokens: int = setting(128, "longest answer in tokens")
     seed: int = setting(0, "seed of everything random")
     web: bool = setting(False, "serve the chat page and the API instead")
@@ -220,3 +222,8 @@ class ServeSettings:
     port: int = setting(8000, "port to listen on (0: a free one)")
     answers_at_once: int = setting(16, "answers that one model writes at a time")
     max_waiting: int = setting(64, "requests in line for one model before more are turned away")
+    precision: str = setting(
+        "auto",
+        "of the weights; auto: bfloat16 for models of 50M and more where the hardware multiplies it",
+        choices=("auto", "float32", "bfloat16"),
+    )

@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI, HTTPException, Request
 
-from annotate.accounts import account_of_token, has_accounts, local_account
+from annotate.accounts import LOCAL, account_of_token, has_accounts
 from annotate.app.identity import Doorman
 from annotate.app.security import Guard
 from annotate.app.server import create_app
@@ -48,7 +48,7 @@ def api_account(request: Request) -> str:
     """
     doorman: Doorman = request.app.state.doorman
     if doorman.settings.loopback and not has_accounts(doorman.database):
-        return local_account(doorman.database).name
+        return LOCAL
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     account = account_of_token(doorman.database, token.strip()) if scheme.lower() == "bearer" else None
     if account is None:

@@ -74,6 +74,7 @@ def alone(model, request):
         temperature=request.temperature,
         top_k=request.top_k,
         top_p=request.top_p,
+        repetition_penalty=request.repetition_penalty,
     )
     [sample] = generate(
         model, [prompt], sampling, stop_ids=TOKENIZER.stop_ids, pad_id=TOKENIZER.pad_id, seed=request.seed
@@ -82,7 +83,7 @@ def alone(model, request):
 
 
 def test_answers_equal_those_of_generate_whoever_else_is_in_the_batch(model):
-    settings = ({}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 0.0})
+    settings = ({"repetition_penalty": 1.3}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 0.0})
     requests = {f"r{i}": ask(i, **settings[i % 4]) for i in range(14)} | {"long": ask(20, max_new_tokens=110)}
     arrivals = {}
     for i, (key, request) in enumerate(requests.items()):

@@ -1,0 +1,67 @@
+"""What is said in chat is in the next reward run's data: from the page's endpoint to the manifest of a reward model."""
+
+import httpx
+
+from annotate.labels import LabelStore
+from stages import reward_model
+from stages.settings import RewardSettings
+from tests.chat.tiny import serving
+
+CSRF = '"csrf": "'
+
+
+def chat_session(url):
+    """A signed-in browser's cookies and the token its page sends along, on an app without accounts."""
+    web = httpx.Client(base_url=url, timeout=120, follow_redirects=True)
+    page = web.get("/chat").text
+    web.headers["X-CSRF-Token"] = page.split(CSRF)[1].split('"')[0]
+    return web
+
+
+def ask(web, conversation, **body):
+    """The answers' ids, in the order they are shown."""
+    sampling = {"max_new_tokens": 6, "temperature": 1.0}
+    sides = [{"model": "ppo", "sampling": sampling | {"seed": seed}} for seed in (1, 2)]
+    web.post(f"/api/chat/conversations/{conversation}/ask", json={"sides": sides, **body}).raise_for_status()
+    turns = web.get(f"/api/chat/conversations/{conversation}").json()["messages"]
+    answers = [turn for turn in turns if turn["role"] == "assistant"][-2:]
+    return [turn["id"] for turn in sorted(answers, key=lambda turn: turn["pair"]["place"])], turns
+
+
+def test_a_choice_and_a_rewrite_in_chat_are_in_the_next_reward_models_data(chat_store, tmp_path):
+    labels = tmp_path / "labels.db"
+    settings = RewardSettings(init="base", validation_fraction=0.25, prompts_per_batch=2, lr=1e-3)
+    with serving(chat_store, labels, "chat", "--web") as server:
+        web = chat_session(server.url)
+        conversation = web.post("/api/chat/conversations", json={"settings": {}}).json()["id"]
+        parent, texts = None, {}
+        for i, question in enumerate(("where is the dog", "and the kite", "and the boat", "and Tom")):
+            (a, b), turns = ask(web, conversation, client_id=f"question-{i}", content=question, parent=parent)
+            said = {"client_id": f"verdict-{i}", "a": a, "b": b, "verdict": "ab"[i % 2]}
+            web.post(f"/api/chat/conversations/{conversation}/compare", json=said).raise_for_status()
+            texts |= {turn["id"]: turn["content"] for turn in turns}
+            parent = a
+    first = reward_model.run(settings, chat_store, str(labels), say=lambda line: None)
+    with LabelStore(labels) as store:
+        rankings = store.rankings()
+    assert [ranking.prompt[-1]["content"] for ranking in rankings] == [
+        "where is the dog",
+        "and the kite",
+        "and the boat",
+        "and Tom",
+    ]
+    assert all(set(ranking.completions) <= set(texts.values()) for ranking in rankings)
+    assert [ranking.ranks.index(0) for ranking in rankings] == [0, 1, 0, 1]
+    assert len(rankings[3].prompt) == 7  # the whole conversation before it
+
+    with serving(chat_store, labels, "chat", "--web") as server:
+        web = chat_session(server.url)
+        changed = {"client_id": "verdict-again", "a": a, "b": b, "verdict": "a"}
+        web.post(f"/api/chat/conversations/{conversation}/compare", json=changed).raise_for_status()
+        rewrite = {"client_id": "rewrite-1", "message": a, "text": "Tom is in the park."}
+        web.post(f"/api/chat/conversations/{conversation}/rewrite", json=rewrite).raise_for_status()
+    second = reward_model.run(settings, chat_store, str(labels), say=lambda line: None)
+    assert first.manifest["data"] != second.manifest["data"] and first.hash != second.hash
+    with LabelStore(labels) as store:
+        assert [row.completion for row in store.demonstrations()] == ["Tom is in the park."]
+        assert len(store.rankings()) >= 5
