@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 EPISODES, BATCH, MINIBATCH, EPOCHS, LR, BETA, NEW_TOKENS = 1536, 128, 32, 2, 2e-4, 0.3, 48
-EDGES = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0]  # nats per completion
+EDGES = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0]  # nats per completion
 
 
 def starting_point(store):
@@ -162,7 +162,7 @@ def plot(found, path):
     axes.set(
         xlabel="KL to the SFT model, nats per completion",
         ylabel="score",
-        title="Reward against KL, three seeds each",
+        title=f"Reward against KL, {len(next(iter(found.values())))} seed(s) each",
     )
     axes.legend()
     axes.grid(alpha=0.3)

@@ -34,7 +34,7 @@ def main():
     for axis, title in zip(axes.flat, PANELS.values(), strict=True):
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
-    axes.flat[0].legend()
+    axes.flat[0].legend(fontsize=8, loc="center left")
     for axis in axes[-1]:
         axis.set_xlabel("iteration of 256 completions")
     figure.patch.set_facecolor("white")
