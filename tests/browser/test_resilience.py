@@ -24,7 +24,7 @@ def rank_and_submit(page):
 def test_answers_given_while_the_disk_is_full_or_the_server_dead_are_stored_later_and_once(tmp_path, browse):
     world = World(str(tmp_path / "labels.db"))
     try:
-        ann, ben, batch = world.person("ann"), world.person("ben"), world.batch()
+        ann, ben, batch = world.person("ann"), world.person("ben"), world.batch(num_tasks=6)
         page, closing = browse(world, ann), browse(world, ben)
         open_batch(page, world, batch)
         open_batch(closing, world, batch)
