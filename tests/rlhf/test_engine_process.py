@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -17,6 +18,13 @@ from rlhf.generate import SamplingSettings, generate
 from rlhf.model import GPT, ScalarGPT, load_policy
 from rlhf.rewards import score_completions
 from rlhf.tokenizer import train_tokenizer
+
+
+def in_a_loop(coroutine):
+    """Its result, from a thread of its own: Playwright leaves a running loop in this one."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, coroutine).result()
+
 
 TOKENIZER = train_tokenizer(["The red kite is in the park. Tom has a blue boat. Where is the dog?"] * 5, 300)
 
@@ -79,7 +87,7 @@ def test_a_killed_engine_is_restarted_and_answers_go_on_where_they_were(process,
         return answer, killed
 
     starts = process.num_starts
-    answer, killed = asyncio.run(talk())
+    answer, killed = in_a_loop(talk())
     assert killed and process.num_starts == starts + 1
     assert answer.text == expected and answer.completion_tokens == 600
     assert not process.pending
@@ -96,7 +104,7 @@ def test_an_answer_that_kills_the_engine_again_and_again_is_given_up(process, fo
             pids.add(pid)
             os.kill(pid, signal.SIGKILL)
     assert len(pids) == 2 and "given up" in events[-1].error
-    assert asyncio.run(process.answer(folders["policy"], ask(max_new_tokens=3))).completion_tokens <= 3
+    assert in_a_loop(process.answer(folders["policy"], ask(max_new_tokens=3))).completion_tokens <= 3
 
 
 def test_leaving_the_loop_cancels_and_frees_the_slot(process, folders):
@@ -105,7 +113,7 @@ def test_leaving_the_loop_cancels_and_frees_the_slot(process, folders):
         if isinstance(event, Piece):
             break
     deadline = time.monotonic() + 20
-    while (status := asyncio.run(process.call("status"))[folders["policy"]])["running"]:
+    while (status := in_a_loop(process.call("status"))[folders["policy"]])["running"]:
         assert time.monotonic() < deadline, status
     assert not process.pending
 
@@ -115,11 +123,11 @@ def test_a_full_line_and_a_missing_model_are_said(process, folders):
         asked = [process.answer(folders["policy"], ask(seed=i, max_new_tokens=60)) for i in range(30)]
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    answers = asyncio.run(crowd())
+    answers = in_a_loop(crowd())
     assert {type(answer) for answer in answers} == {Answer, BusyError}
     assert sum(isinstance(answer, Answer) for answer in answers) >= 8
     with pytest.raises(InputError, match="no such folder"):
-        asyncio.run(process.answer("/no/such/model", ask()))
+        in_a_loop(process.answer("/no/such/model", ask()))
 
 
 def test_two_models_answer_at_the_same_time(process, folders):
@@ -127,7 +135,7 @@ def test_two_models_answer_at_the_same_time(process, folders):
         requests = [(folders[name], ask(seed=3, max_new_tokens=40)) for name in ("policy", "reference")]
         return await asyncio.gather(*(process.answer(*request) for request in requests))
 
-    answers = asyncio.run(both())
+    answers = in_a_loop(both())
     for name, answer in zip(("policy", "reference"), answers, strict=True):
         sample = alone(load_policy(folders[name]), ask(seed=3, max_new_tokens=40))
         assert answer.text == TOKENIZER.decode(sample.tokens)
@@ -135,13 +143,13 @@ def test_two_models_answer_at_the_same_time(process, folders):
 
 def test_scores_and_explanations_are_those_of_the_models(process, folders):
     prompt, answer = [{"role": "user", "content": "where is the dog"}], "in the park"
-    [score] = asyncio.run(process.call("score", folders["reward"], [(prompt, answer)]))
+    [score] = in_a_loop(process.call("score", folders["reward"], [(prompt, answer)]))
     from rlhf.model import load_scalar
 
     assert score == pytest.approx(
         score_completions(load_scalar(folders["reward"]), TOKENIZER, [(prompt, answer)])[0], abs=1e-5
     )
-    told = asyncio.run(process.call("explain", folders["policy"], folders["reference"], prompt, answer))
+    told = in_a_loop(process.call("explain", folders["policy"], folders["reference"], prompt, answer))
     tokens = TOKENIZER.encode_completion(answer)
     assert [info.text for info in told.tokens] == [
         TOKENIZER.decode([token], keep_special=True) for token in tokens
