@@ -229,7 +229,7 @@ def test_the_head_runs_on_real_completion_tokens_only() -> None:
     model, seen = build(POLICIES["Llama"]), []
     has_plain_head(model)
     model.lm_head.register_forward_hook(lambda _, args, output: seen.append(tuple(output.shape)))
-    completion_logprobs(model, rollout(8))
+    completion_logprobs(model, rollout(8), with_entropy=True)
     assert seen == [(10, V)]
 
 

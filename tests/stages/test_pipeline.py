@@ -133,9 +133,8 @@ def test_other_peoples_models_go_through_every_stage(foreign_model, rankings_fil
     result = evaluate.run(settings, store, quiet)
     assert {"win_rate", "ci95", "n", "ties", "kl", "mean_reward", "mean_length", "ended"} <= result.keys()
     answer = io.StringIO()
-    chat.run(
-        ChatSettings(policy="ppo", max_new_tokens=4, temperature=0.0), store, io.StringIO("Say 1\n"), answer
-    )
+    talk = ChatSettings(policy="ppo", max_new_tokens=4, temperature=0.0)
+    chat.run(talk, store, str(store.root / "labels.db"), io.StringIO("Say 1\n"), answer)
     assert answer.getvalue().endswith("\n")
 
 
