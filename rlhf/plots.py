@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -43,31 +44,31 @@ def curves(title: str, xlabel: str, lines: Mapping[str, tuple[Sequence[float], S
 def intervals(title: str, rows: Mapping[str, tuple[float, float, float]], middle: float = 0.5) -> str:
     """One SVG with a dot and its 95 % interval (estimate, low, high) for each name, and a line at `middle`."""
     figure, axes = plt.subplots(figsize=(5.6, 0.6 + 0.36 * len(rows)))
-    for place, (estimate, low, high) in enumerate(reversed(list(rows.values()))):
-        axes.plot([low, high], [place, place], color=COLORS[0], linewidth=2)
-        axes.plot([estimate], [place], "o", color=COLORS[0], markersize=6)
-        axes.annotate(f"{estimate:.0%}", (estimate, place + 0.22), ha="center", fontsize=8, color=INK)
-    axes.axvline(middle, color=INK, linestyle=":", linewidth=1)
-    axes.set_yticks(range(len(rows)), list(reversed(list(rows))), fontsize=9)
-    axes.set_ylim(-0.5, len(rows) - 0.3)
+    _dots(axes, title, rows, middle, ".0%")
     axes.set_xlim(min(0.3, *(row[1] - 0.03 for row in rows.values())), 1.02)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_title(title, fontsize=10, loc="left", color=INK)
     return _svg(figure)
 
 
 def estimates(title: str, rows: Mapping[str, tuple[float, float, float]], middle: float) -> str:
     """Like `intervals` for numbers that are no shares, such as Krippendorff's alpha or a strength."""
     figure, axes = plt.subplots(figsize=(5.6, 0.8 + 0.36 * len(rows)))
+    _dots(axes, title, rows, middle, ".2f")
+    return _svg(figure)
+
+
+def _dots(
+    axes: Any, title: str, rows: Mapping[str, tuple[float, float, float]], middle: float, number: str
+) -> None:
+    """A dot, its interval and its number for each name, first on top, and a line at `middle`."""
     for place, (estimate, low, high) in enumerate(reversed(list(rows.values()))):
         axes.plot([low, high], [place, place], color=COLORS[0], linewidth=2)
         axes.plot([estimate], [place], "o", color=COLORS[0], markersize=6)
-        axes.annotate(f"{estimate:.2f}", (estimate, place + 0.22), ha="center", fontsize=8, color=INK)
+        axes.annotate(format(estimate, number), (estimate, place + 0.22), ha="center", fontsize=8, color=INK)
     axes.axvline(middle, color=INK, linestyle=":", linewidth=1)
     axes.set_yticks(range(len(rows)), list(reversed(list(rows))), fontsize=9)
     axes.set_ylim(-0.5, len(rows) - 0.3)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
-    return _svg(figure)
 
 
 def bars(title: str, rows: Mapping[str, float], share: bool = False) -> str:
