@@ -12,6 +12,7 @@ from typing import Any
 from annotate.choice import RANKED, Choice, chosen_annotations
 from annotate.database import Database
 from annotate.snapshots import StoredAnswer, answers, fix
+from annotate.submit import THUMBS
 from rlhf.data import as_messages
 from rlhf.errors import InputError
 from rlhf.store import write_atomically
@@ -33,7 +34,9 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "none_acceptable": "bool",
         "comment": "string",
         "checkpoints": ["string"],
+        "samplings": ["string"],
         "batch": "string",
+        "source": "string",
         "adjudicated": "bool",
         "created": "float64",
         "time_s": "float64",
@@ -50,8 +53,26 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "completion": MESSAGES,
         "labeler": "string",
         "origin": "string",
+        "source": "string",
+    },
+    "ratings": {
+        "prompt": MESSAGES,
+        "completion": MESSAGES,
+        "label": "bool",
+        "labeler": "string",
+        "origin": "string",
+        "flags": ["string"],
+        "comment": "string",
+        "checkpoint": "string",
+        "sampling": "string",
+        "source": "string",
+        "created": "float64",
     },
 }
+KINDS = {
+    "demonstrations": ("demonstrate",),
+    "ratings": ("rate",),
+}  # of answers, rankings and choices elsewhere
 FORMATS = tuple(COLUMNS)
 # Line ends that JSON allows in a text, but at which many readers of JSONL would cut the line.
 LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
@@ -74,9 +95,8 @@ def export(database: Database, target: Path, format: str, choice: Choice) -> Exp
     if format not in COLUMNS:
         raise InputError(f"format {format}: choose one of {', '.join(FORMATS)}")
     check_target(target)
-    kinds = ("demonstrate",) if format == "demonstrations" else RANKED
     with database.write() as connection:
-        ids = chosen_annotations(connection, choice, kinds)
+        ids = chosen_annotations(connection, choice, KINDS.get(format, RANKED))
         if not ids:
             raise InputError(f"no {format} to export; nothing was written")
         snapshot = fix(connection, ids).id
@@ -95,11 +115,21 @@ def export(database: Database, target: Path, format: str, choice: Choice) -> Exp
 
 
 def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
-    """One answer's rows: a ranking, each of its decided pairs, or a demonstration."""
+    """One answer's rows: a ranking, each of its decided pairs, a demonstration, or a thumb.
+
+    source: label, import or chat, the way the answer was given; sampling settings are JSON texts.
+    """
     prompt = as_messages(answer.prompt)
     who = {"labeler": answer.labeler, "origin": answer.origin}
     if format == "demonstrations":
-        yield {"prompt": prompt, "completion": _said(answer.row.demonstration), **who}
+        yield {
+            "prompt": prompt,
+            "completion": _said(answer.row.demonstration),
+            **who,
+            "source": answer.row.origin,
+        }
+    elif format == "ratings":
+        yield _thumb(answer, prompt, who)
     elif not answer.items:
         return
     elif format == "pairs":
@@ -118,11 +148,30 @@ def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
             "none_acceptable": bool(answer.row.none_acceptable),
             "comment": answer.row.comment,
             "checkpoints": list(answer.checkpoints),
+            "samplings": [json.dumps(sampling) for sampling in answer.samplings],
             "batch": answer.batch,
+            "source": answer.row.origin,
             "adjudicated": bool(answer.row.adjudicates),
             "created": answer.row.created,
             "time_s": answer.row.time_s,
         }
+
+
+def _thumb(answer: StoredAnswer, prompt: list[Any], who: dict[str, str]) -> dict[str, Any]:
+    """A row as trainers from unpaired preferences take it, trl's KTOTrainer among them."""
+    (item,) = answer.items
+    return {
+        "prompt": prompt,
+        "completion": _said(answer.completions[0]),
+        "label": item.rating == THUMBS["up"],
+        **who,
+        "flags": list(item.flags),
+        "comment": answer.row.comment,
+        "checkpoint": answer.checkpoints[0],
+        "sampling": json.dumps(answer.samplings[0]),
+        "source": answer.row.origin,
+        "created": answer.row.created,
+    }
 
 
 def _said(text: str) -> list[dict[str, str]]:

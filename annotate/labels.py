@@ -18,6 +18,7 @@ from annotate.assign import TaskView
 from annotate.batches import Asks, BatchOverview, BatchSettings, NewTask, batch_id
 from annotate.choice import Choice
 from annotate.database import open_database
+from annotate.preferences import rankings
 from annotate.schema import Annotation, Batch, Labeler, Prompt, Task
 from annotate.snapshots import SnapshotRecord
 from annotate.submit import LABELED, Source, Submission
@@ -128,10 +129,10 @@ class LabelStore:
     def rankings(
         self, batch: str | None = None, *, snapshot: str | None = None, include_simulated: bool = True
     ) -> list[Ranking]:
-        """Every standing ranking, or those of a snapshot, completions in the store's order, oldest first."""
+        """What a reward model learns from (`annotate.preferences`): the answers that stand, or those of a snapshot."""
         with self.database.read() as connection:
             choice = Choice(batch=batch, include_simulated=include_simulated)
-            return snapshots.rankings(connection, choice, snapshot)
+            return rankings(connection, choice, snapshot)
 
     def demonstrations(self, batch: str | None = None) -> list[Demonstration]:
         """Every standing demonstration, oldest first."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from annotate.choice import RANKED, Choice, chosen_annotations, chunks
+from annotate.choice import Choice, chosen_annotations, chunks
 from annotate.history import items_of
 from annotate.schema import (
     Annotation,
@@ -78,6 +78,7 @@ class StoredAnswer:
     prompt: Any
     completions: tuple[str, ...]
     checkpoints: tuple[str, ...]
+    samplings: tuple[dict[str, Any], ...]
     items: Sequence[Any]
     row: Any
 
@@ -116,49 +117,22 @@ def answers(connection: Connection, ids: Sequence[int]) -> Iterator[StoredAnswer
                 labeler=row.name,
                 origin=row.labeler_origin,
                 prompt=row.content,
-                completions=tuple(text for text, _ in shown),
-                checkpoints=tuple(checkpoint for _, checkpoint in shown),
+                completions=tuple(completion.text for completion in shown),
+                checkpoints=tuple(completion.checkpoint for completion in shown),
+                samplings=tuple(completion.sampling for completion in shown),
                 items=items.get(number, []),
                 row=row,
             )
 
 
-def _completions(connection: Connection, tasks: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
-    found: dict[int, list[tuple[str, str]]] = {}
+def _completions(connection: Connection, tasks: Sequence[int]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
     query = (
-        select(TaskCompletion.task_id, Completion.text, Completion.checkpoint)
+        select(TaskCompletion.task_id, Completion.text, Completion.checkpoint, Completion.sampling)
         .join(Completion, Completion.id == TaskCompletion.completion_id)
         .where(TaskCompletion.task_id.in_(tasks))
         .order_by(TaskCompletion.task_id, TaskCompletion.place)
     )
-    for task, text, checkpoint in connection.execute(query):
-        found.setdefault(task, []).append((text, checkpoint))
+    for row in connection.execute(query):
+        found.setdefault(row.task_id, []).append(row)
     return found
-
-
-def rankings(connection: Connection, choice: Choice, snapshot: str | None = None) -> list[Ranking]:
-    """Rankings that stand, or a snapshot's whether they still stand or not, in the order they were given."""
-    if snapshot is None:
-        ids = chosen_annotations(connection, choice, RANKED)
-    else:
-        ids = ids_in(connection, snapshot)
-        if choice.batch is not None or not choice.include_simulated:
-            ids = sorted(set(ids) & _ever_given(connection, choice))
-    # "None of these is acceptable" may come without an order.
-    return [
-        answer.ranking() for answer in answers(connection, ids) if answer.row.kind in RANKED and answer.items
-    ]
-
-
-def _ever_given(connection: Connection, choice: Choice) -> set[int]:
-    query = (
-        select(Annotation.id)
-        .join(Task, Task.id == Annotation.task_id)
-        .join(Batch, Batch.id == Task.batch_id)
-        .join(Labeler, Labeler.id == Annotation.labeler_id)
-    )
-    if choice.batch is not None:
-        query = query.where(Batch.name == choice.batch)
-    if not choice.include_simulated:
-        query = query.where(Labeler.origin != "simulated")
-    return set(connection.execute(query).scalars())

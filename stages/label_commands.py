@@ -27,7 +27,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_batches(add)
     command = add("export", "labels to .jsonl, .csv, .parquet or a datasets folder", export_labels)
     command.add_argument("target", help="file or folder that does not exist yet")
-    command.add_argument("--format", choices=("rankings", "pairs", "demonstrations"), default="rankings")
+    command.add_argument(
+        "--format", choices=("rankings", "pairs", "demonstrations", "ratings"), default="rankings"
+    )
     _add_choice(command)
     command.add_argument("--min-agreement", type=float, metavar="X", help="of a task's labelers, 0 to 1")
     command.add_argument("--adjudicated", action="store_true", help="a lead's verdict instead of the answers")

@@ -206,7 +206,7 @@ def download(
     account: Lead,
     database: Db,
     chosen: Chosen,
-    format: Literal["rankings", "pairs", "demonstrations"] = "rankings",
+    format: Literal["rankings", "pairs", "demonstrations", "ratings"] = "rankings",
     file: Literal["jsonl", "csv", "parquet", "zip"] = "jsonl",
 ) -> Response:
     """The chosen labels as a file; zip holds a `datasets` folder. X-Snapshot names the set of answers for good."""

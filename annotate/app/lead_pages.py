@@ -21,6 +21,7 @@ from annotate.app.new_batch import BatchIn, make_batch
 from annotate.app.tables import TABLES
 from annotate.app.texts import texts
 from annotate.batches import batch_settings, change_batch, overview
+from annotate.export import FORMATS
 from annotate.labels import LabelStore
 from rlhf.errors import RLHFError
 
@@ -204,7 +205,7 @@ class LeadPages:
         lead = self.lead
         with gr.Row():
             batch = gr.Dropdown([(lead["all_batches"], "")], value="", label=lead["batch"])
-            format = gr.Radio(["rankings", "pairs", "demonstrations"], value="rankings", label=lead["format"])
+            format = gr.Radio(list(FORMATS), value="rankings", label=lead["format"])
             file = gr.Radio(["jsonl", "csv", "parquet", "zip"], value="jsonl", label=lead["file_type"])
         with gr.Row():
             since = gr.Textbox(label=lead["since"])

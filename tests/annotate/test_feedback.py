@@ -1,7 +1,11 @@
 """Chat feedback is kept like any answer, marked as from chat; conversations belong to one account."""
 
-import pytest
+import json
 
+import pytest
+from datasets import load_dataset
+
+from annotate.choice import Choice
 from annotate.conversations import (
     add_message,
     conversations,
@@ -10,6 +14,7 @@ from annotate.conversations import (
     rename_conversation,
     start_conversation,
 )
+from annotate.export import export
 from annotate.feedback import ChatAnswer, record_comparison, record_rewrite, record_thumb
 from annotate.history import history, past_answer
 from rlhf.errors import LabelError
@@ -47,7 +52,47 @@ def test_thumbs_are_ratings_and_rewrites_are_demonstrations(store):
     assert thumb.comment == "rude\ufffd"
     assert rewrite.demonstration == "Hello to you."
     assert [(row.prompt, row.completion) for row in store.demonstrations()] == [(PROMPT, "Hello to you.")]
-    assert store.rankings() == []
+
+
+def test_a_better_version_is_preferred_to_the_answer_it_betters(store):
+    record_rewrite(store.database, "ann", "r1", PROMPT, B, "Hello to you.")
+    record_rewrite(store.database, "ann", "r2", PROMPT, A, " Hi.")  # sent as it was
+    (ranking,) = store.rankings()
+    assert (ranking.prompt, ranking.completions, ranking.ranks) == (
+        PROMPT,
+        ("Hello to you.", "Go away."),
+        (0, 1),
+    )
+    assert store.rankings(snapshot=store.snapshot().id) == [ranking]
+
+
+def test_thumbs_up_and_down_of_one_person_under_one_prompt_are_a_preference(store):
+    other, c = [{"role": "user", "content": "Bye"}], ChatAnswer(text="Hello!", checkpoint="ppo/0001-x")
+    record_thumb(store.database, "ann", "t1", PROMPT, A, up=True)
+    record_thumb(store.database, "bob", "t2", PROMPT, B, up=False)
+    record_thumb(store.database, "ann", "t3", other, B, up=False)
+    assert store.rankings() == []  # nobody gave both kinds under one prompt
+    down = record_thumb(store.database, "ann", "t4", PROMPT, B, up=False)
+    record_thumb(store.database, "ann", "t5", PROMPT, c, up=True)
+    (ranking,) = store.rankings()
+    assert (ranking.prompt, ranking.labeler) == (PROMPT, "ann")
+    assert dict(zip(ranking.completions, ranking.ranks, strict=True)) == {
+        "Hi.": 0,
+        "Go away.": 1,
+        "Hello!": 0,
+    }
+    record_thumb(store.database, "ann", "t6", PROMPT, B, up=True, replaces=down)
+    assert store.rankings() == []  # a changed mind
+
+
+def test_thumbs_are_exported_with_checkpoint_and_sampling(store, tmp_path):
+    record_thumb(store.database, "ann", "t1", PROMPT, A, up=True)
+    record_thumb(store.database, "ann", "t2", PROMPT, B, up=False, flags=("violent",))
+    assert export(store.database, tmp_path / "thumbs.parquet", "ratings", Choice()).rows == 2
+    up, down = load_dataset("parquet", data_files=str(tmp_path / "thumbs.parquet"), split="train")
+    assert (up["label"], down["label"], down["flags"]) == (True, False, ["violent"])
+    assert (up["prompt"], up["completion"]) == (PROMPT, [{"role": "assistant", "content": "Hi."}])
+    assert (up["checkpoint"], json.loads(up["sampling"]), up["source"]) == ("ppo/0001-x", A.sampling, "chat")
 
 
 def test_chat_batches_are_never_handed_out(store):

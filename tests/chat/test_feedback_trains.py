@@ -64,4 +64,5 @@ def test_a_choice_and_a_rewrite_in_chat_are_in_the_next_reward_models_data(chat_
     assert first.manifest["data"] != second.manifest["data"] and first.hash != second.hash
     with LabelStore(labels) as store:
         assert [row.completion for row in store.demonstrations()] == ["Tom is in the park."]
-        assert len(store.rankings()) >= 5
+        rewritten = [ranking for ranking in store.rankings() if "Tom is in the park." in ranking.completions]
+    assert [(ranking.completions[1], ranking.ranks) for ranking in rewritten] == [(texts[a], (0, 1))]
