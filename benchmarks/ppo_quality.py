@@ -29,9 +29,9 @@ NUM_PROMPTS, UNSEEN_WORDS, UNSEEN_SEED = 600, 20_000, 987_654
 RUNS = {
     "ppo, KL of best of 4": {"kl_coef": 0.5, "kl_budget": 0.6},
     "ppo, KL of best of 16": {"kl_coef": 0.1, "kl_budget": 1.6},
-    "ppo-ptx, KL of best of 16": {"kl_coef": 0.1, "kl_budget": 1.6, "ptx_coef": 27.8},
+    "ppo-ptx, KL of best of 16": {"kl_coef": 0.1, "kl_budget": 1.6, "ptx_coef": 27.8, "ptx_examples": 2},
 }
-SHARED = PPOSettings(episodes=2560, batch_size=128, minibatch_size=32, lr=4e-4)
+SHARED = PPOSettings(episodes=6400, lr=4e-4)  # quickstart's
 
 
 def trained(store, seed):
