@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from annotate import conversations as stored
+from annotate.accounts import Account
 from annotate.app.identity import Db, SignedIn
 from annotate.app.pages import shell
 from annotate.app.rendering import visible
@@ -149,23 +151,11 @@ def _model(checkpoints: Checkpoints, found: Any) -> dict[str, Any]:
 def _add_feedback(router: APIRouter) -> None:
     @router.post("/api/chat/conversations/{conversation}/thumb")
     def thumb(account: SignedIn, database: Db, conversation: int, given: Thumb) -> dict[str, Any]:
-        tree = Tree.read(database, account.name, conversation)
-        answer = tree.answer(given.message)
-        number = record_thumb(
-            database, account.name, given.client_id, tree.prompt(tree.nodes[given.message]), answer, given.up,
-            context=_context(tree, given.message), replaces=given.replaces,
-        )  # fmt: skip
-        return {"annotation": number}
+        return _of_one_answer(record_thumb, account, database, conversation, given, given.up)
 
     @router.post("/api/chat/conversations/{conversation}/rewrite")
     def rewrite(account: SignedIn, database: Db, conversation: int, given: Rewrite) -> dict[str, Any]:
-        tree = Tree.read(database, account.name, conversation)
-        answer = tree.answer(given.message)
-        number = record_rewrite(
-            database, account.name, given.client_id, tree.prompt(tree.nodes[given.message]), answer, given.text,
-            context=_context(tree, given.message), replaces=given.replaces,
-        )  # fmt: skip
-        return {"annotation": number}
+        return _of_one_answer(record_rewrite, account, database, conversation, given, given.text)
 
     @router.post("/api/chat/conversations/{conversation}/compare")
     def compare(account: SignedIn, database: Db, conversation: int, given: Comparison) -> dict[str, Any]:
@@ -181,6 +171,23 @@ def _add_feedback(router: APIRouter) -> None:
         )  # fmt: skip
         shown = [turn_json(turn, hidden=False) for turn in (first, second)]
         return {"annotation": number, "messages": shown}
+
+
+def _of_one_answer(
+    record: Callable[..., int],
+    account: Account,
+    database: Database,
+    conversation: int,
+    given: Thumb | Rewrite,
+    said: bool | str,
+) -> dict[str, Any]:
+    tree = Tree.read(database, account.name, conversation)
+    answer, prompt = tree.answer(given.message), tree.prompt(tree.nodes[given.message])
+    context = _context(tree, given.message)
+    number = record(
+        database, account.name, given.client_id, prompt, answer, said, context=context, replaces=given.replaces
+    )  # fmt: skip
+    return {"annotation": number}
 
 
 def _context(tree: Tree, *answers: int) -> dict[str, Any]:
