@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rlhf.data import Prompt
 from rlhf.errors import InputError
 from rlhf.head import token_logprobs
+from rlhf.last_blocks import Lower, trunk_states
 from rlhf.losses import entropy
 
 HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
@@ -50,7 +51,8 @@ class Rollout:
     tokens (B, S) int64, attention_mask (B, S) bool, mask (B, T) bool, logprobs (B, T) float32 as sampled and zero
     outside mask, ended (B,) bool, prompt_lengths (B,) int64; completions hold their stop token. S and T fit the
     longest row and completion, rounded up to multiples of `round_to`. conversations: the prompts before they became
-    tokens, where known, for rewards that read text.
+    tokens, where known, for rewards that read text. states (B, S, C): what the frozen lower part that several models
+    share made of the tokens, where it is known.
     """
 
     prompts: list[list[int]]
@@ -63,6 +65,8 @@ class Rollout:
     prompt_lengths: Tensor
     round_to: int = 1
     conversations: tuple[Prompt, ...] = ()
+    lower: Lower | None = None
+    states: Tensor | None = None
 
     @classmethod
     def from_samples(
@@ -129,6 +133,8 @@ class Rollout:
             self.prompt_lengths[at],
             self.round_to,
             tuple(self.conversations[i] for i in rows) if self.conversations else (),
+            self.lower,
+            None if self.states is None else self.states[at, :S],
         )
 
     def split(self, micro_batch_size: int) -> list["Rollout"]:
@@ -217,7 +223,7 @@ def completion_logprobs(
     if has_plain_head(model):
         bare = unwrapped(model)
         states, head = (
-            _hidden(bare, rollout.tokens, rollout.attention_mask)[rows, places],
+            _hidden(bare, rollout)[rows, places],
             bare.get_output_embeddings(),
         )  # (N, C)
     else:
@@ -253,15 +259,17 @@ def completion_values(model: Any, rollout: Rollout) -> Tensor:
         )
     rows, places, _ = _real_tokens(rollout)
     return _scattered(
-        bare.score(_hidden(bare, rollout.tokens, rollout.attention_mask)[rows, places])[:, 0].float(),
+        bare.score(_hidden(bare, rollout)[rows, places])[:, 0].float(),
         rollout.mask,
     )
 
 
 def completion_scores(model: Any, rollout: Rollout) -> Tensor:
     """One score per completion, (B,) float32, read at the last real token; see `last_scores`."""
-    rollout = rollout.to(model.device)
-    return last_scores(model, rollout.tokens, rollout.attention_mask)
+    rollout, bare = rollout.to(model.device), unwrapped(model)
+    if not has_scalar_head(bare):
+        return last_scores(model, rollout.tokens, rollout.attention_mask)
+    return _at_last_token(bare, _hidden(bare, rollout), rollout.attention_mask)
 
 
 def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
@@ -274,9 +282,13 @@ def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
     bare = unwrapped(model)
     if not has_scalar_head(bare):
         return model(input_ids=tokens, attention_mask=attention_mask.long()).logits[:, 0].float()
-    rows = torch.arange(len(tokens), device=tokens.device)
-    last = attention_mask.sum(1) - 1
-    return bare.score(_hidden(bare, tokens, attention_mask)[rows, last])[:, 0].float()
+    return _at_last_token(bare, trunk_states(bare, tokens, attention_mask), attention_mask)
+
+
+def _at_last_token(bare: Any, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The head's number (B,), float32, at the last real token of hidden (B, S, C)."""
+    rows, last = torch.arange(len(hidden), device=hidden.device), attention_mask.sum(1) - 1
+    return bare.score(hidden[rows, last])[:, 0].float()
 
 
 def _real_tokens(rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
@@ -291,10 +303,11 @@ def _scattered(x: Tensor, mask: Tensor) -> Tensor:
     return x.new_zeros(mask.shape).masked_scatter(mask, x)
 
 
-def _hidden(bare: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
-    """Hidden states (B, S, C) of the trunk. No position ids: padding on the right moves no real token."""
-    output = bare.base_model(input_ids=tokens, attention_mask=attention_mask.long(), use_cache=False)
-    return output.last_hidden_state
+def _hidden(bare: Any, rollout: Rollout) -> Tensor:
+    """Hidden states (B, S, C) of the trunk; what its lower part made of the tokens is used where it is known."""
+    if rollout.states is not None and rollout.lower is not None and rollout.lower.is_of(bare):
+        return rollout.lower.hidden(bare, rollout.tokens, rollout.attention_mask, rollout.states)
+    return trunk_states(bare, rollout.tokens, rollout.attention_mask)
 
 
 def _full_logits(model: Any, rollout: Rollout, start: int) -> Tensor:

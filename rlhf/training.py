@@ -88,11 +88,15 @@ def warmup(iteration: int, warmup_iterations: int) -> float:
 
 
 def matrix_parameters(trunk: nn.Module) -> list[nn.Parameter]:
-    """The weight matrices of a trunk's blocks: what Muon orthogonalises. Embeddings, norms and biases are not."""
+    """The weight matrices of a trunk's blocks that learn: what Muon orthogonalises. Not embeddings, norms, biases."""
     return [
         parameter
         for name, parameter in trunk.named_parameters()
-        if parameter.ndim == 2 and "wte" not in name and "wpe" not in name and "embed" not in name
+        if parameter.requires_grad
+        and parameter.ndim == 2
+        and "wte" not in name
+        and "wpe" not in name
+        and "embed" not in name
     ]
 
 
@@ -190,7 +194,7 @@ def muon_and_adamw(model: Any, lr: float, muon_lr: float) -> list[torch.optim.Op
     """Muon for the block matrices, AdamW for the rest (Jordan et al. 2024); copying from the context emerges sooner."""
     matrices = matrix_parameters(model.base_model)
     chosen = {id(parameter) for parameter in matrices}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
     return [
         BatchedMuon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.0),
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),

@@ -19,6 +19,7 @@ from annotate.labels import LabelStore
 from rlhf.data import Prompt, Ranking, as_messages, fingerprint, read_demonstrations, read_rankings
 from rlhf.errors import InputError
 from rlhf.evaluate import ranking_accuracy
+from rlhf.last_blocks import freeze_lower
 from rlhf.losses import ranking_losses
 from rlhf.metrics import MetricLog
 from rlhf.model import fold_bias, load_policy, scalar_from_policy
@@ -249,6 +250,8 @@ def _trainer(
 ) -> RankingTrainer:
     device = best_device()
     model = scalar_from_policy(load_policy(folder))
+    if settings.last_blocks:
+        freeze_lower(model, settings.last_blocks)
     limit = getattr(model.config, "max_position_embeddings", settings.max_length)
     config = RewardConfig(
         output_dir=str(work),

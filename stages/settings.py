@@ -9,6 +9,9 @@ def setting(default: Any, help: str, *, flag: bool = True, choices: tuple[str, .
     return field(default=default, metadata={"help": help, "flag": flag, "choices": choices})
 
 
+LAST_BLOCKS = "train only the last n blocks and what follows them; the rest stays frozen (0: train all)"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
     """A base GPT from plain text."""
@@ -53,6 +56,7 @@ class SFTSettings:
     dropout: float = setting(0.0, "dropout while training", flag=False)
     packing: bool = setting(False, "pack several demonstrations into one row", flag=False)
     max_length: int = setting(256, "longest row in tokens")
+    last_blocks: int = setting(0, LAST_BLOCKS)
     report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
     seed: int = setting(0, "seed of everything random")
 
@@ -92,6 +96,7 @@ class RewardSettings:
     muon_lr: float = setting(0.0, "Muon's learning rate for the blocks' matrices (0: AdamW for all)")
     validation_fraction: float = setting(0.1, "share of the prompts held out to measure accuracy")
     max_length: int = setting(256, "longest prompt with completion in tokens")
+    last_blocks: int = setting(0, LAST_BLOCKS)
     report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
     seed: int = setting(0, "seed of everything random")
 

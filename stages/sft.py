@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from rlhf.data import Demonstration, Prompt, as_messages, fingerprint, read_demonstrations
 from rlhf.errors import InputError
 from rlhf.generate import SamplingSettings, generate
+from rlhf.last_blocks import freeze_lower
 from rlhf.metrics import MetricLog
 from rlhf.model import load_policy, load_scalar
 from rlhf.rewards import score_completions
@@ -112,6 +113,8 @@ def _trainer(
 ) -> SFTTrainer:
     device = best_device()
     model = load_policy(folder)
+    if settings.last_blocks:
+        freeze_lower(model, settings.last_blocks)
     set_dropout(model, settings.dropout)
     max_length = min(
         settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length)
