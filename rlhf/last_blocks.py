@@ -52,8 +52,7 @@ class Lower:
         """
         own = dict(model.base_model.named_parameters())
         if type(model.base_model) is not type(like.base_model) or any(
-            name not in own or not torch.equal(own[name], parameter.to(own[name].device))
-            for name, parameter in self.parameters.items()
+            name not in own or not _equal(own[name], parameter) for name, parameter in self.parameters.items()
         ):
             return False
         for name, parameter in self.parameters.items():
@@ -105,6 +104,10 @@ def freeze_lower(model: Any, last_blocks: int) -> Lower:
     for parameter in lower.parameters.values():
         parameter.requires_grad_(False)
     return lower
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other.to(one.device))
 
 
 def _one_token(model: Any) -> tuple[Tensor, Tensor]:

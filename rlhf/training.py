@@ -211,8 +211,9 @@ def adamw(
     )
 
 
-def _learning(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+def learned(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that learn, by name, without a copy: what a run that goes on must bring back."""
+    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
 
 class Average:
@@ -220,17 +221,17 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {name: value.detach().clone() for name, value in _learning(model)}
+        self.weights = {name: value.clone() for name, value in learned(model).items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        for name, value in _learning(model):
+        for name, value in learned(model).items():
             self.weights[name].lerp_(value, 1 - self.decay)
 
     @contextmanager
     def in_place_of(self, model: nn.Module) -> Iterator[None]:
         """The model with the averaged weights; its own come back at the end."""
-        raw = {name: value.detach().clone() for name, value in _learning(model)}
+        raw = {name: value.clone() for name, value in learned(model).items()}
         model.load_state_dict(self.weights, strict=False)
         try:
             yield

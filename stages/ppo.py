@@ -7,7 +7,7 @@ longest, M rewards.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +51,15 @@ from stages.ppo_inputs import (
     PromptRow,
     any_tokenizer,
     joined,
-    lora,
-    policy_and_reference,
     pretraining_rows,
     pretraining_text,
     prompt_order,
     prompt_rows,
-    reference_model,
     reward_sources,
     rewards_named,
-    value_model_for,
 )
-from stages.ppo_state import Learner, Pretraining, new_learner
+from stages.ppo_models import assembled, lora, reference_model
+from stages.ppo_state import Learner, Pretraining, new_learner, summary
 from stages.settings import PPOConfig, PPOSettings
 
 ROUND_TO = 8  # padding to few different widths keeps the allocator's blocks reusable
@@ -101,6 +98,7 @@ def train(
         batch_size = min(config.batch_size, config.episodes - iteration * config.batch_size)
         order = prompt_order(len(prompts), iteration * config.batch_size, batch_size, config.seed)
         rollout = sample(config, learner.policy, [prompts[i] for i in order], tokenizer, iteration)
+        rollout = with_lower_states(config, learner, rollout)
         experience, metrics = gather_experience(config, learner, reference, reward, rollout)
         metrics["episodes"] = iteration * config.batch_size + batch_size
         bar.set_postfix(score=f"{metrics['reward/score']:.3f}", kl=f"{metrics['kl/sequence']:.3f}")
@@ -137,6 +135,19 @@ def sample(
     return Rollout.from_samples(
         tokens, processes.gathered(samples), tokenizer.pad_id, ROUND_TO, conversations
     )
+
+
+def with_lower_states(config: PPOConfig, learner: Learner, rollout: Rollout) -> Rollout:
+    """The rollout with what the frozen lower part makes of it, once for all models and updates; they are kept."""
+    if learner.lower is None:
+        return rollout
+    lower, policy = learner.lower, learner.policy.eval()
+
+    def states(part: Rollout) -> Tensor:
+        return lower.states(policy, part.tokens.to(policy.device), part.attention_mask.to(policy.device))
+
+    with autocast(policy.device, config.bf16):
+        return replace(rollout, lower=lower, states=over_rows(rollout, config, states))  # (B, S, C)
 
 
 @torch.no_grad()
@@ -290,16 +301,17 @@ class PPOTrainer:
         seed_everything(args.seed)
         self.args, self.tokenizer = args, any_tokenizer(processing_class)
         rewards = reward_sources(reward_model, reward_processing_class)
-        model, self.reference = policy_and_reference(model, ref_model, peft_config)
-        value_model = value_model or value_model_for(model, self.tokenizer, rewards, say)
-        device = best_device()
-        for each in (model, self.reference, value_model, *(r.source for r in rewards if r.is_model)):
+        models = assembled(
+            model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks, say=say,
+        )  # fmt: skip
+        model, self.reference = models.policy, models.reference
+        for each in (model, self.reference, models.value_model, *(r.source for r in rewards if r.is_model)):
             if each is not None:
-                each.to(device)
+                each.to(best_device())
         self.reward = joined(rewards, self.tokenizer, args)
         self.prompts = prompt_rows(prompts_in(train_dataset), self.tokenizer, model, args.max_new_tokens)
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
-        self.learner = new_learner(args, model, value_model)
+        self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_first() else None)
         self.state_file = Path(output_dir) / "state.pt" if output_dir else None
         self.resume(say)
@@ -385,14 +397,3 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
     entry = store.find("ppo", key)
     assert entry is not None
     return entry
-
-
-def summary(history: list[dict[str, float]], seconds: float) -> dict[str, float]:
-    """What the manifest keeps: score and KL of the last five iterations, completions learned from, seconds."""
-    last = history[-5:]
-    return {
-        "reward": round(sum(row["reward/score"] for row in last) / len(last), 4),
-        "kl": round(sum(row["kl/sequence"] for row in last) / len(last), 4),
-        "episodes": int(history[-1]["episodes"]),
-        "train_s": round(seconds, 1),
-    }

@@ -1,11 +1,9 @@
-"""What PPO starts from: prompts as tokens, rewards from models, functions or names, value model, pretraining text."""
+"""What PPO starts from: prompts as tokens, rewards from models, functions or names, pretraining text."""
 
-import copy
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf.data import Prompt, as_messages, fingerprint, read_texts
 from rlhf.errors import InputError
-from rlhf.model import load_scalar, scalar_from_policy
+from rlhf.model import load_scalar
 from rlhf.rewards import ForeignRewardModel, Reward, RewardFunction, RewardModel, Scorer, name_of
-from rlhf.rollout import has_scalar_head, unwrapped
 from rlhf.starter.corpus import corpus
 from rlhf.store import STAGES, Entry, Store
 from rlhf.tokenizer import AnyTokenizer, ForeignTokenizer, load_tokenizer, same_tokens
@@ -93,36 +90,6 @@ def prompt_order(num_prompts: int, first: int, num_episodes: int, seed: int) -> 
             order = torch.randperm(num_prompts, generator=torch.Generator().manual_seed(seed * 7919 + epoch))
         chosen.append(int(order[place]))
     return chosen
-
-
-def policy_and_reference(model: Any, reference: Any, peft_config: Any) -> tuple[Any, Any]:
-    """The policy, with adapters if asked for, and its frozen reference; None for the policy without its adapters."""
-    if reference is model:
-        raise InputError(
-            "ref_model is the model itself, which will learn; leave it out to have a frozen copy made"
-        )
-    if peft_config is not None:
-        from peft import get_peft_model
-
-        if hasattr(model, "peft_config"):
-            raise InputError("model has adapters already: merge them first, or leave peft_config out")
-        policy = get_peft_model(model, peft_config)
-    else:
-        policy = model
-        reference = copy.deepcopy(model) if reference is None else reference
-    if reference is not None:
-        reference.eval().requires_grad_(False)
-    return policy, reference
-
-
-@contextmanager
-def reference_model(policy: Any, reference: Any | None) -> Iterator[Any]:
-    """The reference, or where there is none the policy with its adapters off."""
-    if reference is not None:
-        yield reference
-        return
-    with policy.disable_adapter():
-        yield policy
 
 
 def reward_sources(reward_model: Any, tokenizers: Any) -> list[RewardSource]:
@@ -214,30 +181,6 @@ def load_function(name: str) -> tuple[Callable[..., Any], str]:
     if not callable(function):
         raise InputError(f"reward {name}: not a function")
     return function, Path(str(found.__file__)).read_text()
-
-
-def value_model_for(
-    policy: Any, tokenizer: AnyTokenizer, rewards: Sequence[RewardSource], say: Callable[[str], None]
-) -> Any:
-    """The first reward model that reads the policy's tokens, copied; else the policy's trunk with a new head."""
-    for reward in rewards:
-        if reward.reads(tokenizer) and has_scalar_head(unwrapped(reward.source)):
-            return copy.deepcopy(reward.source).requires_grad_(True)
-    say(
-        "ppo: no reward model reads the policy's tokens: the value model is the policy's trunk with a new head"
-    )
-    if hasattr(policy, "merge_and_unload"):
-        policy = copy.deepcopy(policy).merge_and_unload()
-    return scalar_from_policy(policy).requires_grad_(True)
-
-
-def lora(rank: int) -> Any:
-    """LoRA adapters of this rank on all linear layers (Hu et al. 2022), or None for rank 0."""
-    if not rank:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
 
 
 def pretraining_text(source: str | None, seed: int) -> list[str]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from rlhf.errors import InputError
+from rlhf.last_blocks import Lower
 from rlhf.rl import AdaptiveKL, FixedKL, KLBudget, RunningMoments
 from rlhf.tokenizer import AnyTokenizer
-from rlhf.training import Average, Optimizers, adamw, restore_runtime, runtime_state
+from rlhf.training import Average, Optimizers, adamw, learned, restore_runtime, runtime_state
 from stages.settings import PPOConfig
 
 
@@ -27,12 +28,13 @@ class Learner:
     moments: RunningMoments
     average: Average | None
     generator: torch.Generator
+    lower: Lower | None = None  # what policy, reference and, where equal, value and reward model share
     iteration: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "policy": self.policy.state_dict(),
-            "value_model": self.value_model.state_dict(),
+            "policy": learned(self.policy),
+            "value_model": learned(self.value_model),
             "policy_optimizer": self.policy_optimizer.state_dict(),
             "value_optimizer": self.value_optimizer.state_dict(),
             "beta": self.beta.state_dict(),
@@ -44,8 +46,8 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.value_model.load_state_dict(state["value_model"])
+        self.policy.load_state_dict(state["policy"], strict=False)
+        self.value_model.load_state_dict(state["value_model"], strict=False)
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.value_optimizer.load_state_dict(state["value_optimizer"])
         self.beta.load_state_dict(state["beta"])
@@ -88,7 +90,7 @@ def kl_coefficient(config: PPOConfig) -> FixedKL:
     return KLBudget(config.kl_coef, config.kl_budget) if tightens else FixedKL(config.kl_coef)
 
 
-def new_learner(config: PPOConfig, policy: Any, value_model: Any) -> Learner:
+def new_learner(config: PPOConfig, policy: Any, value_model: Any, lower: Lower | None = None) -> Learner:
     """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage."""
     return Learner(
         policy=policy,
@@ -99,7 +101,19 @@ def new_learner(config: PPOConfig, policy: Any, value_model: Any) -> Learner:
         moments=RunningMoments(),
         average=Average(policy, config.ema_decay) if config.ema_decay else None,
         generator=torch.Generator().manual_seed(config.seed),
+        lower=lower,
     )
+
+
+def summary(history: list[dict[str, float]], seconds: float) -> dict[str, float]:
+    """What the manifest keeps: score and KL of the last five iterations, completions learned from, seconds."""
+    last = history[-5:]
+    return {
+        "reward": round(sum(row["reward/score"] for row in last) / len(last), 4),
+        "kl": round(sum(row["kl/sequence"] for row in last) / len(last), 4),
+        "episodes": int(history[-1]["episodes"]),
+        "train_s": round(seconds, 1),
+    }
 
 
 @dataclass(frozen=True)

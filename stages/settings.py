@@ -148,6 +148,7 @@ class PPOConfig:
     max_grad_norm: float = setting(1.0, "largest gradient norm", flag=False)
     adam_eps: float = setting(1e-5, "Adam's ε", flag=False)
     save_every: int = setting(10, "iterations between saves of the training state", flag=False)
+    last_blocks: int = setting(0, LAST_BLOCKS)
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
     seed: int = setting(0, "seed of everything random")
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from rlhf.model import load_policy, load_scalar
 from rlhf.store import Store
-from stages import reward_model, sft
-from stages.settings import RewardSettings, SFTSettings
+from rlhf.tokenizer import load_tokenizer
+from stages import ppo, reward_model, sft
+from stages.settings import PPOSettings, RewardSettings, SFTSettings
 
 
 def quiet(line):
@@ -66,3 +68,41 @@ def test_what_lies_below_the_last_block_stays_bit_for_bit(foreign_model, tuned):
         policy.config.architectures
         == AutoModelForCausalLM.from_pretrained(foreign_model).config.architectures
     )
+
+
+PPO = {
+    "policy": "sft",
+    "last_blocks": 1,
+    "episodes": 16,
+    "batch_size": 8,
+    "minibatch_size": 4,
+    "max_new_tokens": 8,
+}
+
+
+def test_ppo_trains_the_same_last_block_and_says_nothing_of_copies(foreign_model, tuned, data):
+    lines = []
+    final = ppo.run(
+        PPOSettings(prompts=data["demonstrations"], lr=1e-2, name="f", **PPO), tuned, lines.append
+    )
+    before = trunk(load_policy(tuned.resolve("sft").path))
+    above = {name for name in before if name.startswith(("h.1.", "layers.1.", "ln_f.", "norm."))}
+    assert moved(before, trunk(AutoModelForCausalLM.from_pretrained(final.path))) == above
+    assert moved(before, trunk(load_scalar(final.path / "value"))) <= above
+    assert not any("lower part" in line for line in lines)
+
+
+def test_ppo_with_a_reward_model_from_elsewhere_says_that_the_value_model_keeps_its_own(tuned, data):
+    lines, elsewhere = [], load_scalar(tuned.resolve("reward").path)
+    with torch.no_grad():
+        elsewhere.get_input_embeddings().weight[5] += 1
+    folder = tuned.root / "elsewhere"
+    elsewhere.save_pretrained(folder)
+    load_tokenizer(tuned.resolve("reward").path).save(folder)
+    settings = PPOSettings(
+        prompts=data["demonstrations"], reward=str(folder), name="e", **PPO | {"policy": "sft"}
+    )
+    final = ppo.run(settings, tuned, lines.append)
+    assert sum("the value model's lower part is not the policy's" in line for line in lines) == 1
+    above = moved(trunk(elsewhere), trunk(load_scalar(final.path / "value")))
+    assert above and all(name.startswith(("h.1.", "layers.1.", "ln_f.", "norm.")) for name in above)

@@ -46,7 +46,7 @@ CHANGED = {
     "whiten_rewards": True, "temperature": 0.7, "max_new_tokens": 6, "missing_eos_penalty": 3.0, "reward_combine": "min",
     "reward_weights": "1,3", "reward_pessimism": 5.0, "normalize_scores": True, "clip_scores": 0.01,
     "warmup_iterations": 3, "ptx_coef": 3.0, "ptx_examples": 3, "max_grad_norm": 1e-3, "adam_eps": 1e-2, "bf16": "on",
-    "seed": 1,
+    "last_blocks": 1, "seed": 1,
 }  # fmt: skip
 NEEDED = {  # settings without which another has nothing to act on
     "kl_budget_action": {"kl_budget": 1e-4}, "kl_target": {"adaptive_kl": True, "kl_target": 0.05}, "kl_horizon": {"adaptive_kl": True},
