@@ -94,7 +94,7 @@ class Guard:
         return None
 
     def _with_headers(self, scope: Any, send: Any) -> Any:
-        in_gradio = self.gradio_path is not None and scope["path"].startswith(self.gradio_path)
+        in_gradio = self._in_gradio(scope["path"])
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -102,13 +102,20 @@ class Guard:
                 for name, value in HEADERS.items():
                     headers[name] = value
                 headers["Content-Security-Policy"] = GRADIO_POLICY if in_gradio else STRICT_POLICY
-                if "cache-control" not in headers:
-                    headers["Cache-Control"] = (
-                        "no-cache" if scope["path"].startswith("/static/") else "no-store"
-                    )
+                headers.setdefault("Cache-Control", self._caching(scope["path"], message["status"]))
             await send(message)
 
         return sending
+
+    def _in_gradio(self, path: str) -> bool:
+        return self.gradio_path is not None and path.startswith(self.gradio_path)
+
+    def _caching(self, path: str, status: int) -> str:
+        """What a browser may keep: our scripts to be asked about, Gradio's, whose names hold a hash, for good."""
+        if path.startswith("/static/"):
+            return "no-cache"
+        is_asset = status == 200 and self._in_gradio(path) and "/assets/" in path
+        return "private, max-age=31536000, immutable" if is_asset else "no-store"
 
 
 def _limited(receive: Any, limit: int) -> Any:

@@ -128,7 +128,7 @@ def prompt_text(task_id: int, turn: int, account: SignedIn, database: Db) -> dic
 def guidelines(batch: str, account: SignedIn, database: Db) -> dict[str, Any]:
     """A batch's guidelines, and a version that changes with their wording."""
     text = batch_settings(database, batch).guidelines
-    return {"text": rendered(text), "version": hashlib.sha256(text.encode()).hexdigest()[:12]}
+    return {"text": rendered(text), "version": _wording(text)}
 
 
 @router.get("/history")
@@ -153,11 +153,17 @@ def own_answer(annotation_id: int, account: SignedIn, database: Db) -> dict[str,
 
 
 def _task(database: Database, account: Account, view: TaskView) -> dict[str, Any]:
-    asks = batch_settings(database, view.batch).asks
+    settings = batch_settings(database, view.batch)
     return {
-        **task_json(view, asks, _num_versions(database, account, view.id)),
+        **task_json(view, settings.asks, _num_versions(database, account, view.id)),
+        "guidelines": _wording(settings.guidelines),
         "draft": drafts.draft_of(database, account.name, view.id),
     }
+
+
+def _wording(guidelines: str) -> str:
+    """A version of guidelines, by which a page knows whether it has shown them; empty where there are none."""
+    return hashlib.sha256(guidelines.encode()).hexdigest()[:12] if guidelines else ""
 
 
 def _progress(own: OwnProgress, batch: BatchOverview | None) -> dict[str, Any]:

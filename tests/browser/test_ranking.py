@@ -224,3 +224,23 @@ def test_all_sizes_are_ranked_by_digits(world, browse, size):
     press(page, *(str(size - i) for i in range(size)), "Enter")
     wait_for_answers(world, page, name, 1)
     assert stored_ranks(world, name) == {text: size - 1 - i for i, text in enumerate(said.values())}
+
+
+def test_keys_meant_for_the_next_task_change_nothing_while_an_answer_is_on_its_way(world, browse):
+    name, batch = world.person(), world.batch(num_tasks=2)
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    arrived = []
+
+    def slowly(route):
+        press(page, "4", "4", "u", "Enter", "s")  # a quick hand
+        arrived.append(route.request.post_data_json["ranks"])
+        route.continue_()
+
+    page.route("**/answers", slowly)
+    press(page, "1", "2", "3", "4", "Enter")
+    page.wait_for_selector("main:not(.sending)")
+    wait_for_answers(world, page, name, 1)
+    assert arrived == [[0, 1, 2, 3]]
+    page.wait_for_selector("main:not(.sending) .foot")
+    expect(page.locator(".card", has_text="Rank")).to_have_count(0)

@@ -7,9 +7,9 @@ import { h } from "./dom.js";
 import { keyTable } from "./keys.js";
 
 function open(title, key, ...content) {
-  const back = document.activeElement;
+  if (document.querySelector("dialog[open]")) return;
   const close = h("button", { type: "button", class: "primary", onclick: () => dialog.close() }, t("help.close"));
-  const dialog = h("dialog", { "aria-label": title, onclose: () => { dialog.remove(); back?.focus?.(); } }, h("h2", {}, title), h("div", { class: "dialog-body" }, ...content), h("p", { class: "actions" }, close));
+  const dialog = h("dialog", { "aria-label": title, onclose: () => dialog.remove() }, h("h2", {}, title), h("div", { class: "dialog-body" }, ...content), h("p", { class: "actions" }, close));
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("keydown", (event) => {
     if (event.key.toLowerCase() === key) {
@@ -28,18 +28,18 @@ export function help() {
 
 export async function guidelines(batch) {
   const found = await call("GET", `/api/guidelines?batch=${encodeURIComponent(batch)}`);
-  remember(batch, found.version);
-  open(t("guidelines.title"), "g", found.text.chars ? textBody(found.text) : h("p", {}, t("guidelines.none")));
+  showGuidelines(batch, found);
 }
 
-/** Open a batch's guidelines where this browser has not shown them yet, or not in this wording. */
-export async function guidelinesOnce(batch) {
-  const found = await call("GET", `/api/guidelines?batch=${encodeURIComponent(batch)}`).catch(() => null);
-  if (!found?.text.chars || localStorage.getItem(key(batch)) === found.version) return;
-  if (document.querySelector("dialog[open]")) return;
-  remember(batch, found.version);
-  open(t("guidelines.title"), "g", textBody(found.text));
+/** A task's guidelines where this browser has not shown them yet, or not in this wording; null otherwise. */
+export async function unseenGuidelines({ batch, guidelines: version }) {
+  if (!version || localStorage.getItem(key(batch)) === version) return null;
+  return call("GET", `/api/guidelines?batch=${encodeURIComponent(batch)}`).catch(() => null);
+}
+
+export function showGuidelines(batch, { text, version }) {
+  localStorage.setItem(key(batch), version);
+  open(t("guidelines.title"), "g", text.chars ? textBody(text) : h("p", {}, t("guidelines.none")));
 }
 
 const key = (batch) => `rlhf-guidelines:${boot.user}:${batch}`;
-const remember = (batch, version) => localStorage.setItem(key(batch), version);

@@ -4,10 +4,16 @@ import { h } from "./dom.js";
 import { t } from "./boot.js";
 
 let bindings = [];
+let deaf = false;
 
 /** The page's keys: [{keys: ["g"], text: "shown in help", run}, …]; `code` instead of keys compares event.code. */
 export function bind(list) {
   bindings = list;
+}
+
+/** Whether keys are ignored: those meant for the next task must not change the one on its way to the server. */
+export function ignoreKeys(ignored) {
+  deaf = ignored;
 }
 
 export const typing = (target) =>
@@ -15,6 +21,7 @@ export const typing = (target) =>
   (target.isContentEditable || target.matches("textarea, select, input:not([type=radio]):not([type=checkbox])"));
 
 document.addEventListener("keydown", (event) => {
+  if (deaf) return;
   if (event.defaultPrevented || event.isComposing || event.altKey || event.metaKey || event.repeat) return;
   if (document.querySelector("dialog[open]")) return;
   const inField = typing(event.target);

@@ -2,9 +2,9 @@
 
 import { Refused, call, deliverUnsent, submitSurely } from "./api.js";
 import { t } from "./boot.js";
-import { guidelines, guidelinesOnce, help } from "./dialogs.js";
+import { guidelines, help, showGuidelines, unseenGuidelines } from "./dialogs.js";
 import { h } from "./dom.js";
-import { bind } from "./keys.js";
+import { bind, ignoreKeys } from "./keys.js";
 import { PairPage } from "./pair_page.js";
 import { RankPage } from "./rank_page.js";
 import { say, toast } from "./status.js";
@@ -19,12 +19,13 @@ export class Work {
   constructor(container, batch) {
     this.container = container;
     this.batch = batch;
-    this.busy = false;
+    this.busy = false; // from submitting until the next task is there
+    this.unsent = false; // until the server has the answer
     this.counted = -PROGRESS_EVERY_MS;
     this.last = null; // the answer submitted last, for U on an untouched page
     document.addEventListener("visibilitychange", () => this._visibility());
     window.addEventListener("pagehide", () => this._saveNow(true));
-    window.addEventListener("beforeunload", (event) => { if (this.busy) event.preventDefault(); });
+    window.addEventListener("beforeunload", (event) => { if (this.unsent) event.preventDefault(); });
   }
 
   async begin(editing = null) {
@@ -35,17 +36,19 @@ export class Work {
 
   async next() {
     const found = await this._patiently(() => call("POST", `/api/next?batch=${encodeURIComponent(this.batch)}`));
-    if (found.task) this._show(found.task, found.task.draft ?? {});
+    if (found.task) this._show(found.task, found.task.draft ?? {}, null, await unseenGuidelines(found.task));
     else this._nothing(found.reason);
   }
 
   async _edit(annotation) {
     const past = await this._patiently(() => call("GET", `/api/history/${annotation}`));
     this.batch = past.task.batch;
-    this._show(past.task, past.task.draft ?? past.given, past);
+    this._show(past.task, past.task.draft ?? past.given, past, await unseenGuidelines(past.task));
   }
 
-  _show(task, given, past = null) {
+  /** The page of a task, with its guidelines on top where they are new: at once, so that no key falls in between. */
+  _show(task, given, past, rules) {
+    this._lock(false);
     Object.assign(this, { task, past, asked: false, hurry: null, revision: 0, lent: performance.now() });
     this.seconds = given.time_s ?? 0;
     this.since = document.visibilityState === "visible" ? performance.now() : null;
@@ -57,7 +60,7 @@ export class Work {
     this._progress();
     bind([...this.page.bindings(), ...this._bindings()]);
     this.page.start();
-    guidelinesOnce(task.batch);
+    if (rules) showGuidelines(task.batch, rules);
   }
 
   _banner() {
@@ -126,24 +129,31 @@ export class Work {
 
   async _send(said) {
     if (this.busy) return;
-    this.busy = true;
+    const focused = document.activeElement;
     clearTimeout(this.hurry);
-    this.container.classList.add("sending");
+    this._lock(true);
     try {
       const answer = { client_id: this.task.client_id, time_s: this._time(), ...said };
       const stored = await submitSurely(`/api/tasks/${this.task.id}/answers`, answer, (error) => this._report(error));
+      this.unsent = false;
       this.last = stored.id;
-      this.busy = false;
       toast(t(stored.repeated ? "work.repeated" : said.kind === "skip" ? "work.skipped" : stored.late ? "work.late" : "work.stored"));
       if (this.past) window.location.assign("/history");
       else await this.next();
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
+      this._lock(false);
+      focused?.focus();
       this._report(error);
-    } finally {
-      this.busy = false;
-      this.container.classList.remove("sending");
     }
+  }
+
+  /** While an answer is on its way the page takes nothing more: it would be lost with the task. */
+  _lock(locked) {
+    this.busy = this.unsent = locked;
+    this.container.inert = locked;
+    this.container.classList.toggle("sending", locked);
+    ignoreKeys(locked);
   }
 
   /** Asks the server now and then only: it counts the whole batch for it. */
@@ -233,6 +243,7 @@ export class Work {
   }
 
   _nothing(reason) {
+    this._lock(false);
     this.task = null;
     bind([{ keys: ["?"], run: help }]);
     this._progress();
