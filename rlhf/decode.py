@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlhf.model import GPT, Conv1D, KVCache, additive
+from rlhf import kernels
+from rlhf.cache import KVCache
+from rlhf.model import GPT, Conv1D, additive
 
 Weights = tuple[Tensor, Tensor]  # (in, out) and (out,)
 
@@ -33,6 +35,8 @@ class Decoder:
         """Logits (B, V), in the decoder's format, of the token after tokens (B,), which enter the cache."""
         slots = cache.advance(1, None)[:, 0]  # (B,)
         x = self.wte[tokens] + self.wpe[slots]  # (B, C)
+        if self.fits(x, cache):
+            return self.step_in_loops(x, slots, cache)
         visible = torch.arange(cache.keys.shape[3], device=x.device) <= slots[:, None]
         bias = additive(visible, self.dtype)[:, None, None]  # (B, 1, 1, L)
         for layer, (block, weights) in enumerate(zip(self.blocks, self.weights, strict=True)):
@@ -40,6 +44,24 @@ class Decoder:
             x = x + _product(_attention(qkv, block.attn.scale, bias, slots, cache, layer), weights[1])
             x = x + _product(block.mlp.activate(_product(block.ln_2(x), weights[2])), weights[3])
         return F.linear(self.ln_f(x).to(self.dtype), self.head)
+
+    def fits(self, x: Tensor, cache: KVCache) -> bool:
+        """Whether the compiled loops take these residuals (B, C), this cache and this size of heads."""
+        D = cache.keys.shape[4]
+        return x.dtype == torch.float32 and D % 16 == 0 and D <= 128 and kernels.fits(x, cache.keys[0])
+
+    def step_in_loops(self, x: Tensor, slots: Tensor, cache: KVCache) -> Tensor:
+        """`step` with each norm and the addition before it in one loop, and the attention in one over the filled slots."""
+        norms = [norm for block in self.blocks for norm in (block.ln_1, block.ln_2)] + [self.ln_f]
+        following = iter((norm.weight, norm.bias, norm.eps) for norm in norms)
+        y = kernels.norm(x, *next(following), self.dtype)
+        for layer, (block, weights) in enumerate(zip(self.blocks, self.weights, strict=True)):
+            qkv = _product(y, weights[0])
+            heads = kernels.attend(qkv, cache.keys[layer], cache.values[layer], slots, block.attn.scale)
+            y = kernels.add_norm(x, _product(heads, weights[1]), *next(following))
+            up = block.mlp.activate(_product(y, weights[2]))
+            y = kernels.add_norm(x, _product(up, weights[3]), *next(following))
+        return F.linear(y, self.head)
 
 
 def _attention(qkv: Tensor, scale: float, bias: Tensor, slots: Tensor, cache: KVCache, layer: int) -> Tensor:

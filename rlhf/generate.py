@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from rlhf import kernels
+from rlhf.cache import KVCache
 from rlhf.decode import decoder, frozen_weights_cast
 from rlhf.errors import InputError
-from rlhf.model import KVCache
 
 GROWTH = 32  # new tokens for which a KV cache gets room at a time; what is not filled is read all the same
 
@@ -130,7 +131,7 @@ class _Batch:
         if isinstance(self.cache, KVCache) and self.cache.width == self.cache.max_len:
             self.cache.grow(GROWTH)
         if self.decoder:
-            self.logits = self.decoder.step(chosen, self.cache).float()
+            self.logits = self.decoder.step(chosen, self.cache)
             return
         self.positions = self.positions[:, -1:] + 1
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(chosen), 1)], dim=1)
@@ -214,6 +215,10 @@ def draw(
 
     seen: (B, V) bool, the tokens that a repetition penalty holds back (Keskar et al. 2019, section 4.1).
     """
+    plain = settings.temperature > 0 and not settings.top_k and settings.top_p == 1
+    if plain and settings.repetition_penalty == 1 and kernels.fits(logits):
+        return kernels.draw(logits, uniforms.double().contiguous(), settings.temperature)
+    logits = logits.float()
     penalised = logits
     if seen is not None and settings.repetition_penalty != 1:
         held_back = logits / settings.repetition_penalty

@@ -9,6 +9,7 @@ seen, C channels, H heads, D = C / H, V vocabulary.
 
 import copy
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,88 +37,10 @@ from transformers.modeling_outputs import (
 )
 from transformers.pytorch_utils import Conv1D  # x @ weight (in, out) + bias; peft knows this class
 
+from rlhf import kernels
+from rlhf.cache import KVCache
 from rlhf.errors import InputError
 from rlhf.sources import UNREADABLE, find_source
-
-
-class KVCache:
-    """Keys and values of every layer, allocated once; each row is filled to its own length, without gaps.
-
-    keys, values: (layers, B, H, L, D) with L > max_len; lengths: (B,) int64, tokens held per row. Padding of either
-    side is never kept: it goes to the slot max_len, which nothing reads.
-    """
-
-    def __init__(
-        self, config: GPT2Config, num_rows: int, max_len: int, *, dtype: torch.dtype, device: Any
-    ) -> None:
-        length = -(-(max_len + 1) // 16) * 16  # products are fastest over whole vectors
-        shape = (config.n_layer, num_rows, config.n_head, length, config.n_embd // config.n_head)
-        # Zeros, because a masked slot still enters the product with weight 0, and 0 × NaN is NaN.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros_like(self.keys)
-        self.lengths = torch.zeros(num_rows, dtype=torch.long, device=device)
-        self.max_len = max_len
-        self.width = 0  # no row is longer; a Python number, so that a step does not wait for the device
-        self.rows = torch.arange(num_rows, device=device)[:, None]
-        self.slots = self.lengths[:, None]
-
-    def advance(self, num_tokens: int, mask: Tensor | None) -> Tensor:
-        """Reserve slots (B, T) for the next tokens; mask (B, ≥ T) is true on real ones, only its last T columns count.
-
-        The slot of a real token is also its position. Raises ValueError where a row would outgrow the cache.
-        """
-        steps = torch.arange(num_tokens, device=self.lengths.device)
-        if mask is None:
-            self.slots = self.lengths[:, None] + steps
-            self.lengths = self.lengths + num_tokens
-        else:
-            real = mask[:, -num_tokens:].bool()
-            count = real.cumsum(1)
-            self.slots = (self.lengths[:, None] + count - 1).where(real, self.max_len)
-            self.lengths = self.lengths + count[:, -1]
-        self.width += num_tokens
-        if self.width > self.max_len:
-            self.width = int(self.lengths.max())
-            if self.width > self.max_len:
-                raise ValueError(f"a row of {self.width} tokens does not fit a cache of {self.max_len}")
-        return self.slots
-
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B, H, T, D) in the reserved slots; returns all so far, (B, H, W, D)."""
-        self.keys[layer][self.rows, :, self.slots] = keys.transpose(1, 2).to(self.keys.dtype)
-        self.values[layer][self.rows, :, self.slots] = values.transpose(1, 2).to(self.values.dtype)
-        return (
-            self.keys[layer, :, :, : self.width].to(keys.dtype),
-            self.values[layer, :, :, : self.width].to(values.dtype),
-        )
-
-    def put(self, keys: Tensor, values: Tensor, slots: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Store one token's keys and values (B, H, D) in slots (B,); returns the whole storage, (B·H, L, D) each.
-
-        Whole, because products take a contiguous block several times faster than the part that is filled.
-        """
-        rows = self.rows[:, 0]
-        self.keys[layer][rows, :, slots] = keys
-        self.values[layer][rows, :, slots] = values
-        return self.keys[layer].flatten(0, 1), self.values[layer].flatten(0, 1)
-
-    def grow(self, num_tokens: int) -> None:
-        """Make room for rows that are longer by `num_tokens`."""
-        self.max_len += num_tokens
-        length = -(-(self.max_len + 1) // 16) * 16
-        for name in ("keys", "values"):
-            filled = getattr(self, name)[:, :, :, : self.width]
-            setattr(self, name, F.pad(filled, (0, 0, 0, length - self.width)))
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but `rows` (R,), int64 indices, which take their order; who keeps his place is not copied."""
-        places = torch.arange(len(rows), device=rows.device)
-        moved = rows != places
-        for storage in (self.keys, self.values):
-            storage[:, places[moved], :, : self.width] = storage[:, rows[moved], :, : self.width]
-        self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
-        self.lengths, self.rows = self.lengths[rows], self.rows[: len(rows)]
-        self.width = int(self.lengths.max()) if len(rows) else 0
 
 
 class Dropout(nn.Dropout):
@@ -149,23 +72,25 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: Any = None) -> Tensor:
         """x (B, T, C) → (B, T, C). mask: added to the scores, broadcasts to (B, H, T, W); is_causal: see `mask`."""
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
-        q = q * self.scale
+        heads = self.c_attn(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = heads.contiguous()  # (B, H, T, D)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
         if x.device.type == "cpu" and k.shape[2] <= PLAIN_WIDTH:
-            out = self.plain(q, k, v, mask)
+            out = self.attn_dropout(self.weights(q, k.transpose(-1, -2), mask, is_causal)) @ v
         else:
             dropout = self.attn_dropout.p if self.training else 0.0
-            out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=1.0)
+            out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=self.scale)
         return self.resid_dropout(self.c_proj(out.transpose(1, 2).reshape(B, T, C)))
 
-    def plain(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Two batched products; see PLAIN_WIDTH."""
-        scores = q @ k.transpose(-1, -2)
-        if mask is not None:
-            scores = scores + mask
-        return self.attn_dropout(scores.softmax(-1)) @ v
+    def weights(self, q: Tensor, keys: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
+        """How much of each value every query (B, H, T, D) takes, (B, H, T, W); keys (B, H, D, W)."""
+        if is_causal and kernels.fits(q):
+            return kernels.causal_softmax(q @ keys, self.scale)
+        scores = (q * self.scale) @ keys
+        if is_causal:
+            mask = triangle(scores.shape[-1], scores.dtype, scores.device)
+        return (scores if mask is None else scores + mask).softmax(-1)
 
 
 class MLP(nn.Module):
@@ -183,15 +108,27 @@ class MLP(nn.Module):
 
     def activate(self, x: Tensor) -> Tensor:
         """gelu_new is GELU's tanh approximation written as eight small operations."""
-        return F.gelu(x, approximate="tanh") if self.fused else self.act(x)
+        if not self.fused:
+            return self.act(x)
+        return kernels.gelu(x) if kernels.fits(x) else F.gelu(x, approximate="tanh")
+
+
+class LayerNorm(nn.LayerNorm):
+    """nn.LayerNorm whose result has the format in which the product after it computes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = compute_dtype(x)
+        if x.dtype == torch.float32 and kernels.fits(x, self.weight):
+            return kernels.norm(x, self.weight, self.bias, self.eps, dtype)
+        return super().forward(x).to(dtype)
 
 
 class Block(GradientCheckpointingLayer):
     def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.ln_1 = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.attn = Attention(config, layer)
-        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.ln_2 = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: Any = None) -> Tensor:
@@ -243,7 +180,6 @@ class Trunk(GPTPreTrained):
         self.drop = Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.triangle: Tensor | None = None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -341,26 +277,28 @@ class Trunk(GPTPreTrained):
 
     def mask(self, x: Tensor, visible: Tensor | None) -> tuple[Tensor | None, bool]:
         """What to add to the scores in the dtype they will have, or None; and whether the kernel hides the future."""
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        if visible is not None:
-            return (visible if visible.is_floating_point() else additive(visible, dtype)), False
-        if not self.causal:
-            return None, False
-        T = x.shape[1]
-        if device != "cpu" or T > PLAIN_WIDTH:
-            return None, True
-        if self.triangle is None or self.triangle.dtype != dtype or len(self.triangle) < T:
-            size = max(T, min(self.config.n_positions, 256))
-            with torch.inference_mode(False):  # an inference tensor could not be used in training later
-                self.triangle = additive(lower(size, size, 0, x.device), dtype)
-        return self.triangle[:T, :T], False
+        if visible is None:
+            return None, self.causal
+        return (visible if visible.is_floating_point() else additive(visible, compute_dtype(x))), False
 
 
 def lower(num_queries: int, num_keys: int, offset: Any, device: Any) -> Tensor:
     """(T, W) bool: query t, at place offset + t, sees the keys up to its own place."""
     queries = torch.arange(num_queries, device=device) + offset
     return torch.arange(num_keys, device=device) <= queries[:, None]
+
+
+@lru_cache(maxsize=8)
+def triangle(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What to add to scores (…, T, T) so that no query sees a later key."""
+    with torch.inference_mode(False):  # an inference tensor could not be used in training later
+        return additive(lower(size, size, 0, device), dtype)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The format of products of x: autocast's where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
@@ -418,8 +356,7 @@ class GPT(GPTPreTrained, GenerationMixin):
 
     def new_cache(self, num_rows: int, max_len: int) -> KVCache:
         """An empty cache for `num_rows` rows of up to `max_len` tokens, in the dtype of the attention."""
-        device = self.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
+        dtype = compute_dtype(self.lm_head.weight)
         return KVCache(self.config, num_rows, max_len, dtype=dtype, device=self.device)
 
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from rlhf.cache import KVCache
 from rlhf.decode import decoder
 from rlhf.errors import InputError
 from rlhf.generate import next_logits
-from rlhf.model import KVCache
 
 GROWTH = 32  # tokens by which rows get longer storage: all of it is read, filled or not
 
