@@ -151,10 +151,12 @@ def prompt_of(row: dict[str, Any]) -> Prompt:
     if row.get("prompt") is not None:
         return str(row["prompt"])
     if "instruction" in row:
-        extra = row.get("input") or row.get("context")
+        extra = row.get("input") or row.get("context") or _first_instance(row).get("input")
         return f"{row['instruction']}\n\n{extra}" if extra else str(row["instruction"])
     if "question" in row:
         return str(row["question"])
+    if "output_1" in row:
+        return str(row["input"])
     if isinstance(row.get("chosen"), str) and row["chosen"].startswith("\n\nHuman:"):
         return hh_conversation(row["chosen"])[0]
     if "messages" in row:
@@ -167,12 +169,18 @@ def prompt_of(row: dict[str, Any]) -> Prompt:
     raise AssertionError("unreachable")
 
 
+def _first_instance(row: dict[str, Any]) -> dict[str, Any]:
+    """The first of a self-instruct task's instances of input and output."""
+    return (row.get("instances") or [{}])[0]
+
+
 def _demonstration(row: dict[str, Any]) -> Demonstration:
     if "messages" in row:
         messages = _checked(row["messages"])
         if len(messages) < 2 or messages[-1]["role"] != "assistant":
             raise BadRow("a conversation must end with the assistant's answer")
         return Demonstration(prompt=messages[:-1], completion=messages[-1]["content"])
+    row = row | _first_instance(row)
     column = next(
         (name for name in ("completion", "output", "response", "answer") if name in row), "completion"
     )
@@ -196,6 +204,12 @@ def ranking_of(row: dict[str, Any]) -> Ranking:
         replies = row["replies"]
         return _valid(Ranking(prompt=prompt_of(row), completions=tuple(r["text"] for r in replies),
                               ranks=tuple(r["rank"] for r in replies)))  # fmt: skip
+    if "output_1" in row:  # LLMBar: label says which of the two is better
+        prompt, first, second, label = _need(row, "input", "output_1", "output_2", "label")
+        ranks = {1: (0, 1), 2: (1, 0)}.get(label)
+        if ranks is None:
+            raise BadRow(f'"label" must be 1 or 2, not {label!r}')
+        return _valid(Ranking(prompt=str(prompt), completions=(first, second), ranks=ranks))
     chosen, rejected = _need(row, "chosen", "rejected")
     if isinstance(chosen, str) and chosen.startswith("\n\nHuman:"):
         conversation, better = hh_conversation(chosen)

@@ -1,5 +1,6 @@
 """Comparing checkpoints honestly: win rates with intervals by prompt, ranking accuracy, KL to a reference."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,47 @@ def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, seed: int =
         ratios.append(numerators[rows].sum() / max(denominators[rows].sum(), 1e-12))
     low, high = np.quantile(ratios, [0.025, 0.975])
     return float(low), float(high)
+
+
+def win_rate_at_equal_length(
+    scores: Sequence[float],
+    against: Sequence[float],
+    lengths: Sequence[float],
+    against_lengths: Sequence[float],
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The win rate that is left when both answers are equally long, with its 95 % bootstrap interval by prompt.
+
+    The intercept of a logistic regression of winning on tanh of the length difference in standard deviations, as in
+    length-controlled AlpacaEval (Dubois et al. 2024, section 3); ties count as half won.
+    """
+    difference = np.asarray(scores, float) - np.asarray(against, float)
+    won = np.where(difference == 0, 0.5, difference > 0)
+    longer = np.asarray(lengths, float) - np.asarray(against_lengths, float)
+    features = np.stack([np.ones_like(longer), np.tanh(longer / max(longer.std(), 1e-9))], 1)
+    rng = np.random.default_rng(seed)
+    resampled = [rng.integers(0, len(won), len(won)) for _ in range(NUM_RESAMPLES // 4)]
+    rates = [_logistic(features[rows], won[rows]) for rows in resampled]
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return _logistic(features, won), float(low), float(high)
+
+
+def _logistic(features: np.ndarray, won: np.ndarray) -> float:
+    """σ(intercept) of a logistic regression, by Newton's method; a slight ridge keeps it finite where all is won."""
+    weights = np.zeros(features.shape[1])
+    for _ in range(25):
+        chance = 1 / (1 + np.exp(-features @ weights))
+        gradient = features.T @ (won - chance) - 0.1 * weights
+        curvature = (features.T * (chance * (1 - chance))) @ features + 0.1 * np.eye(len(weights))
+        weights = weights + np.linalg.solve(curvature, gradient)
+    return float(1 / (1 + np.exp(-weights[0])))
+
+
+def sign_test(better: int, worse: int) -> float:
+    """Two-sided p of `better` against `worse` untied pairs under equal chances (McNemar's exact test for paired accuracy)."""
+    n, k = better + worse, min(better, worse)
+    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    return min(1.0, 2 * tail)
 
 
 def ranking_accuracy(

@@ -135,11 +135,13 @@ def score_completions(
     batch_size: int = 64,
     *,
     ended: Sequence[bool] | None = None,
+    max_length: int | None = None,
     bf16: str = "auto",
 ) -> list[float]:
     """The reward of each (prompt, completion) text, in order; batched by length, the end of a row read by length.
 
-    ended: which completions are closed by the end token; all of them by default.
+    ended: which completions are closed by the end token; all of them by default. A row of more than max_length
+    tokens, by default the model's context, loses its beginning.
     """
     model.eval()
     tokens = [
@@ -147,7 +149,7 @@ def score_completions(
         + (tokenizer.encode_completion(text) if ended is None or ended[i] else tokenizer.encode(text))
         for i, (prompt, text) in enumerate(rows)
     ]
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = max_length or getattr(model.config, "max_position_embeddings", None)
     tokens = [row[-context:] if context else row for row in tokens]
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     scores = [0.0] * len(tokens)

@@ -30,6 +30,13 @@ STAGES: dict[str, type] = {
     "serve": stage_settings.ServeSettings,
 }
 
+# The tables of a recipe; those that are no stage's are steps of `rlhf align`.
+TABLES: dict[str, type] = STAGES | {
+    "data": stage_settings.AlignDataSettings,
+    "gold": stage_settings.RewardSettings,
+    "judge": stage_settings.AlignEvalSettings,
+}
+
 TRAINING = ("pretrain", "sft", "reward", "ppo")
 
 
@@ -107,6 +114,18 @@ def parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print the report's numbers as one JSON object"
     )
     quickstart.set_defaults(run=run_quickstart)
+    align = commands.add_parser(
+        "align",
+        parents=[shared],
+        help="a language model through all stages on people's data, judged at the end",
+    )
+    align.add_argument(
+        "--base", required=True, help="store reference, folder, GGUF file or hub id to start from"
+    )
+    align.add_argument("--data", required=True, help="folder of the files that the recipe's [data] names")
+    align.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
+    align.add_argument("--json", action="store_true", help="print the report's numbers as one JSON object")
+    align.set_defaults(run=run_align)
     for name, kind in STAGES.items():
         text = (kind.__doc__ or "").strip()
         command = commands.add_parser(name, parents=[shared], help=text.rstrip("."), description=text)
@@ -210,9 +229,9 @@ def read_recipe(name: str | None) -> dict[str, dict[str, Any]]:
         raise InputError(f"{path}: not TOML: {error}") from None
     recipe = {}
     for stage, table in tables.items():
-        if stage not in STAGES or not isinstance(table, dict):
-            raise InputError(f"{path}: no stage named {stage}; known are {', '.join(STAGES)}")
-        kind = STAGES[stage]
+        if stage not in TABLES or not isinstance(table, dict):
+            raise InputError(f"{path}: no stage named {stage}; known are {', '.join(TABLES)}")
+        kind = TABLES[stage]
         recipe[stage] = {key: parsed(kind, key, value, f"{path}, [{stage}]") for key, value in table.items()}
     return recipe
 
@@ -251,6 +270,27 @@ def run_quickstart(options: argparse.Namespace) -> None:
         store_of(options),
         labels_url_of(options),
         name=Path(name).stem,
+        seed=options.seed,
+        say=say,
+    )
+    if options.json:
+        print(json.dumps(results, ensure_ascii=False))
+
+
+def run_align(options: argparse.Namespace) -> None:
+    from stages import align
+
+    if options.recipe is None:
+        raise InputError(
+            "rlhf align needs --recipe, which names the files to learn from; see recipes/smollm2.toml"
+        )
+    results = align.run(
+        read_recipe(options.recipe),
+        store_of(options),
+        labels_url_of(options),
+        base=options.base,
+        data=Path(options.data),
+        name=Path(options.recipe).stem,
         seed=options.seed,
         say=say,
     )

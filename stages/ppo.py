@@ -5,6 +5,8 @@ memory, `run` on those of a checkpoint store. Shapes: B completions of an iterat
 longest, M rewards.
 """
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
@@ -59,7 +61,7 @@ from stages.ppo_inputs import (
     rewards_named,
 )
 from stages.ppo_models import assembled, lora, reference_model
-from stages.ppo_state import Learner, Pretraining, new_learner, summary
+from stages.ppo_state import Learner, Pretraining, new_learner, save_policy, summary
 from stages.settings import PPOConfig, PPOSettings
 
 ROUND_TO = 8  # padding to few different widths keeps the allocator's blocks reusable
@@ -81,11 +83,12 @@ def train(
     pretraining: Pretraining | None = None,
     log: MetricLog,
     save: Callable[[], None] = lambda: None,
+    keep: Callable[[], None] = lambda: None,
 ) -> None:
     """Run PPO from the learner's iteration to the last one, which has fewer completions where episodes say so.
 
     reference: a frozen model, or None for the policy with its adapters off. prompts are drawn in a new random order
-    each pass. save is called every save_every iterations. Raises TrainingError, with no weight changed by it, for a
+    each pass. save is called every save_every iterations, keep every keep_every ones. Raises TrainingError, with no weight changed by it, for a
     loss, gradient or score that is not finite.
     """
     num_iterations = -(-config.episodes // config.batch_size)
@@ -115,6 +118,8 @@ def train(
         learner.iteration = iteration + 1
         log.write(iteration, metrics)
         watch.step()
+        if config.keep_every and (iteration + 1) % config.keep_every == 0 and iteration + 1 < num_iterations:
+            keep()  # before the state, which says that this iteration is done
         if config.save_every and (iteration + 1) % config.save_every == 0:
             save()
 
@@ -329,15 +334,25 @@ class PPOTrainer:
         """Train to the last iteration; returns every iteration's metrics, docs/ppo.md says what they mean."""
         train(
             self.args, self.learner, self.reference, self.reward, self.prompts, self.tokenizer,
-            pretraining=self.pretraining, log=self.log, save=self.save_state,
+            pretraining=self.pretraining, log=self.log, save=self.save_state, keep=self.keep_policy,
         )  # fmt: skip
         return self.log.history
 
     def save_model(self, folder: str | Path) -> None:
-        """The policy into `folder`, adapters merged, with value/ and, where averaged, ema/ beside it."""
+        """The policy into `folder`, adapters merged, with value/ and, where averaged or kept, ema/ and checkpoints/."""
         if processes.is_first():
             self.learner.save(self.tokenizer, Path(folder))
             self.log.save(Path(folder))
+            if self.state_file and (kept := self.state_file.parent / "checkpoints").exists():
+                shutil.copytree(kept, Path(folder) / "checkpoints", copy_function=os.link)
+
+    def keep_policy(self) -> None:
+        """The policy as it is now under checkpoints/ of output_dir, named by the episodes it has learned from."""
+        if self.state_file and processes.is_first():
+            episodes = self.learner.iteration * self.args.batch_size
+            folder = self.state_file.parent / "checkpoints" / f"{episodes:06d}"
+            save_policy(self.model, folder)
+            self.tokenizer.save(folder)
 
     def save_state(self) -> None:
         """Write what an exact continuation needs to output_dir."""

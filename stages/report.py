@@ -263,13 +263,19 @@ def html_page(title: str, results: Mapping[str, Any], models: Mapping[str, Entry
         f"<h1>{html.escape(title)}</h1>",
         "<p class=note>Labels in this run are by simulated labelers; the judge is the starter world's checker, whose "
         "rules no model was shown. Intervals are 95 %, resampled by prompt.</p>",
-        f"<h2>Who wins</h2>{picture}{_table(comparison_rows(results))}",
+        f"<h2>Who wins</h2>{picture}{table(comparison_rows(results))}",
         f"<h2>Stages</h2><pre>{html.escape(chr(10).join(stage_table(results, models)))}</pre>",
         f"<h2>Curves</h2><div class=curves>{''.join(_curves(models))}</div>",
         "<h2>Answers side by side</h2><p class=note>The first test prompt of each use case, temperature 1; the judge's "
-        f"score of 1 to 7 behind each.</p>{_table(_example_rows(results))}",
+        f"score of 1 to 7 behind each.</p>{table(_example_rows(results))}",
     ]
-    return f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>{''.join(body)}</html>\n"
+    return page(title, body)
+
+
+def page(title: str, body: list[str]) -> str:
+    """A whole HTML page of parts."""
+    head = f"<meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
+    return f"<!doctype html><html lang=en>{head}{''.join(body)}</html>\n"
 
 
 def comparison_rows(results: Mapping[str, Any]) -> list[list[str]]:
@@ -294,7 +300,8 @@ def _example_rows(results: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
+    """An HTML table of texts, the first row its head."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
     body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows[1:]]
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"

@@ -148,6 +148,9 @@ class PPOConfig:
     max_grad_norm: float = setting(1.0, "largest gradient norm", flag=False)
     adam_eps: float = setting(1e-5, "Adam's ε", flag=False)
     save_every: int = setting(10, "iterations between saves of the training state", flag=False)
+    keep_every: int = setting(
+        0, "iterations between policies kept under checkpoints/ of the result (0: none)", flag=False
+    )
     last_blocks: int = setting(0, LAST_BLOCKS)
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
     seed: int = setting(0, "seed of everything random")
@@ -198,6 +201,41 @@ class EvalSettings:
     temperature: float = setting(1.0, "sampling temperature, 0 for greedy")
     max_new_tokens: int = setting(48, "longest completion in tokens")
     seed: int = setting(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignDataSettings:
+    """What `rlhf align` divides between its stages; files are relative to --data, several with commas between."""
+
+    demonstrations: str = setting("", "demonstrations", flag=False)
+    rankings: str = setting("", "rankings and comparisons", flag=False)
+    test_rankings: str = setting("", "rankings to measure on only", flag=False)
+    prompts: str = setting("", "further prompts, beside those of all files above", flag=False)
+    texts: str = setting("", "plain text, for PPO-ptx and to measure the loss on", flag=False)
+    tasks: str = setting("", "instructions to put constraints on that a program can check", flag=False)
+    skip_bad_rows: bool = setting(False, "leave malformed rows out", flag=False)
+    gold_share: float = setting(0.3, "share of the conversations for the gold reward model", flag=False)
+    validation_share: float = setting(0.05, "share of the conversations to validate on", flag=False)
+    test_share: float = setting(0.1, "share of the conversations to test on", flag=False)
+    num_demonstrations: int = setting(1000, "demonstrations to train on", flag=False)
+    num_rankings: int = setting(0, "rankings to train each reward model on (0: all)", flag=False)
+    num_prompts: int = setting(4000, "prompts for PPO", flag=False)
+    num_test_prompts: int = setting(320, "prompts to judge the models on", flag=False)
+    num_measured: int = setting(100, "rankings of each source to validate and to test on", flag=False)
+    max_prompt_tokens: int = setting(128, "longest prompt to sample from, in tokens", flag=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignEvalSettings:
+    """How `rlhf align` judges its models."""
+
+    best_of: int = setting(4, "completions of which the reward model picks one, the baseline", flag=False)
+    temperature: float = setting(1.0, "sampling temperature", flag=False)
+    max_new_tokens: int = setting(64, "longest completion in tokens", flag=False)
+    num_tasks: int = setting(100, "tasks with constraints", flag=False)
+    max_task_tokens: int = setting(128, "longest answer to a task in tokens", flag=False)
+    text_tokens: int = setting(20_000, "tokens of plain text to measure the loss on", flag=False)
+    num_blind: int = setting(60, "prompts of the blind comparison for people", flag=False)
 
 
 @dataclass(frozen=True, kw_only=True)

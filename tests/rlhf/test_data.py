@@ -90,3 +90,20 @@ def test_fingerprints_tell_rows_apart_and_ignore_key_order():
     assert (
         fingerprint([{"a": 1, "b": 2}]) == fingerprint([{"b": 2, "a": 1}]) != fingerprint([{"a": 1, "b": 3}])
     )
+
+
+def test_tasks_with_instances_and_judged_pairs_are_read(tmp_path):
+    task = {
+        "instruction": "Sort.",
+        "instances": [{"input": "3 1", "output": "1 3"}, {"input": "2", "output": "2"}],
+    }
+    pair = {"input": "Why?", "output_1": "So.", "output_2": "Because.", "label": 2}
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(task))
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair))
+    (demonstration,) = read_demonstrations(tmp_path / "tasks.jsonl")
+    assert (demonstration.prompt, demonstration.completion) == ("Sort.\n\n3 1", "1 3")
+    (ranking,) = read_rankings(tmp_path / "pairs.jsonl")
+    assert (ranking.prompt, ranking.completions, ranking.ranks) == ("Why?", ("So.", "Because."), (1, 0))
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair | {"label": 0}))
+    with pytest.raises(InputError, match=r"pairs\.jsonl:1: \"label\""):
+        read_rankings(tmp_path / "pairs.jsonl")

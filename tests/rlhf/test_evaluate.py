@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.evaluate import ranking_accuracy, ratio_interval, win_rate
+from rlhf.evaluate import ranking_accuracy, ratio_interval, sign_test, win_rate, win_rate_at_equal_length
 from rlhf.training import (
     Optimizers,
     adamw,
@@ -82,3 +82,22 @@ def test_dropout_is_set_everywhere():
     model = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Sequential(torch.nn.Dropout(0.3)))
     set_dropout(model, 0.7)
     assert [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)] == [0.7, 0.7]
+
+
+def test_a_win_by_length_alone_is_none_at_equal_length_and_a_real_one_stays():
+    rng = np.random.default_rng(0)
+    lengths, other = rng.integers(20, 60, 400), rng.integers(10, 40, 400)
+    by_length = win_rate_at_equal_length(lengths, other, lengths, other)
+    assert win_rate(lengths, other).win_rate > 0.8
+    assert by_length[1] < 0.5 < by_length[2]
+    better = rng.normal(0.8, 1, 400)  # wins Φ(0.8) = 78.8 % of the time, whatever the length
+    rate, low, high = win_rate_at_equal_length(better, np.zeros(400), lengths, other)
+    assert low < 0.788 < high and low > 0.5
+    swapped = win_rate_at_equal_length(np.zeros(400), better, other, lengths)[0]
+    assert rate + swapped == pytest.approx(1, abs=1e-6)
+
+
+def test_the_sign_test_counts_both_tails():
+    assert sign_test(8, 2) == sign_test(2, 8) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    assert sign_test(0, 5) == pytest.approx(2 / 2**5)
+    assert sign_test(50, 50) == sign_test(0, 0) == 1.0

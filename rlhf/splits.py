@@ -1,0 +1,46 @@
+"""Dividing data between models that must not have seen each other's: by conversation, never by row. Imports no torch."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from rlhf.data import Prompt, as_messages
+
+T = TypeVar("T")
+
+
+def conversation(prompt: Prompt) -> str:
+    """What a prompt began with, case and spaces aside: all turns of one dialogue, and all branches of a tree, share it."""
+    first = next((m["content"] for m in as_messages(prompt) if m["role"] == "user"), "")
+    return " ".join(first.lower().split())
+
+
+def place(prompt: Prompt, salt: str = "") -> float:
+    """A number in [0, 1) that depends on the prompt's conversation only: equal for all of its rows, in every file."""
+    digest = hashlib.sha256(f"{salt}\0{conversation(prompt)}".encode()).hexdigest()
+    return int(digest[:13], 16) / 16**13
+
+
+def part_of(prompt: Prompt, shares: Mapping[str, float]) -> str:
+    """The part that a prompt's conversation falls into; shares add up to at most 1 and what is left is "rest"."""
+    at = place(prompt)
+    for name, share in shares.items():
+        at -= share
+        if at < 0:
+            return name
+    return "rest"
+
+
+def in_random_order(rows: Iterable[T], prompt: Callable[[T], Prompt]) -> list[T]:
+    """The rows by a hash of their conversation: an order that more rows, or other files, do not change."""
+    return sorted(rows, key=lambda row: place(prompt(row), "order"))
+
+
+def mixed(sources: Sequence[Sequence[T]], num_rows: int) -> list[T]:
+    """Up to num_rows rows, one from each source in turn while it has any: a small source is used up, not drowned."""
+    chosen: list[T] = []
+    for i in range(max(map(len, sources), default=0)):
+        chosen += [source[i] for source in sources if i < len(source)]
+        if len(chosen) >= num_rows:
+            break
+    return chosen[:num_rows]
