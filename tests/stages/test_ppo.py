@@ -10,7 +10,8 @@ from datasets import Dataset
 
 from rlhf.errors import InputError
 from rlhf.metrics import TokenMeans
-from rlhf.tokenizer import train_tokenizer
+from rlhf.model import load_policy
+from rlhf.tokenizer import load_tokenizer, train_tokenizer
 from stages import ppo
 from stages.ppo import PPOConfig
 from tests.tiny_ppo import (
@@ -52,7 +53,12 @@ NEEDED = {  # settings without which another has nothing to act on
     "kl_budget_action": {"kl_budget": 1e-4}, "kl_target": {"adaptive_kl": True, "kl_target": 0.05}, "kl_horizon": {"adaptive_kl": True},
     "reward_pessimism": {"reward_combine": "lower-bound"}, "ptx_coef": {"ptx_coef": 1.0}, "ptx_examples": {"ptx_coef": 1.0},
 }  # fmt: skip
-MEMORY_OR_FILES_ONLY = {"micro_batch_size", "save_every", "ema_decay"}  # each has a test of its own
+MEMORY_OR_FILES_ONLY = {
+    "micro_batch_size",
+    "save_every",
+    "keep_every",
+    "ema_decay",
+}  # each has a test of its own
 
 
 @pytest.mark.parametrize("field", CHANGED)
@@ -66,6 +72,22 @@ def test_every_setting_is_obeyed(field):
 
 def test_no_setting_is_left_out_of_these_tests():
     assert CHANGED.keys() | MEMORY_OR_FILES_ONLY == {field.name for field in dataclasses.fields(PPOConfig)}
+
+
+def test_kept_policies_are_those_of_runs_that_ended_there(tmp_path):
+    args = config(episodes=32, keep_every=1, lr=1e-2)
+    made = trainer(args, output_dir=tmp_path / "work")
+    made.train()
+    made.save_model(tmp_path / "result")
+    assert sorted(path.name for path in (tmp_path / "result/checkpoints").iterdir()) == [
+        "000008",
+        "000016",
+        "000024",
+    ]
+    shorter = trainer(config(episodes=16, lr=1e-2))
+    shorter.train()
+    assert same(weights(load_policy(tmp_path / "result/checkpoints/000016")), weights(shorter.model))
+    assert load_tokenizer(tmp_path / "result/checkpoints/000016").vocab_size
 
 
 # ── KL, scores, PPO-ptx ───────────────────────────────────────────────────────────────────────────────────────────
