@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlhf import kernels
+
 PLAIN = 2**24  # up to this many logits, 64 MiB in float32, the plain way is as fast or faster
 CHUNK = 2**18  # logits in float32 at once, 1 MiB: they stay in the processor's cache
 
@@ -24,6 +26,8 @@ def token_logprobs(hidden: Tensor, weight: Tensor, labels: Tensor, temperature: 
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
+    if kernels.fits(hidden):
+        return kernels.token_logprobs(F.linear(hidden, weight), labels.contiguous(), temperature)
     if len(hidden) * len(weight) <= PLAIN:
         logits = _scaled(F.linear(hidden, weight), temperature)
         return -F.cross_entropy(logits, labels, reduction="none")

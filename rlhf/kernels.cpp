@@ -79,11 +79,11 @@ void causal_softmax(const T* scores, T* weights, int64_t matrices, int64_t size,
             T* w = weights + row * size;
             const int32_t seen = row % size + 1, end = whole(seen, size);
             float highest = -INFINITY, total = 0.0f;
+#pragma omp simd
+            for (int32_t j = 0; j < end; j++) e[j] = scale * wide(s[j]);
+            std::fill(e + seen, e + end, -INFINITY);
 #pragma omp simd reduction(max : highest)
-            for (int32_t j = 0; j < end; j++) {
-                e[j] = j < seen ? scale * wide(s[j]) : -INFINITY;
-                highest = e[j] > highest ? e[j] : highest;
-            }
+            for (int32_t j = 0; j < end; j++) highest = e[j] > highest ? e[j] : highest;
 #pragma omp simd reduction(+ : total)
             for (int32_t j = 0; j < end; j++) total += e[j] = fast_exp(e[j] - highest);
             const float factor = 1.0f / total;
@@ -109,6 +109,42 @@ void causal_softmax_backward(
 #pragma omp simd
         for (int64_t j = 0; j < end; j++) out[j] = narrow<T>(scale * wide(w[j]) * (wide(g[j]) - mean));
         for (int64_t j = end; j < size; j++) out[j] = narrow<T>(0.0f);
+    }
+}
+
+// log softmax(sharpness · logits) (N, V) at the labels (N,), and the logarithm of each row's sum; a label below 0 gives 0.
+template <typename T>
+void token_logprobs(
+    const T* logits, const int64_t* labels, float* logprobs, float* log_sums, int64_t N, int64_t V, float sharpness) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < N; row++) {
+        const T* l = logits + row * V;
+        float highest = -INFINITY, total = 0.0f;
+#pragma omp simd reduction(max : highest)
+        for (int64_t v = 0; v < V; v++) {
+            const float x = wide(l[v]);
+            highest = x > highest ? x : highest;
+        }
+#pragma omp simd reduction(+ : total)
+        for (int64_t v = 0; v < V; v++) total += fast_exp(sharpness * (wide(l[v]) - highest));
+        log_sums[row] = sharpness * highest + std::log(total);
+        logprobs[row] = labels[row] < 0 ? 0.0f : sharpness * wide(l[labels[row]]) - log_sums[row];
+    }
+}
+
+// Their gradient takes the logits' place: upstream · sharpness · (1 at the label − softmax).
+template <typename T>
+void token_logprobs_backward(
+    T* logits, const int64_t* labels, const float* log_sums, const float* upstream, int64_t N, int64_t V, float sharpness) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < N; row++) {
+        T* l = logits + row * V;
+        const bool known = labels[row] >= 0;
+        const float factor = known ? upstream[row] * sharpness : 0.0f, log_sum = log_sums[row];
+        const float at_label = known ? factor * -std::expm1(sharpness * wide(l[labels[row]]) - log_sum) : 0.0f;
+#pragma omp simd
+        for (int64_t v = 0; v < V; v++) l[v] = narrow<T>(-factor * fast_exp(sharpness * wide(l[v]) - log_sum));
+        if (known) l[labels[row]] = narrow<T>(at_label);
     }
 }
 
@@ -264,7 +300,10 @@ void draw(
             const T* l = logits + row * V;
             float highest = -INFINITY;
 #pragma omp simd reduction(max : highest)
-            for (int64_t v = 0; v < V; v++) highest = wide(l[v]) > highest ? wide(l[v]) : highest;
+            for (int64_t v = 0; v < V; v++) {
+                const float x = wide(l[v]);
+                highest = x > highest ? x : highest;
+            }
             double total = 0.0;
             for (int64_t first = 0; first < V; first += BLOCK) {
                 const int64_t last = first + BLOCK < V ? first + BLOCK : V;
@@ -299,6 +338,14 @@ void draw(
     void causal_softmax_backward_##T(                                                                                  \
         const T* w, const T* up, T* grad, int64_t matrices, int64_t size, float scale) {                               \
         causal_softmax_backward(w, up, grad, matrices, size, scale);                                                   \
+    }                                                                                                                  \
+    void token_logprobs_##T(                                                                                           \
+        const T* l, const int64_t* labels, float* logprobs, float* log_sums, int64_t N, int64_t V, float sharpness) {  \
+        token_logprobs(l, labels, logprobs, log_sums, N, V, sharpness);                                                \
+    }                                                                                                                  \
+    void token_logprobs_backward_##T(                                                                                  \
+        T* l, const int64_t* labels, const float* log_sums, const float* up, int64_t N, int64_t V, float sharpness) {  \
+        token_logprobs_backward(l, labels, log_sums, up, N, V, sharpness);                                             \
     }                                                                                                                  \
     void norm_##T(                                                                                                     \
         const float* x, const float* gain, const float* bias, T* y, float* moments, int64_t n, int64_t C, float eps) { \

@@ -181,6 +181,35 @@ def norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) 
     return _Norm.apply(x, gain, bias, eps, dtype)
 
 
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+        (N, V), sharpness = logits.shape, 1 / temperature
+        logprobs, log_sums = logits.new_empty(2, N, dtype=torch.float32)
+        pointers = (each.data_ptr() for each in (logits, labels, logprobs, log_sums))
+        _loop("token_logprobs", logits.dtype, "ppppiif")(*pointers, N, V, sharpness)
+        ctx.save_for_backward(logits, labels, log_sums)
+        ctx.sharpness = sharpness
+        return logprobs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (logits, labels, log_sums), upstream = ctx.saved_tensors, upstream.contiguous()
+        pointers = (each.data_ptr() for each in (logits, labels, log_sums, upstream))
+        _loop("token_logprobs_backward", logits.dtype, "ppppiif")(*pointers, *logits.shape, ctx.sharpness)
+        torch.autograd.graph.increment_version(logits)  # so that autograd refuses a second backward pass
+        return logits, None, None
+
+
+def token_logprobs(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / temperature) at the labels: (N, V), (N,) int64 → (N,) float32; a label below 0 gives 0.
+
+    The backward pass writes the gradient where the logits were, so they must not be used elsewhere.
+    """
+    return _TokenLogprobs.apply(logits, labels, temperature)
+
+
 def add_norm(x: Tensor, added: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
     """x (N, C) += added (N, C), then its layer norm in added's format; x, gain and bias are float32. No gradient."""
     y = torch.empty_like(added)

@@ -4,13 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rlhf import head
+from rlhf import head, kernels
 from rlhf.head import token_logprobs
 
 
-@pytest.fixture(autouse=True, params=[0, head.PLAIN], ids=["few rows at a time", "plain"])
-def plain(request, monkeypatch):
-    monkeypatch.setattr(head, "PLAIN", request.param)
+@pytest.fixture(autouse=True, params=["compiled", "few rows at a time", "plain"])
+def way(request, monkeypatch):
+    if request.param != "compiled":
+        monkeypatch.setattr(kernels, "library", lambda: None)
+        monkeypatch.setattr(head, "PLAIN", head.PLAIN if request.param == "plain" else 0)
     return request.param
 
 
@@ -53,10 +55,10 @@ def test_under_autocast_the_product_is_in_bfloat16_and_the_rest_is_not():
         assert (ours - exact).norm() < 0.02 * exact.norm()
 
 
-def test_a_second_backward_pass_is_refused_where_the_gradient_took_the_logits_place(plain):
+def test_a_second_backward_pass_is_refused_where_the_gradient_took_the_logits_place(way):
     hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
     loss = token_logprobs(hidden, weight, torch.tensor([0, 1, 2])).sum()
     loss.backward(retain_graph=True)
-    if not plain:
+    if way != "plain":
         with pytest.raises(RuntimeError, match="inplace"):
             loss.backward()
