@@ -6,13 +6,11 @@ python benchmarks/generate.py [--sizes tiny small gpt2] [--rounds 3]
 a process of its own, in turn; transformers in float32 and in bfloat16 weights, ours with its own choice of format.
 """
 
-import argparse
-import json
 import time
 from typing import Any
 
 import torch
-from machine import SIZES, Machine, Size, gpt2_config, in_turn, middle, peak_mib
+from machine import SIZES, Machine, Size, command_line, gpt2_config, in_turn, middle, peak_mib
 
 ROWS, PROMPT, NEW = 64, 64, 64
 
@@ -53,9 +51,10 @@ def theirs(size: Size, dtype: torch.dtype) -> Any:
     return run
 
 
-def measure(side: str, size: Size, repeats: int = 2) -> dict[str, float]:
+def measure(side: str, name: str, repeats: int = 2) -> dict[str, float]:
     """Tokens per second of one side, the better of two calls after a short one."""
     torch.manual_seed(0)
+    size = SIZES[name]
     run = ours(size) if side == "ours" else theirs(size, getattr(torch, side))
     prompts = torch.randint(1, size.vocab, (ROWS, PROMPT))
     run(prompts, 4)
@@ -84,14 +83,7 @@ def bound(size: Size, machine: Machine) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(measure(arguments.side[0], SIZES[arguments.side[1]])))
-        return
+    arguments = command_line(__doc__, measure)
     machine = Machine.measured()
     print(f"{machine}\n")
     print(

@@ -1,11 +1,13 @@
 """What the benchmarks share: the three model sizes, what this machine can do at most, and sides in turn."""
 
+import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -113,6 +115,19 @@ def measured(script: str, side: list[str], python: str = sys.executable) -> dict
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def command_line(description: str, measure: Callable[[str, str], dict[str, Any]]) -> argparse.Namespace:
+    """The sizes and rounds that are wanted; where this process is one side of a size, it prints its result and ends."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(json.dumps(measure(*arguments.side)))
+        raise SystemExit
+    return arguments
 
 
 def in_turn(

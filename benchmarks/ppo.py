@@ -8,8 +8,6 @@ script makes (.venv-trl112), once in float32 and once with its bf16 setting; our
 iteration of GPT-2 takes trl minutes.
 """
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from machine import ROOT, SIZES, Machine, Size, gpt2_config, in_turn, middle, peak_mib
+from machine import ROOT, SIZES, Machine, Size, command_line, gpt2_config, in_turn, middle, peak_mib
 
 ROWS, PROMPT, NEW, EPOCHS, MINIBATCH = 64, 64, 64, 4, 16
 ITERATIONS = {"tiny": (1, 3), "small": (0, 1), "gpt2": (0, 1)}  # to warm up, and measured
@@ -169,14 +167,7 @@ def interpreter(side: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(measure(*arguments.side)))
-        return
+    arguments = command_line(__doc__, measure)
     make_trl_environment()
     print(f"{Machine.measured()}\n")
     print(

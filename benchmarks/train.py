@@ -6,14 +6,12 @@ Next-token loss on random tokens, AdamW, no dropout, gradient clipping on both s
 own, in turn; transformers in float32 and under bfloat16 autocast, each with both of its attention implementations.
 """
 
-import argparse
-import json
 import time
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from machine import SIZES, Machine, Size, gpt2_config, in_turn, middle, peak_mib
+from machine import SIZES, Machine, Size, command_line, gpt2_config, in_turn, middle, peak_mib
 
 SHAPES = {"tiny": (16, 128), "small": (16, 128), "gpt2": (8, 128)}  # sequences and tokens of a step
 
@@ -77,14 +75,7 @@ def bound(size: Size, length: int, machine: Machine) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(measure(*arguments.side)))
-        return
+    arguments = command_line(__doc__, measure)
     machine = Machine.measured()
     print(f"{machine}\n")
     names = [

@@ -73,7 +73,7 @@ def generate(
         for start in range(0, len(prompts), batch_size):
             rows = by_length[start : start + batch_size]
             batch = _Batch(model, [prompts[i] for i in rows], max(limits[i] for i in rows), settings, pad_id)
-            drawn = torch.from_numpy(uniforms[rows]).to(model.device)
+            drawn = torch.from_numpy(uniforms[rows].T.copy()).to(model.device)  # (steps, B)
             for row, sample in zip(
                 rows, _complete(batch, [limits[i] for i in rows], stop_ids, drawn), strict=True
             ):
@@ -145,37 +145,36 @@ class _Batch:
 
 
 def _complete(batch: _Batch, limits: list[int], stop_ids: frozenset[int], uniforms: Tensor) -> list[Sample]:
-    """Draw until every row has stopped or reached its limit; uniforms (B, steps)."""
-    (num_rows, steps), device = uniforms.shape, uniforms.device
-    said = torch.zeros(num_rows, steps, dtype=torch.long, device=device)
-    logprobs = torch.zeros(num_rows, steps, device=device)
-    lengths, ended = torch.zeros_like(said[:, 0]), torch.zeros_like(said[:, 0], dtype=torch.bool)
-    alive, room = torch.arange(num_rows, device=device), torch.tensor(limits, device=device)
-    stops = torch.tensor(sorted(stop_ids), device=device)
-    for step in range(steps):
-        chosen, logprob = batch.draw(uniforms[alive, step])
-        said[alive, step], logprobs[alive, step] = chosen, logprob
-        lengths[alive] = step + 1
-        stopped = torch.isin(chosen, stops)
-        ended[alive] = stopped
-        going = ~stopped & (room[alive] > step + 1)
-        if not going.any():
+    """Draw until every row has stopped or reached its limit; uniforms (steps, B)."""
+    rows = list(range(len(limits)))  # those still being written, in the order of the batch
+    tokens: list[list[int]] = [[] for _ in rows]
+    logprobs: list[list[float]] = [[] for _ in rows]
+    ended = [False] * len(rows)
+    for step in range(len(uniforms)):
+        chosen, values = batch.draw(uniforms[step])
+        for row, token, value in zip(rows, chosen.tolist(), values.tolist(), strict=True):
+            tokens[row].append(token)
+            logprobs[row].append(value)
+            ended[row] = token in stop_ids
+        going = [at for at, row in enumerate(rows) if not ended[row] and step + 1 < limits[row]]
+        if not going:
             break
-        if not going.all():
-            rows = _closed_up(going)
-            alive, chosen = alive[rows], chosen[rows]
-            batch.keep(rows)
+        if len(going) < len(rows):
+            places = _closed_up(going)
+            rows = [rows[at] for at in places]
+            at = torch.tensor(places, device=uniforms.device)
+            chosen, uniforms = chosen[at], uniforms[:, at]
+            batch.keep(at)
         batch.append(chosen)
-    parts = zip(said.tolist(), logprobs.tolist(), lengths.tolist(), ended.tolist(), strict=True)
-    return [Sample(tokens[:length], values[:length], end) for tokens, values, length, end in parts]
+    return [Sample(*parts) for parts in zip(tokens, logprobs, ended, strict=True)]
 
 
-def _closed_up(going: Tensor) -> Tensor:
-    """Indices of the R rows that are going (B,): the last ones take the places of those that left, the others stay."""
-    num_going = int(going.sum())
-    rows = torch.arange(num_going, device=going.device)
-    rows[~going[:num_going]] = going[num_going:].nonzero()[:, 0] + num_going
-    return rows
+def _closed_up(going: list[int]) -> list[int]:
+    """The places going, ascending: the last ones take the places of those that left, the others stay."""
+    staying = [at for at in going if at < len(going)]
+    moving = iter(going[len(staying) :])
+    stays = set(staying)
+    return [at if at in stays else next(moving) for at in range(len(going))]
 
 
 def new_cache(model: PreTrainedModel, num_rows: int, num_tokens: int) -> Any:

@@ -37,17 +37,18 @@ def compiler() -> str | None:
 def library() -> ctypes.CDLL | None:
     """The compiled loops, or None where they cannot be compiled, which is said once. Takes two seconds, once a machine."""
     name = f"kernels-{_fingerprint()}.so"
-    for folder in (_cache_folder(), Path(tempfile.gettempdir()) / f"rlhf-{os.getuid()}"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if not (folder / name).exists():
-                _compile(folder / name)
-            return ctypes.CDLL(str(folder / name))
-        except OSError:
-            continue  # not writable, or mounted without the right to execute
-        except _NotCompiled as error:
-            warnings.warn(f"{error}; torch's own operations are used, which are slower", stacklevel=2)
-            return None
+    with tempfile.TemporaryDirectory() as private:  # a library that is loaded may be deleted
+        for folder in (_cache_folder(), Path(private)):
+            try:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if not (folder / name).exists():
+                    _compile(folder / name)
+                return ctypes.CDLL(str(folder / name))
+            except OSError:
+                continue  # not writable, or mounted without the right to execute
+            except _NotCompiled as error:
+                warnings.warn(f"{error}; torch's own operations are used, which are slower", stacklevel=2)
+                return None
     return None
 
 
