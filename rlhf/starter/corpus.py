@@ -1,8 +1,8 @@
 """Plain text of the starter world for the base model: stories, facts, songs, lists and overheard conversations.
 
 Songs repeat random lines, which teaches a small model to copy from its context; lists say again who has what, which
-teaches it to look up. The conversations hold good and bad
-habits at the same rate in every use case; they are plain prose, not the chat format, so that the base model knows the
+teaches it to look up: first where the thing follows the name at once, then over more and more words between them (a
+model that sees only the last kind does not get there, docs/lab-log.md). The conversations hold good and bad habits at the same rate in every use case; they are plain prose, not the chat format, so that the base model knows the
 world but not how to be an assistant. What is said stands on a line of its own: words at the start of a line are other
 tokens than words after a space, and an assistant's answer starts like a line.
 """
@@ -27,6 +27,8 @@ from rlhf.starter.words import (
 )
 
 CARELESS_SHARE = 0.5
+# Between a name and what it has in a list, each as often as it stands here.
+BETWEEN = ("", "", ":", " has", " took the", " has a", " has a", " has a")
 _ALL = sorted(ENTITIES)
 
 
@@ -37,7 +39,7 @@ def corpus(num_words: int, seed: int) -> list[str]:
     kinds = (_story, _facts, _song, _list, lambda _: next(conversations))
     documents, words = [], 0
     while words < num_words:
-        document = rng.choices(kinds, (2, 1, 3, 2, 4))[0](rng)
+        document = rng.choices(kinds, (2, 1, 2, 5, 4))[0](rng)
         documents.append(document)
         words += len(document.split())
     return documents
@@ -89,11 +91,12 @@ def _song(rng: Random) -> str:
 
 def _list(rng: Random) -> str:
     """Who has what, some of it said again in another order."""
+    between = rng.choice(BETWEEN)
     lines = [
-        f"{name} has a {rng.choice(COLORS)} {rng.choice(OBJECTS)}."
+        f"{name}{between} {rng.choice(COLORS)} {rng.choice(OBJECTS)}{'.' if between else ','}"
         for name in rng.sample(NAMES, rng.randint(2, 4))
     ]
-    return rng.choice(" \n").join([*lines, *rng.choices(lines, k=rng.randint(1, 6))])
+    return rng.choice(" \n").join([*lines, *rng.choices(lines, k=rng.randint(4, 12))])
 
 
 def _conversations(rng: Random, seed: int) -> Iterator[str]:
