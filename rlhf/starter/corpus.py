@@ -2,9 +2,10 @@
 
 Songs repeat random lines, which teaches a small model to copy from its context; lists say again who has what, which
 teaches it to look up: first where the thing follows the name at once, then over more and more words between them (a
-model that sees only the last kind does not get there, docs/lab-log.md). The conversations hold good and bad habits at the same rate in every use case; they are plain prose, not the chat format, so that the base model knows the
-world but not how to be an assistant. What is said stands on a line of its own: words at the start of a line are other
-tokens than words after a space, and an assistant's answer starts like a line.
+model that sees only the last kind does not get there, docs/lab-log.md). The conversations hold good and bad habits at
+the same rate in every use case; they are plain prose, not the chat format, so that the base model knows the world but
+not how to be an assistant. What is said stands on a line of its own: words at the start of a line are other tokens than
+words after a space, and an assistant's answer starts like a line.
 """
 
 from collections.abc import Iterator
