@@ -38,6 +38,7 @@ from stages.settings import PretrainSettings
 
 VALIDATION_SHARE = 0.01
 SAVE_EVERY_S = 60.0
+POSITION_SCALE = 0.3  # of the sinusoids; smaller ones are found later beside the token embeddings (docs/lab-log.md)
 
 
 def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
@@ -81,7 +82,7 @@ def _tokenizer(settings: PretrainSettings, texts: Sequence[str]) -> Tokenizer:
 
 
 def new_model(settings: PretrainSettings, tokenizer: Tokenizer) -> GPT:
-    """A GPT with GPT-2's initialisation in the settings' size."""
+    """A GPT in the settings' size with GPT-2's initialisation, but for its position embeddings: `sinusoids`."""
     config = GPT2Config(
         vocab_size=tokenizer.vocab_size,
         n_positions=settings.context,
@@ -95,7 +96,21 @@ def new_model(settings: PretrainSettings, tokenizer: Tokenizer) -> GPT:
         eos_token_id=tokenizer.eos_id,
         pad_token_id=tokenizer.pad_id,
     )
-    return GPT(config)
+    model = GPT(config)
+    with torch.no_grad():
+        model.transformer.wpe.weight.copy_(POSITION_SCALE * sinusoids(settings.context, settings.width))
+    return model
+
+
+def sinusoids(num_positions: int, width: int) -> Tensor:
+    """Position embeddings (num_positions, width) of Vaswani et al. 2017, section 3.5, the sines before the cosines.
+
+    One linear map looks a place back from wherever it stands, so a model learns to copy from its context in a fraction
+    of the tokens that it needs when each position starts at random. From there on they learn like all other weights.
+    """
+    rate = 10_000.0 ** -torch.linspace(0, 1, -(-width // 2))
+    angles = torch.arange(num_positions)[:, None] * rate
+    return torch.cat((angles.sin(), angles.cos()), dim=1)[:, :width]
 
 
 def _train(

@@ -40,7 +40,7 @@ def corpus(num_words: int, seed: int) -> list[str]:
     kinds = (_story, _facts, _song, _list, lambda _: next(conversations))
     documents, words = [], 0
     while words < num_words:
-        document = rng.choices(kinds, (2, 1, 2, 5, 4))[0](rng)
+        document = rng.choices(kinds, (2, 1, 3, 5, 4))[0](rng)
         documents.append(document)
         words += len(document.split())
     return documents
