@@ -38,7 +38,9 @@ from stages.settings import PretrainSettings
 
 VALIDATION_SHARE = 0.01
 SAVE_EVERY_S = 60.0
-POSITION_SCALE = 0.3  # of the sinusoids; smaller ones are found later beside the token embeddings (docs/lab-log.md)
+POSITION_SCALE = (
+    0.3  # of the sinusoids; smaller ones are found later beside the token embeddings (docs/lab-log.md)
+)
 
 
 def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
