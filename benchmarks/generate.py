@@ -92,7 +92,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in arguments.sizes:
         sides = [[side, name] for side in ("float32", "bfloat16", "ours")]
-        results = in_turn(__file__, sides, arguments.rounds)
+        results = in_turn(__file__, sides, arguments.rounds, "tokens_per_s")
         single, half, own = (middle(result, "tokens_per_s") for result in results)
         most = bound(SIZES[name], machine)
         memory = ", ".join(f"{middle(result, 'peak_mib'):.0f}" for result in results)

@@ -131,14 +131,21 @@ def command_line(description: str, measure: Callable[[str, str], dict[str, Any]]
 
 
 def in_turn(
-    script: str, sides: list[list[str]], rounds: int, python: Any = None
+    script: str, sides: list[list[str]], rounds: int, key: str, python: Any = None
 ) -> list[list[dict[str, Any]]]:
-    """`rounds` results of every side, taken in turn, so that a slower minute of the machine meets all of them."""
+    """Results of every side, taken in turn, so that a slower minute of the machine meets all of them.
+
+    The last side is ours. The first round tries the settings of the other; the `rounds` − 1 after it take the best of
+    them by `key`, and ours.
+    """
     results: list[list[dict[str, Any]]] = [[] for _ in sides]
+    best = -1
     for _ in range(rounds):
-        for side, found in zip(sides, results, strict=True):
-            found.append(measured(script, side, python(side) if python else sys.executable))
-            print(f"  {' '.join(side)}: {found[-1]}", file=sys.stderr, flush=True)
+        for at, (side, found) in enumerate(zip(sides, results, strict=True)):
+            if best in (-1, at) or at == len(sides) - 1:
+                found.append(measured(script, side, python(side) if python else sys.executable))
+                print(f"  {' '.join(side)}: {found[-1]}", file=sys.stderr, flush=True)
+        best = max(range(len(sides) - 1), key=lambda at: results[at][0][key])
     return results
 
 

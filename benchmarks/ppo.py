@@ -176,7 +176,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in arguments.sizes:
         sides = [[side, name] for side in ("trl/float32", "trl/bf16", "ours")]
-        results = in_turn(__file__, sides, arguments.rounds, interpreter)
+        results = in_turn(__file__, sides, arguments.rounds, "episodes_per_s", interpreter)
         single, half, own = (middle(result, "episodes_per_s") for result in results)
         memory = ", ".join(f"{middle(result, 'peak_mib'):.0f}" for result in results)
         better = results[0] if single >= half else results[1]

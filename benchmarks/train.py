@@ -84,7 +84,9 @@ def main() -> None:
     print(f"| size | {' | '.join(names)} | ours | ours / best | bound | share | MiB theirs, ours |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in arguments.sizes:
-        results = in_turn(__file__, [[side, name] for side in (*names, "ours")], arguments.rounds)
+        results = in_turn(
+            __file__, [[side, name] for side in (*names, "ours")], arguments.rounds, "tokens_per_s"
+        )
         *others, own = (middle(result, "tokens_per_s") for result in results)
         most = bound(SIZES[name], SHAPES[name][1], machine)
         best = others.index(max(others))

@@ -169,11 +169,14 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 
     Raises TrainingError for a norm that is not finite; no optimizer has stepped then.
     """
-    norm = float(torch.nn.utils.clip_grad_norm_(list(parameters), max_norm))
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients))
     if not math.isfinite(norm):
         raise TrainingError(
             "the gradient is not finite; nothing was applied. Lower the learning rate or check the data"
         )
+    if norm > max_norm:  # else every gradient would be read and written only to be multiplied by 1
+        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
     return norm
 
 
