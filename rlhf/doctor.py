@@ -39,6 +39,7 @@ def report(store: Path, labels_url: str) -> list[Check]:
         _python(),
         _cores(),
         _bf16(),
+        _loops(),
         _memory(),
         _gpu(),
         *(_package(name) for name in PACKAGES),
@@ -68,6 +69,14 @@ def _bf16() -> Check:
         return Check("bf16 units", "unknown on this system")
     found = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512-BF16")) if flag in flags]
     return Check("bf16 units", ", ".join(found) or "none: the CPU trains in float32, about half as fast")
+
+
+def _loops() -> Check:
+    from rlhf.kernels import compiler, library
+
+    if compiler() and library() is not None:
+        return Check("compiled loops", "there")
+    return Check("compiled loops", "none", "install g++ or clang++: the CPU then samples and trains faster")
 
 
 def _memory() -> Check:
