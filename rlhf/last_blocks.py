@@ -4,7 +4,6 @@ The lower part is all that runs before the first trained block: embeddings and b
 frozen with it. Shapes: B batch, S tokens, C channels.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,10 +59,6 @@ class Lower:
             setattr(model.base_model.get_submodule(place), leaf, parameter)
         model.tie_weights()
         return True
-
-    def copy_above(self, model: Any) -> Any:
-        """A copy of a model that has these parameters, of everything but them."""
-        return copy.deepcopy(model, {id(parameter): parameter for parameter in self.parameters.values()})
 
     @torch.no_grad()
     def states(self, model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:

@@ -427,41 +427,50 @@ def load_policy(source: str | Path, dtype: torch.dtype | str | None = None) -> P
     source: a folder, a GGUF file or a hub id. dtype: float32 unless given; "auto" is the checkpoint's own.
     Raises InputError where there is no model.
     """
-    return _load(source, GPT, AutoModelForCausalLM, dtype=dtype or torch.float32)
+    return _load(source, GPT, AutoModelForCausalLM, dtype=dtype or torch.float32).eval()
 
 
 def load_scalar(source: str | Path) -> PreTrainedModel:
     """A float32 model with one label in evaluation mode: ScalarGPT for GPT-2 checkpoints, else what transformers gives.
 
-    source: a folder or a hub id. Raises InputError where there is no model, and for GGUF, which holds no such head.
+    source: a folder or a hub id. Raises InputError where there is no model, and for a language model, whose head would
+    be one of chance: GGUF files hold nothing else.
     """
     if find_source(source).gguf:
         raise InputError(
             f"{source}: a GGUF file holds a language model, not a reward model; train one with --init"
         )
-    return _load(source, ScalarGPT, AutoModelForSequenceClassification, dtype=torch.float32, num_labels=1)
+    model, loading = _load(
+        source, ScalarGPT, AutoModelForSequenceClassification,
+        dtype=torch.float32, settings={"num_labels": 1}, output_loading_info=True,
+    )  # fmt: skip
+    if loading["missing_keys"]:
+        raise InputError(
+            f"{source}: not a reward model, {sorted(loading['missing_keys'])[0]} is not in it; "
+            "train one with rlhf reward --init, and name that"
+        )
+    return model.eval()
 
 
 def _load(
-    name: str | Path, ours: Any, auto: Any, *, dtype: torch.dtype | str, **settings: Any
-) -> PreTrainedModel:
-    """The model of a source through our class where it can represent the checkpoint, else through `auto`."""
+    name: str | Path, ours: Any, auto: Any, *, dtype: torch.dtype | str, settings: Any = None, **more: Any
+) -> Any:
+    """What `from_pretrained` gives of our class where that can represent the checkpoint, else of `auto`."""
     source = find_source(name)
     if source.path.is_dir() and not (source.path / "config.json").is_file():
         raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
     try:
-        config = AutoConfig.from_pretrained(**source.arguments, **settings)
+        config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
         is_ours = isinstance(config, GPT2Config) and not (
             config.add_cross_attention or config.reorder_and_upcast_attn
         )
         unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
-        model = (ours if is_ours else auto).from_pretrained(
-            **source.arguments, **unpacked, config=config, dtype=dtype
+        return (ours if is_ours else auto).from_pretrained(
+            **source.arguments, **unpacked, config=config, dtype=dtype, **more
         )
     except UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{name}: no model could be loaded: {reason}") from error
-    return model.eval()
 
 
 @torch.no_grad()

@@ -6,12 +6,14 @@ the same steps with the same numbers as one process would at the same batch size
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+
+from rlhf.errors import InputError
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=6)  # a process may wait for another's long samples
@@ -44,6 +46,20 @@ def is_first() -> bool:
 def share(num_rows: int) -> range:
     """The rows, of `num_rows`, that this process works on: consecutive, in the order of the processes."""
     return range(place() * num_rows // count(), (place() + 1) * num_rows // count())
+
+
+def each(name: str, num_rows: int) -> int:
+    """Rows of a batch that each process takes. Raises InputError where they cannot take equally many."""
+    if num_rows % count():
+        raise InputError(
+            f"{name} = {num_rows}: {count()} processes cannot share it equally; choose a multiple"
+        )
+    return num_rows // count()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first process makes, for all of them."""
+    return gathered([make()] if is_first() else [])[0]
 
 
 def gathered(rows: list[T]) -> list[T]:

@@ -323,12 +323,9 @@ def run_reward(options: argparse.Namespace) -> None:
 
 
 def run_ppo(options: argparse.Namespace) -> None:
-    from rlhf import processes
     from stages import ppo
 
-    entry = ppo.run(settings_from(options), store_of(options), say)
-    if processes.is_first():
-        show(entry)
+    show(ppo.run(settings_from(options), store_of(options), say))
 
 
 def run_eval(options: argparse.Namespace) -> None:
@@ -385,7 +382,11 @@ RUNNERS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def show(entry: Any) -> None:
-    """A new entry's reference on stdout, its metrics on stderr."""
+    """A new entry's reference on stdout, its metrics on stderr; of several processes the first shows it."""
+    from rlhf import processes
+
+    if not processes.is_first():
+        return
     say("  ".join(f"{name} {value}" for name, value in entry.manifest["metrics"].items()))
     print(entry.ref)
 

@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf import processes
+from rlhf.adapters import with_adapters
 from rlhf.data import Prompt, fingerprint, read_prompts
-from rlhf.errors import StoreError
+from rlhf.errors import InputError, StoreError
+from rlhf.last_blocks import freeze_lower
 from rlhf.sources import find_source
 from rlhf.starter.items import Item, take_items
-from rlhf.store import STAGES, Entry, Store
+from rlhf.store import STAGES, Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer
 
 
@@ -35,6 +38,26 @@ def base_of(store: Store, name: str, role: str = "base") -> tuple[str, dict[str,
     """`model_of`, with the entry as the parents of a new one."""
     folder, entry = model_of(store, name)
     return folder, {role: entry} if entry else {}
+
+
+def learning(model: Any, last_blocks: int, lora_rank: int, head: str | None = None) -> Any:
+    """The model with what a stage's settings let learn of it: all, its last blocks, or adapters (and a head).
+
+    Raises InputError where both are asked for.
+    """
+    if last_blocks and lora_rank:
+        raise InputError("last_blocks and lora_rank are two ways to train less than all; choose one of them")
+    if last_blocks:
+        freeze_lower(model, last_blocks)
+    return with_adapters(model, lora_rank, head) if lora_rank else model
+
+
+def published(store: Store, stage: str, inputs: dict[str, Any]) -> Entry:
+    """The entry of these inputs, for all processes once the first of them has written it."""
+    processes.wait()
+    entry = store.find(stage, inputs_hash(stage, **inputs))
+    assert entry is not None
+    return entry
 
 
 def prompts_of(

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from rlhf import processes
+from rlhf.adapters import lora, save_plain
 from rlhf.data import fingerprint, prompts_in
 from rlhf.errors import InputError, TrainingError
 from rlhf.generate import SamplingSettings, generate
@@ -48,7 +49,7 @@ from rlhf.training import (
     step_together,
     warmup,
 )
-from stages.inputs import model_of, prompts_of
+from stages.inputs import model_of, prompts_of, published
 from stages.ppo_inputs import (
     PromptRow,
     any_tokenizer,
@@ -60,8 +61,8 @@ from stages.ppo_inputs import (
     reward_sources,
     rewards_named,
 )
-from stages.ppo_models import assembled, lora, reference_model
-from stages.ppo_state import Learner, Pretraining, new_learner, save_policy, summary
+from stages.ppo_models import assembled, reference_model
+from stages.ppo_state import Learner, Pretraining, new_learner, summary
 from stages.settings import PPOConfig, PPOSettings
 
 ROUND_TO = 8  # padding to few different widths keeps the allocator's blocks reusable
@@ -351,7 +352,7 @@ class PPOTrainer:
         if self.state_file and processes.is_first():
             episodes = self.learner.iteration * self.args.batch_size
             folder = self.state_file.parent / "checkpoints" / f"{episodes:06d}"
-            save_policy(self.model, folder)
+            save_plain(self.model, folder)
             self.tokenizer.save(folder)
 
     def save_state(self) -> None:
@@ -380,7 +381,10 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
     processes.join()
     say = say if processes.is_first() else lambda line: None
     policy_folder, sft = model_of(store, settings.policy)
-    rewards, reward_parents, reward_data = rewards_named(store, settings.reward)
+    policy = load_policy(policy_folder)
+    rewards, reward_parents, reward_data = rewards_named(
+        store, settings.reward, policy if settings.lora_rank else None, say
+    )
     prompts, data = prompts_of(settings.prompts, "train", settings.episodes, settings.seed + 1)
     texts = pretraining_text(settings.ptx_data, settings.seed) if settings.ptx_coef else None
     if texts:
@@ -397,8 +401,8 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
         return found
     set_threads(0)
     trainer = PPOTrainer(
-        settings, processing_class=load_tokenizer(policy_folder), model=load_policy(policy_folder), reward_model=rewards,
-        train_dataset=prompts, peft_config=lora(settings.lora_rank),
+        settings, processing_class=load_tokenizer(policy_folder), model=policy, reward_model=rewards,
+        train_dataset=prompts, peft_config=lora(settings.lora_rank) if settings.lora_rank else None,
         pretrain_dataset=texts, output_dir=store.work_folder("ppo", key), logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip
     started = time.monotonic()
@@ -408,7 +412,4 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
             trainer.save_model(writer.path)
             writer.metrics = summary(trainer.log.history, time.monotonic() - started)
         store.discard_work("ppo", key)
-    processes.wait()
-    entry = store.find("ppo", key)
-    assert entry is not None
-    return entry
+    return published(store, "ppo", inputs)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from rlhf.adapters import reward_over
 from rlhf.data import Prompt, as_messages, fingerprint, read_texts
 from rlhf.errors import InputError
 from rlhf.model import load_scalar
@@ -128,8 +129,13 @@ def parsed_weights(text: str) -> tuple[float, ...]:
         raise InputError(f"reward_weights: {text} is not a list of numbers with commas between") from None
 
 
-def rewards_named(store: Store, names: str) -> tuple[list[RewardSource], dict[str, Entry], dict[str, Any]]:
-    """The rewards that --reward names, the store entries among them by role, and the fingerprints of the functions."""
+def rewards_named(
+    store: Store, names: str, policy: Any = None, say: Callable[[str], None] = print
+) -> tuple[list[RewardSource], dict[str, Entry], dict[str, Any]]:
+    """The rewards that --reward names, the store entries among them by role, and the fingerprints of the functions.
+
+    policy: a model over whose weights the reward models are put that were trained by adapters over the same.
+    """
     sources, parents, data = [], {}, {}
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for number, name in enumerate(wanted, start=1):
@@ -140,7 +146,11 @@ def rewards_named(store: Store, names: str) -> tuple[list[RewardSource], dict[st
             continue
         folder, entry = model_of(store, name)
         label = entry.name if entry else Path(name).name
-        sources.append(RewardSource(label, load_scalar(folder).to(best_device()), load_tokenizer(folder)))
+        model = reward_over(folder, policy) if policy is not None else None
+        if policy is not None and model is None:
+            say(f"ppo: {name} was not trained by adapters over this policy, so it is held whole beside it")
+        model = model or load_scalar(folder)
+        sources.append(RewardSource(label, model.to(best_device()), load_tokenizer(folder)))
         if entry:
             parents["reward" if len(wanted) == 1 else f"reward {number}"] = entry
     if not sources:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf.adapters import copy_beside, is_adapted, train_adapters
 from rlhf.errors import InputError
 from rlhf.last_blocks import Lower, freeze_lower
 from rlhf.model import scalar_from_policy
@@ -46,13 +47,12 @@ def assembled(
         raise InputError("last_blocks and adapters are two ways to train less than all; choose one of them")
     lower = freeze_lower(policy, last_blocks) if last_blocks else None
     policy, reference = policy_and_reference(policy, reference, peft_config, lower)
-    if lower is None:
-        value_model = value_model or value_model_for(policy, tokenizer, rewards, say).requires_grad_(True)
-        return Models(policy, reference, value_model)
     for reward in rewards:
-        if has_value_head(reward):
+        if lower and has_value_head(reward):
             lower.share_with(reward.source, policy)
-    value_model = value_model or value_model_for(policy, tokenizer, rewards, say, lower)
+    value_model = value_model or value_model_for(policy, tokenizer, rewards, say)
+    if lower is None:
+        return Models(policy, reference, value_model)
     if not lower.share_with(value_model, policy):
         say(
             "ppo: the value model's lower part is not the policy's, so it runs a whole one of its own; "
@@ -80,7 +80,7 @@ def policy_and_reference(
         policy = model
         if lower and reference is not None:
             lower.share_with(reference, policy)
-        reference = duplicate(model, lower) if reference is None else reference
+        reference = copy_beside(model, [model]) if reference is None else reference
     if reference is not None:
         reference.eval().requires_grad_(False)
     return policy, reference
@@ -96,39 +96,25 @@ def reference_model(policy: Any, reference: Any | None) -> Iterator[Any]:
         yield policy
 
 
-def duplicate(model: Any, lower: Lower | None) -> Any:
-    """A copy of a model, of all but the lower part where it is shared."""
-    return lower.copy_above(model) if lower else copy.deepcopy(model)
-
-
 def has_value_head(reward: RewardSource) -> bool:
     """Whether the reward is a model that could give a value per token."""
     return reward.is_model and has_scalar_head(unwrapped(reward.source))
 
 
 def value_model_for(
-    policy: Any,
-    tokenizer: AnyTokenizer,
-    rewards: Sequence[RewardSource],
-    say: Callable[[str], None],
-    lower: Lower | None = None,
+    policy: Any, tokenizer: AnyTokenizer, rewards: Sequence[RewardSource], say: Callable[[str], None]
 ) -> Any:
-    """The first reward model that reads the policy's tokens, copied; else the policy's trunk with a new head."""
+    """The first reward model that reads the policy's tokens, copied; else the policy's trunk with a new head.
+
+    What the reward model shares with the policy and does not learn, the copy shares, too; of adapters only they learn.
+    """
     for reward in rewards:
         if reward.reads(tokenizer) and has_value_head(reward):
-            return duplicate(reward.source, lower)
+            model = copy_beside(reward.source, [policy])
+            return train_adapters(model) if is_adapted(model) else model.requires_grad_(True)
     say(
         "ppo: no reward model reads the policy's tokens: the value model is the policy's trunk with a new head"
     )
-    if hasattr(policy, "merge_and_unload"):
+    if is_adapted(policy):
         policy = copy.deepcopy(policy).merge_and_unload()
-    return scalar_from_policy(policy)
-
-
-def lora(rank: int) -> Any:
-    """LoRA adapters of this rank on all linear layers (Hu et al. 2022), or None for rank 0."""
-    if not rank:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    return scalar_from_policy(policy).requires_grad_(True)

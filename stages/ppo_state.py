@@ -1,6 +1,5 @@
 """All that changes during PPO: what `--resume` must bring back, bit for bit, and what is saved at the end."""
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.adapters import save_plain
 from rlhf.errors import InputError
 from rlhf.last_blocks import Lower
 from rlhf.rl import AdaptiveKL, FixedKL, KLBudget, RunningMoments
@@ -63,21 +63,14 @@ class Learner:
 
         Adapters are merged into the weights: every folder loads as a plain model.
         """
-        save_policy(self.policy, folder)
+        save_plain(self.policy, folder)
         tokenizer.save(folder)
-        self.value_model.save_pretrained(folder / "value")
+        save_plain(self.value_model, folder / "value")
         tokenizer.save(folder / "value")
         if self.average:
             with self.average.in_place_of(self.policy):
-                save_policy(self.policy, folder / "ema")
+                save_plain(self.policy, folder / "ema")
             tokenizer.save(folder / "ema")
-
-
-def save_policy(policy: Any, folder: Path) -> None:
-    """The policy as a plain model, adapters merged into a copy of its weights."""
-    if hasattr(policy, "merge_and_unload"):
-        policy = copy.deepcopy(policy).merge_and_unload()
-    policy.save_pretrained(folder)
 
 
 def kl_coefficient(config: PPOConfig) -> FixedKL:

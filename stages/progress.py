@@ -7,6 +7,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
+from rlhf import processes
 from rlhf.errors import TrainingError
 from rlhf.metrics import MetricLog
 from rlhf.threads import ThreadWatch
@@ -25,7 +26,10 @@ class Progress(TrainerCallback):
         self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, mininterval=1)
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=self.name, mininterval=1,
+            disable=not processes.is_first(),
+        )  # fmt: skip
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.watch.step()

@@ -16,15 +16,16 @@ from torch import Tensor
 from trl import RewardConfig, RewardTrainer
 
 from annotate.labels import LabelStore
+from rlhf import processes
+from rlhf.adapters import is_adapted, save_beside, trunk_hash
 from rlhf.data import Prompt, Ranking, as_messages, fingerprint, read_demonstrations, read_rankings
 from rlhf.errors import InputError
 from rlhf.evaluate import ranking_accuracy
-from rlhf.last_blocks import freeze_lower
 from rlhf.losses import ranking_losses
 from rlhf.metrics import MetricLog
 from rlhf.model import fold_bias, load_policy, scalar_from_policy
 from rlhf.rewards import score_completions
-from rlhf.rollout import pad_tokens
+from rlhf.rollout import last_scores, pad_tokens
 from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
@@ -37,7 +38,7 @@ from rlhf.training import (
     seed_everything,
     set_threads,
 )
-from stages.inputs import base_of
+from stages.inputs import base_of, learning, published
 from stages.progress import last_checkpoint, show_progress
 from stages.settings import RewardSettings
 
@@ -128,18 +129,27 @@ class RankingTrainer(RewardTrainer):
     ) -> Any:
         bare = self.accelerator.unwrap_model(model)
         tokens, mask = inputs["input_ids"], inputs["attention_mask"]
-        last = mask.long().sum(1) - 1
         # accelerate puts its autocast around forward, and this goes past forward.
         with autocast(tokens.device):
-            hidden = bare.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (R, S, C)
-            scores = bare.score(hidden[torch.arange(len(tokens), device=tokens.device), last])  # (R, 1)
+            scores = last_scores(bare, tokens, mask)  # (R,)
         present = inputs["present"]
         by_prompt = torch.zeros(present.shape[0], present.shape[2], device=tokens.device)
-        by_prompt[present[:, 0]] = scores.squeeze(1).float()  # (P, K)
+        by_prompt[present[:, 0]] = scores  # (P, K)
         repeated = by_prompt[:, None].expand(present.shape)
         losses = ranking_losses(repeated.flatten(0, 1), inputs["ranks"].flatten(0, 1), present.flatten(0, 1))
-        loss = losses.sum() / present[:, :, 0].sum()
+        # Rankings differ in number from process to process: the denominator is that of all of them.
+        loss = losses.sum() / processes.total(present[:, :, 0].sum())
         return (loss, {"scores": by_prompt}) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """One batch's gradient and loss, both summed over the processes.
+
+        By hand: compute_loss goes past the wrapper that would sum gradients, which acts in forward.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            processes.sum_gradients(self.accelerator.unwrap_model(model).parameters())
+        return processes.total(loss)
 
 
 def run(
@@ -154,6 +164,8 @@ def run(
     Of the label store it takes the snapshot settings.labels, or one made now (of one batch, if named). Afterwards the
     demonstrations that the policy was fine-tuned on have mean reward 0 (Ouyang et al. 2022, section 3.5).
     """
+    processes.join()
+    say = say if processes.is_first() else lambda line: None
     settings, rankings = _rankings(settings, labels_url, batch)
     groups = [group for group in grouped(rankings) if any(len(set(ranks)) > 1 for ranks in group.ranks)]
     if len(groups) < 2:
@@ -181,23 +193,39 @@ def run(
     say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(held_out)} held out")
     started = time.monotonic()
     work = store.work_folder("reward", inputs_hash("reward", **inputs))
-    log = MetricLog(store.root / "logs" / f"reward-{settings.name}")
+    log = MetricLog(store.root / "logs" / f"reward-{settings.name}" if processes.is_first() else None)
     trainer = _trainer(settings, folder, tokenizer, training, work)
     show_progress(trainer, "reward", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    model = trainer.model.eval()
-    metrics = {"prompts": len(training), "train_s": round(time.monotonic() - started, 1)}
-    if held_out:
-        metrics |= held_out_metrics(model, tokenizer, held_out)
-    if rows := _demonstrations_of(parents.get("init")):
-        fold_bias(model, -float(torch.tensor(score_completions(model, tokenizer, rows)).mean()))
-    with store.new("reward", settings.name, **inputs) as writer:
-        model.save_pretrained(writer.path)
-        tokenizer.save(writer.path)
-        log.save(writer.path)
-        writer.metrics = metrics
-    store.discard_work("reward", inputs_hash("reward", **inputs))
-    return writer.entry
+    if processes.is_first():
+        metrics = {"prompts": len(training), "train_s": round(time.monotonic() - started, 1)}
+        with store.new("reward", settings.name, **inputs) as writer:
+            model = trainer.model.eval()
+            writer.metrics = metrics | (held_out_metrics(model, tokenizer, held_out) if held_out else {})
+            save(model, folder, _zero_offset(model, tokenizer, parents.get("init")), writer.path)
+            tokenizer.save(writer.path)
+            log.save(writer.path)
+        store.discard_work("reward", inputs_hash("reward", **inputs))
+    return published(store, "reward", inputs)
+
+
+def save(model: Any, policy: str, offset: float, folder: Path) -> None:
+    """The reward model, with `offset` added to its scores, as a plain checkpoint; its adapters, if any, beside it.
+
+    policy: where the model that it was made of is loaded from.
+    """
+    if is_adapted(model):
+        save_beside(model, trunk_hash(load_policy(policy)), offset, folder)
+        model = model.merge_and_unload()
+    if offset:
+        fold_bias(model, offset)
+    model.save_pretrained(folder)
+
+
+def _zero_offset(model: Any, tokenizer: AnyTokenizer, init: Entry | None) -> float:
+    """What gives the demonstrations that the policy was fine-tuned on mean reward 0; 0 where there are none."""
+    rows = _demonstrations_of(init)
+    return -float(torch.tensor(score_completions(model, tokenizer, rows)).mean()) if rows else 0.0
 
 
 def _rankings(
@@ -207,7 +235,7 @@ def _rankings(
     if settings.data:
         return settings, read_rankings(settings.data, settings.skip_bad_rows)
     with LabelStore(labels_url) as labels:
-        snapshot = settings.labels or labels.snapshot(batch).id
+        snapshot = settings.labels or processes.from_first(lambda: labels.snapshot(batch).id)
         return replace(settings, labels=snapshot), labels.rankings(snapshot=snapshot)
 
 
@@ -250,13 +278,14 @@ def _trainer(
 ) -> RankingTrainer:
     device = best_device()
     model = scalar_from_policy(load_policy(folder))
-    if settings.last_blocks:
-        freeze_lower(model, settings.last_blocks)
+    if settings.lora_rank and settings.muon_lr:
+        raise InputError("reward: muon_lr is for whole matrices; with lora_rank leave it 0")
+    model = learning(model, settings.last_blocks, settings.lora_rank, head="score")
     limit = getattr(model.config, "max_position_embeddings", settings.max_length)
     config = RewardConfig(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.prompts_per_batch,
+        per_device_train_batch_size=processes.each("prompts_per_batch", settings.prompts_per_batch),
         learning_rate=settings.lr,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},

@@ -11,6 +11,8 @@ def setting(default: Any, help: str, *, flag: bool = True, choices: tuple[str, .
 
 LAST_BLOCKS = "train only the last n blocks and what follows them; the rest stays frozen (0: train all)"
 
+LORA_RANK = "train adapters of this rank, merged when saved (0: all weights)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
@@ -57,6 +59,7 @@ class SFTSettings:
     packing: bool = setting(False, "pack several demonstrations into one row", flag=False)
     max_length: int = setting(256, "longest row in tokens")
     last_blocks: int = setting(0, LAST_BLOCKS)
+    lora_rank: int = setting(0, LORA_RANK)
     report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
     seed: int = setting(0, "seed of everything random")
 
@@ -97,6 +100,7 @@ class RewardSettings:
     validation_fraction: float = setting(0.1, "share of the prompts held out to measure accuracy")
     max_length: int = setting(256, "longest prompt with completion in tokens")
     last_blocks: int = setting(0, LAST_BLOCKS)
+    lora_rank: int = setting(0, LORA_RANK)
     report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
     seed: int = setting(0, "seed of everything random")
 

@@ -9,10 +9,11 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from rlhf import processes
+from rlhf.adapters import save_plain
 from rlhf.data import Demonstration, Prompt, as_messages, fingerprint, read_demonstrations
 from rlhf.errors import InputError
 from rlhf.generate import SamplingSettings, generate
-from rlhf.last_blocks import freeze_lower
 from rlhf.metrics import MetricLog
 from rlhf.model import load_policy, load_scalar
 from rlhf.rewards import score_completions
@@ -20,7 +21,7 @@ from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import autocast, best_device, has_fast_bf16, seed_everything, set_dropout, set_threads
-from stages.inputs import base_of, model_of
+from stages.inputs import base_of, learning, model_of, published
 from stages.progress import last_checkpoint, show_progress
 from stages.settings import SFTSettings
 
@@ -29,6 +30,8 @@ VALIDATION_SHARE = 0.1
 
 def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
     """Fine-tune a base model on demonstrations into the store; returns the entry already there for the same inputs."""
+    processes.join()
+    say = say if processes.is_first() else lambda line: None
     training, validation = _demonstrations(settings)
     folder, parents = base_of(store, settings.base)
     inputs: dict[str, Any] = {
@@ -45,24 +48,25 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     tokenizer = load_tokenizer(folder)
     work = store.work_folder("sft", inputs_hash("sft", **inputs))
     started = time.monotonic()
-    log = MetricLog(store.root / "logs" / f"sft-{settings.name}")
+    log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_first() else None)
     trainer = _trainer(settings, folder, tokenizer, training, validation, work, _reward_of(settings, store))
     show_progress(trainer, "sft", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
-    best = trainer.state.best_metric
-    with store.new("sft", settings.name, **inputs) as writer:
-        trainer.model.save_pretrained(writer.path)
-        tokenizer.save(writer.path)
-        log.save(writer.path)
-        writer.metrics = {
-            "validation_loss": round(min(losses), 4),
-            **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
-            "demonstrations": len(training),
-            "train_s": round(time.monotonic() - started, 1),
-        }
-    store.discard_work("sft", inputs_hash("sft", **inputs))
-    return writer.entry
+    if processes.is_first():
+        losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
+        best = trainer.state.best_metric
+        with store.new("sft", settings.name, **inputs) as writer:
+            save_plain(trainer.model, writer.path)
+            tokenizer.save(writer.path)
+            log.save(writer.path)
+            writer.metrics = {
+                "validation_loss": round(min(losses), 4),
+                **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
+                "demonstrations": len(training),
+                "train_s": round(time.monotonic() - started, 1),
+            }
+        store.discard_work("sft", inputs_hash("sft", **inputs))
+    return published(store, "sft", inputs)
 
 
 def _demonstrations(settings: SFTSettings) -> tuple[list[Demonstration], list[Demonstration]]:
@@ -113,16 +117,15 @@ def _trainer(
 ) -> SFTTrainer:
     device = best_device()
     model = load_policy(folder)
-    if settings.last_blocks:
-        freeze_lower(model, settings.last_blocks)
     set_dropout(model, settings.dropout)
+    model = learning(model, settings.last_blocks, settings.lora_rank)
     max_length = min(
         settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length)
     )
     config = SFTConfig(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=processes.each("batch_size", settings.batch_size),
         per_device_eval_batch_size=settings.batch_size,
         learning_rate=settings.lr,
         lr_scheduler_type="cosine_with_min_lr",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
 
+from rlhf.adapters import copy_beside
 from rlhf.errors import InputError
 from rlhf.generate import Sample
 from rlhf.last_blocks import freeze_lower
@@ -126,7 +127,7 @@ def test_a_model_whose_lower_part_is_equal_shares_it_and_another_does_not(kind):
 def test_a_copy_shares_the_lower_part_and_nothing_else(kind):
     policy = causal(kind)
     lower = freeze_lower(policy, 2)
-    reference = lower.copy_above(policy)
+    reference = copy_beside(policy, [policy])
     assert (
         lower.is_of(reference)
         and policy.get_input_embeddings().weight is reference.get_input_embeddings().weight

@@ -98,6 +98,7 @@ def test_adapters_are_merged_into_the_checkpoint(place):
         ("nowhere:f", "No module named 'nowhere'"),
         ("my_rewards:f", "no attribute 'f'"),
         (",", "no reward; name"),
+        ("sft", "not a reward model, score.weight is not in it"),
     ],
 )
 def test_a_reward_that_is_not_there_is_one_line(place, reward, complaint):
