@@ -79,10 +79,17 @@ def _loops() -> Check:
     return Check("compiled loops", "none", "install g++ or clang++: the CPU then samples and trains faster")
 
 
-def _memory() -> Check:
+def memory_gib() -> float | None:
+    """The machine's memory, where the system tells."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def _memory() -> Check:
+    gib = memory_gib()
+    if gib is None:
         return Check("memory", "unknown on this system")
-    gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return Check("memory", f"{gib:.1f} GiB", "quickstart wants 4 GiB" if gib < ENOUGH_MEMORY_GIB else "")
 
 

@@ -12,6 +12,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     doctor = commands.add_parser(
         "doctor", parents=[shared], help="what matters on this machine, and what to change"
     )
+    doctor.add_argument("--base", help="also probe this model: what each stage would take here")
     doctor.set_defaults(run=run_doctor)
     tokenizer = commands.add_parser("tokenizer", parents=[shared], help="train a vocabulary")
     own = tokenizer.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -30,6 +31,29 @@ def run_doctor(options: argparse.Namespace) -> None:
         print(f"{'!' if check.advice else ' '} {check.name:<18} {check.found}")
         if check.advice:
             print(f"  {'':<18} → {check.advice}")
+    if options.base:
+        estimate_stages(options)
+
+
+def estimate_stages(options: argparse.Namespace) -> None:
+    """Print what each stage would take with --base and --recipe, each line as soon as it is measured."""
+    from rlhf.doctor import memory_gib
+    from stages.cli import read_recipe, store_of
+    from stages.estimate import estimates, fitting_recipe
+    from stages.inputs import model_of
+
+    folder, _ = model_of(store_of(options), options.base)
+    name, reason = (options.recipe, "as named") if options.recipe else fitting_recipe(folder)
+    print(f"  {'recipe':<18} {name}: {reason}")
+    for found in estimates(folder, read_recipe(name)):
+        there_is = memory_gib()
+        fits = found.peak_mib is not None and (there_is is None or found.peak_mib / 1024 < there_is)
+        print(f"{' ' if fits else '!'} {found.stage:<18} {found.summary}", flush=True)
+        if not fits:
+            print(
+                f"  {'':<18} → set last_blocks or lora_rank, a smaller micro_batch_size or batch_size, or take a "
+                "smaller model"
+            )
 
 
 def train_tokenizer(options: argparse.Namespace) -> None:

@@ -194,7 +194,7 @@ def run(
     started = time.monotonic()
     work = store.work_folder("reward", inputs_hash("reward", **inputs))
     log = MetricLog(store.root / "logs" / f"reward-{settings.name}" if processes.is_first() else None)
-    trainer = _trainer(settings, folder, tokenizer, training, work)
+    trainer = trainer_of(settings, folder, tokenizer, training, work)
     show_progress(trainer, "reward", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     if processes.is_first():
@@ -269,13 +269,14 @@ def held_out_metrics(model: Any, tokenizer: AnyTokenizer, groups: Sequence[Ranke
     }
 
 
-def _trainer(
+def trainer_of(
     settings: RewardSettings,
     folder: str,
     tokenizer: AnyTokenizer,
     training: Sequence[RankedPrompt],
     work: Any,
 ) -> RankingTrainer:
+    """trl's trainer of a scalar model made of the policy in `folder`, set up; `work` takes its checkpoints."""
     device = best_device()
     model = scalar_from_policy(load_policy(folder))
     if settings.lora_rank and settings.muon_lr:

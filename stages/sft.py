@@ -49,7 +49,7 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     work = store.work_folder("sft", inputs_hash("sft", **inputs))
     started = time.monotonic()
     log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_first() else None)
-    trainer = _trainer(settings, folder, tokenizer, training, validation, work, _reward_of(settings, store))
+    trainer = trainer_of(settings, folder, tokenizer, training, validation, work, _reward_of(settings, store))
     show_progress(trainer, "sft", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     if processes.is_first():
@@ -106,7 +106,7 @@ def tokenized(rows: Sequence[Demonstration], tokenizer: AnyTokenizer, max_length
     return Dataset.from_list(examples)
 
 
-def _trainer(
+def trainer_of(
     settings: SFTSettings,
     folder: Path | str,
     tokenizer: AnyTokenizer,
@@ -115,6 +115,7 @@ def _trainer(
     work: Path,
     reward: Any,
 ) -> SFTTrainer:
+    """trl's trainer of the model in `folder`, set up; reward picks the epoch where there is one."""
     device = best_device()
     model = load_policy(folder)
     set_dropout(model, settings.dropout)

@@ -1,0 +1,234 @@
+"""`rlhf doctor --base M`: what each stage would take of time and memory here, from a short probe of the real model.
+
+Each stage runs in a process of its own, through the code of the stage itself: SFT and the reward model for a few
+optimizer steps, PPO for one small iteration. What that held at most is the memory; its seconds times the number of steps
+are the time. Where the recipe names no file, the rows are made up, of a common length, and the estimate says so.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts, read_rankings
+from stages.settings import PPOSettings, RewardSettings, SFTSettings
+
+ROWS = 1000  # where there is no data
+WORDS = (
+    "Some",
+    "people",
+    "like",
+    "to",
+    "walk",
+    "in",
+    "the",
+    "park",
+    "when",
+    "there",
+    "is",
+    "little",
+    "wind.",
+)
+STEPS = 4  # optimizer steps of a probe; the first one is not counted
+EPISODES = 32  # completions of PPO's probe, if a minibatch has as many
+FORWARD_SHARE = 1 / 3  # a pass without gradients, of one with
+SMALL_MILLIONS = 30
+KINDS: dict[str, type] = {"sft": SFTSettings, "reward": RewardSettings, "ppo": PPOSettings}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One stage: what it was estimated for, and how long and large it is. peak_mib None: it did not fit."""
+
+    stage: str
+    work: str
+    seconds: float = 0.0
+    peak_mib: float | None = None
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        if self.peak_mib is None:
+            return self.work
+        minutes = self.seconds / 60
+        time_said = f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.1f} min"
+        return f"about {time_said}, {self.peak_mib / 1024:.1f} GiB: {self.work}"
+
+
+def fitting_recipe(folder: str) -> tuple[str, str]:
+    """The recipe for a model on this machine, and why: by its size, and whether there is a GPU."""
+    from rlhf.model import load_policy
+    from rlhf.training import best_device
+
+    millions = sum(p.numel() for p in load_policy(folder).parameters()) / 1e6
+    if best_device().type != "cpu":
+        return "hub-model", f"{millions:.0f}M parameters and a GPU"
+    if millions < SMALL_MILLIONS:
+        return "laptop", f"{millions:.0f}M parameters, small enough to train all of them on a CPU"
+    return "smollm2", f"{millions:.0f}M parameters and no GPU: only the last blocks learn"
+
+
+def estimates(folder: str, recipe: dict[str, dict[str, Any]]) -> Iterator[Estimate]:
+    """An estimate for each stage with a recipe's settings, as soon as it is measured."""
+    data = recipe.get("data", {})  # of `rlhf align`, which divides its files itself
+    num_rows = {"sft": data.get("num_demonstrations"), "reward": data.get("num_rankings")}
+    for stage, kind in KINDS.items():
+        settings = kind(**recipe.get(stage, {}))
+        # A new process for each: its peak is the stage's, and one that the system ends takes nothing with it.
+        with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+            try:
+                yield pool.submit(probe, stage, folder, settings, num_rows.get(stage) or ROWS).result()
+            except BrokenProcessPool:  # such as by the system, for lack of memory
+                yield Estimate(stage, "ended by the system for lack of memory")
+
+
+def probe(stage: str, folder: str, settings: Any, num_rows: int) -> Estimate:
+    """Measure a stage in this process, which says nothing meanwhile; num_rows: of data, where no file is named."""
+    for stream in (1, 2):  # trainers report to both
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    started = time.perf_counter()
+    from rlhf.training import set_threads
+
+    set_threads(0)
+    work, begun, seconds = PROBES[stage](folder, settings, num_rows)
+    return Estimate(stage, work, begun - started + seconds, peak_mib())
+
+
+def peak_mib() -> float:
+    """The most memory this process has held, or what its GPU has where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage counts what the parent held, too
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def said(num_words: int, place: int) -> str:
+    """Words in place of data, others at every place."""
+    return " ".join([str(place), *(WORDS[(place + i) % len(WORDS)] for i in range(num_words - 1))])
+
+
+def spread(rows: Sequence[Any], num_rows: int) -> list[Any]:
+    """So many rows from all over the data, some more than once where it has fewer."""
+    return [rows[i * len(rows) // num_rows] for i in range(num_rows)]
+
+
+def described(num_rows: int, named: str | None, what: str) -> str:
+    return f"{num_rows:,} {what}" + ("" if named else " of about 160 words, the recipe naming no file")
+
+
+def timed_steps(trainer: Any) -> tuple[float, float]:
+    """When the first optimizer step of a trl trainer began, and the seconds of one; nothing is saved."""
+    from transformers import TrainerCallback
+    from transformers.trainer_utils import IntervalStrategy
+
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.begun = 0.0
+            self.ends: list[float] = []
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.begun = self.begun or time.perf_counter()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            self.ends.append(time.perf_counter())
+
+    clock, args = Clock(), trainer.args
+    args.max_steps, args.load_best_model_at_end = STEPS, False
+    args.save_strategy = args.eval_strategy = args.logging_strategy = IntervalStrategy.NO
+    trainer.add_callback(clock)
+    trainer.train()
+    return clock.begun, (clock.ends[-1] - clock.ends[0]) / (STEPS - 1)
+
+
+def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, float, float]:
+    """What was measured, when its first step began, and the seconds of all steps from there on."""
+    from rlhf.tokenizer import load_tokenizer
+    from stages import sft
+
+    made = [Demonstration(prompt=said(40, n), completion=said(120, n)) for n in range(num_rows)]
+    rows = read_demonstrations(settings.data, settings.skip_bad_rows) if settings.data else made
+    held_out = 0.0 if settings.validation_data else sft.VALIDATION_SHARE
+    num_steps = settings.epochs * len(rows) * (1 - held_out) / settings.batch_size
+    with tempfile.TemporaryDirectory() as work:
+        training = spread(rows, STEPS * settings.batch_size)
+        trainer = sft.trainer_of(
+            settings, folder, load_tokenizer(folder), training, rows[:1], Path(work), None
+        )
+        begun, step_s = timed_steps(trainer)
+    work = f"{described(len(rows), settings.data, 'demonstrations')}, {num_steps:.0f} steps of {step_s:.2f} s"
+    return work, begun, num_steps * step_s * (1 + sft.VALIDATION_SHARE * FORWARD_SHARE)
+
+
+def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[str, float, float]:
+    """As `probe_sft`."""
+    from rlhf.tokenizer import load_tokenizer
+    from stages import reward_model
+
+    made = [
+        Ranking(prompt=said(40, n), completions=(said(120, n), said(120, n + 1)), ranks=(0, 1))
+        for n in range(num_rows)
+    ]
+    rows = read_rankings(settings.data, settings.skip_bad_rows) if settings.data else made
+    groups = reward_model.grouped(rows)
+    what = "prompts" if settings.data else "prompts, two answers each"
+    num_steps = (
+        settings.epochs * len(groups) * (1 - settings.validation_fraction) / settings.prompts_per_batch
+    )
+    with tempfile.TemporaryDirectory() as work:
+        training = spread(groups, STEPS * settings.prompts_per_batch)
+        trainer = reward_model.trainer_of(settings, folder, load_tokenizer(folder), training, work)
+        begun, step_s = timed_steps(trainer)
+    work = f"{described(len(groups), settings.data, what)}, {num_steps:.0f} steps of {step_s:.2f} s"
+    return work, begun, num_steps * step_s * (1 + settings.validation_fraction * FORWARD_SHARE)
+
+
+def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, float, float]:
+    """As `probe_sft`, for iterations of which one with at most EPISODES completions is measured."""
+    from rlhf.adapters import lora, scalar_over, with_adapters
+    from rlhf.model import load_policy, scalar_from_policy
+    from rlhf.tokenizer import load_tokenizer
+    from stages.ppo import PPOTrainer
+
+    policy, rank = load_policy(folder), settings.lora_rank
+    reward = with_adapters(scalar_over(policy), rank, "score") if rank else scalar_from_policy(policy)
+    prompts = read_prompts(settings.prompts) if settings.prompts else [said(40, n) for n in range(num_rows)]
+    at_once = min(settings.minibatch_size, EPISODES)
+    small = replace(
+        settings, episodes=at_once, batch_size=at_once, minibatch_size=at_once, kl_budget=0.0, save_every=0
+    )
+    trainer = PPOTrainer(
+        small, processing_class=load_tokenizer(folder), model=policy, reward_model=reward,
+        train_dataset=spread(prompts, at_once), peft_config=lora(rank) if rank else None,
+        pretrain_dataset=[said(100, n) for n in range(num_rows)] if settings.ptx_coef else None, say=lambda line: None,
+    )  # fmt: skip
+    trainer.args = replace(small, episodes=4, batch_size=4, minibatch_size=4)
+    trainer.train()  # what is made once: caches, compiled loops, Adam's moments
+    trainer.args, trainer.learner.iteration = small, 0
+    begun = time.perf_counter()
+    trainer.train()
+    episode_s = (time.perf_counter() - begun) / at_once
+    words = "" if settings.prompts else ", prompts of about 40 words"
+    return (
+        f"{settings.episodes:,} completions of {episode_s:.2f} s{words}",
+        begun,
+        settings.episodes * episode_s,
+    )
+
+
+PROBES: dict[str, Callable[[str, Any, int], tuple[str, float, float]]] = {
+    "sft": probe_sft,
+    "reward": probe_reward,
+    "ppo": probe_ppo,
+}

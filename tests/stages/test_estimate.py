@@ -1,0 +1,68 @@
+"""`rlhf doctor --base`: what each stage would take, measured on the real model. Its truth is a timing, so in docs/benchmarks.md."""
+
+import json
+import re
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rlhf.tokenizer import train_tokenizer
+from stages.cli import main
+from stages.estimate import Estimate, spread
+
+TEXTS = ["The red kite is in the park. Tom has a blue boat. Say one two three four. The dog barks."] * 5
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a random Llama of three blocks and its tokenizer."""
+    folder = tmp_path_factory.mktemp("llama")
+    tokenizer = train_tokenizer(TEXTS, 300)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=256,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save(folder)
+    return folder
+
+
+def test_every_stage_of_a_recipe_is_estimated(model, tmp_path, capfd):
+    rows = [{"prompt": f"Say {i}", "completion": "one two"} for i in range(40)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        f'[sft]\ndata = "{tmp_path}/d.jsonl"\nbatch_size = 4\nepochs = 2\nlast_blocks = 1\n'
+        "[reward]\nprompts_per_batch = 10\nlora_rank = 2\n"
+        "[ppo]\nepisodes = 64\nbatch_size = 16\nminibatch_size = 8\nmax_new_tokens = 4\nlora_rank = 2\nptx_coef = 1.0\n"
+    )
+    assert (
+        main(["doctor", "--store", str(tmp_path / "s"), "--base", str(model), "--recipe", str(recipe)]) == 0
+    )
+    shown = capfd.readouterr().out
+    line = {
+        stage: re.search(rf"^[ !] {stage} +(.*)$", shown, re.MULTILINE).group(1)
+        for stage in ("sft", "reward", "ppo")
+    }
+    for text in line.values():
+        minutes, gib = re.match(r"about ([\d.]+) min, ([\d.]+) GiB: ", text).groups()
+        assert float(minutes) > 0 and 0.1 < float(gib) < 4
+    assert "40 demonstrations, 18 steps of" in line["sft"]  # 36 rows are left to train on, four a step, twice
+    assert "1,000 prompts" in line["reward"] and "naming no file, 90 steps of" in line["reward"]
+    assert "64 completions of" in line["ppo"] and "train_runtime" not in shown
+
+
+def test_rows_for_the_probe_come_from_all_over_the_data():
+    assert spread(list(range(10)), 5) == [0, 2, 4, 6, 8] and spread([1, 2], 4) == [1, 1, 2, 2]
+
+
+def test_what_did_not_fit_has_no_time():
+    assert Estimate("sft", "ended by the system").summary == "ended by the system"
+    assert Estimate("ppo", "x", seconds=7200, peak_mib=2048).summary == "about 2.0 h, 2.0 GiB: x"
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert main(["doctor", "--store", str(tmp_path), "--base", str(tmp_path / "none")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
