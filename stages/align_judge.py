@@ -57,7 +57,7 @@ class Judgment:
         set_threads(0)
         prompts, best = read_prompts(self.parts.file("prompts_test")), f"best of {self.settings.best_of}"
         given = {name: self.answers(name, place) for place, name in enumerate(self.policies)}
-        candidates = self.answers("sft", 7, self.settings.best_of)
+        candidates = self.answers("sft", len(given), self.settings.best_of)
         rewards = self.scores("reward", f"{self.settings.best_of} answers of sft", candidates)
         given[best] = measure.best_of(candidates, rewards, self.settings.best_of)
         gold = {name: self.scores("gold", name, answers) for name, answers in given.items()}
