@@ -187,5 +187,7 @@ def _judge(
     }  # fmt: skip
     judges = {name: Model(entries[name].path, entries[name].hash) for name in ("reward", "gold")}
     max_length = {name: entries[name].manifest["settings"]["max_length"] for name in judges}
+    penalty = ppo.manifest["settings"]["missing_eos_penalty"]
     settings = settings_of(AlignEvalSettings, recipe, "judge")
-    return Judgment(settings, policies, judges, parts, max_length, Kept(folder / "kept", say), seed).run()
+    kept = Kept(folder / "kept", say)
+    return Judgment(settings, policies, judges, parts, max_length, penalty, kept, seed).run()

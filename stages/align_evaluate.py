@@ -79,9 +79,15 @@ def scores(judge: Model, prompts: Sequence[Prompt], given: Mapping[str, list[Any
     return score_completions(model, tokenizer, rows, BATCH_SIZE, ended=given["ended"])
 
 
-def best_of(given: Mapping[str, list[Any]], rewards: Sequence[float], n: int) -> dict[str, list[Any]]:
-    """Of every n answers in a row the one with the highest reward."""
-    best = [max(range(at, at + n), key=rewards.__getitem__) for at in range(0, len(rewards), n)]
+def best_of(
+    given: Mapping[str, list[Any]], rewards: Sequence[float], n: int, missing_eos_penalty: float
+) -> dict[str, list[Any]]:
+    """Of every n answers in a row the one with the highest score that PPO would see."""
+    seen = [
+        reward - (0.0 if ended else missing_eos_penalty)
+        for reward, ended in zip(rewards, given["ended"], strict=True)
+    ]
+    best = [max(range(at, at + n), key=seen.__getitem__) for at in range(0, len(seen), n)]
     return {name: [values[i] for i in best] for name, values in given.items()} | {"kl": [None] * len(best)}
 
 
@@ -117,6 +123,7 @@ def mean(values: Sequence[Any]) -> float | None:
 def ranking_scores(judge: Model, file: Path, max_length: int) -> dict[str, Any]:
     """How well a reward model orders people's pairs, beside the longer answer, with a paired test between the two.
 
+    p_against_longer: a sign test over pairs, as if those of one ranking were independent of each other.
     calibration: for pairs by predicted chance of the answer scored higher, [mean chance, share right, pairs].
     """
     rankings = read_rankings(file)

@@ -49,6 +49,7 @@ class Judgment:
     judges: Mapping[str, Model]
     parts: AlignData
     max_length: Mapping[str, int]
+    missing_eos_penalty: float
     kept: Kept
     seed: int
 
@@ -59,7 +60,7 @@ class Judgment:
         given = {name: self.answers(name, place) for place, name in enumerate(self.policies)}
         candidates = self.answers("sft", len(given), self.settings.best_of)
         rewards = self.scores("reward", f"{self.settings.best_of} answers of sft", candidates)
-        given[best] = measure.best_of(candidates, rewards, self.settings.best_of)
+        given[best] = measure.best_of(candidates, rewards, self.settings.best_of, self.missing_eos_penalty)
         gold = {name: self.scores("gold", name, answers) for name, answers in given.items()}
         after = [name for name in self.policies if name not in ("base", "sft")]
         pairs = [
