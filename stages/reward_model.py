@@ -42,7 +42,7 @@ from stages.inputs import base_of, learning, published
 from stages.progress import last_checkpoint, show_progress
 from stages.settings import RewardSettings
 
-STEPS_PER_SAVE = 200
+STEPS_PER_SAVE = 50
 NUM_FOR_ZERO = 200  # demonstrations whose mean reward is set to zero
 
 
