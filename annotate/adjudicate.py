@@ -1,6 +1,6 @@
 """Where labelers disagree, side by side, and a lead's verdict that overrules them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,19 +58,22 @@ def adjudicate(database: Database, lead: str, submission: Submission) -> int:
         return write_submissions(connection, number, [submission], Source(adjudicates=True))[0]
 
 
-def disagreements(
-    database: Database, batch: str, limit: int = 20, offset: int = 0, include_simulated: bool = True
-) -> list[Disagreement]:
-    """Tasks whose labelers differ, worst first; those with a verdict already come last."""
+def differing(database: Database, choice: Choice) -> dict[int, float]:
+    """Tasks whose labelers differ, each with the share of their judgements that do."""
     with database.read() as connection:
-        choice = Choice(batch=batch, include_simulated=include_simulated)
         groups = grouped(ballots(connection, choice))
-        shares = {task: apart(group.ranks) for task, group in groups.items()}
+    shares = {task: apart(group.ranks) for task, group in groups.items()}
+    return {task: share for task, share in shares.items() if share}
+
+
+def disagreements(
+    database: Database, choice: Choice, shares: Mapping[int, float], limit: int = 20, offset: int = 0
+) -> list[Disagreement]:
+    """Tasks of `shares` (see `differing`) with the choice's answers, worst first; after them those with a verdict."""
+    with database.read() as connection:
         verdicts = verdicts_on(connection, list(shares))
-        order = sorted(
-            (task for task, share in shares.items() if share),
-            key=lambda task: (task in verdicts, -shares[task], task),
-        )[offset : offset + limit]
+        order = sorted(shares, key=lambda task: (task in verdicts, -shares[task], task))
+        order = order[offset : offset + limit]
         answers = _answers(connection, choice, order)
         views = {view.id: view for view in view_tasks(connection, order, labeler=0)}
     return [

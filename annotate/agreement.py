@@ -1,8 +1,9 @@
 """How far labelers agree, for rankings with ties: on pairs of answers, with the reason where nothing can be said."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def agreement_of(groups: Iterable[Group], seed: int = 0) -> Agreement:
         alike += (decided * (decided - 1)).sum()
         both += (decided.sum(1) * (decided.sum(1) - 1)).sum()
         pairs += len(counts)
-    return _summary(tables, same / pairs if pairs else 0.0, alike, both, pairs, seed)
+    return _summary(tables, same / pairs if pairs else 0.0, alike, both, pairs, _resampler(seed))
 
 
 def agreement_by_labeler(groups: Iterable[Group], seed: int = 0) -> dict[str, Agreement]:
@@ -83,19 +84,34 @@ def agreement_by_labeler(groups: Iterable[Group], seed: int = 0) -> dict[str, Ag
         for labeler, table in zip(group.labelers, beside, strict=True):
             tables[labeler][group.prompt] += table + table.T
             pairs[labeler] += own.shape[1] if len(own) > 1 else 0
-    found = {}
+    found, resample = {}, _resampler(seed)
     for labeler, by_prompt in sorted(tables.items()):
         total = np.sum(list(by_prompt.values()), axis=0)
         decided = total[1:, 1:]
         same = float(np.trace(total) / total.sum()) if total.sum() else 0.0
         found[labeler] = _summary(
-            by_prompt, same, float(np.trace(decided)), float(decided.sum()), pairs[labeler], seed
+            by_prompt, same, float(np.trace(decided)), float(decided.sum()), pairs[labeler], resample
         )
     return found
 
 
+def _resampler(seed: int) -> Callable[[int], np.ndarray]:
+    """How often each of n prompts is drawn in NUM_RESAMPLES draws with replacement, (NUM_RESAMPLES, n) float64."""
+
+    @cache  # labelers who ranked equally many prompts share the draws, which take longer than all else
+    def resample(n: int) -> np.ndarray:
+        return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), NUM_RESAMPLES).astype(float)
+
+    return resample
+
+
 def _summary(
-    tables: Mapping[str, np.ndarray], percent: float, alike: float, both: float, pairs: int, seed: int
+    tables: Mapping[str, np.ndarray],
+    percent: float,
+    alike: float,
+    both: float,
+    pairs: int,
+    resample: Callable[[int], np.ndarray],
 ) -> Agreement:
     if not pairs:
         reason = "undefined because no two labelers ranked the same answers"
@@ -106,9 +122,7 @@ def _summary(
     if alpha is None:
         reason = "alpha is undefined because all judgements are equal"
         return Agreement(float(percent), decided, None, None, pairs, reason)
-    rng = np.random.default_rng(seed)
-    equal = np.full(len(stacked), 1 / len(stacked))
-    drawn = rng.multinomial(len(stacked), equal, NUM_RESAMPLES) @ stacked
+    drawn = resample(len(stacked)) @ stacked
     values = [value for value in map(alpha_of, drawn.reshape(-1, 3, 3)) if value is not None]
     low, high = np.quantile(values, [0.025, 0.975])
     return Agreement(float(percent), decided, alpha, (float(low), float(high)), pairs)

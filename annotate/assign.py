@@ -14,9 +14,9 @@ from sqlalchemy import Connection, and_, delete, exists, func, insert, select, u
 
 from annotate import live
 from annotate.accounts import labeler_id
-from annotate.batches import MAX_SHUFFLE, batch_id, num_answers
+from annotate.batches import MAX_SHUFFLE, answers_of, batch_id, num_answers
 from annotate.database import Database
-from annotate.schema import Annotation, Batch, Completion, Lease, Prompt, Task, TaskCompletion
+from annotate.schema import Annotation, Batch, Lease, Prompt, Task
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
@@ -208,7 +208,7 @@ def _why(connection: Connection, labeler: int, batch: Any) -> str:
 def view_tasks(connection: Connection, task_ids: Sequence[int], labeler: int) -> list[TaskView]:
     """What the labeler needs to see of tasks, in the order of `task_ids`."""
     heads: dict[int, Any] = {}
-    completions: dict[int, list[tuple[str, bool | None]]] = {}
+    answers: dict[int, list[Any]] = {}
     for start in range(0, len(task_ids), 500):
         ids = list(task_ids[start : start + 500])
         query = (
@@ -219,20 +219,12 @@ def view_tasks(connection: Connection, task_ids: Sequence[int], labeler: int) ->
             .where(Task.id.in_(ids))
         )
         heads |= {row.id: row for row in connection.execute(query)}
-        answers = (
-            select(TaskCompletion.task_id, Completion.text, Completion.ended)
-            .join(Completion, Completion.id == TaskCompletion.completion_id)
-            .where(TaskCompletion.task_id.in_(ids))
-            .order_by(TaskCompletion.task_id, TaskCompletion.place)
-        )
-        for task_id, text, ended in connection.execute(answers):
-            completions.setdefault(task_id, []).append((text, ended))
-    return [_view(heads[task], completions.get(task, []), labeler) for task in task_ids]
+        answers |= answers_of(connection, ids)
+    return [_view(heads[task], answers.get(task, []), labeler) for task in task_ids]
 
 
-def _view(head: Any, completions: list[tuple[str, bool | None]], labeler: int) -> TaskView:
-    texts, ended = tuple(text for text, _ in completions), tuple(ended for _, ended in completions)
-    order = list(range(len(texts)))
+def _view(head: Any, answers: Sequence[Any], labeler: int) -> TaskView:
+    order = list(range(len(answers)))
     Random(f"{head.id}-{labeler}").shuffle(order)
     expires = head.expires if head.expires and head.expires > time.time() else 0.0
     return TaskView(
@@ -240,8 +232,8 @@ def _view(head: Any, completions: list[tuple[str, bool | None]], labeler: int) -
         head.name,
         head.kind,
         head.content,
-        texts,
-        ended,
+        tuple(answer.text for answer in answers),
+        tuple(answer.ended for answer in answers),
         expires,
         head.created or 0.0,
         tuple(order),

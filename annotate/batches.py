@@ -228,6 +228,21 @@ def tasks_of(connection: Connection, batch: int) -> list[int]:
     return list(connection.execute(select(Task.id).where(Task.batch_id == batch).order_by(Task.id)).scalars())
 
 
+def answers_of(connection: Connection, tasks: Sequence[int]) -> dict[int, list[Any]]:
+    """Answers of tasks, at most some hundred: rows of text, ended, checkpoint and sampling in their stored order."""
+    columns = (Completion.text, Completion.ended, Completion.checkpoint, Completion.sampling)
+    query = (
+        select(TaskCompletion.task_id, *columns)
+        .join(Completion, Completion.id == TaskCompletion.completion_id)
+        .where(TaskCompletion.task_id.in_(tasks))
+        .order_by(TaskCompletion.task_id, TaskCompletion.place)
+    )
+    found: dict[int, list[Any]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.task_id, []).append(row)
+    return found
+
+
 def _check_task(number: int, task: NewTask, kind: str) -> None:
     size = len(task.completions)
     least, most = {"rank": (2, 9), "compare": (2, 2), "rate": (1, 1)}.get(kind, (0, 9))

@@ -1,9 +1,12 @@
-"""What a lead wants to know of the work: how much, how consistent, how careful. Every function takes a Choice."""
+"""What a lead wants to know of the work: how much, how consistent, how careful.
+
+Functions take a Choice, or the ballots of one, which are read once for all of them.
+"""
 
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +16,7 @@ from sqlalchemy import Text, cast, func, select
 
 from annotate import agreement
 from annotate.agreement import Agreement, Group, agreement_of, consensus_of
-from annotate.ballots import ballots, grouped
+from annotate.ballots import Ballot, grouped
 from annotate.choice import RANKED, Choice, standing
 from annotate.database import Database
 from annotate.history import items_of
@@ -85,25 +88,18 @@ def throughput(database: Database, choice: Choice) -> list[DayCount]:
     return [DayCount(day, name, number) for (day, name), number in sorted(counts.items())]
 
 
-def _groups(database: Database, choice: Choice) -> Iterable[Group]:
-    with database.read() as connection:
-        return grouped(ballots(connection, choice)).values()
+def agreement_overall(given: Sequence[Ballot], seed: int = 0) -> Agreement:
+    """Agreement between all labelers."""
+    return agreement_of(grouped(given).values(), seed)
 
 
-def agreement_overall(database: Database, choice: Choice, seed: int = 0) -> Agreement:
-    """Agreement between all labelers of the choice."""
-    return agreement_of(_groups(database, choice), seed)
-
-
-def agreement_by_labeler(database: Database, choice: Choice, seed: int = 0) -> dict[str, Agreement]:
+def agreement_by_labeler(given: Sequence[Ballot], seed: int = 0) -> dict[str, Agreement]:
     """Agreement of each labeler with everybody else who ranked the same task."""
-    return agreement.agreement_by_labeler(_groups(database, choice), seed)
+    return agreement.agreement_by_labeler(grouped(given).values(), seed)
 
 
-def agreement_over_time(database: Database, choice: Choice, seed: int = 0) -> dict[str, Agreement]:
+def agreement_over_time(given: Sequence[Ballot], seed: int = 0) -> dict[str, Agreement]:
     """Agreement by day (UTC), oldest first; a task counts on the day on which its last answer came."""
-    with database.read() as connection:
-        given = ballots(connection, choice)
     last: dict[int, float] = {}
     for ballot in given:
         last[ballot.task] = max(ballot.created, last.get(ballot.task, 0.0))
@@ -113,12 +109,12 @@ def agreement_over_time(database: Database, choice: Choice, seed: int = 0) -> di
     return {day: agreement_of(groups, seed) for day, groups in sorted(by_day.items())}
 
 
-def against_consensus(database: Database, choice: Choice) -> dict[str, Share]:
+def against_consensus(given: Sequence[Ballot]) -> dict[str, Share]:
     """For each labeler the share of pairs judged as most of the other labelers judge them."""
     reason = "undefined because no pair has other labelers who are of one mind"
     return {
         name: Share(right / pairs, right, pairs) if pairs else Share(None, 0, 0, reason)
-        for name, (right, pairs) in sorted(consensus_of(_groups(database, choice)).items())
+        for name, (right, pairs) in sorted(consensus_of(grouped(given).values()).items())
     }
 
 
@@ -141,14 +137,12 @@ def gold_accuracy(database: Database, choice: Choice) -> dict[str, Share]:
     return {name: Share(right[name] / pairs[name], right[name], pairs[name]) for name in sorted(pairs)}
 
 
-def position_bias(database: Database, choice: Choice) -> PositionBias:
+def position_bias(given: Sequence[Ballot]) -> PositionBias:
     """Whether answers shown earlier win more often than chance.
 
     Each prompt's decided pairs are summed (earlier wins minus losses); as the order was random, every sum is as likely
     with the other sign, so z = Σ/√Σ² is about normal (a sign-flip test by prompt).
     """
-    with database.read() as connection:
-        given = ballots(connection, choice)
     sums: dict[int, int] = defaultdict(int)
     earlier = decided = used = 0
     for ballot in given:

@@ -19,6 +19,7 @@ from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
 AHEAD = 3  # open tasks to keep in stock beyond those being labeled
+SAMPLING = {"temperature": 1.0, "max_new_tokens": 64}
 CLAIM_S = 300.0  # a claim this old belonged to a sampler that died
 
 
@@ -44,7 +45,7 @@ def add_live_batch(
     """Make a batch whose answers are sampled while people label; the first prompts are wanted at once."""
     if not 2 <= k <= 9:
         raise LabelError(f"batch {settings.name}: k is {k}; between 2 and 9 answers can be ranked")
-    live = {"checkpoint": checkpoint, "k": k, "sampling": sampling or {}}
+    live = {"checkpoint": checkpoint, "k": k, "sampling": sampling or SAMPLING}
     with database.write() as connection:
         batch = add_batch(connection, replace(settings, live=live), [])
         row = {"batch_id": batch, "state": "waiting"}
@@ -153,6 +154,14 @@ def fail(database: Database, request: int, reason: str) -> None:
         change = update(LiveRequest).where(LiveRequest.id == request, LiveRequest.state != "done")
         connection.execute(change.values(state="failed", error=reason))
         want(connection, batch)
+
+
+def any_live(database: Database) -> bool:
+    """Whether some open batch still wants fresh answers."""
+    coming = LiveRequest.state.in_(("waiting", "wanted", "claimed"))
+    query = select(LiveRequest.id).join(Batch, Batch.id == LiveRequest.batch_id).where(Batch.open, coming)
+    with database.read() as connection:
+        return connection.execute(query.limit(1)).first() is not None
 
 
 def queue(database: Database, batch: str) -> dict[str, int]:

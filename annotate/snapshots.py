@@ -8,18 +8,17 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from annotate.batches import answers_of
 from annotate.choice import Choice, chosen_annotations, chunks
 from annotate.history import items_of
 from annotate.schema import (
     Annotation,
     Batch,
-    Completion,
     Labeler,
     Prompt,
     Snapshot,
     SnapshotAnnotation,
     Task,
-    TaskCompletion,
 )
 from rlhf.data import Ranking
 from rlhf.errors import LabelError
@@ -107,7 +106,7 @@ def answers(connection: Connection, ids: Sequence[int]) -> Iterator[StoredAnswer
     for some in chunks(ids):
         rows = {row.id: row for row in connection.execute(query.where(Annotation.id.in_(some)))}
         items = items_of(connection, some)
-        texts = _completions(connection, sorted({row.task_id for row in rows.values()}))
+        texts = answers_of(connection, sorted({row.task_id for row in rows.values()}))
         for number in some:
             row, shown = rows[number], texts.get(rows[number].task_id, [])
             yield StoredAnswer(
@@ -123,16 +122,3 @@ def answers(connection: Connection, ids: Sequence[int]) -> Iterator[StoredAnswer
                 items=items.get(number, []),
                 row=row,
             )
-
-
-def _completions(connection: Connection, tasks: Sequence[int]) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
-    query = (
-        select(TaskCompletion.task_id, Completion.text, Completion.checkpoint, Completion.sampling)
-        .join(Completion, Completion.id == TaskCompletion.completion_id)
-        .where(TaskCompletion.task_id.in_(tasks))
-        .order_by(TaskCompletion.task_id, TaskCompletion.place)
-    )
-    for row in connection.execute(query):
-        found.setdefault(row.task_id, []).append(row)
-    return found

@@ -16,8 +16,9 @@ import time
 import uuid
 from pathlib import Path
 
-from annotate import dashboard
-from annotate.adjudicate import disagreements
+from annotate.adjudicate import differing, disagreements
+from annotate.app.computed import Computed
+from annotate.app.tables import tables
 from annotate.backup import check
 from annotate.batches import overview
 from annotate.choice import Choice
@@ -156,12 +157,23 @@ def measure(store: LabelStore) -> None:
     timed("own history, newest 50", lambda: history(store.database, "labeler 0"))
     timed("own progress", lambda: own_progress(store.database, "labeler 0", "done"))
     choice = Choice(batch="done")
-    for figure in (
-        dashboard.throughput, dashboard.agreement_overall, dashboard.agreement_by_labeler,
-        dashboard.against_consensus, dashboard.position_bias, dashboard.labeler_times, dashboard.flag_rates,
-    ):  # fmt: skip
-        timed(figure.__name__, lambda figure=figure: figure(store.database, choice), 1)
-    timed("disagreements", lambda: disagreements(store.database, "done"), 1)
+    timed("all figures, computed", lambda: tables(store.database, choice), 1)
+    timed("tasks that differ, computed", lambda: differing(store.database, choice), 1)
+    shares = differing(store.database, choice)
+    timed("disagreements, then", lambda: disagreements(store.database, choice, shares, 1))
+    computed = Computed(store.database)
+    timed(
+        "figures, first asked for", lambda: computed.soon(choice, lambda: tables(store.database, choice)), 1
+    )
+    computed.current(choice, lambda: tables(store.database, choice))
+    timed("figures, when computed", lambda: computed.soon(choice, lambda: tables(store.database, choice)))
+    next_task()
+    timed(
+        "figures, after one more answer",
+        lambda: computed.soon(choice, lambda: tables(store.database, choice)),
+        1,
+    )
+    computed.close()
     timed("check", lambda: check(store.database), 1)
 
 

@@ -224,26 +224,28 @@ def report(run: Run, seconds: float, kills: int) -> list[str]:
 
 
 def pages(path: Path, sessions: dict[str, str]) -> None:
-    """How long pages take until they can be used, in Chromium, five times each."""
+    """How long pages take until they can be used, in Chromium, five times each after the first."""
     from playwright.sync_api import sync_playwright
 
+    with LabelStore(path) as store:
+        add_account(store.database, "lea", role="lead")
+        lead = open_session(store.database, "lea")
+    labeler = next(iter(sessions.values()))
     server = Server(path)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
-        context = browser.new_context()
-        cookie = {
-            "name": f"rlhf_label_{server.port}",
-            "value": next(iter(sessions.values())),
-            "url": server.url,
-        }
-        context.add_cookies([cookie])
-        for name, address, ready in (
-            ("label", f"/label?batch={BATCH}", ".foot"),
-            ("home", "/", ".batch"),
-            ("history", "/history", ".history"),
+        for name, session, address, ready in (
+            ("label", labeler, f"/label?batch={BATCH}", ".foot"),
+            ("tasks", labeler, "/tasks", ".batch"),
+            ("history", labeler, "/history", "main > *"),
+            ("review", lead, f"/adjudicate?batch={BATCH}", ".nothing"),
+            ("lead", lead, "/lead/en/", "#batches table"),
         ):
+            context = browser.new_context()
+            cookie = {"name": f"rlhf_label_{server.port}", "value": session, "url": server.url}
+            context.add_cookies([cookie])
             times = []
             for _ in range(6):
                 page = context.new_page()
@@ -252,6 +254,7 @@ def pages(path: Path, sessions: dict[str, str]) -> None:
                 page.wait_for_selector(ready)
                 times.append(1000 * (time.perf_counter() - started))
                 page.close()
+            context.close()
             rest = sorted(times[1:])
             print(
                 f"{name:<8} first {times[0]:6.0f} ms, then median {statistics.median(rest):6.0f} ms, max {rest[-1]:6.0f} ms"

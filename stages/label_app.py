@@ -1,7 +1,7 @@
 """`rlhf label`: the labeling app."""
 
 import argparse
-from contextlib import ExitStack
+from contextlib import closing
 from typing import Any
 
 from rlhf.errors import InputError
@@ -50,12 +50,15 @@ def run_label(options: argparse.Namespace) -> None:
     settings = AppSettings(
         host=options.host, port=options.port, proxy_header=options.proxy_header, trusted_proxies=proxies
     )
-    with LabelStore(labels_url_of(options)) as labels, ExitStack() as beside:
-        app = create_app(labels, settings)
-        if options.sample_from:
-            from stages import live
+    from annotate.live import any_live
+    from stages import live
 
-            store = store_of(options)
+    store = store_of(options)
+    sampler = live.Sampler(store, labels_url_of(options), say)
+    with LabelStore(labels_url_of(options)) as labels, closing(sampler):
+        app = create_app(labels, settings, sampler=sampler)
+        if options.sample_from:
             live.add_batch(labels, store, options.sample_from, options.batch, options.prompts, options.k)
-            beside.enter_context(live.sampler(store, labels_url_of(options), say))
+        if any_live(labels.database):
+            sampler.start()
         serve(app, say)

@@ -214,10 +214,12 @@ def export_labels(options: argparse.Namespace) -> None:
 
 
 def show_stats(options: argparse.Namespace) -> None:
+    from annotate.ballots import ballots
     from annotate.dashboard import agreement_overall
 
     with open_labels(options) as store:
-        found = agreement_overall(store.database, _choice(options))
+        with store.database.read() as connection:
+            found = agreement_overall(ballots(connection, _choice(options)))
         for name in [options.batch] if options.batch else store.batches():
             progress = store.progress(name)
             print(

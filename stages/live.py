@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from annotate import live
@@ -23,7 +23,7 @@ from rlhf.store import STAGES, Store
 
 PAUSE_S = 1.0
 PROMPTS_AT_ONCE = 4
-TEMPERATURE, MAX_NEW_TOKENS = 1.0, 64
+ANSWERING = ("base", "sft", "ppo")  # stages whose checkpoints write text
 
 
 def add_batch(
@@ -45,36 +45,46 @@ def add_batch(
     rows: list[Prompt] = (
         read_prompts(prompts) if prompts else [item.prompt for item in take_items("train", 200, 0)]
     )
-    sampling = {"temperature": TEMPERATURE, "max_new_tokens": MAX_NEW_TOKENS}
-    live.add_live_batch(labels.database, BatchSettings(name=name), rows, reference, k, sampling)
+    live.add_live_batch(labels.database, BatchSettings(name=name), rows, reference, k)
 
 
-@contextmanager
-def sampler(store: Store, labels_url: str, say: Callable[[str], None]) -> Iterator[None]:
-    """A sampling process beside the block, started again whenever it dies, ended with the block."""
-    command = [sys.executable, "-m", "stages.live", str(store.root), labels_url, str(os.getpid())]
-    ended = threading.Event()
-    running: list[subprocess.Popen[bytes]] = []
+class Sampler:
+    """A sampling process for an app: runs from `start` on, again whenever it dies, until `close`."""
 
-    def keep_running() -> None:
+    def __init__(self, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
+        self.store, self.say = store, say
+        self.command = [sys.executable, "-m", "stages.live", str(store.root), labels_url, str(os.getpid())]
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._keep_running, daemon=True)
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def checkpoints(self) -> list[str]:
+        """Checkpoints that write text, newest first within a stage."""
+        return [entry.ref for stage in ANSWERING for entry in reversed(self.store.entries(stage))]
+
+    def start(self) -> None:
+        """Run the process from now on."""
+        with self.lock:
+            if not self.thread.is_alive() and not self.ended.is_set():
+                self.thread.start()
+
+    def close(self) -> None:
+        self.ended.set()
+        if self.process is not None:
+            self.process.terminate()
+        if self.thread.is_alive():
+            self.thread.join(timeout=10)
+
+    def _keep_running(self) -> None:
         pause_s = PAUSE_S
-        while not ended.is_set():
+        while not self.ended.is_set():
             started = time.monotonic()
-            running[:] = [subprocess.Popen(command)]
-            status = running[0].wait()
+            self.process = subprocess.Popen(self.command)
+            status = self.process.wait()
             pause_s = PAUSE_S if time.monotonic() - started > 60 else min(2 * pause_s, 60.0)
-            if not ended.wait(pause_s):
-                say(f"the sampler ended with status {status}; starting it again")
-
-    thread = threading.Thread(target=keep_running, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for process in running:
-            process.terminate()
-        thread.join(timeout=10)
+            if not self.ended.wait(pause_s):
+                self.say(f"the sampler ended with status {status}; starting it again")
 
 
 def work(store: Store, labels_url: str, parent: int) -> None:
@@ -121,8 +131,8 @@ class _Model:
         from stages.sample import different
 
         rows = [self.tokenizer.encode_prompt(as_messages(request.prompt))] * request.k
-        temperature = float(request.sampling.get("temperature", TEMPERATURE))
-        length = int(request.sampling.get("max_new_tokens", MAX_NEW_TOKENS))
+        sampling = live.SAMPLING | request.sampling
+        temperature, length = float(sampling["temperature"]), int(sampling["max_new_tokens"])
         return different(
             self.tokenizer, sampled(self.policy, self.tokenizer, rows, temperature, length, request.id)
         )

@@ -12,7 +12,7 @@ MAX_ROWS = 40
 
 
 def chart(name: str, table: Table) -> str | None:
-    """The SVG picture of a table of `tables.TABLES`, without a title; None where there is nothing to draw."""
+    """The SVG picture of the table `name` of `tables.FIGURES`, without a title; None where there is nothing to draw."""
     drawn = CHARTS.get(name)
     if drawn is None or not table.rows:
         return None

@@ -11,15 +11,16 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.background import BackgroundTask
 
 from annotate.accounts import Account
-from annotate.adjudicate import Disagreement, adjudicate, disagreements
+from annotate.adjudicate import Disagreement, adjudicate, differing, disagreements
+from annotate.app.computed import Computed
 from annotate.app.identity import Db, Lead
-from annotate.app.new_batch import BatchIn, make_batch, task_of
+from annotate.app.new_batch import BatchIn, UploadIn, make_batch, task_of
 from annotate.app.payloads import AnswerIn, order_text, shown, submission, task_json
-from annotate.app.tables import TABLES, as_csv
+from annotate.app.tables import FIGURES, Table, as_csv, tables
 from annotate.app.work_api import view_of
 from annotate.batches import batch_settings, change_batch, overview
 from annotate.choice import Choice
@@ -92,15 +93,27 @@ def add_batch(request: Request, new: NewBatchIn, account: Lead) -> dict[str, Any
 
 @router.post("/upload", status_code=201)
 def upload_batch(
-    account: Lead, database: Db, settings: Annotated[str, Form()], file: Annotated[UploadFile, File()]
+    request: Request,
+    account: Lead,
+    database: Db,
+    settings: Annotated[str, Form()],
+    file: Annotated[UploadFile, File()],
 ) -> dict[str, Any]:
-    """Make a batch of an uploaded file (what `rlhf labels import` reads); settings: JSON as for POST /batches."""
-    new = BatchIn.model_validate_json(settings)
+    """Make a batch of an uploaded file (what `rlhf labels import` reads); settings: JSON as for POST /batches.
+
+    With `sample_from`, a checkpoint, the file holds prompts, which it answers `k` times each as tasks are opened.
+    """
+    try:
+        new = UploadIn.model_validate_json(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HTTPException(422, f"settings: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    sampler = request.app.state.sampler
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"upload{Path(file.filename or '').suffix.lower()[:10]}"
         with path.open("wb") as target:
             shutil.copyfileobj(file.file, target)
-        made = make_batch(database, new, path, file.filename or "the file")
+        made = make_batch(database, new, path, file.filename or "the file", sampler=sampler)
     return {"batch": new.name, "tasks": made.tasks, "answers": made.answers}
 
 
@@ -138,22 +151,25 @@ def webhook(batch: str, hook: WebhookIn, account: Lead, database: Db) -> dict[st
 
 
 @router.get("/tables/{name}.csv")
-def table_csv(name: str, account: Lead, database: Db, chosen: Chosen) -> Response:
-    """A figure of the dashboard as CSV."""
-    if name not in TABLES:
-        raise HTTPException(404, f"no such table; there are {', '.join(TABLES)}")
+def table_csv(request: Request, name: str, account: Lead, database: Db, chosen: Chosen) -> Response:
+    """A figure of the dashboard as CSV, over all answers there are now; seconds for a hundred thousand."""
+    if name not in FIGURES:
+        raise HTTPException(404, f"no such table; there are {', '.join(FIGURES)}")
+    computed: Computed = request.app.state.computed
+    found: dict[str, Table] = computed.current(chosen, lambda: tables(database, chosen))
     headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
-    return Response(
-        as_csv(TABLES[name](database, chosen)), media_type="text/csv; charset=utf-8", headers=headers
-    )
+    return Response(as_csv(found[name]), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get("/plots/{name}.svg")
-def plot_svg(name: str, account: Lead, database: Db, chosen: Chosen) -> Response:
-    """A figure of the dashboard as a picture; 404 where there is nothing to draw."""
+def plot_svg(request: Request, name: str, account: Lead, database: Db, chosen: Chosen) -> Response:
+    """A figure as a picture, of the answers that the dashboard counted last; 404 where there is nothing to draw."""
     from annotate.app.charts import chart
 
-    picture = chart(name, TABLES[name](database, chosen)) if name in TABLES else None
+    computed: Computed = request.app.state.computed
+    known = computed.soon(chosen, lambda: tables(database, chosen)).value
+    found = known or computed.current(chosen, lambda: tables(database, chosen))
+    picture = chart(name, found[name]) if name in FIGURES else None
     if picture is None:
         raise HTTPException(404, "there is nothing to draw")
     return Response(picture, media_type="image/svg+xml")
@@ -161,16 +177,27 @@ def plot_svg(name: str, account: Lead, database: Db, chosen: Chosen) -> Response
 
 @router.get("/disagreements")
 def list_disagreements(
+    request: Request,
     batch: str,
     account: Lead,
     database: Db,
+    people_only: bool = False,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> dict[str, Any]:
-    """Tasks whose labelers differ, worst first, each with everybody's answer in the order shown here."""
+    """Tasks whose labelers differ, worst first, each with everybody's answer in the order shown here.
+
+    {computing: true} while a large batch is compared for the first time; ask again a little later.
+    """
     asks = replace(batch_settings(database, batch).asks, comment=True)
-    found = disagreements(database, batch, limit, offset)
-    return {"disagreements": [_disagreement(database, account, one, asks) for one in found]}
+    chosen = Choice(batch=batch, include_simulated=not people_only)
+    computed: Computed = request.app.state.computed
+    shares = computed.soon(("differing", chosen), lambda: differing(database, chosen)).value
+    found = disagreements(database, chosen, shares or {}, limit, offset)
+    return {
+        "disagreements": [_disagreement(database, account, one, asks) for one in found],
+        "computing": shares is None,
+    }
 
 
 def _disagreement(database: Database, account: Account, found: Disagreement, asks: Any) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from annotate.app.charts import CHARTS
+from annotate.app.computed import Result
 from annotate.app.tables import Table, shown
 from annotate.app.texts import Texts
 from annotate.batches import BatchOverview
@@ -27,33 +29,46 @@ def table_html(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def batches_html(rows: Sequence[BatchOverview], words: Texts) -> str:
-    """Every batch with a bar of its progress and the way to its disagreements."""
+def batches_html(rows: Sequence[BatchOverview], queues: Mapping[str, Mapping[str, int]], words: Texts) -> str:
+    """Every batch with a bar of its progress and the way to its disagreements; queues: the prompts of live ones."""
     lead = words["lead"]
     if not rows:
         return f"<p>{escaped(lead['nothing'])}</p>"
     names = ("name", "kind", "finished", "answers", "state", "review")
     head = "".join(f'<th scope="col">{escaped(lead[name])}</th>' for name in names)
-    body = "".join(_batch_row(row, words) for row in rows)
+    body = "".join(_batch_row(row, queues.get(row.name), words) for row in rows)
     return f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _batch_row(row: BatchOverview, words: Texts) -> str:
+def _batch_row(row: BatchOverview, queue: Mapping[str, int] | None, words: Texts) -> str:
     lead = words["lead"]
     kind = words["kinds"].get(row.kind, row.kind)
     bar = (
         f'<progress max="{max(row.tasks, 1)}" value="{row.finished}"></progress> {row.finished} / {row.tasks}'
     )
     review = f'<a href="/adjudicate?{escaped(urlencode({"batch": row.name}))}">{escaped(lead["review"])}</a>'
+    coming = sum(queue[state] for state in ("waiting", "wanted", "claimed")) if queue else 0
+    live = "" if queue is None else " · " + lead["live"].format(coming=coming, failed=queue["failed"])
     cells = (
         f"<th scope='row'>{escaped(row.name)}</th>",
         f"<td>{escaped(kind)}</td>",
         f"<td>{bar}</td>",
         f"<td>{row.answers} / {row.wanted}</td>",
-        f"<td>{escaped(lead['open' if row.open else 'closed'])}</td>",
+        f"<td>{escaped(lead['open' if row.open else 'closed'])}{escaped(live)}</td>",
         f"<td>{review if row.kind in ('rank', 'compare') else ''}</td>",
     )
     return "<tr>" + "".join(cells) + "</tr>"
+
+
+def figures_html(found: Result, query: Mapping[str, Any], words: Texts) -> str:
+    """All figures with the time (UTC) they are of, or that they are still being computed."""
+    lead = words["lead"]
+    if found.value is None:
+        return f"<p>{escaped(lead['computing'])}</p>"
+    at = datetime.fromtimestamp(found.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    said = lead["as_of"].format(time=at) + ("" if found.current else f" {lead['newer_coming']}")
+    figures = "".join(figure_html(name, table, query, words) for name, table in found.value.items())
+    return f'<p class="as-of">{escaped(said)}</p><div class="figure-grid">{figures}</div>'
 
 
 def figure_html(name: str, table: Table, query: Mapping[str, Any], words: Texts) -> str:

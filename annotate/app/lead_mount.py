@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 
 from annotate.app.identity import Doorman
 from annotate.app.pages import LEAD_PATH, STATIC
-from annotate.app.settings import AppSettings
 from annotate.app.texts import languages
 from annotate.labels import LabelStore
 
@@ -54,8 +54,11 @@ class LeadMount:
             await self.over.wait()
 
 
-def lead_app(store: LabelStore, settings: AppSettings, doorman: Doorman) -> FastAPI:
-    """The lead's pages, once in each language, behind a check of who asks for every single route of them."""
+def lead_app(store: LabelStore, shared: Any) -> FastAPI:
+    """The lead's pages, once in each language, behind a check of who asks for every single route of them.
+
+    shared: the whole app's state (settings, doorman, computed, sampler).
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     uploads = tempfile.TemporaryDirectory(prefix="rlhf-uploads-")  # of this process only, and gone with it
     os.environ["GRADIO_TEMP_DIR"] = uploads.name
@@ -65,18 +68,19 @@ def lead_app(store: LabelStore, settings: AppSettings, doorman: Doorman) -> Fast
 
     app = FastAPI(openapi_url=None)
     app.state.uploads = uploads
+    app.add_middleware(LeadsOnly, doorman=shared.doorman)
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     for language in languages():
         gr.mount_gradio_app(
             app,
-            LeadPages(store, language).blocks(),
+            LeadPages(store, language, shared.computed, shared.sampler).blocks(),
             path=f"{LEAD_PATH}/{language}",
-            auth_dependency=lambda request: _lead_name(doorman, request),
+            auth_dependency=lambda request: _lead_name(shared.doorman, request),
             theme=theme,
             css_paths=[STATIC / "lead.css"],
-            max_file_size=settings.max_upload,
+            max_file_size=shared.settings.max_upload,
             footer_links=[],
             run_history=False,
             enable_monitoring=False,
@@ -86,6 +90,24 @@ def lead_app(store: LabelStore, settings: AppSettings, doorman: Doorman) -> Fast
             show_error=True,
         )
     return app
+
+
+class LeadsOnly:
+    """ASGI middleware: of Gradio's routes, some of which skip its own check, none answers anybody but a lead."""
+
+    def __init__(self, app: Any, doorman: Doorman) -> None:
+        self.app = app
+        self.doorman = doorman
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and "/gradio_api/" in scope["path"]:
+            try:
+                await asyncio.to_thread(_lead_name, self.doorman, Request(scope))
+            except HTTPException as error:
+                refusal = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+                await refusal(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def _lead_name(doorman: Doorman, request: Request) -> str:

@@ -15,17 +15,20 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from annotate.accounts import Account, account_named, accounts, add_token, tokens
+from annotate.app.computed import Computed
 from annotate.app.lead_api import choice
-from annotate.app.lead_html import batches_html, escaped, figure_html, table_html
-from annotate.app.new_batch import BatchIn, make_batch
-from annotate.app.tables import TABLES
+from annotate.app.lead_html import batches_html, escaped, figures_html, table_html
+from annotate.app.new_batch import Sampler, UploadIn, make_batch
+from annotate.app.tables import tables
 from annotate.app.texts import texts
 from annotate.batches import batch_settings, change_batch, overview
 from annotate.export import FORMATS
 from annotate.labels import LabelStore
+from annotate.live import queue
 from rlhf.errors import RLHFError
 
 ASKS = ("ratings", "flags", "comment", "none_acceptable", "strength")
+ASK_AGAIN_S = 1.0
 # A handler of the database may run beside any other; none of them is offered as a public endpoint.
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "queue": False}
 
@@ -33,8 +36,10 @@ FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", 
 class LeadPages:
     """The pages in one language over a store. Public methods are event handlers; each authorises by itself."""
 
-    def __init__(self, store: LabelStore, language: str) -> None:
+    def __init__(self, store: LabelStore, language: str, computed: Computed, sampler: Sampler | None) -> None:
         self.store = store
+        self.computed = computed
+        self.sampler = sampler
         self.database = store.database
         self.words = texts(language)
         self.lead = self.words["lead"]
@@ -49,7 +54,7 @@ class LeadPages:
             with gr.Tab(lead["batches"]):
                 self._batches_tab(blocks)
             with gr.Tab(lead["new_batch"]):
-                self._new_tab()
+                self._new_tab(blocks)
             with gr.Tab(lead["dashboard"]):
                 self._dashboard_tab(blocks)
             with gr.Tab(lead["export"]):
@@ -92,7 +97,8 @@ class LeadPages:
     def list_batches(self, request: gr.Request) -> tuple[str, Any]:
         self._account(request)
         rows = overview(self.database)
-        return batches_html(rows, self.words), gr.Dropdown(choices=[row.name for row in rows])
+        queues = {row.name: queue(self.database, row.name) for row in rows if row.live}
+        return batches_html(rows, queues, self.words), gr.Dropdown(choices=[row.name for row in rows])
 
     def show_settings(self, name: str | None, request: gr.Request) -> list[Any]:
         self._account(request)
@@ -114,7 +120,7 @@ class LeadPages:
 
     # A new batch
 
-    def _new_tab(self) -> None:
+    def _new_tab(self, blocks: gr.Blocks) -> None:
         lead = self.lead
         with gr.Row():
             name = gr.Textbox(label=lead["name"], max_length=200, elem_id="new-name")
@@ -123,6 +129,11 @@ class LeadPages:
         with gr.Row():
             file = gr.File(label=lead["file"], type="filepath", elem_id="new-file")
             gold = gr.File(label=lead["gold"], type="filepath")
+        with gr.Row():
+            checkpoint = gr.Dropdown(
+                [(lead["from_file"], "")], value="", label=lead["sample_from"], elem_id="new-checkpoint"
+            )
+            k = gr.Number(4, label=lead["k"], precision=0, minimum=2, maximum=9)
         asks = gr.CheckboxGroup([(lead[ask], ask) for ask in ASKS], value=["comment"], label=lead["asks"])
         keep = gr.Checkbox(label=lead["keep_ranks"])
         with gr.Row():
@@ -133,24 +144,34 @@ class LeadPages:
         guidelines = gr.Textbox(label=lead["guidelines"], lines=8, max_length=200_000)
         create = gr.Button(lead["create"], variant="primary", elem_id="create")
         said = gr.HTML(elem_id="created")
-        values = [name, kind, file, gold, asks, keep, overlap, quota, gold_every, order, guidelines]
+        values = [
+            name, kind, file, gold, checkpoint, k, asks, keep, overlap, quota, gold_every, order, guidelines,
+        ]  # fmt: skip
+        blocks.load(self.list_checkpoints, None, checkpoint, **FREE)
         create.click(self.create_batch, values, said, **FREE)
 
+    def list_checkpoints(self, request: gr.Request) -> Any:
+        self._account(request)
+        with told():
+            there = self.sampler.checkpoints() if self.sampler else []
+        return gr.Dropdown(choices=[(self.lead["from_file"], ""), *((name, name) for name in there)])
+
     def create_batch(
-        self, name: str, kind: Any, file: str | None, gold: str | None, asks: list[str], keep: bool, overlap: int,
-        quota: int, gold_every: int, order: Any, guidelines: str, request: gr.Request,
+        self, name: str, kind: Any, file: str | None, gold: str | None, checkpoint: str, k: int, asks: list[str],
+        keep: bool, overlap: int, quota: int, gold_every: int, order: Any, guidelines: str, request: gr.Request,
     ) -> str:  # fmt: skip
         self._account(request)
         if file is None:
             raise gr.Error(self.lead["no_file"])
         with told():
-            new = BatchIn(
+            new = UploadIn(
                 name=name.strip(), kind=kind, guidelines=guidelines, overlap=int(overlap), quota=int(quota),
                 task_order=order, gold_every=int(gold_every), ratings="ratings" in asks, comment="comment" in asks,
                 flags=["all"] if "flags" in asks else [], none_acceptable="none_acceptable" in asks,
-                strength="strength" in asks, keep_ranks=keep,
+                strength="strength" in asks, keep_ranks=keep, sample_from=checkpoint or "", k=int(k),
             )  # fmt: skip
-            made = make_batch(self.database, new, Path(file), Path(file).name, Path(gold) if gold else None)
+            gold_file = Path(gold) if gold else None
+            made = make_batch(self.database, new, Path(file), Path(file).name, gold_file, self.sampler)
         for upload in filter(None, (file, gold)):
             Path(upload).unlink(missing_ok=True)
         return escaped(self.lead["created"].format(name=name, tasks=made.tasks, answers=made.answers))
@@ -168,23 +189,34 @@ class LeadPages:
             simulated = gr.Checkbox(True, label=lead["simulated"])
         show = gr.Button(lead["show"], variant="primary", elem_id="show-figures")
         figures = gr.HTML(elem_id="figures")
+        again = gr.Timer(ASK_AGAIN_S, active=False)
         blocks.load(self.batch_names, None, batch, **FREE)
-        show.click(self.show_figures, [batch, since, until, simulated], figures, **FREE)
+        chosen = [batch, since, until, simulated]
+        show.click(self.show_figures, chosen, [figures, again], **FREE)
+        again.tick(self.newer_figures, chosen, [figures, again], **FREE)
 
     def batch_names(self, request: gr.Request) -> Any:
         self._account(request)
         names = [row.name for row in overview(self.database)]
         return gr.Dropdown(choices=[(self.lead["all_batches"], ""), *((name, name) for name in names)])
 
-    def show_figures(self, batch: str, since: str, until: str, simulated: bool, request: gr.Request) -> str:
+    def show_figures(
+        self, batch: str, since: str, until: str, simulated: bool, request: gr.Request
+    ) -> tuple[str, Any]:
+        """The figures as they were computed last, and a timer that asks for newer ones while those are computed."""
         self._account(request)
         query = self._query(batch, since, until, simulated)
         first, last = (date.fromisoformat(query[key]) if key in query else None for key in ("since", "until"))
         with told():
             chosen = choice(batch or None, first, last, [], not simulated, None, False)
-            found = {name: table(self.database, chosen) for name, table in TABLES.items()}
-        figures = "".join(figure_html(name, table, query, self.words) for name, table in found.items())
-        return f'<div class="figure-grid">{figures}</div>'
+            found = self.computed.soon(chosen, lambda: tables(self.database, chosen))
+        return figures_html(found, query, self.words), gr.Timer(active=not found.current)
+
+    def newer_figures(
+        self, batch: str, since: str, until: str, simulated: bool, request: gr.Request
+    ) -> tuple[Any, Any]:
+        figures, again = self.show_figures(batch, since, until, simulated, request)
+        return (gr.skip(), gr.skip()) if again.active else (figures, again)
 
     def _query(self, batch: str, since: str, until: str, simulated: bool) -> dict[str, Any]:
         days = {key: day.strip() for key, day in (("since", since), ("until", until)) if day and day.strip()}

@@ -1,7 +1,8 @@
 """A batch from a lead's file and settings."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,8 +10,9 @@ from annotate.batches import FLAGS, Asks, BatchSettings, NewTask
 from annotate.database import Database
 from annotate.foreign import read_labels
 from annotate.importing import Imported, add_gold_questions, import_prompts, import_rankings
-from rlhf.data import read_prompts
-from rlhf.errors import InputError
+from annotate.live import add_live_batch
+from rlhf.data import Prompt, read_prompts
+from rlhf.errors import InputError, LabelError
 
 
 class BatchIn(BaseModel):
@@ -53,6 +55,23 @@ class BatchIn(BaseModel):
         )
 
 
+class UploadIn(BatchIn):
+    """sample_from: the checkpoint that answers the file's prompts, k times each, while people label; empty for none."""
+
+    sample_from: str = Field(default="", max_length=300)
+    k: int = Field(default=4, ge=2, le=9)
+
+
+class Sampler(Protocol):
+    """What asks checkpoints for fresh answers, in a process of its own."""
+
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints there are."""
+
+    def start(self) -> None:
+        """Have the process run, from now on; it may run already."""
+
+
 def task_of(
     prompt: Any, completions: list[str], checkpoints: list[str], gold: list[int] | None, priority: float
 ) -> NewTask:
@@ -68,21 +87,40 @@ def task_of(
 
 
 def make_batch(
-    database: Database, new: BatchIn, path: Path, shown_as: str, gold: Path | None = None
+    database: Database,
+    new: UploadIn,
+    path: Path,
+    shown_as: str,
+    gold: Path | None = None,
+    sampler: Sampler | None = None,
 ) -> Imported:
     """Make a batch from a file as `rlhf labels import` reads it; errors name the file as the lead knows it.
 
-    keep_ranks: the file's ranks count as answers of its labelers; otherwise everything is ranked anew. gold: a file of
-    rankings that become gold questions.
+    sample_from: the file holds prompts, and `sampler` is started for their answers. keep_ranks: the file's ranks count
+    as answers of its labelers; otherwise everything is ranked anew. gold: a file of rankings that become gold questions.
     """
     settings = new.settings()
     try:
         if new.kind == "demonstrate":
             return import_prompts(database, settings, read_prompts(str(path)))
         known = [] if gold is None else read_labels(str(gold))
-        made = import_rankings(database, settings, read_labels(str(path)), new.keep_ranks)
+        if new.sample_from:
+            made = _live(database, new, read_prompts(str(path)), sampler)
+        else:
+            made = import_rankings(database, settings, read_labels(str(path)), new.keep_ranks)
         if known:
             add_gold_questions(database, new.name, known)
     except InputError as error:
         raise InputError(str(error).replace(str(path), shown_as)) from None
     return made
+
+
+def _live(database: Database, new: UploadIn, prompts: Sequence[Prompt], sampler: Sampler | None) -> Imported:
+    there = sampler.checkpoints() if sampler else []
+    if sampler is None or new.sample_from not in there:
+        raise LabelError(f"{new.sample_from}: no such checkpoint (there: {', '.join(there) or 'none'})")
+    if new.kind != "rank":
+        raise LabelError(f"batch {new.name}: fresh answers are ranked; choose the kind rank")
+    add_live_batch(database, new.settings(), prompts, new.sample_from, new.k)
+    sampler.start()
+    return Imported(len(set(map(str, prompts))), 0)

@@ -13,8 +13,10 @@ from fastapi.staticfiles import StaticFiles
 
 from annotate.accounts import has_accounts
 from annotate.app import lead_api, pages, work_api
+from annotate.app.computed import Computed
 from annotate.app.identity import Doorman
 from annotate.app.lead_mount import UPLOAD_PATHS, LeadMount, lead_app
+from annotate.app.new_batch import Sampler
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings
 from annotate.database import DatabaseDown
@@ -22,13 +24,20 @@ from annotate.labels import LabelStore
 from annotate.webhooks import deliver_due
 from rlhf.errors import InputError, LabelError, RLHFError
 
-WEBHOOKS_EVERY_S = 5.0
+WEBHOOKS_EVERY_S = 1.0
 
 
 def create_app(
-    store: LabelStore, settings: AppSettings, *, rooms: Sequence[APIRouter] = (), home: str = "/"
+    store: LabelStore,
+    settings: AppSettings,
+    *,
+    rooms: Sequence[APIRouter] = (),
+    home: str = "/",
+    sampler: Sampler | None = None,
 ) -> FastAPI:
     """The app over an open store; rooms: routers of other pages beside these, home: the path that / leads to.
+
+    sampler: what live batches get their answers from.
 
     Raises LabelError where it would be open to other machines without accounts.
     """
@@ -43,6 +52,7 @@ def create_app(
     )
     app.state.store, app.state.settings, app.state.home = store, settings, home
     app.state.doorman = Doorman(store.database, settings)
+    app.state.computed, app.state.sampler = Computed(store.database), sampler
     for room in rooms:
         app.include_router(room)
     app.include_router(pages.router)
@@ -52,7 +62,7 @@ def create_app(
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     hosts = LOOPBACK if settings.loopback and not accounts and not settings.proxy_header else ()
-    app.add_middleware(LeadMount, build=lambda: lead_app(store, settings, app.state.doorman))
+    app.add_middleware(LeadMount, build=lambda: lead_app(store, app.state))
     app.add_middleware(
         Guard,
         gradio_path=f"{pages.LEAD_PATH}/",
@@ -71,6 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     thread.start()
     yield
     ended.set()
+    app.state.computed.close()
     thread.join(timeout=1)
 
 

@@ -2,16 +2,17 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from annotate import dashboard
 from annotate.agreement import Agreement
+from annotate.ballots import ballots
 from annotate.choice import Choice
 from annotate.database import Database
 from annotate.export import cell
-from annotate.strengths import strengths
+from annotate.strengths import StrengthTable, strengths
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Table:
     note: str = ""
 
 
+FIGURES = (
+    "throughput", "agreement", "agreement_by_labeler", "agreement_over_time", "consensus", "gold", "times", "fast",
+    "flags", "position", "strengths",
+)  # fmt: skip
 AGREEMENT = ("agreement", "decided", "alpha", "alpha_low", "alpha_high", "pairs", "note")
 
 
@@ -31,8 +36,7 @@ def _agreement_row(found: Agreement) -> tuple[Any, ...]:
     return (found.percent, found.decided, found.alpha, low, high, found.pairs, found.undefined)
 
 
-def _agreement(database: Database, choice: Choice) -> Table:
-    found = dashboard.agreement_overall(database, choice)
+def _agreement(found: Agreement) -> Table:
     return Table(AGREEMENT, (_agreement_row(found),), found.undefined)
 
 
@@ -40,85 +44,62 @@ def _agreements(name: str, found: dict[str, Agreement]) -> Table:
     return Table((name, *AGREEMENT), tuple((key, *_agreement_row(value)) for key, value in found.items()))
 
 
-def _by_labeler(database: Database, choice: Choice) -> Table:
-    return _agreements("labeler", dashboard.agreement_by_labeler(database, choice))
+def _throughput(found: Sequence[dashboard.DayCount]) -> Table:
+    return Table(("day", "labeler", "answers"), tuple((row.day, row.labeler, row.answers) for row in found))
 
 
-def _over_time(database: Database, choice: Choice) -> Table:
-    return _agreements("day", dashboard.agreement_over_time(database, choice))
-
-
-def _throughput(database: Database, choice: Choice) -> Table:
-    rows = dashboard.throughput(database, choice)
-    return Table(("day", "labeler", "answers"), tuple((row.day, row.labeler, row.answers) for row in rows))
-
-
-def _shares(found: dict[str, dashboard.Share]) -> Table:
+def _shares(found: dict[str, dashboard.Share], note_if_none: str = "") -> Table:
     rows = tuple(
         (name, share.share, share.right, share.pairs, share.undefined) for name, share in found.items()
     )
-    return Table(("labeler", "share", "right", "pairs", "note"), rows)
+    return Table(("labeler", "share", "right", "pairs", "note"), rows, "" if rows else note_if_none)
 
 
-def _consensus(database: Database, choice: Choice) -> Table:
-    return _shares(dashboard.against_consensus(database, choice))
-
-
-def _gold(database: Database, choice: Choice) -> Table:
-    found = _shares(dashboard.gold_accuracy(database, choice))
-    return (
-        found if found.rows else Table(found.columns, (), "undefined because nobody answered a gold question")
-    )
-
-
-def _times(database: Database, choice: Choice) -> Table:
-    found = dashboard.labeler_times(database, choice)
+def _times(found: dict[str, dashboard.LabelerTime]) -> Table:
     rows = tuple((name, row.answers, row.median_s, row.fast) for name, row in found.items())
     return Table(("labeler", "answers", "median_s", "fast"), rows)
 
 
-def _fast(database: Database, choice: Choice) -> Table:
+def _fast(found: Sequence[dashboard.FastDecision]) -> Table:
     columns = ("annotation", "task", "labeler", "took_s", "plausible_s")
-    found = dashboard.fast_decisions(database, choice)
     rows = ((row.annotation_id, row.task_id, row.labeler, row.took_s, row.plausible_s) for row in found)
     return Table(columns, tuple(rows))
 
 
-def _flags(database: Database, choice: Choice) -> Table:
-    found = dashboard.flag_rates(database, choice)
+def _flags(found: dict[str, tuple[int, int]]) -> Table:
     rows = tuple((flag, number / total, number, total) for flag, (number, total) in found.items())
     return Table(("flag", "rate", "answers", "judged"), rows)
 
 
-def _position(database: Database, choice: Choice) -> Table:
-    found = dashboard.position_bias(database, choice)
-    return Table(
-        ("earlier_won", "p_value", "rankings"),
-        ((found.earlier, found.p_value, found.rankings),),
-        found.undefined,
-    )
+def _position(found: dashboard.PositionBias) -> Table:
+    row = (found.earlier, found.p_value, found.rankings)
+    return Table(("earlier_won", "p_value", "rankings"), (row,), found.undefined)
 
 
-def _strengths(database: Database, choice: Choice) -> Table:
-    found = strengths(database, choice)
+def _strengths(found: StrengthTable) -> Table:
     columns = ("checkpoint", "log_strength", "low", "high", "wins", "ties", "losses")
     rows = ((r.checkpoint, r.log_strength, *r.ci95, r.wins, r.ties, r.losses) for r in found.rows)
     return Table(columns, tuple(rows), found.undefined)
 
 
-TABLES: dict[str, Callable[[Database, Choice], Table]] = {
-    "throughput": _throughput,
-    "agreement": _agreement,
-    "agreement_by_labeler": _by_labeler,
-    "agreement_over_time": _over_time,
-    "consensus": _consensus,
-    "gold": _gold,
-    "times": _times,
-    "fast": _fast,
-    "flags": _flags,
-    "position": _position,
-    "strengths": _strengths,
-}
+def tables(database: Database, choice: Choice) -> dict[str, Table]:
+    """Every figure of FIGURES over a choice; seconds for a hundred thousand rankings."""
+    with database.read() as connection:
+        given = ballots(connection, choice)
+    gold = dashboard.gold_accuracy(database, choice)
+    return {
+        "throughput": _throughput(dashboard.throughput(database, choice)),
+        "agreement": _agreement(dashboard.agreement_overall(given)),
+        "agreement_by_labeler": _agreements("labeler", dashboard.agreement_by_labeler(given)),
+        "agreement_over_time": _agreements("day", dashboard.agreement_over_time(given)),
+        "consensus": _shares(dashboard.against_consensus(given)),
+        "gold": _shares(gold, "undefined because nobody answered a gold question"),
+        "times": _times(dashboard.labeler_times(database, choice)),
+        "fast": _fast(dashboard.fast_decisions(database, choice)),
+        "flags": _flags(dashboard.flag_rates(database, choice)),
+        "position": _position(dashboard.position_bias(given)),
+        "strengths": _strengths(strengths(database, choice)),
+    }
 
 
 def as_csv(table: Table) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from annotate import dashboard
-from annotate.adjudicate import adjudicate, disagreements
+from annotate.adjudicate import adjudicate, differing, disagreements
+from annotate.ballots import ballots
 from annotate.choice import Choice
 from annotate.labels import NewTask, Submission
 from annotate.strengths import strength_table, strengths
@@ -21,6 +22,11 @@ def rank(store, labeler, batch, ranks, **more):
     task = store.lease(labeler, batch)
     given = {"task_id": task.id, "client_id": f"{labeler}-{task.id}-{batch}", "ranks": ranks} | more
     return store.submit(labeler, Submission(**given))
+
+
+def given(store, choice):
+    with store.database.read() as connection:
+        return ballots(connection, choice)
 
 
 @pytest.fixture
@@ -40,26 +46,26 @@ def test_throughput_counts_by_day_and_labeler(judged):
 
 
 def test_agreement_by_hand(judged):
-    overall = dashboard.agreement_overall(judged.database, ALL)
+    overall = dashboard.agreement_overall(given(judged, ALL))
     # xy: B B W, xz: B B W, yz: B T W → pairs of labelers alike: 1/3, 1/3, 0
     assert overall.percent == pytest.approx(2 / 9) and overall.pairs == 3
-    by_labeler = dashboard.agreement_by_labeler(judged.database, ALL)
+    by_labeler = dashboard.agreement_by_labeler(given(judged, ALL))
     assert by_labeler["ann"].percent == pytest.approx(2 / 6)
     assert by_labeler["cleo"].percent == 0.0
-    (day,) = dashboard.agreement_over_time(judged.database, ALL).values()
+    (day,) = dashboard.agreement_over_time(given(judged, ALL)).values()
     assert day == overall
 
 
 def test_the_consensus_is_what_most_others_say(judged):
-    found = dashboard.against_consensus(judged.database, ALL)
+    found = dashboard.against_consensus(given(judged, ALL))
     # Ann's others never are of one mind (B W, B W, T W). Cleo's others say B on xy and xz, nothing on yz.
     assert found["ann"].share is None and "of one mind" in found["ann"].undefined
     assert (found["cleo"].share, found["cleo"].pairs) == (0.0, 2)
 
 
 def test_undefined_is_said(store):
-    assert "no two labelers" in dashboard.agreement_overall(store.database, ALL).undefined
-    assert dashboard.position_bias(store.database, ALL).undefined
+    assert "no two labelers" in dashboard.agreement_overall(given(store, ALL)).undefined
+    assert dashboard.position_bias(given(store, ALL)).undefined
     assert strengths(store.database, ALL).undefined
 
 
@@ -117,8 +123,8 @@ def test_position_bias_is_found_where_it_is_and_not_where_it_is_not(store):
                 )
             )
         store.submit_many("ann", answers)
-    biased = dashboard.position_bias(store.database, Choice(batch="biased"))
-    fair = dashboard.position_bias(store.database, Choice(batch="fair"))
+    biased = dashboard.position_bias(given(store, Choice(batch="biased")))
+    fair = dashboard.position_bias(given(store, Choice(batch="fair")))
     assert biased.earlier == 1.0 and biased.p_value < 1e-6
     assert 0.4 < fair.earlier < 0.6 and fair.p_value > 0.05
 
@@ -137,9 +143,17 @@ def test_simulated_labelers_can_be_left_out_of_every_figure(judged):
     people = Choice(include_simulated=False)
     assert "robot" in {row.labeler for row in dashboard.throughput(judged.database, ALL)}
     assert "robot" not in {row.labeler for row in dashboard.throughput(judged.database, people)}
-    assert "robot" in dashboard.agreement_by_labeler(judged.database, ALL)
-    for figure in (dashboard.agreement_by_labeler, dashboard.against_consensus, dashboard.labeler_times):
-        assert "robot" not in figure(judged.database, people)
+    assert "robot" in dashboard.agreement_by_labeler(given(judged, ALL))
+    for figure in (dashboard.agreement_by_labeler, dashboard.against_consensus):
+        assert "robot" not in figure(given(judged, people))
+    assert "robot" not in dashboard.labeler_times(judged.database, people)
+
+    judged.add_batch("both", [NewTask(prompt="p", completions=("a", "b"))], overlap=2)
+    rank(judged, "robot", "both", (1, 0))
+    rank(judged, "ann", "both", (0, 1))
+    everybody, only_people = (Choice(batch="both", include_simulated=given) for given in (True, False))
+    assert len(differing(judged.database, everybody)) == 1
+    assert differing(judged.database, only_people) == {}
 
 
 def test_disagreements_come_worst_first_and_a_verdict_puts_them_last(judged):
@@ -150,11 +164,12 @@ def test_disagreements_come_worst_first_and_a_verdict_puts_them_last(judged):
         for task in judged.lease_many(name, 3, "two"):
             ranks = answers[task.prompt][place]
             judged.submit(name, Submission(task_id=task.id, client_id=f"{name}{task.id}", ranks=ranks))
-    found = disagreements(judged.database, "two")
+    two = Choice(batch="two")
+    found = disagreements(judged.database, two, differing(judged.database, two))
     assert [row.task.prompt for row in found] == ["d0", "d1"] and found[0].share == 1.0
     assert [answer.labeler for answer in found[0].answers] == ["ann", "bob"]
     adjudicate(judged.database, "lea", Submission(task_id=found[0].task.id, client_id="v", ranks=(0, 1)))
-    again = disagreements(judged.database, "two")
+    again = disagreements(judged.database, two, differing(judged.database, two))
     assert [row.task.prompt for row in again] == ["d1", "d0"] and again[1].adjudicated.by == "lea"
     with pytest.raises(LabelError, match="verdicts are given by a lead"):
         adjudicate(judged.database, "ann", Submission(task_id=1, client_id="w", ranks=(0, 1)))

@@ -1,5 +1,6 @@
 """What is acknowledged is on disk; what cannot be written is said in one line and leaves nothing behind."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -245,3 +246,16 @@ def test_an_answer_is_acknowledged_after_its_fsync(local, tmp_path, strace):
         assert "labels.db-wal>) = 0" in before[synced:].replace("  ", " ").replace("  ", " ")[:400]
         acknowledged += 1
     assert acknowledged == 20
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_is_there_after_kill_9_of_a_server_at_work():
+    """The full run, fifty labelers and ten kills, is in docs/benchmarks.md."""
+    options = {"labelers": 10, "seconds": 30, "kill": 3, "tasks": 300, "answers": 4, "think": 1}
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "benchmarks/label_load.py", *given]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "kills 3" in done.stdout and "nothing lost, nothing doubled, nothing stuck" in done.stdout

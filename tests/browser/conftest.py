@@ -24,14 +24,6 @@ QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 PATIENCE_MS = 120_000  # for a machine that does other work as well
 PASSWORD = "correct horse battery"
 numbers = itertools.count(1)
-FAST = ("test_hostile.py", "test_ranking.py")  # the other files take minutes: make test-slow
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.name not in FAST:
-            item.add_marker(pytest.mark.slow)
 
 
 class Server:

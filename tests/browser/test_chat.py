@@ -126,6 +126,7 @@ def test_an_answer_streams_in_and_is_there_after_a_reload(chat, page):
     assert page.url.endswith(f"/chat/{head.id}")
 
 
+@pytest.mark.slow
 def test_stop_ends_the_answer_and_keeps_what_there_is(chat, page):
     page.select_option("#model_a", "base/0001-tiny")
     set_up(page, max_new_tokens=4000)
@@ -237,6 +238,7 @@ def test_two_side_by_side_blind_until_the_choice(chat, page):
     )
 
 
+@pytest.mark.slow
 def test_under_the_hood_shows_probabilities_alternatives_reward_and_kl(chat, page):
     say(page, SAID)
     page.keyboard.press("Escape")
@@ -257,6 +259,7 @@ def test_under_the_hood_shows_probabilities_alternatives_reward_and_kl(chat, pag
     page.keyboard.press("u")
 
 
+@pytest.mark.slow
 def test_conversations_are_searched_renamed_exported_and_deleted(chat, page, tmp_path):
     for text in ("the red kite", "the blue boat"):
         page.locator("#new").click()
@@ -308,6 +311,7 @@ def test_hostile_text_is_inert(chat, page):
     assert "U+202E" in page.locator(".turn.assistant .text").first.inner_text()
 
 
+@pytest.mark.slow
 def test_a_full_context_is_announced(chat, page):
     number = start_conversation(chat.database, page.account, {})
     parent = None
@@ -330,6 +334,7 @@ def test_a_full_context_is_announced(chat, page):
     expect(page.locator(".notice")).to_contain_text("oldest messages were left out")
 
 
+@pytest.mark.slow
 def test_a_bad_setting_and_an_overlong_message_are_said(chat, page):
     page.locator(".setup > summary").click()
     page.fill("#temperature", "7")
@@ -344,6 +349,7 @@ def test_a_bad_setting_and_an_overlong_message_are_said(chat, page):
     say(page, SAID)
 
 
+@pytest.mark.slow
 def test_the_engine_dies_and_the_conversation_goes_on(chat, page):
     page.select_option("#model_a", "base/0001-tiny")
     set_up(page, max_new_tokens=700, seed=5)
@@ -385,6 +391,7 @@ def test_accounts_see_their_own_only(chat, page, browse):
     assert len(messages(chat.database, page.account, number)) == 2
 
 
+@pytest.mark.slow
 def test_on_a_phone_and_in_the_dark(chat, browse):
     name = chat.person("phone")
     page = browse(
@@ -412,6 +419,7 @@ def test_on_a_phone_and_in_the_dark(chat, browse):
     expect(page.locator("#list")).not_to_be_in_viewport()
 
 
+@pytest.mark.slow
 def test_signing_in_leads_to_the_chat_in_japanese_too(chat, browse):
     page = browse(chat, locale="ja-JP")
     name = chat.person("ja")

@@ -1,15 +1,19 @@
 """A live batch: a checkpoint answers while people label, from a process that may die."""
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
+from sqlalchemy import select
 from transformers import GPT2Config
 
 from annotate.accounts import add_account
 from annotate.history import history
+from annotate.schema import Completion
 from rlhf.model import GPT
 from rlhf.store import Store
 from rlhf.tokenizer import train_tokenizer
@@ -37,6 +41,14 @@ def samplers(server):
     return [int(pid) for file in children for pid in file.read_text().split()]
 
 
+def rank_one(page):
+    """Rank the task that is there or comes, by keyboard, and wait until the next one is there or awaited."""
+    page.wait_for_selector("main:not(.sending) .foot")
+    for key in ("1", "2", "3", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_selector("main:not(.sending) > *")
+
+
 @pytest.mark.slow
 def test_answers_come_while_people_label_and_again_after_the_sampler_was_killed(store, tmp_path, browse):
     labels = tmp_path / "labels.db"
@@ -48,10 +60,7 @@ def test_answers_come_while_people_label_and_again_after_the_sampler_was_killed(
         page = browse(world, "ann")
         page.goto(f"{world.url}/label?batch=live")
         for number in range(1, 8):  # more than were made ahead
-            page.wait_for_selector("main:not(.sending) .foot")
-            for key in ("1", "2", "3", "Enter"):
-                page.keyboard.press(key)
-            page.wait_for_selector("main:not(.sending) > *")
+            rank_one(page)
             assert len(history(world.database, "ann")) == number
             if number == 2:
                 (old,) = samplers(world.server)
@@ -68,3 +77,37 @@ def test_answers_come_while_people_label_and_again_after_the_sampler_was_killed(
             return
         time.sleep(0.1)
     raise AssertionError("the sampler outlived the app")
+
+
+@pytest.mark.slow
+def test_a_lead_starts_a_live_batch_in_the_form(store, tmp_path, browse):
+    world = World(str(tmp_path / "labels.db"), "--store", str(store.root))
+    try:
+        lead, ann = world.person("lea", "lead"), world.person("ann")
+        assert samplers(world.server) == []
+        file = tmp_path / "prompts.jsonl"
+        file.write_text("\n".join(json.dumps({"prompt": f"Is the kite red? {i}"}) for i in range(5)))
+        page = browse(world, lead)
+        page.goto(world.url + "/lead/en/")
+        page.get_by_role("tab", name="New batch").click()
+        page.locator("#new-name textarea, #new-name input").fill("fresh")
+        page.locator("#new-file input[type=file]").set_input_files(file)
+        page.get_by_text("prompts.jsonl").first.wait_for()
+        page.locator("#new-checkpoint input").fill("sft")
+        page.get_by_role("option", name="sft/0001-tiny").click()
+        page.get_by_label("Answers to each prompt").fill("3")
+        page.click("#create button, button#create")
+        expect(page.locator("#created")).to_contain_text("fresh: 5 tasks")
+        page = browse(world, ann)
+        page.goto(f"{world.url}/label?batch=fresh")
+        rank_one(page)
+        (past,) = history(world.database, ann)
+        assert past.task.prompt.startswith("Is the kite red?")
+        with world.database.read() as connection:
+            query = select(Completion.checkpoint, Completion.sampling).distinct()
+            assert [row.checkpoint for row in connection.execute(query)] == ["sft/0001-tiny"]
+        world.server.kill()
+        world.server.start()  # an app that starts anew goes on sampling for the batches that want it
+        assert len(samplers(world.server)) == 1
+    finally:
+        world.close()

@@ -51,7 +51,6 @@ def test_four_answers_are_ranked_with_five_keys(both, browse):
     assert 0 < past.time_s < 60
 
 
-@pytest.mark.slow
 def test_from_the_log_in_page_to_the_first_submitted_task_by_keyboard_alone(world, browse):
     name, batch = world.person(), world.batch(guidelines="Be fair.")
     page = browse(world)

@@ -10,14 +10,14 @@ from annotate.accounts import add_token, open_session
 from annotate.drafts import draft_of, save_draft
 from annotate.history import history
 from annotate.labels import LabelStore
-from tests.browser.conftest import PASSWORD, Server
+from tests.browser.conftest import PASSWORD, PATIENCE_MS, Server
 
 
 class Caller:
     """An HTTP client with a session, as the page sends it: cookie and CSRF token."""
 
     def __init__(self, world, name=None):
-        self.world, self.client = world, httpx.Client(base_url=world.url, timeout=20)
+        self.world, self.client = world, httpx.Client(base_url=world.url, timeout=PATIENCE_MS / 1000)
         self.cookie = f"rlhf_label_{world.server.port}"
         if name is not None:
             self.client.cookies.set(self.cookie, open_session(world.database, name))
@@ -131,6 +131,11 @@ LEAD_ENDPOINTS = (
     ("POST", "/lead/en/gradio_api/run/list_batches"),
     ("POST", "/lead/en/gradio_api/upload"),
     ("GET", "/lead/en/gradio_api/file=/etc/passwd"),
+    ("GET", "/lead/en/gradio_api/heartbeat/any"),
+    ("POST", "/lead/en/gradio_api/cancel"),
+    ("POST", "/lead/en/gradio_api/stream/any"),
+    ("GET", "/lead/en/gradio_api/stream/any/1/2/playlist.m3u8"),
+    ("GET", "/lead/en/gradio_api/queue/data?session_hash=any"),
 )
 
 

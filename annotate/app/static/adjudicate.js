@@ -10,22 +10,30 @@ import { PairPage } from "./pair_page.js";
 import { RankPage } from "./rank_page.js";
 import { say, toast } from "./status.js";
 
+const ASK_AGAIN_MS = 500;
+
 /** One disagreement at a time, the worst first. */
 export async function adjudicate(container, batch) {
   let offset = 0;
+  const peopleOnly = new URLSearchParams(location.search).get("people_only") === "true";
   const show = async () => {
-    const { disagreements } = await call("GET", `/api/lead/disagreements?batch=${encodeURIComponent(batch)}&limit=1&offset=${offset}`);
+    const { disagreements, computing } = await call("GET", `/api/lead/disagreements?batch=${encodeURIComponent(batch)}&people_only=${peopleOnly}&limit=1&offset=${offset}`);
+    if (computing) {
+      container.replaceChildren(h("p", { class: "quiet" }, t("adjudicate.computing")));
+      setTimeout(() => show().catch((error) => say(t("error.refused", { reason: error.message }))), ASK_AGAIN_MS);
+      return;
+    }
     if (!disagreements.length) {
       bind([]);
       container.replaceChildren(h("section", { class: "nothing" }, h("h2", {}, t("adjudicate.nothing")), h("a", { href: "/lead" }, t("adjudicate.back"))));
       return;
     }
-    one(container, batch, disagreements[0], (by) => { offset = Math.max(offset + by, 0); return show(); });
+    one(container, batch, disagreements[0], peopleOnly, (by) => { offset = Math.max(offset + by, 0); return show(); });
   };
   await show();
 }
 
-function one(container, batch, found, go) {
+function one(container, batch, found, peopleOnly, go) {
   const { task } = found;
   const page = task.answers.length === 2 ? new PairPage(task, {}, () => {}) : new RankPage(task, {}, () => {});
   const comment = h("textarea", { id: "comment", rows: "2", "aria-label": t("adjudicate.comment"), placeholder: t("adjudicate.comment") });
@@ -42,7 +50,8 @@ function one(container, batch, found, go) {
   };
   container.replaceChildren(
     h("h1", {}, t("adjudicate.title", { batch })),
-    h("p", { class: "quiet" }, t("adjudicate.share", { share: Math.round(found.share * 100) }), found.adjudicated ? ` · ${t("adjudicate.again")}` : ""),
+    h("p", { class: "quiet" }, t("adjudicate.share", { share: Math.round(found.share * 100) }), found.adjudicated ? ` · ${t("adjudicate.again")}` : "", " · ",
+      h("a", { href: `/adjudicate?batch=${encodeURIComponent(batch)}&people_only=${!peopleOnly}` }, t(peopleOnly ? "adjudicate.everybody" : "adjudicate.people_only"))),
     said(found),
     page.element,
     h("footer", { class: "foot" }, h("div", { class: "more" }, comment), h("div", { class: "actions" },

@@ -58,7 +58,7 @@ export class WritePage {
       this.field.focus();
       this.changed();
     };
-    return h("article", { class: "card" },
+    return h("article", { class: "card", "aria-label": t("rank.answer", { letter: letter(i) }) },
       h("header", {}, h("span", { class: "letter" }, letter(i)), h("button", { type: "button", class: "plain", onclick: start }, t("write.start_from"))),
       textBody(answer, `/api/tasks/${this.task.id}/answers/${i}/text`),
     );

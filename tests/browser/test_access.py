@@ -1,0 +1,72 @@
+"""The pages for who cannot see them or uses no mouse: every control has a name, every focus can be seen."""
+
+import pytest
+
+from annotate.batches import FLAGS, Asks
+
+CONTROLS = frozenset({"button", "link", "textbox", "radio", "checkbox", "combobox", "article", "dialog"})
+# The focus shows as an outline (a ring for the current answer) of the element or, for boxes that a label draws, of what
+# stands beside it.
+OUTLINED = """() => [document.activeElement, document.activeElement.nextElementSibling].filter(Boolean).some((element) => {
+    const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(element);
+    const ring = element.matches(".card.current:focus") && boxShadow !== "none";
+    return ring || (outlineStyle !== "none" && parseFloat(outlineWidth) > 0);
+})"""
+
+
+def nameless(page):
+    """Roles of controls that a screen reader has no name for."""
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    shown = [
+        (node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]
+    ]
+    assert any(role in CONTROLS for role, _ in shown)
+    return [role for role, name in shown if role in CONTROLS and not name.strip()]
+
+
+@pytest.fixture
+def pages(world, browse):
+    """(page, what it is) of each kind that a labeler meets."""
+
+    def each():
+        asks = Asks(ratings=True, flags=FLAGS, none_acceptable=True, strength=True)
+        name = world.person()
+        page = browse(world)
+        page.goto(world.url + "/login")
+        yield page, "login"
+        page = browse(world, name)
+        for settings in (
+            {"completions": ("a", "b", "c"), "guidelines": "Be fair."},
+            {"completions": ("a", "b"), "kind": "compare"},
+            {"completions": ("draft",), "kind": "demonstrate"},
+        ):
+            batch = world.batch(asks=asks, **settings)
+            page.goto(f"{world.url}/label?batch={batch}")
+            page.wait_for_selector(".foot")
+            if "guidelines" in settings:
+                yield page, "guidelines"
+                page.keyboard.press("Enter")
+            yield page, settings.get("kind", "rank")
+            page.keyboard.press("s")
+            page.wait_for_selector("main:not(.sending) > *")
+        page.goto(world.url + "/tasks")
+        page.wait_for_selector(".batch")
+        yield page, "tasks"
+        page.goto(world.url + "/history")
+        page.wait_for_selector(".history")
+        yield page, "history"
+
+    return each
+
+
+def test_every_control_has_a_name_and_every_focus_is_seen(pages):
+    for page, kind in pages():
+        assert nameless(page) == [], kind
+        for stop in range(8):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement !== document.body"):
+                assert page.evaluate(OUTLINED), (
+                    kind,
+                    stop,
+                    page.evaluate("document.activeElement.outerHTML"),
+                )
