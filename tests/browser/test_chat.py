@@ -114,7 +114,9 @@ def test_an_answer_streams_in_and_is_there_after_a_reload(chat, page):
             .observe(document.querySelector("#thread"), {childList: true, subtree: true, characterData: true});
     }""")
     say(page, SAID)
-    assert page.evaluate("window.sizes.size") > 5
+    assert (
+        page.evaluate("window.sizes.size") > 2
+    )  # not only nothing and the whole; a busy browser joins pieces
     text = page.locator(".turn.assistant .text").inner_text()
     [head] = conversations(chat.database, page.account)
     question, answer = messages(chat.database, page.account, head.id)
