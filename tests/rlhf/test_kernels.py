@@ -67,6 +67,13 @@ def test_norm_and_its_gradients_are_those_of_layer_norm(dtype):
         assert torch.allclose(mine.grad.double(), theirs.grad, atol=2e-5)
 
 
+def test_norm_of_equal_numbers_is_the_bias():
+    bias = torch.randn(40)
+    assert torch.equal(
+        kernels.norm(torch.full((1, 40), 3.0), torch.ones(40), bias, 1e-5, torch.float32)[0], bias
+    )
+
+
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("head_size", [16, 48, 64])
 def test_attend_sees_the_filled_slots_and_fills_one_more(dtype, head_size):
@@ -118,6 +125,10 @@ def test_an_infinite_score_or_number_is_not_hidden():
     assert kernels.gelu(torch.tensor([math.nan]).bfloat16()).isnan().all()
     x = torch.tensor([[1.0, math.inf, 0.0]])
     assert kernels.norm(x, torch.ones(3), torch.zeros(3), 1e-5, torch.float32).isnan().all()
+    all_bits = torch.full((1, 3), 2**31 - 1, dtype=torch.int32).view(
+        torch.float32
+    )  # NaN that rounds up to zero
+    assert kernels.norm(all_bits, torch.ones(3), torch.zeros(3), 1e-5, torch.bfloat16).isnan().all()
     assert kernels.causal_softmax(torch.full((1, 2, 2), math.nan), 1.0)[0, 1].isnan().all()
 
 
