@@ -279,6 +279,10 @@ void attend(
             const int64_t row = i / H, head = i % H, slot = slots[row];
             const T* q = qkv + (row * 3 * H + head) * D;
             T *k = keys + i * L * D, *v = values + i * L * D;
+            for (int64_t at = 0; at <= slot * D; at += 64 / sizeof(T)) {  // heads are too short for the processor to foresee
+                __builtin_prefetch(v + at);
+                __builtin_prefetch(k + L * D + at);  // of the next head; past the end it does nothing
+            }
             std::copy_n(q + H * D, D, k + slot * D);
             std::copy_n(q + 2 * H * D, D, v + slot * D);
             heads[D / 16 - 1](q, k, v, y + i * D, weights.data(), slot + 1, scale);
