@@ -298,7 +298,12 @@ def main() -> None:
         for start in servers:
             with start() as server:
                 for num_clients in options.clients:
-                    row = asyncio.run(measure(server, num_clients, options.seconds, options.max_tokens))
+                    try:
+                        row = asyncio.run(measure(server, num_clients, options.seconds, options.max_tokens))
+                    except (
+                        httpx.HTTPError
+                    ) as error:  # a server that hangs up; the others are still to be measured
+                        row = {"server": server.name.strip(), "clients": num_clients, "failed": str(error)}
                     print(json.dumps(row), flush=True)
 
 
