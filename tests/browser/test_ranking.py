@@ -55,6 +55,7 @@ def test_from_the_log_in_page_to_the_first_submitted_task_by_keyboard_alone(worl
     name, batch = world.person(), world.batch(guidelines="Be fair.")
     page = browse(world)
     page.goto(world.url)
+    page.wait_for_selector("[name=name]:focus")
     page.keyboard.type(name)
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
