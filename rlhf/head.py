@@ -26,12 +26,16 @@ def token_logprobs(hidden: Tensor, weight: Tensor, labels: Tensor, temperature: 
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    if kernels.fits(hidden):
-        return kernels.token_logprobs(F.linear(hidden, weight), labels.contiguous(), temperature)
-    if len(hidden) * len(weight) <= PLAIN:
-        logits = _scaled(F.linear(hidden, weight), temperature)
-        return -F.cross_entropy(logits, labels, reduction="none")
+    if kernels.fits(hidden) or len(hidden) * len(weight) <= PLAIN:
+        return logprobs_at(F.linear(hidden, weight), labels, temperature)
     return _TokenLogprobs.apply(hidden, weight, labels, temperature)
+
+
+def logprobs_at(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """The same of a head's fresh logits (N, V), which the backward pass may overwrite: read them before it or not at all."""
+    if kernels.fits(logits):
+        return kernels.token_logprobs(logits, labels.contiguous(), temperature)
+    return -F.cross_entropy(scaled(logits, temperature), labels, reduction="none")
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -41,7 +45,7 @@ class _TokenLogprobs(torch.autograd.Function):
         known = labels.clamp(min=0)
         at_labels = []
         for rows, label in zip(*(_chunks(x, logits.shape[1]) for x in (logits, known)), strict=True):
-            at_labels.append(_scaled(rows, temperature).log_softmax(-1).gather(1, label[:, None])[:, 0])
+            at_labels.append(scaled(rows, temperature).log_softmax(-1).gather(1, label[:, None])[:, 0])
         logprobs = torch.cat(at_labels)
         ctx.save_for_backward(hidden, weight, labels, logits, logprobs)
         ctx.temperature = temperature
@@ -63,7 +67,8 @@ class _TokenLogprobs(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None
 
 
-def _scaled(rows: Tensor, temperature: float) -> Tensor:
+def scaled(rows: Tensor, temperature: float) -> Tensor:
+    """Logits in float32, divided by the temperature."""
     return rows.float() if temperature == 1 else rows.float() / temperature
 
 

@@ -11,12 +11,11 @@ from typing import Any, Literal, overload
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlhf.data import Prompt
 from rlhf.errors import InputError
-from rlhf.head import token_logprobs
+from rlhf.head import logprobs_at, scaled, token_logprobs
 from rlhf.last_blocks import Lower, trunk_states
 from rlhf.losses import entropy
 
@@ -235,12 +234,12 @@ def completion_logprobs(
         if type(head) is nn.Linear and head.bias is None and not with_entropy:
             logprobs.append(token_logprobs(part, head.weight, labels, temperature))
             continue
-        logits = head(part).float()
-        if temperature != 1:
-            logits = logits / temperature
-        logprobs.append(-F.cross_entropy(logits, labels, reduction="none"))
+        logits = head(part)
+        if logits is part:  # a view of logits that the model gave, not ours to overwrite
+            logits = logits.clone()
+        logprobs.append(logprobs_at(logits, labels, temperature))
         if with_entropy:
-            entropies.append(entropy(logits.detach()))
+            entropies.append(entropy(scaled(logits.detach(), temperature)))
     per_token = _scattered(torch.cat(logprobs), rollout.mask)
     return (per_token, _scattered(torch.cat(entropies), rollout.mask)) if with_entropy else per_token
 

@@ -1,5 +1,7 @@
 """A pipeline small enough for a test: two blocks, a few hundred tokens, and models of other makes beside our GPT."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
@@ -69,3 +71,19 @@ def foreign_config(kind, fast):
         window = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
         return Gemma3TextConfig(head_dim=8, query_pre_attn_scalar=8, **window, **small)
     return LlamaConfig(**small) if kind == "llama" else Qwen2Config(**small)
+
+
+def _write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Demonstrations, which serve as prompts too, and rankings."""
+    folder = tmp_path_factory.mktemp("data")
+    answers = {"completions": ["It is red.", "No.", "Blue boat"], "ranks": [0, 2, 1]}
+    return {
+        "demonstrations": _write(folder / "d.jsonl", [{"prompt": f"Say {i}", "completion": f"I say {i}."} for i in range(12)]),
+        "rankings": _write(folder / "r.jsonl", [{"prompt": f"Which color has kite {i}?", **answers} for i in range(12)]),
+    }  # fmt: skip

@@ -1,7 +1,5 @@
 """LoRA through SFT, reward and PPO: plain checkpoints, and one base in memory under four models of PPO."""
 
-import json
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -23,22 +21,6 @@ PPO = {"policy": "sft", "episodes": 16, "batch_size": 8, "minibatch_size": 4, "m
 
 def quiet(line):
     pass
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Demonstrations, which serve as prompts too, and rankings."""
-    folder = tmp_path_factory.mktemp("data")
-    answers = {"completions": ["It is red.", "No.", "Blue boat"], "ranks": [0, 2, 1]}
-    return {
-        "demonstrations": write(folder / "d.jsonl", [{"prompt": f"Say {i}", "completion": f"I say {i}."} for i in range(12)]),
-        "rankings": write(folder / "r.jsonl", [{"prompt": f"Which color has kite {i}?", **answers} for i in range(12)]),
-    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """`last_blocks` through the stages, on four makes of model."""
 
-import json
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -15,22 +13,6 @@ from stages.settings import PPOSettings, RewardSettings, SFTSettings
 
 def quiet(line):
     pass
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Demonstrations, which serve as prompts too, and rankings."""
-    folder = tmp_path_factory.mktemp("data")
-    answers = {"completions": ["It is red.", "No.", "Blue boat"], "ranks": [0, 2, 1]}
-    return {
-        "demonstrations": write(folder / "d.jsonl", [{"prompt": f"Say {i}", "completion": f"I say {i}."} for i in range(12)]),
-        "rankings": write(folder / "r.jsonl", [{"prompt": f"Which color has kite {i}?", **answers} for i in range(12)]),
-    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
