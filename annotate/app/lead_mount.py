@@ -9,8 +9,9 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
+from annotate.app import assets
 from annotate.app.identity import Doorman
-from annotate.app.pages import LEAD_PATH, STATIC
+from annotate.app.pages import LEAD_PATH
 from annotate.app.texts import languages
 from annotate.labels import LabelStore
 
@@ -79,7 +80,7 @@ def lead_app(store: LabelStore, shared: Any) -> FastAPI:
             path=f"{LEAD_PATH}/{language}",
             auth_dependency=lambda request: _lead_name(shared.doorman, request),
             theme=theme,
-            css_paths=[STATIC / "lead.css"],
+            css_paths=[assets.folders()[""] / "lead.css"],
             max_file_size=shared.settings.max_upload,
             footer_links=[],
             run_history=False,

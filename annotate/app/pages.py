@@ -1,7 +1,6 @@
 """The HTML shells: log-in, and one page that the scripts in static/ fill. Everything else comes as JSON."""
 
 import secrets
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -11,19 +10,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
 from annotate.accounts import LOCAL, Account, LoginRefused, log_in, log_out
+from annotate.app import assets
 from annotate.app.identity import Doorman, SignedIn, UnknownName
 from annotate.app.security import csrf_token, is_csrf_token
 from annotate.app.texts import best_language, languages, texts
 
 router = APIRouter(include_in_schema=False)
 _templates = Environment(
-    loader=FileSystemLoader(sorted(Path(__file__).parent.parent.glob("*/templates"))),
+    loader=FileSystemLoader(sorted(assets.ROOMS.glob("*/templates"))),
     autoescape=True,
     undefined=StrictUndefined,
+    trim_blocks=True,
 )
+_templates.globals.update(static=assets.address, modules=assets.modules)
 LOGIN_COOKIE_S = 3600
 LEAD_PATH = "/lead"
-STATIC = Path(__file__).parent / "static"
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -83,7 +84,7 @@ def tasks(request: Request) -> Response:
 
 @router.get("/favicon.ico")
 def icon() -> FileResponse:
-    return FileResponse(STATIC / "icon.svg")
+    return FileResponse(assets.folders()[""] / "icon.svg")
 
 
 @router.get("/label")

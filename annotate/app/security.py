@@ -111,11 +111,9 @@ class Guard:
         return self.gradio_path is not None and path.startswith(self.gradio_path)
 
     def _caching(self, path: str, status: int) -> str:
-        """What a browser may keep: our scripts to be asked about, Gradio's, whose names hold a hash, for good."""
-        if path.startswith("/static/"):
-            return "no-cache"
-        is_asset = status == 200 and self._in_gradio(path) and "/assets/" in path
-        return "private, max-age=31536000, immutable" if is_asset else "no-store"
+        """What a browser may keep for good: scripts, ours and Gradio's, whose address holds a hash; nothing else."""
+        is_asset = path.startswith("/static/") or (self._in_gradio(path) and "/assets/" in path)
+        return "private, max-age=31536000, immutable" if is_asset and status == 200 else "no-store"
 
 
 def _limited(receive: Any, limit: int) -> Any:

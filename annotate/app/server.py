@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from annotate.accounts import has_accounts
-from annotate.app import lead_api, pages, work_api
+from annotate.app import assets, lead_api, pages, work_api
 from annotate.app.computed import Computed
 from annotate.app.identity import Doorman
 from annotate.app.lead_mount import UPLOAD_PATHS, LeadMount, lead_app
@@ -58,7 +58,8 @@ def create_app(
     app.include_router(pages.router)
     app.include_router(work_api.router)
     app.include_router(lead_api.router)
-    app.mount("/static", StaticFiles(directory=pages.STATIC))
+    for place, folder in assets.folders().items():
+        app.mount(f"{assets.address()}{place}", StaticFiles(directory=folder))
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     hosts = LOOPBACK if settings.loopback and not accounts and not settings.proxy_header else ()

@@ -3,12 +3,11 @@
 import asyncio
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Query, Request
-from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from annotate import conversations as stored
@@ -26,7 +25,6 @@ from rlhf.engine_process import EngineProcess
 from rlhf.errors import EngineError, InputError, LabelError
 from rlhf.starter.items import take_items
 
-STATIC = Path(__file__).parent / "static"
 ClientId = Annotated[str, Field(min_length=8, max_length=64)]
 
 
@@ -78,12 +76,6 @@ def _add_pages(router: APIRouter) -> None:
     @router.get("/chat/{conversation:int}")
     def page(request: Request) -> Response:
         return shell(request, "chat", "chat.jinja")
-
-    @router.get("/static/chat/{name}")
-    def static(name: str) -> Response:
-        if name not in {path.name for path in STATIC.iterdir()}:
-            raise HTTPException(404)
-        return FileResponse(STATIC / name, headers={"Cache-Control": "no-cache"})
 
 
 def _add_conversations(router: APIRouter, checkpoints: Checkpoints) -> None:

@@ -1,12 +1,12 @@
 // The chat page: a conversation, its branches, and the feedback on its answers.
 
-import { call, Refused } from "/static/api.js";
-import { t } from "/static/boot.js";
-import { help } from "/static/dialogs.js";
-import { find, h } from "/static/dom.js";
-import { bind } from "/static/keys.js";
-import { say, toast } from "/static/status.js";
-import { header } from "/static/header.js";
+import { call, Refused } from "../api.js";
+import { t } from "../boot.js";
+import { help } from "../dialogs.js";
+import { find, h } from "../dom.js";
+import { bind } from "../keys.js";
+import { say, toast } from "../status.js";
+import { header } from "../header.js";
 import { hood } from "./hood.js";
 import { Marks } from "./marks.js";
 import { Settings } from "./settings.js";

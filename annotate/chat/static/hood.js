@@ -1,8 +1,8 @@
 // Under the hood of an answer: how likely each token was, what else could have stood there, and what training changed.
 
-import { call } from "/static/api.js";
-import { t } from "/static/boot.js";
-import { h } from "/static/dom.js";
+import { call } from "../api.js";
+import { t } from "../boot.js";
+import { h } from "../dom.js";
 
 const percent = (logprob) => {
   const value = 100 * Math.exp(logprob);

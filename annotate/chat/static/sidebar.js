@@ -1,8 +1,8 @@
 // The account's conversations: search, open, begin.
 
-import { call } from "/static/api.js";
-import { t } from "/static/boot.js";
-import { h, nodes } from "/static/dom.js";
+import { call } from "../api.js";
+import { t } from "../boot.js";
+import { h, nodes } from "../dom.js";
 
 export class Sidebar {
   constructor(place, { open, begin }) {

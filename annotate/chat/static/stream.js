@@ -1,7 +1,7 @@
 // A question on its way: the server's events, one by one, until the stream ends or is stopped.
 
-import { boot } from "/static/boot.js";
-import { Refused } from "/static/api.js";
+import { boot } from "../boot.js";
+import { Refused } from "../api.js";
 
 /** POST `body` and hear every server-sent event as an object. Throws Refused; status 0 where the line broke. */
 export async function ask(path, body, heard, signal) {

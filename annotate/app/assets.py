@@ -1,0 +1,38 @@
+"""Scripts and styles of all rooms, at an address that changes with them: a browser keeps them and never asks again."""
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from posixpath import dirname, join, normpath
+
+ROOMS = Path(__file__).parent.parent
+_IMPORT = re.compile(r'^import .*from "(\.[^"]+)";$', re.MULTILINE)
+
+
+def folders() -> dict[str, Path]:
+    """Where files lie, by their place in the address: the app's own at the root, another room's under its name."""
+    found = {path.parent.name: path for path in sorted(ROOMS.glob("*/static"))}
+    return {f"/{name}": path for name, path in found.items() if name != "app"} | {"": found["app"]}
+
+
+@cache
+def address() -> str:
+    """/static/ and a digest of every file."""
+    digest = hashlib.sha256()
+    for place, folder in folders().items():
+        for path in sorted(folder.iterdir()):
+            digest.update(f"{place}/{path.name}\0".encode() + path.read_bytes())
+    return f"/static/{digest.hexdigest()[:16]}"
+
+
+@cache
+def modules(entry: str) -> tuple[str, ...]:
+    """A script ("main.js", "chat/chat.js") and all that it imports, so that a page can ask for them at once."""
+    found = [entry]
+    for name in found:
+        place, _, file = name.rpartition("/")
+        text = (folders()[f"/{place}" if place else ""] / file).read_text(encoding="utf-8")
+        needed = (normpath(join(dirname(name), target)) for target in _IMPORT.findall(text))
+        found += [script for script in needed if script not in found]
+    return tuple(found)
