@@ -34,7 +34,7 @@ def llama() -> Any:
 def measure(way: str) -> dict[str, float]:
     """One iteration of PPO, the models' weights in MiB, the peak in MiB, and seconds."""
     from rlhf.adapters import lora, scalar_over, with_adapters
-    from rlhf.model import scalar_from_policy
+    from rlhf.checkpoints import scalar_from_policy
     from rlhf.tokenizer import train_tokenizer
     from rlhf.training import set_threads
     from stages.ppo import PPOConfig, PPOTrainer

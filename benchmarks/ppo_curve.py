@@ -32,7 +32,7 @@ def starting_point(store):
 
 
 def run_ours(store, seed):
-    from rlhf.model import load_policy, load_scalar
+    from rlhf.checkpoints import load_policy, load_scalar
     from rlhf.tokenizer import load_tokenizer
     from stages.ppo import PPOConfig, PPOTrainer
 

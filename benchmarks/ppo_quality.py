@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rlhf.checkpoints import load_policy
 from rlhf.evaluate import win_rate
-from rlhf.model import load_policy
 from rlhf.starter.corpus import corpus
 from rlhf.store import Store
 from rlhf.tokenizer import load_tokenizer

@@ -242,8 +242,8 @@ def resident_mib(pid: int) -> float:
 
 def alone(model: Path, num_requests: int, max_tokens: int) -> list[tuple[dict[str, Any], str]]:
     """Requests with the answer that `generate` gives to each in a batch of one."""
+    from rlhf.checkpoints import load_policy
     from rlhf.generate import SamplingSettings, generate
-    from rlhf.model import load_policy
     from rlhf.tokenizer import load_tokenizer
 
     policy, tokenizer = load_policy(model), load_tokenizer(model)

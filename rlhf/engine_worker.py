@@ -107,8 +107,8 @@ class Models:
 
     def engine(self, folder: str) -> Any:
         """The folder's engine, loaded where needed. Raises InputError where there is no model."""
+        from rlhf.checkpoints import load_policy
         from rlhf.engine import Engine
-        from rlhf.model import load_policy
         from rlhf.tokenizer import load_tokenizer
 
         found = self.engines.pop(folder, None)
@@ -146,7 +146,7 @@ class Models:
 
     def score(self, folder: str, rows: Sequence[tuple[Prompt, str]]) -> list[float]:
         """The reward that the reward model in `folder` gives each (prompt, answer)."""
-        from rlhf.model import load_scalar
+        from rlhf.checkpoints import load_scalar
         from rlhf.rewards import score_completions
         from rlhf.tokenizer import load_tokenizer
 

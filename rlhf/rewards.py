@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.checkpoints import reward_offset
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
-from rlhf.model import reward_offset
 from rlhf.rollout import Rollout, completion_scores, in_length_order, last_scores, pad_tokens
 from rlhf.tokenizer import AnyTokenizer
 from rlhf.training import autocast

@@ -276,7 +276,7 @@ def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
 
     tokens (B, S) int64 padded on the right, attention_mask (B, S) bool. A model without a head `score` over its
     trunk, such as an encoder, is asked for the logits of the whole row. Who wants the reward adds
-    `rlhf.model.reward_offset`.
+    `rlhf.checkpoints.reward_offset`.
     """
     bare = unwrapped(model)
     if not has_scalar_head(bare):

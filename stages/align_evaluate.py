@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rlhf.checkpoints import load_policy, load_scalar
 from rlhf.constraints import constrained
 from rlhf.data import Prompt, Ranking, as_messages, read_rankings, read_texts
 from rlhf.evaluate import (
@@ -17,7 +18,6 @@ from rlhf.evaluate import (
     win_rate_at_equal_length,
 )
 from rlhf.losses import lm_loss
-from rlhf.model import load_policy, load_scalar
 from rlhf.rewards import score_completions
 from rlhf.rollout import Rollout, completion_logprobs, in_length_order
 from rlhf.tokenizer import load_tokenizer

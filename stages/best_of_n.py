@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlhf.checkpoints import load_policy
 from rlhf.errors import InputError
-from rlhf.model import load_policy
 from rlhf.rollout import Rollout
 from rlhf.store import Store, write_text
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from rlhf.checkpoints import load_policy
 from rlhf.completions import Done, Failed, Piece, Request, Started
 from rlhf.data import Message
 from rlhf.engine import Engine
 from rlhf.errors import InputError, RLHFError
-from rlhf.model import load_policy
 from rlhf.starter.items import take_items
 from rlhf.store import Entry, Store
 from rlhf.tokenizer import load_tokenizer

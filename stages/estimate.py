@@ -63,7 +63,7 @@ class Estimate:
 
 def fitting_recipe(folder: str) -> tuple[str, str]:
     """The recipe for a model on this machine, and why: by its size, and whether there is a GPU."""
-    from rlhf.model import load_policy
+    from rlhf.checkpoints import load_policy
     from rlhf.training import best_device
 
     millions = sum(p.numel() for p in load_policy(folder).parameters()) / 1e6
@@ -197,7 +197,7 @@ def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[
 def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, float, float]:
     """As `probe_sft`, for iterations of which one with at most EPISODES completions is measured."""
     from rlhf.adapters import lora, scalar_over, with_adapters
-    from rlhf.model import load_policy, scalar_from_policy
+    from rlhf.checkpoints import load_policy, scalar_from_policy
     from rlhf.tokenizer import load_tokenizer
     from stages.ppo import PPOTrainer
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from rlhf.checkpoints import load_policy, load_scalar
 from rlhf.data import Prompt, as_messages, read_prompts
 from rlhf.errors import InputError
 from rlhf.evaluate import WinRate, sequence_kl, win_rate
 from rlhf.generate import Sample, SamplingSettings, generate
-from rlhf.model import load_policy, load_scalar
 from rlhf.rewards import Reward, score_completions
 from rlhf.rollout import Rollout
 from rlhf.starter.items import Item

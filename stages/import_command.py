@@ -57,7 +57,7 @@ def import_model(
     if found := store.find("base", inputs_hash("base", **inputs)):
         say(f"import: {found.ref} is there already")
         return found
-    from rlhf.model import load_policy
+    from rlhf.checkpoints import load_policy
     from rlhf.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(path)

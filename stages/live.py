@@ -113,7 +113,7 @@ class _Model:
     """The checkpoint that answered last, kept in memory."""
 
     def __init__(self, store: Store, checkpoint: str) -> None:
-        from rlhf.model import load_policy
+        from rlhf.checkpoints import load_policy
         from rlhf.tokenizer import load_tokenizer
         from rlhf.training import best_device, set_threads
         from stages.inputs import model_of

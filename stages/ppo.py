@@ -1,41 +1,30 @@
 """Stage 3: PPO against a reward (Ouyang et al. 2022, section 3.5), in the order of the paper.
 
-`train` is the loop, `gather_experience` and `update` its two halves. `PPOTrainer` runs it on models and data in
-memory, `run` on those of a checkpoint store. Shapes: B completions of an iteration, b of a part, T tokens of the
-longest, M rewards.
+`train` is the loop; `gather_experience` (ppo_experience.py) and `update` are its two halves. `PPOTrainer` runs it on
+models and data in memory, `run` on those of a checkpoint store. Shapes: b completions of a part, T tokens of the longest.
 """
 
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from rlhf import processes
 from rlhf.adapters import lora, save_plain
+from rlhf.checkpoints import load_policy
 from rlhf.data import fingerprint, prompts_in
 from rlhf.errors import InputError, TrainingError
-from rlhf.generate import SamplingSettings, generate
 from rlhf.losses import lm_loss, policy_loss, value_loss
-from rlhf.metrics import (
-    MetricLog,
-    TokenMeans,
-    component_metrics,
-    rollout_metrics,
-    update_metrics,
-    value_metrics,
-)
-from rlhf.model import load_policy
+from rlhf.metrics import MetricLog, TokenMeans, update_metrics
 from rlhf.rewards import Reward
-from rlhf.rl import gae, kl_k1, kl_k3, kl_shaped, rescale, whiten
-from rlhf.rollout import Experience, Rollout, completion_logprobs, completion_values, in_length_order
+from rlhf.rollout import Experience, completion_logprobs, completion_values
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.threads import ThreadWatch
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
@@ -50,6 +39,7 @@ from rlhf.training import (
     warmup,
 )
 from stages.inputs import model_of, prompts_of, published
+from stages.ppo_experience import gather_experience, sample, with_lower_states
 from stages.ppo_inputs import (
     PromptRow,
     any_tokenizer,
@@ -61,11 +51,10 @@ from stages.ppo_inputs import (
     reward_sources,
     rewards_named,
 )
-from stages.ppo_models import assembled, reference_model
+from stages.ppo_models import assembled
 from stages.ppo_state import Learner, Pretraining, new_learner, summary
 from stages.settings import PPOConfig, PPOSettings
 
-ROUND_TO = 8  # padding to few different widths keeps the allocator's blocks reusable
 MAX_SAMPLING_GAP = 0.1  # nats a token; measured: 1e-6 in float32, 1e-4 in bfloat16 (docs/lab-log.md)
 UPDATE_METRICS = [
     "policy/loss", "policy/ratio", "policy/approx_kl", "policy/clip_fraction", "policy/sampling_gap",
@@ -123,81 +112,6 @@ def train(
             keep()  # before the state, which says that this iteration is done
         if config.save_every and (iteration + 1) % config.save_every == 0:
             save()
-
-
-def sample(
-    config: PPOConfig, policy: Any, prompts: Sequence[PromptRow], tokenizer: AnyTokenizer, iteration: int
-) -> Rollout:
-    """A completion of every prompt, each process writing its share."""
-    tokens = [prompt.tokens for prompt in prompts]
-    mine = processes.share(len(tokens))
-    sampling = SamplingSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
-    with autocast(policy.device, config.bf16):
-        samples = generate(
-            policy, tokens[mine.start : mine.stop], sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
-            seed=config.seed * 1_000_003 + iteration, batch_size=config.batch_size, first_row=mine.start,
-        )  # fmt: skip
-    conversations = [prompt.prompt for prompt in prompts]
-    return Rollout.from_samples(
-        tokens, processes.gathered(samples), tokenizer.pad_id, ROUND_TO, conversations
-    )
-
-
-def with_lower_states(config: PPOConfig, learner: Learner, rollout: Rollout) -> Rollout:
-    """The rollout with what the frozen lower part makes of it, once for all models and updates; they are kept."""
-    if learner.lower is None:
-        return rollout
-    lower, policy = learner.lower, learner.policy.eval()
-
-    def states(part: Rollout) -> Tensor:
-        return lower.states(policy, part.tokens.to(policy.device), part.attention_mask.to(policy.device))
-
-    with autocast(policy.device, config.bf16):
-        return replace(rollout, lower=lower, states=over_rows(rollout, config, states))  # (B, S, C)
-
-
-@torch.no_grad()
-def gather_experience(
-    config: PPOConfig, learner: Learner, reference: Any | None, reward: Reward, rollout: Rollout
-) -> tuple[Experience, dict[str, float]]:
-    """Scores, KL-shaped rewards, advantages and returns of a rollout; nothing here carries a gradient."""
-    policy, value_model, mask = learner.policy.eval(), learner.value_model.eval(), rollout.mask
-    with autocast(policy.device, config.bf16):
-        with reference_model(policy, reference) as frozen:
-            ref_logprobs = over_rows(
-                rollout, config, lambda part: completion_logprobs(frozen, part, config.temperature)
-            )
-        values = over_rows(rollout, config, lambda part: completion_values(value_model, part))  # (B, T)
-    mine = rollout.select(processes.share(len(rollout)))
-    components = torch.stack(processes.gathered(list(reward.components(mine))))  # (B, M)
-    scores = reward.combined(components)  # (B,)
-    if not torch.isfinite(scores).all():
-        raise TrainingError(
-            f"iteration {learner.iteration}: the reward gave a score that is not a finite number"
-        )
-
-    kl = (kl_k1 if config.kl_estimator == "k1" else kl_k3)(rollout.logprobs, ref_logprobs)  # (B, T)
-    metrics = rollout_metrics(rollout, scores, ref_logprobs, learner.beta.value, config.missing_eos_penalty)
-    metrics |= component_metrics(reward.scorers, components)
-    if config.normalize_scores:
-        learner.moments.update(scores)
-        scores = learner.moments.normalize(scores)
-    if config.clip_scores:
-        scores = scores.clamp(-config.clip_scores, config.clip_scores)
-    scores = torch.where(rollout.ended, scores, scores - config.missing_eos_penalty)
-
-    rewards = kl_shaped(scores, kl, mask, learner.beta.value)  # Ouyang et al. 2022, eq. 2
-    if config.whiten_rewards:
-        rewards = rescale(rewards, mask)
-    advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)  # Schulman et al. 2016, eq. 16
-    metrics |= value_metrics(values, returns, mask)
-    return Experience(rollout, values, whiten(advantages, mask), returns), metrics
-
-
-def over_rows(rollout: Rollout, config: PPOConfig, work: Callable[[Rollout], Tensor]) -> Tensor:
-    """work (b, T) of all rows, (B, T) on the CPU: each process its share, batched by length."""
-    mine = in_length_order(rollout.select(processes.share(len(rollout))), config.micro_batch_size, work)
-    return pad_sequence(processes.gathered(mine), batch_first=True)
 
 
 def update(

@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.adapters import reward_over
+from rlhf.checkpoints import load_scalar
 from rlhf.data import Prompt, as_messages, fingerprint, read_texts
 from rlhf.errors import InputError
-from rlhf.model import load_scalar
 from rlhf.rewards import ForeignRewardModel, Reward, RewardFunction, RewardModel, Scorer, name_of
 from rlhf.starter.corpus import corpus
 from rlhf.store import STAGES, Entry, Store

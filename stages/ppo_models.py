@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.adapters import copy_beside, is_adapted, train_adapters
+from rlhf.checkpoints import scalar_from_policy
 from rlhf.errors import InputError
 from rlhf.last_blocks import Lower, freeze_lower
-from rlhf.model import scalar_from_policy
 from rlhf.rollout import has_scalar_head, unwrapped
 from rlhf.tokenizer import AnyTokenizer
 from stages.ppo_inputs import RewardSource

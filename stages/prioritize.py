@@ -5,8 +5,8 @@ from pathlib import Path
 
 from annotate.labels import LabelStore
 from annotate.priority import open_tasks, set_priorities, uncertainty
+from rlhf.checkpoints import load_scalar
 from rlhf.errors import InputError
-from rlhf.model import load_scalar
 from rlhf.rewards import score_completions
 from rlhf.store import Store
 from rlhf.tokenizer import load_tokenizer

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from annotate.labels import LabelStore
+from rlhf.checkpoints import load_scalar
 from rlhf.data import Ranking
 from rlhf.evaluate import ranking_accuracy, win_rate
-from rlhf.model import load_scalar
 from rlhf.rewards import score_completions
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge

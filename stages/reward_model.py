@@ -18,12 +18,12 @@ from trl import RewardConfig, RewardTrainer
 from annotate.labels import LabelStore
 from rlhf import processes
 from rlhf.adapters import is_adapted, save_beside, trunk_hash
+from rlhf.checkpoints import fold_bias, load_policy, scalar_from_policy
 from rlhf.data import Prompt, Ranking, as_messages, fingerprint, read_demonstrations, read_rankings
 from rlhf.errors import InputError
 from rlhf.evaluate import ranking_accuracy
 from rlhf.losses import ranking_losses
 from rlhf.metrics import MetricLog
-from rlhf.model import fold_bias, load_policy, scalar_from_policy
 from rlhf.rewards import score_completions
 from rlhf.rollout import last_scores, pad_tokens
 from rlhf.starter.demonstrations import demonstrations

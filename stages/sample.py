@@ -9,10 +9,10 @@ from typing import Any
 
 from annotate.labels import LabelStore, NewTask
 from annotate.simulate import simulate
+from rlhf.checkpoints import load_policy
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
 from rlhf.generate import Sample
-from rlhf.model import load_policy
 from rlhf.starter.items import take_items
 from rlhf.store import Store
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer

@@ -11,11 +11,11 @@ from trl import SFTConfig, SFTTrainer
 
 from rlhf import processes
 from rlhf.adapters import save_plain
+from rlhf.checkpoints import load_policy, load_scalar
 from rlhf.data import Demonstration, Prompt, as_messages, fingerprint, read_demonstrations
 from rlhf.errors import InputError
 from rlhf.generate import SamplingSettings, generate
 from rlhf.metrics import MetricLog
-from rlhf.model import load_policy, load_scalar
 from rlhf.rewards import score_completions
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash

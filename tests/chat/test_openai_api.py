@@ -9,8 +9,8 @@ import pytest
 
 from annotate.accounts import add_account, add_token
 from annotate.labels import LabelStore
+from rlhf.checkpoints import load_policy
 from rlhf.generate import SamplingSettings, generate
-from rlhf.model import load_policy
 from tests.chat.tiny import TOKENIZER, serving
 
 HELLO = [{"role": "user", "content": "where is the dog"}]

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlhf.errors import InputError, TrainingError
 from rlhf.rollout import completion_logprobs
 from rlhf.training import has_fast_bf16
-from stages import ppo
+from stages import ppo, ppo_experience
 from stages.ppo_inputs import prompt_order
 from tests.tiny_ppo import (
     EVERYTHING,
@@ -33,7 +33,7 @@ from tests.tiny_ppo import (
 @pytest.mark.parametrize("name", MODELS)
 def test_before_the_first_update_every_ratio_is_1(name, temperature):
     made = trainer(config(temperature=temperature), processing_class=OftenEnds(), **MODELS[name]())
-    rollout = ppo.sample(made.args, made.model, made.prompts * 3, made.tokenizer, iteration=0)
+    rollout = ppo_experience.sample(made.args, made.model, made.prompts * 3, made.tokenizer, iteration=0)
     lengths = rollout.mask.sum(1)
     assert len(set(map(len, rollout.prompts))) > 2 and 1 <= lengths.min() < lengths.max()
     assert rollout.ended.sum() > 0
@@ -45,12 +45,12 @@ def test_before_the_first_update_every_ratio_is_1(name, temperature):
 
 @pytest.mark.parametrize("shift", [0.05, 0.5])
 def test_a_sampler_that_disagrees_with_the_forward_pass_is_logged_or_stops_the_run(monkeypatch, shift):
-    real = ppo.generate
+    real = ppo_experience.generate
     shifted = lambda *args, **more: [  # noqa: E731
         dataclasses.replace(sample, logprobs=[x - shift for x in sample.logprobs])
         for sample in real(*args, **more)
     ]
-    monkeypatch.setattr(ppo, "generate", shifted)
+    monkeypatch.setattr(ppo_experience, "generate", shifted)
     made = trainer()
     if shift > ppo.MAX_SAMPLING_GAP:
         before = weights(made.model)
@@ -79,7 +79,7 @@ def test_no_split_into_micro_batches_changes_a_logged_number_or_a_weight(micro_b
 
 def test_no_padding_changes_a_logged_number(monkeypatch):
     narrow, _ = history_and_weights(config(**EVERYTHING))
-    monkeypatch.setattr(ppo, "ROUND_TO", 32)
+    monkeypatch.setattr(ppo_experience, "ROUND_TO", 32)
     wide, _ = history_and_weights(config(**EVERYTHING))
     close_histories(narrow, wide, 1e-5)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from rlhf.model import GPT, ScalarGPT, Trunk, load_policy, load_scalar
+from rlhf.checkpoints import load_policy, load_scalar
+from rlhf.model import GPT, ScalarGPT, Trunk
 
 CONFIG = {
     "vocab_size": 61, "n_positions": 32, "n_embd": 24, "n_layer": 3, "n_head": 4, "embd_pdrop": 0.0,

@@ -10,12 +10,13 @@ import pytest
 import torch
 from transformers import GPT2Config
 
+from rlhf.checkpoints import load_policy
 from rlhf.completions import Answer, Failed, Piece, Request
 from rlhf.engine_process import EngineProcess
 from rlhf.errors import BusyError, InputError
 from rlhf.explain import explain
 from rlhf.generate import SamplingSettings, generate
-from rlhf.model import GPT, ScalarGPT, load_policy
+from rlhf.model import GPT, ScalarGPT
 from rlhf.rewards import score_completions
 from rlhf.tokenizer import train_tokenizer
 
@@ -144,7 +145,7 @@ def test_two_models_answer_at_the_same_time(process, folders):
 def test_scores_and_explanations_are_those_of_the_models(process, folders):
     prompt, answer = [{"role": "user", "content": "where is the dog"}], "in the park"
     [score] = in_a_loop(process.call("score", folders["reward"], [(prompt, answer)]))
-    from rlhf.model import load_scalar
+    from rlhf.checkpoints import load_scalar
 
     assert score == pytest.approx(
         score_completions(load_scalar(folders["reward"]), TOKENIZER, [(prompt, answer)])[0], abs=1e-5

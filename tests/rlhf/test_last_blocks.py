@@ -7,10 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
 
 from rlhf.adapters import copy_beside
+from rlhf.checkpoints import scalar_from_policy
 from rlhf.errors import InputError
 from rlhf.generate import Sample
 from rlhf.last_blocks import freeze_lower
-from rlhf.model import GPT, scalar_from_policy
+from rlhf.model import GPT
 from rlhf.rollout import Rollout, completion_logprobs, completion_scores, completion_values
 
 SIZES = {

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.adapters import is_adapted, reward_over, trunk_hash
+from rlhf.checkpoints import load_policy, load_scalar
 from rlhf.errors import InputError
-from rlhf.model import load_policy, load_scalar
 from rlhf.rewards import score_completions
 from rlhf.store import Store
 from rlhf.tokenizer import load_tokenizer

@@ -13,8 +13,8 @@ import time
 import pytest
 
 from annotate.labels import LabelStore
+from rlhf.checkpoints import load_policy
 from rlhf.generate import SamplingSettings, generate
-from rlhf.model import load_policy
 from stages import chat
 from stages.settings import ChatSettings
 from tests.chat.tiny import TOKENIZER, tiny_store

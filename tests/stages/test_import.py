@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from rlhf.checkpoints import load_policy, load_scalar
 from rlhf.errors import InputError
-from rlhf.model import load_policy, load_scalar
 from rlhf.store import Store
 from rlhf.tokenizer import load_tokenizer, train_tokenizer
 from stages import sft

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from rlhf.model import load_policy, load_scalar
+from rlhf.checkpoints import load_policy, load_scalar
 from rlhf.store import Store
 from rlhf.tokenizer import load_tokenizer
 from stages import ppo, reward_model, sft

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from annotate.labels import LabelStore
+from rlhf.checkpoints import load_policy, load_scalar
 from rlhf.errors import InputError, StoreError
-from rlhf.model import load_policy, load_scalar
 from rlhf.store import Store
 from stages import chat, evaluate, pipeline, ppo, pretrain, reward_model, sample, sft
 from stages.settings import (

@@ -8,9 +8,9 @@ import pytest
 import torch
 from datasets import Dataset
 
+from rlhf.checkpoints import load_policy
 from rlhf.errors import InputError
 from rlhf.metrics import TokenMeans
-from rlhf.model import load_policy
 from rlhf.tokenizer import load_tokenizer, train_tokenizer
 from stages import ppo
 from stages.ppo import PPOConfig

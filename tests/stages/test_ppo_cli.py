@@ -14,8 +14,8 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
+from rlhf.checkpoints import load_policy
 from rlhf.data import read_demonstrations
-from rlhf.model import load_policy
 from rlhf.tokenizer import train_tokenizer
 from tests.tiny_ppo import PROMPTS, policy, ppo_command, tiny_store, weights
 

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from rlhf.model import load_policy
+from rlhf.checkpoints import load_policy
 from stages import reward_model, sft
 from stages.settings import RewardSettings, SFTSettings
 

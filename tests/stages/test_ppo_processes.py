@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from rlhf.model import load_policy, load_scalar
+from rlhf.checkpoints import load_policy, load_scalar
 from tests.tiny_ppo import PROMPTS, TEXTS, close_histories, ppo_command, tiny_store
 
 SETTINGS = {  # odd sizes, so that shares differ, one minibatch has a single row, and the last iteration is partial

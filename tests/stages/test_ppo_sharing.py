@@ -5,12 +5,13 @@ import copy
 import pytest
 import torch
 
+from rlhf.checkpoints import scalar_from_policy
 from rlhf.errors import InputError
 from rlhf.last_blocks import blocks_of
-from rlhf.model import scalar_from_policy
 from rlhf.rollout import has_plain_head
 from rlhf.training import load_state
-from stages.ppo import gather_experience, sample, update, with_lower_states
+from stages.ppo import update
+from stages.ppo_experience import gather_experience, sample, with_lower_states
 from tests.tiny_ppo import adapters, close_histories, config, llama, policy, same, scalar, trainer, weights
 
 SETTINGS = {"last_blocks": 1, "inner_epochs": 2, "micro_batch_size": 3, "lr": 1e-2, "value_lr": 1e-2}

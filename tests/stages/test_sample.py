@@ -10,8 +10,8 @@ from sqlalchemy import text
 from annotate.choice import Choice
 from annotate.labels import LabelStore, Submission
 from annotate.strengths import strengths
+from rlhf.checkpoints import load_policy, load_scalar, scalar_from_policy
 from rlhf.errors import InputError
-from rlhf.model import load_policy, load_scalar, scalar_from_policy
 from rlhf.rewards import score_completions
 from rlhf.tokenizer import load_tokenizer
 from stages import prioritize, sample

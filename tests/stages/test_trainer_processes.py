@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from rlhf.model import load_policy
+from rlhf.checkpoints import load_policy
 from rlhf.store import Store
 from tests.tiny_ppo import tiny_store
 
