@@ -12,7 +12,7 @@ from rlhf.checkpoints import load_policy
 from rlhf.errors import InputError
 from rlhf.metrics import TokenMeans
 from rlhf.tokenizer import load_tokenizer, train_tokenizer
-from stages import ppo
+from stages import ppo, ppo_experience
 from stages.ppo import PPOConfig
 from tests.tiny_ppo import (
     PROMPTS,
@@ -118,8 +118,8 @@ def test_a_kl_budget_makes_kl_dearer_while_it_is_passed():
 def test_the_shaped_rewards_are_made_of_normalised_clipped_and_penalised_scores(monkeypatch):
     """By hand: scores 0…7, running moments of one batch, clipped to ±1.2, −3 where an answer did not end."""
     seen = []
-    real = ppo.kl_shaped
-    monkeypatch.setattr(ppo, "kl_shaped", lambda scores, *rest: seen.append(scores) or real(scores, *rest))
+    real = ppo_experience.kl_shaped
+    monkeypatch.setattr(ppo_experience, "kl_shaped", lambda scores, *rest: seen.append(scores) or real(scores, *rest))
     args = config(
         episodes=8, normalize_scores=True, clip_scores=1.2, missing_eos_penalty=3.0, max_new_tokens=3
     )
