@@ -119,7 +119,9 @@ def test_the_shaped_rewards_are_made_of_normalised_clipped_and_penalised_scores(
     """By hand: scores 0…7, running moments of one batch, clipped to ±1.2, −3 where an answer did not end."""
     seen = []
     real = ppo_experience.kl_shaped
-    monkeypatch.setattr(ppo_experience, "kl_shaped", lambda scores, *rest: seen.append(scores) or real(scores, *rest))
+    monkeypatch.setattr(
+        ppo_experience, "kl_shaped", lambda scores, *rest: seen.append(scores) or real(scores, *rest)
+    )
     args = config(
         episodes=8, normalize_scores=True, clip_scores=1.2, missing_eos_penalty=3.0, max_new_tokens=3
     )
