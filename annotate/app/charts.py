@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from annotate.app.tables import Table, column
@@ -9,15 +10,20 @@ from rlhf import plots
 
 _pyplot = threading.Lock()  # matplotlib's pyplot keeps global state
 MAX_ROWS = 40
+MOST_KEPT = 200
+# Quiet ink of the page around the picture (app.css), which tells it the theme.
+INK = "<style>svg { color: #565e68 } @media (prefers-color-scheme: dark) { svg { color: #a4adb8 } }</style>"
 
 
+@lru_cache(MOST_KEPT)
 def chart(name: str, table: Table) -> str | None:
     """The SVG picture of the table `name` of `tables.FIGURES`, without a title; None where there is nothing to draw."""
     drawn = CHARTS.get(name)
     if drawn is None or not table.rows:
         return None
     with _pyplot:
-        return drawn(table)
+        picture = drawn(table)
+    return picture.replace(plots.INK, "currentColor").replace("<defs>", INK + "<defs>", 1)
 
 
 def _throughput(table: Table) -> str:

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import zipfile
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -29,6 +29,7 @@ from annotate.export import export
 from annotate.webhooks import set_webhook
 
 router = APIRouter(prefix="/api/lead", tags=["lead"])
+DAY_S = 86_400.0
 
 
 def choice(
@@ -44,7 +45,7 @@ def choice(
     return Choice(
         batch=batch or None,
         since=_midnight(since),
-        until=_midnight(until + timedelta(days=1)) if until else None,
+        until=_midnight(until, DAY_S),
         labelers=tuple(labeler),
         include_simulated=not people_only,
         min_agreement=min_agreement,
@@ -52,8 +53,8 @@ def choice(
     )
 
 
-def _midnight(day: date | None) -> float | None:
-    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+def _midnight(day: date | None, later_s: float = 0.0) -> float | None:
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + later_s
 
 
 Chosen = Annotated[Choice, Depends(choice)]

@@ -1,6 +1,7 @@
-"""The HTML shells: log-in, and one page that the scripts in static/ fill. Everything else comes as JSON."""
+"""The HTML shells: log-in, and one page that the scripts in static/ fill or, for leads, the server (lead_pages.py)."""
 
 import secrets
+from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -9,9 +10,10 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Redirect
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
-from annotate.accounts import LOCAL, Account, LoginRefused, log_in, log_out
+from annotate.accounts import LOCAL, LoginRefused, log_in, log_out
 from annotate.app import assets
 from annotate.app.identity import Doorman, SignedIn, UnknownName
+from annotate.app.rendering import plain
 from annotate.app.security import csrf_token, is_csrf_token
 from annotate.app.texts import best_language, languages, texts
 
@@ -22,9 +24,12 @@ _templates = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
 )
-_templates.globals.update(static=assets.address, modules=assets.modules)
 LOGIN_COOKIE_S = 3600
 LEAD_PATH = "/lead"
+FORMS_PATH = f"{LEAD_PATH}/forms"  # by Gradio
+_templates.filters["plain"] = plain
+_templates.globals.update(static=assets.address, modules=assets.modules, forms=FORMS_PATH)
+TEMPLATES_ONLY = frozenset({"lead", "figures", "columns"})  # sections of the catalogue that no script reads
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -33,6 +38,14 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     page = _templates.get_template(template)
     html = page.render(language=language, texts=texts(language), languages=languages(), **values)
     return HTMLResponse(html, status)
+
+
+def part(macro: str, language: str, *values: Any) -> str:
+    """HTML of one macro of parts.jinja in a language, for pages that are not made of our templates."""
+    module = _templates.get_template("parts.jinja").make_module(
+        {"texts": texts(language), "language": language}
+    )
+    return str(getattr(module, macro)(*values))
 
 
 def language_of(request: Request) -> str:
@@ -47,27 +60,35 @@ def set_cookie(response: Response, request: Request, name: str, value: str, seco
     )
 
 
-def shell(request: Request, page: str, template: str = "app.jinja") -> Response:
-    """The page for whoever is signed in; to the log-in page, and back here, for anybody else."""
+def shell(
+    request: Request,
+    page: str,
+    template: str = "app.jinja",
+    *,
+    lead_only: bool = False,
+    content: Callable[[], dict[str, Any]] = dict,
+) -> Response:
+    """The page for whoever is signed in; to the log-in page, and back here, for anybody else.
+
+    lead_only: labelers are refused. content: what the template shows besides, asked for once this reader may see it.
+    """
     doorman: Doorman = request.app.state.doorman
     account = doorman.session_account(request)
     if account is None:
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(path)}", 303)
-    return _shell(request, page, template, account, request.cookies[doorman.settings.cookie])
-
-
-def _shell(request: Request, page: str, template: str, account: Account, token: str) -> Response:
-    if page == "adjudicate" and not account.at_least("lead"):
-        return render(request, "message.jinja", 403, message=texts(language_of(request))["page"]["lead_only"])
+    words = texts(language_of(request))
+    if lead_only and not account.at_least("lead"):
+        return render(request, "message.jinja", 403, message=words["page"]["lead_only"])
     boot = {
         "page": page,
         "user": account.name,
         "role": account.role,
-        "csrf": csrf_token(token),
-        "texts": texts(language_of(request)),
+        "csrf": csrf_token(request.cookies[doorman.settings.cookie]),
+        "texts": {name: section for name, section in words.items() if name not in TEMPLATES_ONLY},
     }
-    return render(request, template, boot=boot, is_lead=account.at_least("lead"), local=account.name == LOCAL)
+    is_lead, local = account.at_least("lead"), account.name == LOCAL
+    return render(request, template, boot=boot, is_lead=is_lead, local=local, **content())
 
 
 @router.get("/")
@@ -95,22 +116,6 @@ def label(request: Request) -> Response:
 @router.get("/history")
 def history(request: Request) -> Response:
     return shell(request, "history")
-
-
-@router.get("/adjudicate")
-def adjudicate(request: Request) -> Response:
-    return shell(request, "adjudicate")
-
-
-@router.get(LEAD_PATH)
-def lead(request: Request) -> Response:
-    """To the lead's pages in the reader's language."""
-    account = request.app.state.doorman.session_account(request)
-    if account is None:
-        return RedirectResponse(f"/login?next={LEAD_PATH}", 303)
-    if not account.at_least("lead"):
-        return render(request, "message.jinja", 403, message=texts(language_of(request))["page"]["lead_only"])
-    return RedirectResponse(f"{LEAD_PATH}/{language_of(request)}/", 303)
 
 
 @router.get("/login")

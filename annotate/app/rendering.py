@@ -11,6 +11,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
+from markupsafe import Markup
 
 from rlhf.data import Prompt, as_messages
 
@@ -60,6 +61,14 @@ def visible(text: str) -> list[Node]:
         pieces.append(["mark", f"U+{ord(found.group()):04X}"])
         end = found.end()
     return pieces + ([text[end:]] if end < len(text) else [])
+
+
+def plain(text: Any) -> Markup:
+    """A text for a template of ours: escaped, its hidden and control characters shown by number."""
+    pieces = visible(str(text))
+    return Markup("").join(
+        p if isinstance(p, str) else Markup("<mark>{}</mark>").format(p[1]) for p in pieces
+    )
 
 
 def _children(node: SyntaxTreeNode) -> list[Node]:

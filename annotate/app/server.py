@@ -1,4 +1,4 @@
-"""The labeling app: FastAPI over the label store; the lead's pages by Gradio stand behind the same guard."""
+"""The labeling app: FastAPI over the label store; the lead's forms by Gradio stand behind the same guard."""
 
 import socket
 import threading
@@ -12,10 +12,10 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from annotate.accounts import has_accounts
-from annotate.app import assets, lead_api, pages, work_api
+from annotate.app import assets, lead_api, lead_pages, pages, work_api
 from annotate.app.computed import Computed
+from annotate.app.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
 from annotate.app.identity import Doorman
-from annotate.app.lead_mount import UPLOAD_PATHS, LeadMount, lead_app
 from annotate.app.new_batch import Sampler
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings
@@ -56,6 +56,7 @@ def create_app(
     for room in rooms:
         app.include_router(room)
     app.include_router(pages.router)
+    app.include_router(lead_pages.router)
     app.include_router(work_api.router)
     app.include_router(lead_api.router)
     for place, folder in assets.folders().items():
@@ -63,10 +64,10 @@ def create_app(
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     hosts = LOOPBACK if settings.loopback and not accounts and not settings.proxy_header else ()
-    app.add_middleware(LeadMount, build=lambda: lead_app(store, app.state))
+    app.add_middleware(FormsMount, build=lambda: forms_app(store, app.state))
     app.add_middleware(
         Guard,
-        gradio_path=f"{pages.LEAD_PATH}/",
+        gradio_path=f"{pages.FORMS_PATH}/",
         upload_paths=("/api/lead/upload", *UPLOAD_PATHS),
         max_upload=settings.max_upload,
         hosts=hosts,

@@ -2,9 +2,12 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from sqlalchemy import select
 
 from annotate import dashboard
 from annotate.agreement import Agreement
@@ -12,6 +15,7 @@ from annotate.ballots import ballots
 from annotate.choice import Choice
 from annotate.database import Database
 from annotate.export import cell
+from annotate.schema import Labeler
 from annotate.strengths import StrengthTable, strengths
 
 
@@ -25,8 +29,8 @@ class Table:
 
 
 FIGURES = (
-    "throughput", "agreement", "agreement_by_labeler", "agreement_over_time", "consensus", "gold", "times", "fast",
-    "flags", "position", "strengths",
+    "agreement", "position", "labelers", "throughput", "flags", "agreement_by_labeler", "consensus", "gold", "times",
+    "agreement_over_time", "strengths", "fast",
 )  # fmt: skip
 AGREEMENT = ("agreement", "decided", "alpha", "alpha_low", "alpha_high", "pairs", "note")
 
@@ -82,12 +86,34 @@ def _strengths(found: StrengthTable) -> Table:
     return Table(columns, tuple(rows), found.undefined)
 
 
+def _labelers(found: dict[str, Table], simulated: Collection[str]) -> Table:
+    """What the other figures say of each labeler, the busiest first."""
+    answers: Counter[str] = Counter()
+    for _, labeler, number in found["throughput"].rows:
+        answers[labeler] += number
+    of = {
+        "median_s": by_labeler(found["times"], "median_s"),
+        "fast": by_labeler(found["times"], "fast"),
+        "alpha": by_labeler(found["agreement_by_labeler"], "alpha"),
+        "with_most": by_labeler(found["consensus"], "share"),
+        "gold": by_labeler(found["gold"], "share"),
+    }
+    rows = tuple(
+        (name, name in simulated, number, *(known.get(name) for known in of.values()))
+        for name, number in answers.most_common()
+    )
+    return Table(("labeler", "simulated", "answers", *of), rows)
+
+
 def tables(database: Database, choice: Choice) -> dict[str, Table]:
-    """Every figure of FIGURES over a choice; seconds for a hundred thousand rankings."""
+    """Every figure of FIGURES over a choice, in that order; seconds for a hundred thousand rankings."""
     with database.read() as connection:
         given = ballots(connection, choice)
+        simulated = set(
+            connection.execute(select(Labeler.name).where(Labeler.origin == "simulated")).scalars()
+        )
     gold = dashboard.gold_accuracy(database, choice)
-    return {
+    found = {
         "throughput": _throughput(dashboard.throughput(database, choice)),
         "agreement": _agreement(dashboard.agreement_overall(given)),
         "agreement_by_labeler": _agreements("labeler", dashboard.agreement_by_labeler(given)),
@@ -100,6 +126,8 @@ def tables(database: Database, choice: Choice) -> dict[str, Table]:
         "position": _position(dashboard.position_bias(given)),
         "strengths": _strengths(strengths(database, choice)),
     }
+    found["labelers"] = _labelers(found, simulated)
+    return {name: found[name] for name in FIGURES}
 
 
 def as_csv(table: Table) -> str:
@@ -122,14 +150,16 @@ def shown(table: Table) -> list[list[str]]:
     ]
 
 
-SHARES = frozenset({"agreement", "decided", "share", "rate", "earlier_won"})
+SHARES = frozenset({"agreement", "decided", "share", "rate", "earlier_won", "with_most", "gold"})
 
 
 def _shown(name: str, value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "✓" if value else ""
     if isinstance(value, float):
-        return f"{value:.1%}" if name in SHARES else f"{value:.3g}" if name == "p_value" else f"{value:.2f}"
+        return f"{value:.1%}" if name in SHARES else f"{value:.3g}" if name == "p_value" else f"{value:z.2f}"
     return str(value)
 
 
@@ -137,3 +167,8 @@ def column(table: Table, name: str) -> Sequence[Any]:
     """One column's values."""
     place = table.columns.index(name)
     return [row[place] for row in table.rows]
+
+
+def by_labeler(table: Table, name: str) -> dict[str, Any]:
+    """One column's values by labeler."""
+    return dict(zip(column(table, "labeler"), column(table, name), strict=True))

@@ -8,6 +8,7 @@ import pytest
 
 from annotate import dashboard
 from annotate.adjudicate import adjudicate, differing, disagreements
+from annotate.app.tables import FIGURES, tables
 from annotate.ballots import ballots
 from annotate.choice import Choice
 from annotate.labels import NewTask, Submission
@@ -54,6 +55,22 @@ def test_agreement_by_hand(judged):
     assert by_labeler["cleo"].percent == 0.0
     (day,) = dashboard.agreement_over_time(given(judged, ALL)).values()
     assert day == overall
+
+
+def test_the_labelers_table_gathers_what_the_other_figures_say(judged):
+    judged.add_labeler("bot", origin="simulated")
+    judged.add_batch("c", [NewTask(prompt=f"r{i}", completions=("x", "y", "z")) for i in range(2)])
+    for _ in range(2):
+        rank(judged, "bot", "c", (0, 1, 2))
+    found = tables(judged.database, ALL)
+    assert tuple(found) == FIGURES
+    rows = {row[0]: dict(zip(found["labelers"].columns, row, strict=True)) for row in found["labelers"].rows}
+    assert next(iter(rows)) == "bot"  # the busiest first
+    assert (rows["bot"]["simulated"], rows["bot"]["answers"]) == (True, 2)
+    assert [rows["bot"][name] for name in ("median_s", "fast", "alpha", "with_most", "gold")] == [None] * 5
+    cleo = rows["cleo"]
+    assert (cleo["simulated"], cleo["answers"], cleo["with_most"], cleo["fast"]) == (False, 1, 0.0, 1)
+    assert cleo["alpha"] == dashboard.agreement_by_labeler(given(judged, ALL))["cleo"].alpha < 0
 
 
 def test_the_consensus_is_what_most_others_say(judged):

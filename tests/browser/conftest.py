@@ -1,6 +1,7 @@
 """The labeling app as people meet it: `rlhf label` in a process of its own, and Chromium in front of it."""
 
 import itertools
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 from annotate.accounts import add_account, open_session
 from annotate.batches import NewTask
 from annotate.labels import LabelStore
+from annotate.submit import Submission
 from tests.conftest import missing
 
 ROOT = Path(__file__).parent.parent.parent
@@ -193,3 +195,20 @@ def sign_in(page, url, name, password=PASSWORD):
     page.fill("[name=password]", password)
     page.keyboard.press("Enter")
     page.wait_for_selector("header.bar")
+
+
+def answer(world, name, batch, ranks, **more):
+    """A labeler's answer to the next task, ranks by stored place."""
+    task = world.store.lease(name, batch)
+    return task, world.store.submit(
+        name,
+        Submission(
+            task_id=task.id, client_id=f"{name}-{task.id}", ranks=ranks, shown_order=task.shown_order, **more
+        ),
+    )
+
+
+def batch_row(page, batch):
+    """The line of one batch in a lead's list."""
+    name = page.locator("th bdi", has_text=re.compile(f"^{re.escape(batch)}$"))
+    return page.locator("#batches tr", has=name)

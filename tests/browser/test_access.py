@@ -3,6 +3,7 @@
 import pytest
 
 from annotate.batches import FLAGS, Asks
+from tests.browser.conftest import answer
 
 CONTROLS = frozenset({"button", "link", "textbox", "radio", "checkbox", "combobox", "article", "dialog"})
 # The focus shows as an outline (a ring for the current answer) of the element or, for boxes that a label draws, of what
@@ -26,7 +27,7 @@ def nameless(page):
 
 @pytest.fixture
 def pages(world, browse):
-    """(page, what it is) of each kind that a labeler meets."""
+    """(page, what it is) of each kind that a labeler or a lead meets, Gradio's aside."""
 
     def each():
         asks = Asks(ratings=True, flags=FLAGS, none_acceptable=True, strength=True)
@@ -55,6 +56,13 @@ def pages(world, browse):
         page.goto(world.url + "/history")
         page.wait_for_selector(".history")
         yield page, "history"
+        answer(world, name, batch := world.batch(), (0, 1, 2, 3))
+        page = browse(world, world.person("lea", "lead"))
+        page.goto(world.url + "/lead")
+        yield page, "batches"
+        page.goto(f"{world.url}/lead/dashboard?batch={batch}")
+        page.wait_for_selector(".figure")
+        yield page, "dashboard"
 
     return each
 

@@ -30,7 +30,7 @@ def quiet(page):
 def test_hostile_prompts_answers_names_and_guidelines_are_only_text(either, browse):
     name = either.person("<img src=x onerror=window.hacked=10> ${1} ")
     lead = either.person("lea", "lead")
-    batch = either.batch() + " <b>${7*7}</b>{{9}}'\"/../?#&"
+    batch = either.batch() + " <b>${7*7}</b>{{9}}'\"/../?#& \u202egpj"
     turns = [{"role": "user", "content": text} for text in HOSTILE[:5]]
     task = NewTask(prompt=turns, completions=HOSTILE)
     either.store.add_batch(batch, [task], guidelines="\n\n".join(HOSTILE[:4]))
@@ -67,13 +67,19 @@ def test_hostile_prompts_answers_names_and_guidelines_are_only_text(either, brow
     page.wait_for_selector(".history li")
     quiet(page)
     page = browse(either, lead)
-    page.goto(either.url + "/lead/en/")
-    expect(page.locator("#batches")).to_contain_text(batch)
-    page.get_by_role("tab", name="Dashboard").click()
-    page.click("#show-figures")
+    page.goto(either.url + "/lead")
+    row = page.locator("#batches tr", has_text=batch[: batch.index("\u202e")])
+    expect(row).to_contain_text("U+202E")
+    quiet(page)
+    row.get_by_role("link", name="Dashboard").click()
     expect(page.locator("#figures")).to_contain_text(name.strip())
+    assert page.locator("select[name=batch]").input_value() == batch
     assert page.evaluate("window.hacked === undefined")
-    assert page.locator("#batches b, #figures img[onerror]").count() == 0
+    assert page.locator("#batches b, select b, #figures img[onerror]").count() == 0
+    page.goto(either.url + "/lead/forms/en/people")
+    expect(page.locator("#people")).to_contain_text(name.strip())
+    assert page.evaluate("window.hacked === undefined")
+    assert page.locator("#people img").count() == 0
 
 
 @pytest.mark.parametrize(

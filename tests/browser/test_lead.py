@@ -1,8 +1,6 @@
-"""The lead's pages: a batch from a file, figures, disagreements and verdicts, export; nothing leaves undefined numbers."""
+"""What a lead does: a batch from a file, its settings, verdicts, exports, notices; by the forms and by the endpoints."""
 
-import csv
 import hmac
-import io
 import json
 import time
 
@@ -11,19 +9,9 @@ import pytest
 from playwright.sync_api import expect
 
 from annotate.accounts import add_token
+from annotate.batches import batch_settings
 from annotate.history import history
-from annotate.submit import Submission
-
-
-def answer(world, name, batch, ranks, **more):
-    """A labeler's answer to the next task, ranks by stored place."""
-    task = world.store.lease(name, batch)
-    return task, world.store.submit(
-        name,
-        Submission(
-            task_id=task.id, client_id=f"{name}-{task.id}", ranks=ranks, shown_order=task.shown_order, **more
-        ),
-    )
+from tests.browser.conftest import answer, batch_row
 
 
 @pytest.fixture
@@ -41,46 +29,23 @@ def test_a_lead_makes_a_batch_from_a_file_and_a_labeler_gets_it(either, browse, 
     file.write_text("\n".join(map(json.dumps, rows)))
     page = browse(either, lead)
     page.goto(either.url + "/lead")
-    page.get_by_role("tab", name="New batch").click()
+    page.get_by_role("link", name="New batch").click()
     page.locator("#new-name textarea, #new-name input").fill(name)
     page.locator("#new-file input[type=file]").set_input_files(file)
     page.get_by_text("rows.jsonl").first.wait_for()
     page.get_by_label("Quality of each answer").check()
+    page.get_by_label("Labelers per task").fill("0")
+    page.click("#create button, button#create")
+    expect(page.get_by_role("alert")).to_contain_text("overlap: Input should be greater than or equal to 1")
+    page.get_by_label("Labelers per task").fill("1")
     page.click("#create button, button#create")
     expect(page.locator("#created")).to_contain_text("3 tasks, 0 answers kept")
+    page.locator("#created a").click()
+    expect(batch_row(page, name)).to_contain_text("0 / 3")
     page = browse(either, labeler)
     page.goto(either.url)
     page.locator(".batch", has_text=name).locator("a").click()
     page.wait_for_selector(".rating")
-
-
-def test_figures_say_why_they_are_undefined_and_then_what_they_are(world, browse, rest):
-    lead, ann, ben = world.person("lea", "lead"), world.person("ann"), world.person("=ben()")
-    batch = world.batch(overlap=2, num_tasks=2)
-    page = browse(world, lead)
-
-    def figures():
-        page.goto(world.url + "/lead/en/")
-        page.get_by_role("tab", name="Dashboard").click()
-        page.locator("#figures-batch input").fill(batch)
-        page.get_by_role("option", name=batch, exact=True).click()
-        page.click("#show-figures")
-        return page.locator("#figures")
-
-    answer(world, ann, batch, (0, 1, 2, 3), time_s=30.0)
-    expect(figures()).to_contain_text("undefined because no two labelers ranked the same answers")
-    assert "nan" not in page.locator("#figures").inner_text().lower()
-    answer(world, ann, batch, (3, 2, 1, 0), time_s=30.0)
-    answer(world, ben, batch, (0, 1, 2, 3), time_s=30.0)
-    answer(world, ben, batch, (0, 1, 3, 2), time_s=30.0)
-    expect(figures()).to_contain_text("of 12 pairs judged alike")
-    pictures = page.locator("#figures img")
-    assert pictures.count() >= 3
-    for picture in pictures.all():
-        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
-    table = rest.get("/api/lead/tables/throughput.csv", params={"batch": batch}).text
-    rows = list(csv.DictReader(io.StringIO(table)))
-    assert {row["labeler"]: row["answers"] for row in rows} == {ann: "2", "'" + ben: "2"}  # no formula
 
 
 def test_a_verdict_overrules_and_the_labeler_sees_it(either, browse):
@@ -91,6 +56,9 @@ def test_a_verdict_overrules_and_the_labeler_sees_it(either, browse):
     page = browse(either, lead)
     page.goto(f"{either.url}/adjudicate?batch={batch}")
     page.wait_for_selector(".given")
+    page.locator("#guidelines").click()
+    expect(page.get_by_role("dialog")).to_contain_text("no guidelines")
+    page.keyboard.press("Escape")
     assert page.locator(".given tbody th").all_inner_texts() == [ann, ben]
     texts = page.locator(".card .formatted").all_inner_texts()
     wanted = dict(zip(task.completions, (3, 2, 1, 0), strict=True))  # ben is right
@@ -106,19 +74,47 @@ def test_a_verdict_overrules_and_the_labeler_sees_it(either, browse):
     expect(page.locator(".overruled")).to_contain_text("ben read the question")
 
 
-def test_exports_come_by_button_and_by_token_with_their_snapshot(world, browse, rest):
-    lead, ann = world.person("lea", "lead"), world.person("ann")
-    batch = world.batch()
-    answer(world, ann, batch, (0, 1, 1, 2), comment="=HYPERLINK(1)")
-    page = browse(world, lead)
-    page.goto(world.url + "/lead/en/")
-    page.get_by_role("tab", name="Export").click()
+def test_a_lead_changes_the_settings_of_the_batch_in_the_address(either, browse):
+    batch = either.batch(guidelines="Be fair.")
+    page = browse(either, either.person("lea", "lead"))
+    page.goto(either.url + "/lead")
+    batch_row(page, batch).get_by_role("link", name="Settings").click()
+    expect(page.get_by_label("Guidelines")).to_have_value("Be fair.")
+    page.get_by_label("Guidelines").fill("Be kind.")
+    page.get_by_label("Labelers per task").fill("3")
+    page.get_by_label("open").uncheck()
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#saved")).to_contain_text("Saved.")
+    found = batch_settings(either.database, batch)
+    assert (found.guidelines, found.overlap, found.open) == ("Be kind.", 3, False)
+    page.locator("#saved a").click()
+    expect(batch_row(page, batch)).to_contain_text("closed")
+
+
+def test_exports_come_by_button_with_what_the_form_chose(either, browse):
+    lead, ann = either.person("lea", "lead"), either.person("ann")
+    batch, other = either.batch(), either.batch()
+    for name in (batch, other):
+        answer(either, ann, name, (0, 1, 1, 2))
+    page = browse(either, lead)
+    page.goto(either.url + "/lead/forms/en/export")
+    page.locator("#export-batch input").fill(batch)
+    page.get_by_role("option", name=batch, exact=True).click()
+    page.get_by_label("From day").fill("tomorrow")
+    page.click("#make-export")
+    expect(page.get_by_role("alert")).to_contain_text("tomorrow is no day")
+    page.get_by_label("From day").fill("2026-01-31")
     page.click("#make-export")
     with page.expect_download() as download:
         page.click("a.download")
-    assert download.value.suggested_filename == "labels-rankings.jsonl"
-    lines = download.value.path().read_text().splitlines()
-    assert any(json.loads(line)["labeler"] == ann for line in lines)
+    assert download.value.suggested_filename == f"{batch}-rankings.jsonl"
+    (line,) = map(json.loads, download.value.path().read_text().splitlines())
+    assert line["labeler"] == ann and line["prompt"][0]["content"].startswith(batch + ":")
+
+
+def test_exports_come_by_token_with_their_snapshot(world, rest):
+    ann, batch = world.person("ann"), world.batch()
+    answer(world, ann, batch, (0, 1, 1, 2), comment="=HYPERLINK(1)")
     reply = rest.get("/api/lead/export", params={"batch": batch, "format": "pairs", "file": "csv"})
     assert reply.headers["x-rows"] == "5" and reply.headers["x-snapshot"]
     table = rest.get("/api/lead/export", params={"batch": batch, "file": "csv"}).text

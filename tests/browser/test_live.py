@@ -88,8 +88,7 @@ def test_a_lead_starts_a_live_batch_in_the_form(store, tmp_path, browse):
         file = tmp_path / "prompts.jsonl"
         file.write_text("\n".join(json.dumps({"prompt": f"Is the kite red? {i}"}) for i in range(5)))
         page = browse(world, lead)
-        page.goto(world.url + "/lead/en/")
-        page.get_by_role("tab", name="New batch").click()
+        page.goto(world.url + "/lead/forms/en/")
         page.locator("#new-name textarea, #new-name input").fill("fresh")
         page.locator("#new-file input[type=file]").set_input_files(file)
         page.get_by_text("prompts.jsonl").first.wait_for()

@@ -16,7 +16,7 @@ const query = new URLSearchParams(location.search);
 async function show() {
   header();
   layout();
-  find("#guidelines")?.addEventListener("click", () => work && guidelines(work.batch));
+  find("#guidelines")?.addEventListener("click", () => guidelines(work?.batch ?? query.get("batch")));
   let work = null;
   if (boot.page === "home") await home(main);
   else if (boot.page === "history") await history(main);

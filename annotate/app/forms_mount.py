@@ -5,21 +5,40 @@ import os
 import tempfile
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
 from annotate.app import assets
 from annotate.app.identity import Doorman
-from annotate.app.pages import LEAD_PATH
+from annotate.app.pages import FORMS_PATH
 from annotate.app.texts import languages
 from annotate.labels import LabelStore
 
-UPLOAD_PATHS = tuple(f"{LEAD_PATH}/{language}/gradio_api/upload" for language in languages())
+THEME = """() => {
+    const chosen = localStorage.getItem("rlhf-theme");  // as on our other pages; otherwise the system's
+    if (chosen) document.body.classList.toggle("dark", chosen === "dark");
+}"""
+# As in static/app.css, light and dark.
+COLORS = {
+    "body_background_fill": "#f4f5f7",
+    "body_background_fill_dark": "#121519",
+    "block_background_fill": "#ffffff",
+    "block_background_fill_dark": "#1c2026",
+    "border_color_primary": "#d4d8de",
+    "border_color_primary_dark": "#363c45",
+    "button_primary_background_fill": "#1f57b8",
+    "button_primary_background_fill_hover": "#1a4a9c",
+    "button_primary_background_fill_dark": "#8db4ff",
+    "button_primary_background_fill_hover_dark": "#a9c6ff",
+    "button_primary_text_color_dark": "#0d1a33",
+}
+UPLOAD_PATHS = tuple(f"{FORMS_PATH}/{language}/gradio_api/upload" for language in languages())
 
 
-class LeadMount:
-    """ASGI middleware: requests under LEAD_PATH/ go to the app that `build` makes, all others pass."""
+class FormsMount:
+    """ASGI middleware: requests under FORMS_PATH/ go to the app that `build` makes, all others pass."""
 
     def __init__(self, app: Any, build: Callable[[], FastAPI]) -> None:
         self.app = app
@@ -30,7 +49,7 @@ class LeadMount:
         self.lifetime: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(f"{LEAD_PATH}/"):
+        if scope["type"] == "http" and scope["path"].startswith(f"{FORMS_PATH}/"):
             await (await self._built())(scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -55,32 +74,33 @@ class LeadMount:
             await self.over.wait()
 
 
-def lead_app(store: LabelStore, shared: Any) -> FastAPI:
-    """The lead's pages, once in each language, behind a check of who asks for every single route of them.
+def forms_app(store: LabelStore, shared: Any) -> FastAPI:
+    """The lead's forms, once in each language, behind a check of who asks for every single route of them.
 
-    shared: the whole app's state (settings, doorman, computed, sampler).
+    shared: the whole app's state (settings, doorman, sampler).
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     uploads = tempfile.TemporaryDirectory(prefix="rlhf-uploads-")  # of this process only, and gone with it
     os.environ["GRADIO_TEMP_DIR"] = uploads.name
     import gradio as gr
 
-    from annotate.app.lead_pages import LeadPages
+    from annotate.app.forms import Forms
 
     app = FastAPI(openapi_url=None)
     app.state.uploads = uploads
     app.add_middleware(LeadsOnly, doorman=shared.doorman)
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )
+    ).set(**COLORS)
     for language in languages():
         gr.mount_gradio_app(
             app,
-            LeadPages(store, language, shared.computed, shared.sampler).blocks(),
-            path=f"{LEAD_PATH}/{language}",
+            Forms(store, language, shared.sampler).blocks(),
+            path=f"{FORMS_PATH}/{language}",
             auth_dependency=lambda request: _lead_name(shared.doorman, request),
             theme=theme,
-            css_paths=[assets.folders()[""] / "lead.css"],
+            css_paths=[assets.folders()[""] / "forms.css"],
+            js=THEME,
             max_file_size=shared.settings.max_upload,
             footer_links=[],
             run_history=False,
@@ -114,7 +134,7 @@ class LeadsOnly:
 def _lead_name(doorman: Doorman, request: Request) -> str:
     account = doorman.session_account(request)
     if account is None:
-        raise HTTPException(303, headers={"Location": f"/login?next={LEAD_PATH}"})
+        raise HTTPException(303, headers={"Location": f"/login?next={quote(request.url.path)}"})
     if not account.at_least("lead"):
         raise HTTPException(403, "this needs the role lead")
     return account.name
