@@ -89,6 +89,36 @@ def say(line: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
+    shared = _everywhere()
+    top = argparse.ArgumentParser(
+        prog="rlhf", description="The InstructGPT recipe: collect, train, talk.", parents=[shared]
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    _add_pipelines(commands, shared)
+    for name, kind in STAGES.items():
+        text = (kind.__doc__ or "").strip()
+        command = commands.add_parser(name, parents=[shared], help=text.rstrip("."), description=text)
+        add_settings(command, kind)
+        if name in TRAINING:
+            command.add_argument(
+                "--resume",
+                action="store_true",
+                help="go on with an interrupted run, as happens by itself too; an error where there is none",
+            )
+        if name in ("eval", "best-of-n"):
+            command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.set_defaults(run=RUNNERS[name], stage=name)
+
+    from stages import import_command, label_app, label_commands, other_commands, store_commands
+
+    for module in (import_command, store_commands, label_app, label_commands, other_commands):
+        module.add_commands(commands, shared)
+    return top
+
+
+def _everywhere() -> argparse.ArgumentParser:
+    """The options that every command takes."""
     shared = argparse.ArgumentParser(add_help=False)
     group = shared.add_argument_group("everywhere")
     unset = argparse.SUPPRESS  # so that an option given before the command survives the command's defaults
@@ -101,11 +131,10 @@ def parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--recipe", default=unset, help="settings file (TOML) or the name of one in recipes/")
     group.add_argument("--debug", action="store_true", default=unset, help="show the traceback of an error")
-    top = argparse.ArgumentParser(
-        prog="rlhf", description="The InstructGPT recipe: collect, train, talk.", parents=[shared]
-    )
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    return shared
 
+
+def _add_pipelines(commands: Any, shared: argparse.ArgumentParser) -> None:
     quickstart = commands.add_parser(
         "quickstart", parents=[shared], help="the whole pipeline on the starter world"
     )
@@ -126,25 +155,6 @@ def parser() -> argparse.ArgumentParser:
     align.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
     align.add_argument("--json", action="store_true", help="print the report's numbers as one JSON object")
     align.set_defaults(run=run_align)
-    for name, kind in STAGES.items():
-        text = (kind.__doc__ or "").strip()
-        command = commands.add_parser(name, parents=[shared], help=text.rstrip("."), description=text)
-        add_settings(command, kind)
-        if name in TRAINING:
-            command.add_argument(
-                "--resume",
-                action="store_true",
-                help="go on with an interrupted run, as happens by itself too; an error where there is none",
-            )
-        if name in ("eval", "best-of-n"):
-            command.add_argument("--json", action="store_true", help="print one JSON object")
-        command.set_defaults(run=RUNNERS[name], stage=name)
-
-    from stages import import_command, label_app, label_commands, other_commands, store_commands
-
-    for module in (import_command, store_commands, label_app, label_commands, other_commands):
-        module.add_commands(commands, shared)
-    return top
 
 
 def add_settings(command: argparse.ArgumentParser, kind: type) -> None:

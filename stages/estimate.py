@@ -174,14 +174,14 @@ def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, f
 def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[str, float, float]:
     """As `probe_sft`."""
     from rlhf.tokenizer import load_tokenizer
-    from stages import reward_model
+    from stages import reward_data, reward_model
 
     made = [
         Ranking(prompt=said(40, n), completions=(said(120, n), said(120, n + 1)), ranks=(0, 1))
         for n in range(num_rows)
     ]
     rows = read_rankings(settings.data, settings.skip_bad_rows) if settings.data else made
-    groups = reward_model.grouped(rows)
+    groups = reward_data.grouped(rows)
     what = "prompts" if settings.data else "prompts, two answers each"
     num_steps = (
         settings.epochs * len(groups) * (1 - settings.validation_fraction) / settings.prompts_per_batch

@@ -6,7 +6,7 @@ labelers ranked it (Ouyang et al. 2022, section 3.5: pairs shuffled apart overfi
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from annotate.labels import LabelStore
 from rlhf import processes
 from rlhf.adapters import is_adapted, save_beside, trunk_hash
 from rlhf.checkpoints import fold_bias, load_policy, scalar_from_policy
-from rlhf.data import Prompt, Ranking, as_messages, fingerprint, read_demonstrations, read_rankings
+from rlhf.data import Prompt, Ranking, fingerprint, read_demonstrations, read_rankings
 from rlhf.errors import InputError
 from rlhf.evaluate import ranking_accuracy
 from rlhf.losses import ranking_losses
 from rlhf.metrics import MetricLog
 from rlhf.rewards import score_completions
-from rlhf.rollout import last_scores, pad_tokens
+from rlhf.rollout import last_scores
 from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
@@ -40,75 +40,11 @@ from rlhf.training import (
 )
 from stages.inputs import base_of, learning, published
 from stages.progress import last_checkpoint, show_progress
+from stages.reward_data import RankedPrompt, RankingCollator, grouped, split_by_prompt, tokenized
 from stages.settings import RewardSettings
 
 STEPS_PER_SAVE = 50
 NUM_FOR_ZERO = 200  # demonstrations whose mean reward is set to zero
-
-
-@dataclass(frozen=True)
-class RankedPrompt:
-    """One batch element: a prompt, its K completions, and one list of ranks from each labeler."""
-
-    prompt: Any
-    completions: tuple[str, ...]
-    ranks: tuple[tuple[int, ...], ...]
-
-
-def grouped(rankings: Sequence[Ranking]) -> list[RankedPrompt]:
-    """Rankings of the same completions to the same prompt joined, in the order of first appearance."""
-    groups: dict[str, tuple[Any, tuple[str, ...], list[tuple[int, ...]]]] = {}
-    for ranking in rankings:
-        key = repr((ranking.prompt, ranking.completions))
-        groups.setdefault(key, (ranking.prompt, ranking.completions, []))[2].append(ranking.ranks)
-    return [RankedPrompt(prompt, completions, tuple(ranks)) for prompt, completions, ranks in groups.values()]
-
-
-def split_by_prompt(
-    groups: Sequence[RankedPrompt], fraction: float
-) -> tuple[list[RankedPrompt], list[RankedPrompt]]:
-    """Training and held-out groups; all groups of one prompt fall on the same side, decided by the prompt's hash."""
-    held_out = [int(fingerprint([group.prompt])[:8], 16) / 16**8 < fraction for group in groups]
-    training = [group for group, out in zip(groups, held_out, strict=True) if not out]
-    return training, [group for group, out in zip(groups, held_out, strict=True) if out]
-
-
-def tokenized(groups: Sequence[RankedPrompt], tokenizer: AnyTokenizer, max_length: int) -> Dataset:
-    """One row per prompt: `rows` (K lists of ids, prompt with completion), `ranks` (labelers × K).
-
-    Prompts longer than half of `max_length` lose their beginning, completions their end.
-    """
-    examples = []
-    for group in groups:
-        prompt = tokenizer.encode_prompt(as_messages(group.prompt))
-        rows = []
-        for text in group.completions:
-            completion = tokenizer.encode_completion(text)[
-                : max_length // 2 + max(0, max_length // 2 - len(prompt))
-            ]
-            rows.append(prompt[-(max_length - len(completion)) :] + completion)
-        examples.append({"rows": rows, "ranks": [list(ranks) for ranks in group.ranks]})
-    return Dataset.from_list(examples)
-
-
-class RankingCollator:
-    """Batch elements to tensors: tokens (R, S) of all completions, their prompt and place, ranks (P, L, K)."""
-
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        rows = [row for example in examples for row in example["rows"]]
-        tokens, attention_mask = pad_tokens(rows, self.pad_id, round_to=8)
-        widest = max(len(example["rows"]) for example in examples)
-        labelers = max(len(example["ranks"]) for example in examples)
-        ranks = torch.zeros(len(examples), labelers, widest)
-        present = torch.zeros(len(examples), labelers, widest, dtype=torch.bool)
-        for p, example in enumerate(examples):
-            num_labelers, num_completions = len(example["ranks"]), len(example["rows"])
-            ranks[p, :num_labelers, :num_completions] = torch.tensor(example["ranks"], dtype=torch.float)
-            present[p, :num_labelers, :num_completions] = True
-        return {"input_ids": tokens, "attention_mask": attention_mask, "ranks": ranks, "present": present}
 
 
 class RankingTrainer(RewardTrainer):
@@ -167,20 +103,12 @@ def run(
     processes.join()
     say = say if processes.is_first() else lambda line: None
     settings, rankings = _rankings(settings, labels_url, batch)
-    groups = [group for group in grouped(rankings) if any(len(set(ranks)) > 1 for ranks in group.ranks)]
-    if len(groups) < 2:
-        raise InputError(
-            f"{len(groups)} prompt(s) with a preference among their answers; at least 2 are needed"
-        )
+    groups = grouped(rankings)
     folder, parents = base_of(store, settings.init, "init")
     inputs: dict[str, Any] = {
         "parents": parents,
         "settings": asdict(settings),
-        "data": {
-            settings.data or f"label snapshot {settings.labels}": fingerprint(
-                [asdict(group) for group in groups]
-            )
-        },
+        "data": {_source(settings): fingerprint([asdict(group) for group in groups])},
         "seed": settings.seed,
     }
     if found := store.find("reward", inputs_hash("reward", **inputs)):
@@ -226,6 +154,10 @@ def _zero_offset(model: Any, tokenizer: AnyTokenizer, init: Entry | None) -> flo
     """What gives the demonstrations that the policy was fine-tuned on mean reward 0; 0 where there are none."""
     rows = _demonstrations_of(init)
     return -float(torch.tensor(score_completions(model, tokenizer, rows)).mean()) if rows else 0.0
+
+
+def _source(settings: RewardSettings) -> str:
+    return settings.data or f"label snapshot {settings.labels}"
 
 
 def _rankings(

@@ -66,6 +66,7 @@ def page_router(engine: EngineProcess, checkpoints: Checkpoints) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     _add_pages(router)
     _add_conversations(router, checkpoints)
+    _add_changes(router)
     _add_feedback(router)
     _add_answers(router, engine, checkpoints)
     return router
@@ -97,10 +98,6 @@ def _add_conversations(router: APIRouter, checkpoints: Checkpoints) -> None:
         ]
         return {"conversations": rows}
 
-    @router.post("/api/chat/conversations")
-    def begin(account: SignedIn, database: Db, given: Settings) -> dict[str, Any]:
-        return {"id": stored.start_conversation(database, account.name, given.settings)}
-
     @router.get("/api/chat/conversations/{conversation}")
     def opened(account: SignedIn, database: Db, conversation: int) -> dict[str, Any]:
         tree = Tree.read(database, account.name, conversation)
@@ -108,6 +105,22 @@ def _add_conversations(router: APIRouter, checkpoints: Checkpoints) -> None:
         hidden = hidden_models(tree, given)
         turns = [turn_json(turn, turn.id in hidden) for turn in tree.nodes.values()]
         return {"messages": turns, "marks": [vars(mark) for mark in given]}
+
+    @router.get("/api/chat/conversations/{conversation}/export")
+    def exported(account: SignedIn, database: Db, conversation: int) -> Response:
+        tree = Tree.read(database, account.name, conversation)
+        rows = branches(tree, marks(database, account.name, conversation))
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        headers = {
+            "Content-Disposition": f"attachment; filename={quote(f'conversation-{conversation}.jsonl')}"
+        }
+        return Response(text, media_type="application/jsonl", headers=headers)
+
+
+def _add_changes(router: APIRouter) -> None:
+    @router.post("/api/chat/conversations")
+    def begin(account: SignedIn, database: Db, given: Settings) -> dict[str, Any]:
+        return {"id": stored.start_conversation(database, account.name, given.settings)}
 
     @router.patch("/api/chat/conversations/{conversation}")
     def renamed(account: SignedIn, database: Db, conversation: int, given: Title) -> dict[str, Any]:
@@ -123,16 +136,6 @@ def _add_conversations(router: APIRouter, checkpoints: Checkpoints) -> None:
     def deleted(account: SignedIn, database: Db, conversation: int) -> dict[str, Any]:
         stored.delete_conversation(database, account.name, conversation)
         return {}
-
-    @router.get("/api/chat/conversations/{conversation}/export")
-    def exported(account: SignedIn, database: Db, conversation: int) -> Response:
-        tree = Tree.read(database, account.name, conversation)
-        rows = branches(tree, marks(database, account.name, conversation))
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        headers = {
-            "Content-Disposition": f"attachment; filename={quote(f'conversation-{conversation}.jsonl')}"
-        }
-        return Response(text, media_type="application/jsonl", headers=headers)
 
 
 def _model(checkpoints: Checkpoints, found: Any) -> dict[str, Any]:
