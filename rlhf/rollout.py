@@ -20,6 +20,7 @@ from rlhf.last_blocks import Lower, trunk_states
 from rlhf.losses import entropy
 
 HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
+LENGTH_PARTS = 4  # of a batch of whole rows: less padding against more operations
 
 
 def pad_tokens(rows: Sequence[Sequence[int]], pad_id: int, round_to: int = 1) -> tuple[Tensor, Tensor]:
@@ -282,6 +283,17 @@ def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
     if not has_scalar_head(bare):
         return model(input_ids=tokens, attention_mask=attention_mask.long()).logits[:, 0].float()
     return _at_last_token(bare, trunk_states(bare, tokens, attention_mask), attention_mask)
+
+
+def scores_by_length(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    """`last_scores` of rows in a few parts of about equal length, each without the columns that are padding in all of it."""
+    lengths = attention_mask.sum(1)
+    order = lengths.argsort(stable=True)
+    scores = []
+    for rows in order.chunk(LENGTH_PARTS):
+        width = min(tokens.shape[1], -(-int(lengths[rows[-1]]) // 8) * 8)
+        scores.append(last_scores(model, tokens[rows, :width], attention_mask[rows, :width]))
+    return torch.cat(scores)[order.argsort()]
 
 
 def _at_last_token(bare: Any, hidden: Tensor, attention_mask: Tensor) -> Tensor:

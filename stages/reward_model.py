@@ -25,7 +25,7 @@ from rlhf.evaluate import ranking_accuracy
 from rlhf.losses import ranking_losses
 from rlhf.metrics import MetricLog
 from rlhf.rewards import score_completions
-from rlhf.rollout import last_scores
+from rlhf.rollout import scores_by_length
 from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
@@ -67,7 +67,7 @@ class RankingTrainer(RewardTrainer):
         tokens, mask = inputs["input_ids"], inputs["attention_mask"]
         # accelerate puts its autocast around forward, and this goes past forward.
         with autocast(tokens.device):
-            scores = last_scores(bare, tokens, mask)  # (R,)
+            scores = scores_by_length(bare, tokens, mask)  # (R,)
         present = inputs["present"]
         by_prompt = torch.zeros(present.shape[0], present.shape[2], device=tokens.device)
         by_prompt[present[:, 0]] = scores  # (P, K)

@@ -29,7 +29,9 @@ from rlhf.rollout import (
     completion_scores,
     completion_values,
     has_plain_head,
+    last_scores,
     pad_tokens,
+    scores_by_length,
 )
 
 V, PAD = 50, 7  # the pad id is also a usual token, so nothing may be found by looking for it
@@ -339,3 +341,15 @@ def test_an_encoder_scores_whole_rows_and_has_no_values() -> None:
     torch.testing.assert_close(completion_scores(model, rollout(8)), torch.cat(wanted), atol=2e-5, rtol=2e-5)
     with pytest.raises(InputError, match="no head `score`"):
         completion_values(model, rollout())
+
+
+@pytest.mark.parametrize("lengths", [[3], [9, 1, 30, 2, 17, 9, 8, 40, 5, 6, 7], [12] * 6])
+def test_scores_in_parts_by_length_are_those_of_all_rows_at_once(lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    model = ScalarGPT(gpt2()).eval()
+    tokens, mask = pad_tokens([torch.randint(0, V, (n,)).tolist() for n in lengths], PAD, round_to=8)
+    gradients = []
+    for scores in (last_scores(model, tokens, mask), scores_by_length(model, tokens, mask)):
+        gradients.append(torch.autograd.grad(scores.square().sum(), model.transformer.wte.weight)[0])
+    torch.testing.assert_close(scores_by_length(model, tokens, mask), last_scores(model, tokens, mask))
+    torch.testing.assert_close(*gradients)
