@@ -1,27 +1,26 @@
 """Sampled tokens per second: rlhf/generate.py against transformers' generate, and how near the machine's bound.
 
-python benchmarks/generate.py [--sizes tiny small gpt2] [--rounds 3]
+python benchmarks/generate.py [--sizes tiny small gpt2 | --model FOLDER] [--rounds 3]
 
-64 prompts of 64 random tokens, 64 new tokens each at temperature 1 without early end, random weights. Every side runs in
+64 prompts of 64 random tokens, 64 new tokens each at temperature 1 without early end; random weights, or a folder's. Every side runs in
 a process of its own, in turn; transformers in float32 and in bfloat16 weights, ours with its own choice of format.
 """
 
-import time
+from pathlib import Path
 from typing import Any
 
 import torch
-from machine import SIZES, Machine, Size, command_line, gpt2_config, in_turn, middle, peak_mib
+from machine import Machine, Model, command_line, in_turn, middle, model_named, now, peak_mib
 
 ROWS, PROMPT, NEW = 64, 64, 64
 
 
-def ours(size: Size) -> Any:
+def ours(size: Model) -> Any:
     from rlhf.generate import SamplingSettings, generate
-    from rlhf.model import GPT
     from rlhf.training import autocast, set_threads
 
     set_threads(0)  # as every command does: OMP_NUM_THREADS decides, freed memory is kept
-    model = GPT(gpt2_config(size)).eval()
+    model = size.our_causal_lm().eval()
 
     def run(prompts: torch.Tensor, num_new: int) -> int:
         with autocast(torch.device("cpu")):
@@ -34,10 +33,8 @@ def ours(size: Size) -> Any:
     return run
 
 
-def theirs(size: Size, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_config(gpt2_config(size)).to(dtype).eval()
+def theirs(size: Model, dtype: torch.dtype) -> Any:
+    model = size.causal_lm().to(dtype).eval()
     model.generation_config.eos_token_id = None
 
     def run(prompts: torch.Tensor, num_new: int) -> int:
@@ -54,31 +51,30 @@ def theirs(size: Size, dtype: torch.dtype) -> Any:
 def measure(side: str, name: str, repeats: int = 2) -> dict[str, float]:
     """Tokens per second of one side, the better of two calls after a short one."""
     torch.manual_seed(0)
-    size = SIZES[name]
+    size = model_named(name)
     run = ours(size) if side == "ours" else theirs(size, getattr(torch, side))
     prompts = torch.randint(1, size.vocab, (ROWS, PROMPT))
     run(prompts, 4)
     best = 0.0
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = now()
         num_tokens = run(prompts, NEW)
-        best = max(best, num_tokens / (time.perf_counter() - started))
+        best = max(best, num_tokens / (now() - started))
     return {"tokens_per_s": round(best, 1), "peak_mib": round(peak_mib())}
 
 
-def bound(size: Size, machine: Machine) -> float:
+def bound(size: Model, machine: Machine) -> float:
     """Tokens per second if every step took only its products at peak, or only its reading: whichever is longer.
 
     A step multiplies ROWS tokens with all weights and with the keys and values so far, and reads both once in bfloat16;
     before the first, the prompts go through the blocks.
     """
-    blocks = size.weights - size.vocab * size.width
-    prompt_s = 2 * ROWS * PROMPT * blocks / machine.products["bfloat16"]
+    prompt_s = 2 * ROWS * PROMPT * size.block_weights / machine.products["bfloat16"]
     steps_s = 0.0
     for width in range(PROMPT, PROMPT + NEW):
-        cache = 2 * size.layers * ROWS * width * size.width  # numbers in it
-        compute_s = 2 * (ROWS * size.weights + cache) / machine.products["bfloat16"]
-        steps_s += max(compute_s, 2 * (size.weights + cache) / machine.reading)
+        attention = 2 * size.layers * ROWS * width * size.width
+        compute_s = 2 * (ROWS * size.weights + attention) / machine.products["bfloat16"]
+        steps_s += max(compute_s, 2 * (size.weights + ROWS * width * size.cached) / machine.reading)
     return ROWS * NEW / (prompt_s + steps_s)
 
 
@@ -87,17 +83,17 @@ def main() -> None:
     machine = Machine.measured()
     print(f"{machine}\n")
     print(
-        "| size | transformers float32 | bfloat16 | ours | ours / better | bound | share | MiB theirs, ours |"
+        "| model | transformers float32 | bfloat16 | ours | ours / better | bound | share | MiB theirs, ours |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for name in arguments.sizes:
+    for name in arguments.models:
         sides = [[side, name] for side in ("float32", "bfloat16", "ours")]
         results = in_turn(__file__, sides, arguments.rounds, "tokens_per_s")
         single, half, own = (middle(result, "tokens_per_s") for result in results)
-        most = bound(SIZES[name], machine)
+        most = bound(model_named(name), machine)
         memory = ", ".join(f"{middle(result, 'peak_mib'):.0f}" for result in results)
         print(
-            f"| {name} | {single:,.0f} | {half:,.0f} | {own:,.0f} | {own / max(single, half):.2f} | {most:,.0f} | "
+            f"| {Path(name).name} | {single:,.0f} | {half:,.0f} | {own:,.0f} | {own / max(single, half):.2f} | {most:,.0f} | "
             f"{own / most:.2f} | {memory} |",
             flush=True,
         )

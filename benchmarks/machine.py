@@ -1,4 +1,4 @@
-"""What the benchmarks share: the three model sizes, what this machine can do at most, and sides in turn."""
+"""What the benchmarks share: the models, what this machine can do at most, and sides in turn."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +33,104 @@ class Size:
     @property
     def weights(self) -> int:
         """Weights that every token is multiplied with, the tied head among them."""
-        return 12 * self.layers * self.width**2 + self.vocab * self.width
+        return self.block_weights + self.vocab * self.width
+
+    @property
+    def block_weights(self) -> int:
+        """The same without the head."""
+        return 12 * self.layers * self.width**2
+
+    @property
+    def cached(self) -> int:
+        """Numbers that every token leaves in a KV cache."""
+        return 2 * self.layers * self.width
+
+    @property
+    def config(self) -> Any:
+        """The size as transformers knows it."""
+        return gpt2_config(self)
+
+    def causal_lm(self) -> Any:
+        """transformers' model of this size, random weights, float32."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_config(self.config)
+
+    def scorer(self) -> Any:
+        """transformers' classifier of this size with one label, random weights, float32."""
+        from transformers import AutoModelForSequenceClassification
+
+        config = self.config
+        config.num_labels = 1
+        return AutoModelForSequenceClassification.from_config(config)
+
+    def our_causal_lm(self) -> Any:
+        """Our model of this size, random weights, float32."""
+        from rlhf.model import GPT
+
+        return GPT(self.config)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model in a folder, with its own weights; counted as `Size` counts, for blocks without gaps in their queries."""
+
+    path: str
+
+    @cached_property
+    def config(self) -> Any:
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.path)
+
+    @property
+    def vocab(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def layers(self) -> int:
+        return self.config.num_hidden_layers
+
+    @property
+    def width(self) -> int:
+        return self.config.hidden_size
+
+    @property
+    def cached(self) -> int:
+        grouped = self.width // self.config.num_attention_heads * self.config.num_key_value_heads
+        return 2 * self.layers * grouped
+
+    @property
+    def weights(self) -> int:
+        return self.block_weights + self.vocab * self.width
+
+    @cached_property
+    def block_weights(self) -> int:
+        from transformers import AutoModel
+
+        with torch.device("meta"):
+            trunk = AutoModel.from_config(self.config)
+        all_matrices = sum(each.numel() for each in trunk.parameters() if each.ndim == 2)
+        return all_matrices - self.vocab * self.width  # the embedding, which is looked up
+
+    def causal_lm(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(self.path, dtype=torch.float32)
+
+    def scorer(self) -> Any:
+        """The trunk under a head of one label, which is random."""
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification.from_pretrained(
+            self.path, num_labels=1, dtype=torch.float32
+        )
+
+    def our_causal_lm(self) -> Any:
+        """What our commands load."""
+        from rlhf.checkpoints import load_policy
+
+        return load_policy(self.path)
 
 
 SIZES = {"tiny": Size(4, 128, 4, 1024), "small": Size(6, 384, 6, 8192), "gpt2": Size(12, 768, 12, 50257)}
@@ -48,13 +146,26 @@ def gpt2_config(size: Size) -> Any:
     )  # fmt: skip
 
 
+Model = Size | Folder
+
+
+def model_named(name: str) -> Model:
+    """One of the sizes, or the model in a folder."""
+    return SIZES[name] if name in SIZES else Folder(name)
+
+
+def now() -> float:
+    """Seconds to take differences of: with one thread those of the processor, which other programs do not lengthen."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def best_s(work: Any, repeats: int = 8) -> float:
     """Seconds of the fastest of several calls."""
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = now()
         work()
-        times.append(time.perf_counter() - started)
+        times.append(now() - started)
     return min(times)
 
 
@@ -118,15 +229,17 @@ def measured(script: str, side: list[str], python: str = sys.executable) -> dict
 
 
 def command_line(description: str, measure: Callable[[str, str], dict[str, Any]]) -> argparse.Namespace:
-    """The sizes and rounds that are wanted; where this process is one side of a size, it prints its result and ends."""
+    """The models and rounds that are wanted; where this process is one side of a model, it prints its result and ends."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--model", help="a model's folder, in place of the sizes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         print(json.dumps(measure(*arguments.side)))
         raise SystemExit
+    arguments.models = [arguments.model] if arguments.model else arguments.sizes
     return arguments
 
 

@@ -1,9 +1,11 @@
 """PPO episodes per second: stages/ppo.py against trl 1.12.0's PPOTrainer, in turn, on the same work.
 
-python benchmarks/ppo.py [--sizes tiny small gpt2] [--rounds 3]
+python benchmarks/ppo.py [--sizes tiny small gpt2 | --model FOLDER] [--rounds 3]
 
 An iteration is 64 prompts of 64 random tokens, 64 new tokens without early end, 4 PPO epochs in minibatches of 16, policy,
-reference, value and reward model of one size with random weights. trl runs in an environment of its own, which this
+reference, value and reward model of one size with random weights. Of a folder's model, whose weights policy and reference
+get and whose trunk the others are of, it is 32 prompts and 2 epochs, and the backward
+passes are of 4 completions on both sides, because of 16 trl does not fit into 13 GiB: all of it learns. trl runs in an environment of its own, which this
 script makes (.venv-trl112), once in float32 and once with its bf16 setting; ours chooses its format itself. An
 iteration of GPT-2 takes trl minutes.
 """
@@ -11,16 +13,31 @@ iteration of GPT-2 takes trl minutes.
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from machine import ROOT, SIZES, Machine, Size, command_line, gpt2_config, in_turn, middle, peak_mib
+from machine import ROOT, Machine, Model, command_line, in_turn, middle, model_named, now, peak_mib
 
-ROWS, PROMPT, NEW, EPOCHS, MINIBATCH = 64, 64, 64, 4, 16
-ITERATIONS = {"tiny": (1, 3), "small": (0, 1), "gpt2": (0, 1)}  # to warm up, and measured
+PROMPT, NEW, MINIBATCH = 64, 64, 16
 TRL_PYTHON = ROOT / ".venv-trl112" / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Iterations to warm up, iterations measured, the prompts and PPO epochs of one, and completions per backward pass."""
+
+    warm: int = 0
+    iterations: int = 1
+    rows: int = 64
+    epochs: int = 4
+    micro_batch: int = MINIBATCH
+
+
+WORK = {"tiny": Work(warm=1, iterations=3), "small": Work(), "gpt2": Work()}
+WORK_OF_A_FOLDER = Work(rows=32, epochs=2, micro_batch=4)
 
 
 class Clock:
@@ -32,68 +49,68 @@ class Clock:
 
     def restart(self) -> None:
         self.phases.clear()
-        self.started = time.perf_counter()
+        self.started = now()
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         """`work`, with the time it takes added to a phase."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
+            started = now()
             result = work(*args, **kwargs)
-            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - started
+            self.phases[name] = self.phases.get(name, 0.0) + now() - started
             return result
 
         return run
 
-    def result(self, iterations: int) -> dict[str, Any]:
+    def result(self, episodes: int) -> dict[str, Any]:
         """Episodes per second, and the share of the time in each phase; the rest is "update"."""
-        total = time.perf_counter() - self.started
+        total = now() - self.started
         shares = {name: round(seconds / total, 3) for name, seconds in self.phases.items()}
         shares["update"] = round(1 - sum(shares.values()), 3)
         return {
-            "episodes_per_s": round(ROWS * iterations / total, 3),
+            "episodes_per_s": round(episodes / total, 3),
             "shares": shares,
             "peak_mib": round(peak_mib()),
         }
 
 
-def ours(size: Size, warm: int, iterations: int) -> dict[str, Any]:
+def ours(size: Model, work: Work) -> dict[str, Any]:
     from types import SimpleNamespace
 
     import stages.ppo as ppo
+    from rlhf.checkpoints import scalar_from_policy
     from rlhf.metrics import MetricLog
-    from rlhf.model import GPT, ScalarGPT
     from rlhf.rewards import Reward, RewardModel
     from rlhf.training import set_threads
     from stages.ppo_inputs import PromptRow
     from stages.ppo_state import new_learner
 
     set_threads(0)
-    config = gpt2_config(size)
-    policy, reference = GPT(config), GPT(config).eval().requires_grad_(False)
+    policy, reference = size.our_causal_lm(), size.our_causal_lm().eval().requires_grad_(False)
+    value, scores = scalar_from_policy(policy), scalar_from_policy(policy).eval().requires_grad_(False)
     reference.load_state_dict(policy.state_dict())
     settings = ppo.PPOConfig(
-        episodes=ROWS * (warm + iterations), batch_size=ROWS, minibatch_size=MINIBATCH, inner_epochs=EPOCHS,
-        max_new_tokens=NEW, lr=1e-6, value_lr=1e-6, save_every=0,
+        episodes=work.rows * (work.warm + work.iterations), batch_size=work.rows, minibatch_size=MINIBATCH,
+        inner_epochs=work.epochs, micro_batch_size=work.micro_batch, max_new_tokens=NEW, lr=1e-6, value_lr=1e-6, save_every=0,
     )  # fmt: skip
-    learner = new_learner(settings, policy, ScalarGPT(config))
-    reward = Reward({"reward": RewardModel(ScalarGPT(config).eval().requires_grad_(False))})
-    prompts = [PromptRow("", row) for row in torch.randint(1, size.vocab, (ROWS, PROMPT)).tolist()]
+    learner = new_learner(settings, policy, value)
+    reward = Reward({"reward": RewardModel(scores)})
+    prompts = [PromptRow("", row) for row in torch.randint(1, size.vocab, (work.rows, PROMPT)).tolist()]
     tokenizer: Any = SimpleNamespace(stop_ids=frozenset(), pad_id=0)
     clock, first_sample = Clock(), ppo.sample
 
     def sample(config: Any, policy: Any, rows: Any, tokenizer: Any, iteration: int) -> Any:
-        if iteration == warm:
+        if iteration == work.warm:
             clock.restart()
         return clock.timed("sample", first_sample)(config, policy, rows, tokenizer, iteration)
 
     ppo.sample = sample
     ppo.gather_experience = clock.timed("score", ppo.gather_experience)
     ppo.train(settings, learner, reference, reward, prompts, tokenizer, log=MetricLog(None))
-    return clock.result(iterations)
+    return clock.result(work.rows * work.iterations)
 
 
-def trl(size: Size, bf16: bool, warm: int, iterations: int) -> dict[str, Any]:
+def trl(size: Model, bf16: bool, work: Work) -> dict[str, Any]:
     import transformers
     from datasets import Dataset
     from tokenizers import Tokenizer, models
@@ -106,11 +123,9 @@ def trl(size: Size, bf16: bool, warm: int, iterations: int) -> dict[str, Any]:
         eos_token="w1",
         padding_side="left",
     )
-    policy, reference = (transformers.AutoModelForCausalLM.from_config(gpt2_config(size)) for _ in range(2))
+    policy, reference = size.causal_lm(), size.causal_lm()
     reference.load_state_dict(policy.state_dict())
-    config = gpt2_config(size)
-    config.num_labels = 1
-    reward, value = (transformers.AutoModelForSequenceClassification.from_config(config) for _ in range(2))
+    reward, value = size.scorer(), size.scorer()
     clock = Clock()
 
     class Timer(transformers.TrainerCallback):
@@ -118,7 +133,7 @@ def trl(size: Size, bf16: bool, warm: int, iterations: int) -> dict[str, Any]:
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.done += 1
-            if self.done == warm:
+            if self.done == work.warm:
                 clock.restart()
 
     ppo_trainer.batch_generation = clock.timed("sample", ppo_trainer.batch_generation)
@@ -131,26 +146,24 @@ def trl(size: Size, bf16: bool, warm: int, iterations: int) -> dict[str, Any]:
         args=PPOConfig(
             output_dir=tempfile.mkdtemp(), bf16=bf16, use_cpu=True, report_to="none", save_strategy="no",
             disable_tqdm=True, num_sample_generations=0, learning_rate=1e-6, response_length=NEW, stop_token=None,
-            temperature=1.0, total_episodes=ROWS * (warm + iterations), per_device_train_batch_size=ROWS,
-            gradient_accumulation_steps=1, num_mini_batches=ROWS // MINIBATCH, num_ppo_epochs=EPOCHS,
-            local_rollout_forward_batch_size=ROWS,
+            temperature=1.0, total_episodes=work.rows * (work.warm + work.iterations), per_device_train_batch_size=work.micro_batch,
+            gradient_accumulation_steps=work.rows // work.micro_batch, num_mini_batches=work.rows // MINIBATCH, num_ppo_epochs=work.epochs,
+            local_rollout_forward_batch_size=work.rows,
         ),
         processing_class=tokenizer, model=policy, ref_model=reference, reward_model=reward, value_model=value,
-        train_dataset=Dataset.from_dict({"input_ids": torch.randint(1, size.vocab, (ROWS, PROMPT)).tolist()}),
+        train_dataset=Dataset.from_dict({"input_ids": torch.randint(1, size.vocab, (work.rows, PROMPT)).tolist()}),
         eval_dataset=Dataset.from_dict({"input_ids": [[1] * PROMPT] * 8}), callbacks=[Timer()],
     )  # fmt: skip
     clock.restart()
     trainer.train()
-    return clock.result(iterations)
+    return clock.result(work.rows * work.iterations)
 
 
 def measure(side: str, name: str) -> dict[str, Any]:
     """Result of one side; runs in the environment of that side."""
     torch.manual_seed(0)
-    warm, iterations = ITERATIONS[name]
-    if side == "ours":
-        return ours(SIZES[name], warm, iterations)
-    return trl(SIZES[name], side == "trl/bf16", warm, iterations)
+    model, work = model_named(name), WORK.get(name, WORK_OF_A_FOLDER)
+    return ours(model, work) if side == "ours" else trl(model, side == "trl/bf16", work)
 
 
 def make_trl_environment() -> None:
@@ -171,10 +184,10 @@ def main() -> None:
     make_trl_environment()
     print(f"{Machine.measured()}\n")
     print(
-        "| size | trl float32 | trl bf16 | ours | ours / better | MiB of the three | phases of ours | of trl |"
+        "| model | trl float32 | trl bf16 | ours | ours / better | MiB of the three | phases of ours | of trl |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for name in arguments.sizes:
+    for name in arguments.models:
         sides = [[side, name] for side in ("trl/float32", "trl/bf16", "ours")]
         results = in_turn(__file__, sides, arguments.rounds, "episodes_per_s", interpreter)
         single, half, own = (middle(result, "episodes_per_s") for result in results)
@@ -184,7 +197,7 @@ def main() -> None:
             ", ".join(f"{k} {v:.0%}" for k, v in each[0]["shares"].items()) for each in (results[2], better)
         ]
         print(
-            f"| {name} | {single:.2f} | {half:.2f} | {own:.2f} | {own / max(single, half):.2f} | {memory} | "
+            f"| {Path(name).name} | {single:.2f} | {half:.2f} | {own:.2f} | {own / max(single, half):.2f} | {memory} | "
             f"{shares[0]} | {shares[1]} |",
             flush=True,
         )

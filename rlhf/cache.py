@@ -1,6 +1,6 @@
-"""The keys and values of the tokens that a GPT has read, so that each is processed once.
+"""The keys and values of the tokens that a model has read, so that each is processed once.
 
-Shapes as in rlhf/model.py: B rows, T new tokens, W keys seen, L slots, H heads, D head size.
+Shapes as in rlhf/model.py: B rows, T new tokens, W keys seen, L slots, H heads of keys, D head size.
 """
 
 from typing import Any
@@ -8,7 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import GPT2Config
+from transformers import PreTrainedConfig
+
+
+def head_sizes(config: PreTrainedConfig) -> tuple[int, int, int]:
+    """Numbers in a head, heads of queries, and heads of keys, which queries may share."""
+    num_queries = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // num_queries
+    return size, num_queries, getattr(config, "num_key_value_heads", None) or num_queries
 
 
 class KVCache:
@@ -19,10 +26,11 @@ class KVCache:
     """
 
     def __init__(
-        self, config: GPT2Config, num_rows: int, max_len: int, *, dtype: torch.dtype, device: Any
+        self, config: PreTrainedConfig, num_rows: int, max_len: int, *, dtype: torch.dtype, device: Any
     ) -> None:
         length = -(-(max_len + 1) // 16) * 16  # products are fastest over whole vectors
-        shape = (config.n_layer, num_rows, config.n_head, length, config.n_embd // config.n_head)
+        size, _, heads = head_sizes(config)
+        shape = (config.num_hidden_layers, num_rows, heads, length, size)
         # Zeros, because a masked slot still enters the product with weight 0, and 0 × NaN is NaN.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
@@ -71,6 +79,17 @@ class KVCache:
         self.keys[layer][rows, :, slots] = keys
         self.values[layer][rows, :, slots] = values
         return self.keys[layer].flatten(0, 1), self.values[layer].flatten(0, 1)
+
+    def fill(self, first: int, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Store whole prompts (R, H, S, D) of one layer in the rows from `first` on; `hold` then says how long they are."""
+        last = first + len(keys)
+        self.keys[layer, first:last, :, : keys.shape[2]] = keys
+        self.values[layer, first:last, :, : values.shape[2]] = values
+
+    def hold(self, lengths: Tensor) -> None:
+        """Say how many tokens (B,) the rows hold that were filled; what stands behind them is never read."""
+        self.lengths = lengths
+        self.width = int(lengths.max())
 
     def grow(self, num_tokens: int) -> None:
         """Make room for rows that are longer by `num_tokens`."""

@@ -5,6 +5,7 @@ one as in a batch of a thousand, up to the rounding of the matrix products.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 from rlhf import kernels
 from rlhf.cache import KVCache
 from rlhf.decode import decoder, frozen_weights_cast
+from rlhf.decode_llama import LlamaDecoder, llama_decoder
 from rlhf.errors import InputError
 
 GROWTH = 32  # new tokens for which a KV cache gets room at a time; what is not filled is read all the same
@@ -69,10 +71,12 @@ def generate(
     uniforms = np.random.Generator(np.random.Philox(seed)).random(shape)[first_row:]
     by_length = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     samples: dict[int, Sample] = {}
-    with frozen_weights_cast(model):
+    family = llama_decoder(model)
+    with nullcontext() if family else frozen_weights_cast(model):
         for start in range(0, len(prompts), batch_size):
             rows = by_length[start : start + batch_size]
-            batch = _Batch(model, [prompts[i] for i in rows], max(limits[i] for i in rows), settings, pad_id)
+            num_new = max(limits[i] for i in rows)
+            batch = _Batch(model, [prompts[i] for i in rows], num_new, settings, pad_id, family)
             drawn = torch.from_numpy(uniforms[rows].T.copy()).to(model.device)  # (steps, B)
             for row, sample in zip(
                 rows, _complete(batch, [limits[i] for i in rows], stop_ids, drawn), strict=True
@@ -102,6 +106,7 @@ class _Batch:
         num_new: int,
         settings: SamplingSettings,
         pad_id: int,
+        family: LlamaDecoder | None,
     ) -> None:
         self.model, self.settings = model, settings
         device = model.device
@@ -110,10 +115,14 @@ class _Batch:
         tokens = torch.tensor(rows, device=device)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self.mask = torch.arange(width, device=device) >= width - lengths[:, None]
-        self.cache = new_cache(model, len(prompts), width + min(num_new, GROWTH))
-        self.decoder = decoder(model, self.cache)
         self.positions = (self.mask.long().cumsum(1) - 1).clamp(min=0)
-        self.logits = next_logits(model, tokens, self.mask, self.positions, self.cache)
+        room = len(prompts), width + min(num_new, GROWTH)
+        self.cache = family.new_cache(*room) if family else new_cache(model, *room)
+        self.decoder = family or decoder(model, self.cache)
+        if family:
+            self.logits = family.read(prompts, self.cache)
+        else:
+            self.logits = next_logits(model, tokens, self.mask, self.positions, self.cache)
         self.seen: Tensor | None = None
         if settings.repetition_penalty != 1:
             self.seen = torch.zeros_like(self.logits, dtype=torch.bool)
@@ -291,7 +300,7 @@ def stream(
     """The tokens `generate` gives for a batch of this one prompt, one by one, without the stop token."""
     limit = _room(model.eval(), prompt, settings.max_new_tokens, 0)
     uniforms = np.random.Generator(np.random.Philox(seed)).random((1, settings.max_new_tokens))
-    batch = _Batch(model, [prompt], limit, settings, pad_id=0)
+    batch = _Batch(model, [prompt], limit, settings, pad_id=0, family=llama_decoder(model))
     for step in range(limit):
         chosen, _ = batch.draw(torch.from_numpy(uniforms[:, step]).to(model.device))
         if int(chosen) in stop_ids:

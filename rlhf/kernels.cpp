@@ -241,6 +241,33 @@ inline float sum(lanes x) {  // in halves: one by one every addition would wait 
     return (four[0] + four[1]) + (four[2] + four[3]);
 }
 
+// One head of D numbers, rotated by cos and sin where there are any.
+template <typename T>
+void place(const T* x, const float* cos, const float* sin, T* y, int64_t D) {
+    if (!cos) {
+        std::copy_n(x, D, y);
+        return;
+    }
+    const int64_t half = D / 2;
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        const float first = wide(x[i]), second = wide(x[half + i]);
+        y[i] = narrow<T>(first * cos[i] - second * sin[i]);
+        y[half + i] = narrow<T>(second * cos[half + i] + first * sin[half + i]);
+    }
+}
+
+// N rows of heads (N, H·D), rotated in place by cos and sin (P, D), of which row n takes n modulo P.
+template <typename T>
+void rotate(T* x, const float* cos, const float* sin, int64_t N, int64_t H, int64_t D, int64_t P) {
+#pragma omp parallel for schedule(static) if (N * H * D > 16384)
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t h = 0; h < H; h++) {
+            T* head = x + (n * H + h) * D;
+            place(head, cos + n % P * D, sin + n % P * D, head, D);
+        }
+}
+
 // Attention of one query (16·N) over `seen` keys and values (L, 16·N).
 template <typename T, int N>
 void attend_head(const T* q, const T* keys, const T* values, T* y, float* weights, int64_t seen, float scale) {
@@ -263,30 +290,67 @@ void attend_head(const T* q, const T* keys, const T* values, T* y, float* weight
     }
 }
 
-// One new token per row: its key and value from qkv (B, 3, H, D) go to `slots` (B,) of keys and values (B, H, L, D),
-// and its query sees all slots up to there; y (B, H, D). Wants D of 16, 32, … 128.
+// One new token per row: its keys and values (B, K·D) go to `slots` (B,) of the cache (B, K, L, D), and its queries
+// (B, H·D), of which H / K share a key, see all slots up to there; y (B, H, D). Rows of q are q_stride apart, those of k
+// and v kv_stride. With cos and sin (B, D), queries and keys are rotated first (Su et al. 2021), halves of a head as
+// pairs. Wants D of 16, 32, … 128.
 template <typename T>
 void attend(
-    const T* qkv, T* keys, T* values, const int64_t* slots, T* y, int64_t B, int64_t H, int64_t L, int64_t D, float scale) {
+    const T* q, const T* k, const T* v, const float* cos, const float* sin, T* keys, T* values, const int64_t* slots,
+    T* y, int64_t B, int64_t H, int64_t K, int64_t L, int64_t D, int64_t q_stride, int64_t kv_stride, float scale) {
     constexpr decltype(&attend_head<T, 1>) heads[] = {
         attend_head<T, 1>, attend_head<T, 2>, attend_head<T, 3>, attend_head<T, 4>,
         attend_head<T, 5>, attend_head<T, 6>, attend_head<T, 7>, attend_head<T, 8>};
+    const int64_t shared = H / K;
 #pragma omp parallel
     {
         std::vector<float> weights(L);
+        std::vector<T> rotated(D);
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < B * H; i++) {
-            const int64_t row = i / H, head = i % H, slot = slots[row];
-            const T* q = qkv + (row * 3 * H + head) * D;
-            T *k = keys + i * L * D, *v = values + i * L * D;
+        for (int64_t i = 0; i < B * K; i++) {
+            const int64_t row = i / K, head = i % K, slot = slots[row];
+            T *seen_keys = keys + i * L * D, *seen_values = values + i * L * D;
             for (int64_t at = 0; at <= slot * D; at += 64 / sizeof(T)) {  // heads are too short for the processor to foresee
-                __builtin_prefetch(v + at);
-                __builtin_prefetch(k + L * D + at);  // of the next head; past the end it does nothing
+                __builtin_prefetch(seen_values + at);
+                __builtin_prefetch(seen_keys + L * D + at);  // of the next head; past the end it does nothing
             }
-            std::copy_n(q + H * D, D, k + slot * D);
-            std::copy_n(q + 2 * H * D, D, v + slot * D);
-            heads[D / 16 - 1](q, k, v, y + i * D, weights.data(), slot + 1, scale);
+            const float *c = cos ? cos + row * D : nullptr, *s = sin ? sin + row * D : nullptr;
+            place(k + row * kv_stride + head * D, c, s, seen_keys + slot * D, D);
+            std::copy_n(v + row * kv_stride + head * D, D, seen_values + slot * D);
+            for (int64_t each = head * shared; each < (head + 1) * shared; each++) {
+                place(q + row * q_stride + each * D, c, s, rotated.data(), D);
+                heads[D / 16 - 1](
+                    rotated.data(), seen_keys, seen_values, y + (row * H + each) * D, weights.data(), slot + 1, scale);
+            }
         }
+    }
+}
+
+// x (rows, C) += added, unless there is none, then y = RMS norm of x (Zhang and Sennrich 2019).
+template <typename T>
+void add_rms_norm(float* x, const T* added, const float* gain, T* y, int64_t rows, int64_t C, float eps) {
+#pragma omp parallel for schedule(static) if (rows * C > 16384)
+    for (int64_t row = 0; row < rows; row++) {
+        float *r = x + row * C, squares = 0.0f;
+        if (added) {
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) r[c] += wide(added[row * C + c]);
+        }
+#pragma omp simd reduction(+ : squares)
+        for (int64_t c = 0; c < C; c++) squares += r[c] * r[c];
+        const float scale = 1.0f / std::sqrt(squares / C + eps);
+#pragma omp simd
+        for (int64_t c = 0; c < C; c++) y[row * C + c] = narrow<T>(r[c] * scale * gain[c]);
+    }
+}
+
+// SiLU of the gate times what it lets through (Shazeer 2020), in the place of the gate.
+template <typename T>
+void swiglu(T* gate, const T* up, int64_t n) {
+#pragma omp parallel for simd if (n > 16384)
+    for (int64_t i = 0; i < n; i++) {
+        const float a = wide(gate[i]);
+        gate[i] = narrow<T>(a / (1.0f + fast_exp(-a)) * wide(up[i]));
     }
 }
 
@@ -365,10 +429,19 @@ void draw(
         add_norm(x, added, gain, bias, y, n, C, eps);                                                                  \
     }                                                                                                                  \
     void attend_##T(                                                                                                   \
-        const T* qkv, T* keys, T* values, const int64_t* slots, T* y, int64_t B, int64_t H, int64_t L, int64_t D,      \
-        float scale) {                                                                                                 \
-        attend(qkv, keys, values, slots, y, B, H, L, D, scale);                                                        \
+        const T* q, const T* k, const T* v, const float* cos, const float* sin, T* keys, T* values,                    \
+        const int64_t* slots, T* y, int64_t B, int64_t H, int64_t K, int64_t L, int64_t D, int64_t q_stride,           \
+        int64_t kv_stride, float scale) {                                                                              \
+        attend(q, k, v, cos, sin, keys, values, slots, y, B, H, K, L, D, q_stride, kv_stride, scale);                  \
     }                                                                                                                  \
+    void rotate_##T(T* x, const float* cos, const float* sin, int64_t N, int64_t H, int64_t D, int64_t P) {            \
+        rotate(x, cos, sin, N, H, D, P);                                                                               \
+    }                                                                                                                  \
+    void add_rms_norm_##T(                                                                                             \
+        float* x, const T* added, const float* gain, T* y, int64_t n, int64_t C, float eps) {                          \
+        add_rms_norm(x, added, gain, y, n, C, eps);                                                                    \
+    }                                                                                                                  \
+    void swiglu_##T(T* gate, const T* up, int64_t n) { swiglu(gate, up, n); }                                          \
     void draw_##T(                                                                                                     \
         const T* logits, const double* uniforms, int64_t* tokens, float* logprobs, int64_t B, int64_t V,               \
         float temperature) {                                                                                           \

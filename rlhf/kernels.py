@@ -224,11 +224,68 @@ def attend(qkv: Tensor, keys: Tensor, values: Tensor, slots: Tensor, scale: floa
 
     qkv (B, 3·C), keys and values (B, H, L, D) of one format; returns (B, C). No gradient.
     """
-    B, H, L, D = keys.shape
-    y = qkv.new_empty(B, H * D)
-    pointers = (each.data_ptr() for each in (qkv, keys, values, slots, y))
-    _loop("attend", qkv.dtype, "pppppiiiif")(*pointers, B, H, L, D, scale)
+    C = qkv.shape[1] // 3
+    return _attend((qkv, qkv[:, C:], qkv[:, 2 * C :]), None, keys, values, slots, scale, C)
+
+
+def attend_rotated(
+    qkv: tuple[Tensor, Tensor, Tensor],
+    rotation: tuple[Tensor, Tensor],
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    scale: float,
+) -> Tensor:
+    """The same of queries (B, H·D) that share keys and values (B, K·D), rotated by cos and sin (B, D), float32, first.
+
+    keys, values: (B, K, L, D). Su et al. 2021, eq. 34, with the halves of a head as pairs. Returns (B, H·D).
+    """
+    return _attend(qkv, rotation, keys, values, slots, scale, qkv[0].shape[1])
+
+
+def _attend(
+    qkv: tuple[Tensor, Tensor, Tensor],
+    rotation: tuple[Tensor, Tensor] | None,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    scale: float,
+    width: int,
+) -> Tensor:
+    B, K, L, D = keys.shape
+    y = qkv[0].new_empty(B, width)
+    cos, sin = (None, None) if rotation is None else (x.data_ptr() for x in rotation)
+    into = (each.data_ptr() for each in (keys, values, slots, y))
+    sizes = (B, width // D, K, L, D, qkv[0].stride(0), qkv[1].stride(0))
+    loop = _loop("attend", y.dtype, "pppppppppiiiiiiif")
+    loop(*(x.data_ptr() for x in qkv), cos, sin, *into, *sizes, scale)
     return y
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Queries or keys (N, H·D) rotated in place by cos and sin (P, D), float32, of which row n takes n modulo P."""
+    (P, D), (N, width) = cos.shape, x.shape
+    loop = _loop("rotate", x.dtype, "pppiiii")
+    loop(x.data_ptr(), cos.data_ptr(), sin.data_ptr(), N, width // D, D, P)
+    return x
+
+
+def add_rms_norm(x: Tensor, added: Tensor | None, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """x (N, C) += added (N, C), unless None, then x's RMS norm (Zhang and Sennrich 2019) in `dtype`, that of added.
+
+    x and gain (C,) are float32. No gradient.
+    """
+    y = torch.empty_like(x, dtype=dtype)
+    loop = _loop("add_rms_norm", dtype, "ppppiif")
+    pointer = None if added is None else added.data_ptr()
+    loop(x.data_ptr(), pointer, gain.data_ptr(), y.data_ptr(), len(x), x.shape[1], eps)
+    return y
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """SiLU(gate) · up (Shazeer 2020), any shape, written where the gate was. No gradient."""
+    _loop("swiglu", gate.dtype, "ppi")(gate.data_ptr(), up.data_ptr(), gate.numel())
+    return gate
 
 
 def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

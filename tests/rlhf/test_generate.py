@@ -11,9 +11,19 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GemmaConfig,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
 from rlhf.decode import decoder
+from rlhf.decode_llama import llama_decoder
 from rlhf.errors import InputError
 from rlhf.generate import SamplingSettings, draw, generate, stream
 from rlhf.model import GPT
@@ -33,8 +43,8 @@ def build(kind):
             GPT2Config(vocab_size=40, n_positions=64, n_embd=32, n_layer=2, n_head=4, pad_token_id=2)
         ).eval()
     configs = {"llama": LlamaConfig, "qwen": Qwen2Config, "gemma": Gemma2Config}
-    sliding = {"sliding_window": 6, "head_dim": 8} if kind == "gemma" else {}
-    config = configs[kind](**SMALL, **sliding)
+    changes = {"gemma": {"sliding_window": 6, "head_dim": 8}, "llama": {"head_dim": 16}}
+    config = configs[kind](**SMALL, **changes.get(kind, {}))
     return AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -185,6 +195,63 @@ def test_casting_frozen_weights_once_changes_nothing_and_they_come_back(model, m
     model.requires_grad_(True)
     after = dict(model.named_parameters())
     assert all(after[name] is parameter for name, parameter in before.items())
+
+
+def like_llama(config_class=LlamaConfig, **changes):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config_class(**{**SMALL, "head_dim": 16, **changes})).eval()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: like_llama(),
+        lambda: like_llama(attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
+        lambda: like_llama(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+        lambda: like_llama(MistralConfig, sliding_window=None),
+        lambda: like_llama(Qwen2Config, num_attention_heads=2),
+    ],
+)
+def test_models_built_as_llama_are_decoded_without_their_modules(make):
+    model = make()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_()
+    assert llama_decoder(model) is not None
+    rollout = Rollout.from_samples(PROMPTS, sample(model, max_new_tokens=40), 2, 1)
+    with torch.no_grad():
+        assert (completion_logprobs(model, rollout) - rollout.logprobs).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: like_llama(GemmaConfig),  # the same parts, another scale of embeddings and norms
+        lambda: like_llama(GraniteConfig, logits_scaling=2.0),
+        lambda: like_llama(hidden_act="gelu"),
+        lambda: like_llama(MistralConfig, sliding_window=6),
+        lambda: like_llama(head_dim=8),
+        lambda: like_llama().bfloat16(),
+        lambda: get_peft_model(like_llama(), LoraConfig(r=4, target_modules=["q_proj"])),
+        lambda: build("gpt"),
+    ],
+)
+def test_what_the_decoder_would_compute_otherwise_is_left_to_the_model(make):
+    assert llama_decoder(make()) is None
+
+
+@torch.no_grad()
+def test_prompts_read_in_parts_of_like_length_give_the_logits_of_the_forward_pass(monkeypatch):
+    model = like_llama()
+    monkeypatch.setattr("rlhf.decode_llama.FEW_TOKENS", 8)
+    monkeypatch.setattr("rlhf.decode_llama.MANY_TOKENS", 40)
+    monkeypatch.setattr("rlhf.decode_llama.PLAIN_WIDTH", 20)  # the longest go through torch's attention
+    prompts = [torch.randint(0, 40, (length,)).tolist() for length in (1, 2, 2, 9, 10, 10, 11, 30, 31)]
+    reader = llama_decoder(model)
+    logits = reader.read(prompts, reader.new_cache(len(prompts), 32))
+    for row, prompt in zip(logits, prompts, strict=True):
+        assert torch.allclose(row, model(input_ids=torch.tensor([prompt])).logits[0, -1], atol=1e-5)
 
 
 def test_adapters_are_sampled_with():

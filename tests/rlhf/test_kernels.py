@@ -94,6 +94,56 @@ def test_attend_sees_the_filled_slots_and_fills_one_more(dtype, head_size):
             assert close(out[row, head], (0.2 * seen[0] @ q[row, head].double()).softmax(-1) @ seen[1])
 
 
+def rotated(x, cos, sin):
+    """x (N, heads, D) by cos and sin (N, D): halves of a head as pairs, in double."""
+    half, x = x.shape[-1] // 2, x.double()
+    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+    return x * cos[:, None] + turned * sin[:, None]
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_attend_rotated_lets_queries_share_keys_and_rotates_both(dtype):
+    torch.manual_seed(0)
+    B, H, K, L, D = 3, 6, 2, 12, 32
+    slots = torch.tensor([0, 5, 11])
+    qkv = tuple(torch.randn(B, heads * D).to(dtype) for heads in (H, K, K))
+    keys, values = (torch.randn(B, K, L, D).to(dtype) for _ in range(2))
+    angles = torch.randn(B, D // 2).repeat(1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    out = kernels.attend_rotated(qkv, (cos, sin), keys, values, slots, 0.2).view(B, H, D)
+    q, k, v = (x.view(B, -1, D) for x in qkv)
+    q, k = (rotated(x, cos, sin).to(dtype) for x in (q, k))
+    for row, slot in enumerate(slots.tolist()):
+        assert torch.equal(values[row, :, slot], v[row]) and close(keys[row, :, slot], k[row].double())
+        for head in range(H):
+            shared = head // 3
+            seen = keys[row, shared, : slot + 1].double(), values[row, shared, : slot + 1].double()
+            assert close(out[row, head], (0.2 * seen[0] @ q[row, head].double()).softmax(-1) @ seen[1])
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_rotate_takes_the_rotation_of_the_place_in_the_row(dtype):
+    torch.manual_seed(0)
+    x, angles = torch.randn(10, 3 * 16).to(dtype), torch.randn(5, 8).repeat(1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    expected = rotated(x.view(10, 3, 16), cos.repeat(2, 1), sin.repeat(2, 1)).flatten(1)
+    assert close(kernels.rotate(x.clone(), cos, sin), expected)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_rms_norm_and_swiglu_are_those_of_torch(dtype):
+    torch.manual_seed(0)
+    x, added, gain = torch.randn(5, 24), torch.randn(5, 24).to(dtype), torch.randn(24)
+    total = x + added.float()
+    first = kernels.add_rms_norm(x, None, gain, 1e-5, dtype)
+    assert first.dtype == dtype and close(first, F.rms_norm(x, (24,), gain, 1e-5).double())
+    second = kernels.add_rms_norm(x, added, gain, 1e-5, dtype)
+    assert torch.equal(x, total) and close(second, F.rms_norm(total, (24,), gain, 1e-5).double())
+    gate, up = (torch.randn(5, 24).mul(4).to(dtype) for _ in range(2))
+    expected = F.silu(gate.double()) * up.double()
+    assert close(kernels.swiglu(gate, up), expected)
+
+
 def test_add_norm_adds_in_place_before_it_norms():
     torch.manual_seed(0)
     x, added, gain, bias = torch.randn(5, 24), torch.randn(5, 24).bfloat16(), torch.randn(24), torch.randn(24)
