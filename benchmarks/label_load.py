@@ -20,9 +20,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 from sqlalchemy import func, select, update
 
 from annotate.accounts import account_named, add_account, open_session
@@ -30,7 +32,7 @@ from annotate.app.payloads import own_id
 from annotate.app.security import csrf_token
 from annotate.backup import check
 from annotate.batches import NewTask
-from annotate.labels import LabelStore
+from annotate.labels import LabelStore, Submission
 from annotate.schema import Annotation, Lease, Task
 
 BATCH = "load"
@@ -223,10 +225,59 @@ def report(run: Run, seconds: float, kills: int) -> list[str]:
     return problems
 
 
+def answer_half(path: Path, sessions: dict[str, str]) -> None:
+    """Two labelers rank half of the tasks, at random: what a lead's pages then show."""
+    rng = random.Random(0)
+    with LabelStore(path) as store:
+        for name in list(sessions)[:2]:
+            with store.database.read() as connection:
+                places = connection.execute(select(func.count()).select_from(Task)).scalar_one() // 2
+            for start in range(0, places, 1000):
+                leased = store.lease_many(name, min(1000, places - start), BATCH)
+                answers = [
+                    Submission(
+                        task_id=task.id, client_id=f"{name}-{task.id}", shown_order=task.shown_order, time_s=30.0,
+                        ranks=tuple(rng.randrange(9) for _ in task.completions),
+                    )
+                    for task in leased
+                ]  # fmt: skip
+                store.submit_many(name, answers)
+
+
+# A page can be used when this is there, and every picture on it.
+LABELERS_PAGES = (
+    ("a task", f"/label?batch={BATCH}", ".foot"),
+    ("the list of batches", "/tasks", ".batch"),
+    ("own answers", "/history", ".history li"),
+)
+LEADS_PAGES = (
+    ("the lead's list of batches", "/lead", "#batches"),
+    ("the dashboard", f"/lead/dashboard?batch={BATCH}", "#figures img"),
+    ("disagreements", f"/adjudicate?batch={BATCH}", ".foot"),
+    ("form: new batch", "/lead/forms/en/", "#create"),
+    ("form: settings", f"/lead/forms/en/settings?batch={BATCH}", "#save"),
+    ("form: export", "/lead/forms/en/export", "#make-export"),
+    ("form: people", "/lead/forms/en/people", "#people table"),
+)
+DRAWN = "() => [...document.images].every((image) => image.complete)"
+
+
+def cpu_ms() -> float:
+    """Processor time of this process and all below it, the server and the browser among them."""
+    own = psutil.Process()
+    used = 0.0
+    for one in (own, *own.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            used += times.user + times.system
+    return 1000 * used
+
+
 def pages(path: Path, sessions: dict[str, str]) -> None:
-    """How long pages take until they can be used, in Chromium, five times each after the first."""
+    """How long pages take until they can be used, in Chromium, ten times each after the first."""
     from playwright.sync_api import sync_playwright
 
+    answer_half(path, sessions)
     with LabelStore(path) as store:
         add_account(store.database, "lea", role="lead")
         lead = open_session(store.database, "lea")
@@ -236,28 +287,26 @@ def pages(path: Path, sessions: dict[str, str]) -> None:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
-        for name, session, address, ready in (
-            ("label", labeler, f"/label?batch={BATCH}", ".foot"),
-            ("tasks", labeler, "/tasks", ".batch"),
-            ("history", labeler, "/history", "main > *"),
-            ("review", lead, f"/adjudicate?batch={BATCH}", ".nothing"),
-            ("lead", lead, "/lead/en/", "#batches table"),
-        ):
+        rows = [(labeler, *row) for row in LABELERS_PAGES] + [(lead, *row) for row in LEADS_PAGES]
+        for session, name, address, ready in rows:
             context = browser.new_context()
             cookie = {"name": f"rlhf_label_{server.port}", "value": session, "url": server.url}
             context.add_cookies([cookie])
-            times = []
-            for _ in range(6):
+            times, cpu = [], []
+            for _ in range(11):
                 page = context.new_page()
-                started = time.perf_counter()
+                busy, started = cpu_ms(), time.perf_counter()
                 page.goto(server.url + address)
                 page.wait_for_selector(ready)
+                page.wait_for_function(DRAWN)
                 times.append(1000 * (time.perf_counter() - started))
+                cpu.append(cpu_ms() - busy)
                 page.close()
             context.close()
-            rest = sorted(times[1:])
             print(
-                f"{name:<8} first {times[0]:6.0f} ms, then median {statistics.median(rest):6.0f} ms, max {rest[-1]:6.0f} ms"
+                f"{name:<28} first {times[0]:5.0f} ms, then median {statistics.median(times[1:]):5.0f} ms, "
+                f"max {max(times[1:]):5.0f} ms; processor time {cpu[0]:5.0f} ms, then {statistics.median(cpu[1:]):5.0f} ms",
+                flush=True,
             )
         browser.close()
     server.kill()

@@ -86,7 +86,7 @@ def test_a_lead_starts_a_live_batch_in_the_form(store, tmp_path, browse):
         lead, ann = world.person("lea", "lead"), world.person("ann")
         assert samplers(world.server) == []
         file = tmp_path / "prompts.jsonl"
-        file.write_text("\n".join(json.dumps({"prompt": f"Is the kite red? {i}"}) for i in range(5)))
+        file.write_text("\n".join(json.dumps({"prompt": f"Is the kite red? {i}"}) for i in range(40)))
         page = browse(world, lead)
         page.goto(world.url + "/lead/forms/en/")
         page.locator("#new-name textarea, #new-name input").fill("fresh")
@@ -96,7 +96,7 @@ def test_a_lead_starts_a_live_batch_in_the_form(store, tmp_path, browse):
         page.get_by_role("option", name="sft/0001-tiny").click()
         page.get_by_label("Answers to each prompt").fill("3")
         page.click("#create button, button#create")
-        expect(page.locator("#created")).to_contain_text("fresh: 5 tasks")
+        expect(page.locator("#created")).to_contain_text("fresh: 40 tasks")
         page = browse(world, ann)
         page.goto(f"{world.url}/label?batch=fresh")
         rank_one(page)
