@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlhf import kernels
-from rlhf.cache import KVCache
+from rlhf.cache import KVCache, growing_cache
 from rlhf.decode import decoder, frozen_weights_cast
 from rlhf.decode_llama import LlamaDecoder, llama_decoder
 from rlhf.errors import InputError
@@ -187,10 +187,10 @@ def _closed_up(going: list[int]) -> list[int]:
 
 
 def new_cache(model: PreTrainedModel, num_rows: int, num_tokens: int) -> Any:
-    """The model's own preallocated cache where it has one, else transformers' growing one."""
+    """The model's own preallocated cache where it has one, else transformers' with room to grow."""
     if hasattr(model, "new_cache"):
         return model.new_cache(num_rows, num_tokens)
-    return DynamicCache(config=model.config)
+    return growing_cache(model.config, GROWTH)
 
 
 def keep_rows(cache: Any, rows: Tensor) -> None:
