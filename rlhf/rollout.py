@@ -269,7 +269,8 @@ def completion_scores(model: Any, rollout: Rollout) -> Tensor:
     rollout, bare = rollout.to(model.device), unwrapped(model)
     if not has_scalar_head(bare):
         return last_scores(model, rollout.tokens, rollout.attention_mask)
-    return _at_last_token(bare, _hidden(bare, rollout), rollout.attention_mask)
+    hidden = _at_last_token(_hidden(bare, rollout), rollout.attention_mask)
+    return bare.score(hidden)[:, 0].float()
 
 
 def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
@@ -282,7 +283,12 @@ def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
     bare = unwrapped(model)
     if not has_scalar_head(bare):
         return model(input_ids=tokens, attention_mask=attention_mask.long()).logits[:, 0].float()
-    return _at_last_token(bare, trunk_states(bare, tokens, attention_mask), attention_mask)
+    return bare.score(last_states(bare, tokens, attention_mask))[:, 0].float()
+
+
+def last_states(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    """The trunk's hidden state at the last real token, (B, C); arguments as of `last_scores`."""
+    return _at_last_token(trunk_states(unwrapped(model), tokens, attention_mask), attention_mask)
 
 
 def scores_by_length(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
@@ -296,10 +302,10 @@ def scores_by_length(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tens
     return torch.cat(scores)[order.argsort()]
 
 
-def _at_last_token(bare: Any, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The head's number (B,), float32, at the last real token of hidden (B, S, C)."""
+def _at_last_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Of hidden (B, S, C) the state at the last real token, (B, C)."""
     rows, last = torch.arange(len(hidden), device=hidden.device), attention_mask.sum(1) - 1
-    return bare.score(hidden[rows, last])[:, 0].float()
+    return hidden[rows, last]
 
 
 def _real_tokens(rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:

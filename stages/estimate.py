@@ -191,7 +191,8 @@ def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[
         trainer = reward_model.trainer_of(settings, folder, load_tokenizer(folder), training, work)
         begun, step_s = timed_steps(trainer)
     work = f"{described(len(groups), settings.data, what)}, {num_steps:.0f} steps of {step_s:.2f} s"
-    return work, begun, num_steps * step_s * (1 + settings.validation_fraction * FORWARD_SHARE)
+    passes = settings.validation_fraction + (1 / settings.epochs if settings.probe_l2 else 0)
+    return work, begun, num_steps * step_s * (1 + passes * FORWARD_SHARE)
 
 
 def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, float, float]:

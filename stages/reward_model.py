@@ -41,6 +41,7 @@ from rlhf.training import (
 from stages.inputs import base_of, learning, published
 from stages.progress import last_checkpoint, show_progress
 from stages.reward_data import RankedPrompt, RankingCollator, grouped, split_by_prompt, tokenized
+from stages.reward_head import fit_head
 from stages.settings import RewardSettings
 
 STEPS_PER_SAVE = 50
@@ -213,8 +214,12 @@ def trainer_of(
     model = scalar_from_policy(load_policy(folder))
     if settings.lora_rank and settings.muon_lr:
         raise InputError("reward: muon_lr is for whole matrices; with lora_rank leave it 0")
-    model = learning(model, settings.last_blocks, settings.lora_rank, head="score")
     limit = getattr(model.config, "max_position_embeddings", settings.max_length)
+    rankings = tokenized(training, tokenizer, min(settings.max_length, limit))
+    collate = RankingCollator(tokenizer.pad_id)
+    if settings.probe_l2 and not last_checkpoint(work):
+        fit_head(model.to(device), rankings, collate, settings.probe_l2)
+    model = learning(model, settings.last_blocks, settings.lora_rank, head="score")
     config = RewardConfig(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
@@ -245,7 +250,7 @@ def trainer_of(
         model=model,
         optimizers=(optimizer, None),
         args=config,
-        train_dataset=tokenized(training, tokenizer, min(settings.max_length, limit)),
-        data_collator=RankingCollator(tokenizer.pad_id),
+        train_dataset=rankings,
+        data_collator=collate,
         processing_class=tokenizer.fast(),
     )

@@ -97,6 +97,7 @@ class RewardSettings:
     prompts_per_batch: int = setting(32, "prompts per step, each with all its completions")
     lr: float = setting(1e-3, "peak learning rate, cosine to a tenth")
     muon_lr: float = setting(0.0, "Muon's learning rate for the blocks' matrices (0: AdamW for all)")
+    probe_l2: float = setting(0.0, "fit the head first, with this L2 penalty (0: a head of chance)")
     validation_fraction: float = setting(0.1, "share of the prompts held out to measure accuracy")
     max_length: int = setting(256, "longest prompt with completion in tokens")
     last_blocks: int = setting(0, LAST_BLOCKS)

@@ -212,9 +212,9 @@ def test_interrupted_pretraining_ends_bit_for_bit_where_uninterrupted_ends(tmp_p
     assert same_weights(whole.path, resumed.path)
 
 
-@pytest.mark.parametrize("muon_lr", [0.0, 0.01])
+@pytest.mark.parametrize("more", [{"probe_l2": 0.1}, {"muon_lr": 0.01}])
 def test_an_interrupted_reward_model_ends_where_an_uninterrupted_one_ends(
-    trained, monkeypatch, muon_lr, tmp_path
+    trained, monkeypatch, more, tmp_path
 ):
     monkeypatch.setattr(reward_model, "STEPS_PER_SAVE", 2)
     rows = [
@@ -226,10 +226,9 @@ def test_an_interrupted_reward_model_ends_where_an_uninterrupted_one_ends(
         "data": str(data),
         "prompts_per_batch": 2,
         "epochs": 2.0,
-        "muon_lr": muon_lr,
         "validation_fraction": 0.0,
-    }
-    whole = reward_model.run(RewardSettings(**small, name=f"whole-{muon_lr}"), trained, say=quiet)
+    } | more
+    whole = reward_model.run(RewardSettings(**small, name=f"whole-{next(iter(more))}"), trained, say=quiet)
     compute, calls = reward_model.RankingTrainer.compute_loss, []
 
     def pull_plug(self, *args, **more):
@@ -238,7 +237,7 @@ def test_an_interrupted_reward_model_ends_where_an_uninterrupted_one_ends(
             raise Stop
         return compute(self, *args, **more)
 
-    again = RewardSettings(**small, name=f"stopped-{muon_lr}")
+    again = RewardSettings(**small, name=f"stopped-{next(iter(more))}")
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(reward_model.RankingTrainer, "compute_loss", pull_plug)
         reward_model.run(again, trained, say=quiet)
