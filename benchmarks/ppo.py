@@ -4,10 +4,10 @@ python benchmarks/ppo.py [--sizes tiny small gpt2 | --model FOLDER] [--rounds 3]
 
 An iteration is 64 prompts of 64 random tokens, 64 new tokens without early end, 4 PPO epochs in minibatches of 16, policy,
 reference, value and reward model of one size with random weights. Of a folder's model, whose weights policy and reference
-get and whose trunk the others are of, it is 32 prompts and 2 epochs, and the backward
-passes are of 4 completions on both sides, because with 16 trl takes more than 12 GiB: all of it learns. trl runs in an environment of its own, which this
-script makes (.venv-trl112), once in float32 and once with its bf16 setting; ours chooses its format itself. An
-iteration of GPT-2 takes trl minutes.
+get and whose trunk the others are of, it is 32 prompts and 2 epochs, and backward passes are of 4 completions on both
+sides, because with 16 trl takes more than 12 GiB; all of it learns. trl runs in an environment of its own, which this
+script makes (.venv-trl112), once in float32 and once with its bf16 setting; ours chooses its format itself. An iteration of
+GPT-2 takes trl minutes.
 """
 
 import subprocess
