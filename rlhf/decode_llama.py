@@ -25,11 +25,9 @@ BLOCK = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 TRUNK = {"embed_tokens", "layers", "norm", "rotary_emb"}
-PADDING = 1.2  # prompts are read together while padding adds no more than a fifth
-FEW_TOKENS, MANY_TOKENS = (
-    256,
-    1024,
-)  # or they are fewer than make products fast, and no more than the caches hold
+PADDING = 1.2  # prompts are read together while padding adds no more than a fifth,
+FEW_TOKENS = 256  # or they have fewer tokens than make products fast,
+MANY_TOKENS = 1024  # and in no case more than the processor's caches hold
 
 
 class LlamaDecoder:
