@@ -187,8 +187,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(store, tmp_path):
     person = Person(store, tmp_path, "--policy", "base", "--max-new-tokens", "4000")
     person.read_until("> ")
     person.type("Hello there\n")
-    os.read(person.screen, 20)
-    time.sleep(1)  # into the answer, which takes many seconds
+    seen = b""
+    while not seen.partition(b"there\r\n")[2]:  # until the answer begins: all of it takes half a second
+        seen += os.read(person.screen, 64)
     person.process.send_signal(signal.SIGINT)
     assert "…" in person.read_until("> ")
     assert person.process.poll() is None
