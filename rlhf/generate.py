@@ -20,6 +20,7 @@ from rlhf.cache import KVCache, growing_cache
 from rlhf.decode import decoder, frozen_weights_cast
 from rlhf.decode_llama import LlamaDecoder, llama_decoder
 from rlhf.errors import InputError
+from rlhf.padding import batches_by_length
 
 GROWTH = 32  # new tokens for which a KV cache gets room at a time; what is not filled is read all the same
 
@@ -69,12 +70,10 @@ def generate(
     limits = [_room(model, prompt, settings.max_new_tokens, index) for index, prompt in enumerate(prompts)]
     shape = (first_row + len(prompts), settings.max_new_tokens)
     uniforms = np.random.Generator(np.random.Philox(seed)).random(shape)[first_row:]
-    by_length = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     samples: dict[int, Sample] = {}
     family = llama_decoder(model)
     with nullcontext() if family else frozen_weights_cast(model):
-        for start in range(0, len(prompts), batch_size):
-            rows = by_length[start : start + batch_size]
+        for rows in batches_by_length([len(prompt) for prompt in prompts], batch_size):
             num_new = max(limits[i] for i in rows)
             batch = _Batch(model, [prompts[i] for i in rows], num_new, settings, pad_id, family)
             drawn = torch.from_numpy(uniforms[rows].T.copy()).to(model.device)  # (steps, B)

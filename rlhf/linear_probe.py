@@ -20,8 +20,9 @@ def ranking_probe(features: Tensor, ranks: Tensor, present: Tensor, l2: float) -
     a prompt; a channel that tells none apart gets 0. The minimum is unique for l2 > 0.
     """
     num_labelers = present.any(-1).sum(1)  # (P,)
-    spread = _spread(features, present[:, 0])
-    scaled = torch.where(spread > 0, features / spread.clamp(min=1e-12), 0.0)  # (P, K, C)
+    spread = _spread(features, present[:, 0])  # (C,)
+    scale = torch.where(spread > 0, 1 / spread, 0.0)
+    scaled = features * scale  # (P, K, C)
     weight = torch.zeros(features.shape[-1], requires_grad=True)
     optimizer = torch.optim.LBFGS([weight], max_iter=MAX_STEPS, line_search_fn="strong_wolfe")
 
@@ -34,7 +35,7 @@ def ranking_probe(features: Tensor, ranks: Tensor, present: Tensor, l2: float) -
         return loss
 
     optimizer.step(closure)
-    return torch.where(spread > 0, weight.detach() / spread.clamp(min=1e-12), 0.0)
+    return weight.detach() * scale
 
 
 def _spread(features: Tensor, present: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from rlhf.checkpoints import reward_offset
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
-from rlhf.rollout import Rollout, completion_scores, in_length_order, last_scores, pad_tokens
+from rlhf.padding import batches_by_length, pad_tokens
+from rlhf.rollout import Rollout, completion_scores, in_length_order, last_scores
 from rlhf.tokenizer import AnyTokenizer
 from rlhf.training import autocast
 
@@ -151,10 +152,8 @@ def score_completions(
     ]
     context = max_length or getattr(model.config, "max_position_embeddings", None)
     tokens = [row[-context:] if context else row for row in tokens]
-    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     scores = [0.0] * len(tokens)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in batches_by_length([len(row) for row in tokens], batch_size):
         ids, mask = pad_tokens([tokens[i] for i in chosen], tokenizer.pad_id, round_to=8)
         with autocast(model.device, bf16):
             ids, mask = ids.to(model.device), mask.to(model.device)

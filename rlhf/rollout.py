@@ -1,4 +1,4 @@
-"""Rollout and Experience, and the passes of a model over them: the only places that pad, shift and slice.
+"""Rollout and Experience, and the passes of a model over them: the only places that shift and slice.
 
 A row of `tokens` is prompt + completion + padding. Column t of every (B, T) tensor is the t-th completion token; the
 hidden state that predicts it, and whose value is the value before it, stands at place prompt_length − 1 + t.
@@ -18,30 +18,10 @@ from rlhf.errors import InputError
 from rlhf.head import logprobs_at, scaled, token_logprobs
 from rlhf.last_blocks import Lower, trunk_states
 from rlhf.losses import entropy
+from rlhf.padding import batches_by_length, left_mask, longest, pad_tokens
 
 HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
 LENGTH_PARTS = 4  # of a batch of whole rows: less padding against more operations
-
-
-def pad_tokens(rows: Sequence[Sequence[int]], pad_id: int, round_to: int = 1) -> tuple[Tensor, Tensor]:
-    """tokens (B, S) int64, padded on the right, and attention_mask (B, S) bool, true on real tokens.
-
-    S is the longest row, rounded up to a multiple of `round_to`.
-    """
-    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
-    attention_mask = _left_mask(lengths, _rounded(lengths, round_to))
-    tokens = torch.full(attention_mask.shape, pad_id, dtype=torch.long)
-    tokens[attention_mask] = torch.tensor([token for row in rows for token in row], dtype=torch.long)
-    return tokens, attention_mask
-
-
-def _rounded(lengths: Tensor, round_to: int) -> int:
-    longest = max(1, int(lengths.max()) if len(lengths) else 0)
-    return -(-longest // round_to) * round_to
-
-
-def _left_mask(lengths: Tensor, width: int) -> Tensor:
-    return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +66,7 @@ class Rollout:
         pairs = zip(before, completions, strict=True)
         tokens, attention_mask = pad_tokens([prompt + said for prompt, said in pairs], pad_id, round_to)
         lengths = torch.tensor([len(said) for said in completions], dtype=torch.long)
-        mask = _left_mask(lengths, _rounded(lengths, round_to))
+        mask = left_mask(lengths, longest(lengths, round_to))
         logprobs = torch.zeros(mask.shape)
         logprobs[mask] = torch.tensor([logprob for sample in samples for logprob in sample.logprobs])
         ended = torch.tensor([sample.ended for sample in samples], dtype=torch.bool)
@@ -118,8 +98,8 @@ class Rollout:
         rows = [int(i) for i in indices]
         at = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
         prompts, completions = [self.prompts[i] for i in rows], [self.completions[i] for i in rows]
-        T = _rounded(torch.tensor([len(said) for said in completions]), self.round_to)
-        S = _rounded(
+        T = longest(torch.tensor([len(said) for said in completions]), self.round_to)
+        S = longest(
             torch.tensor([len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]), self.round_to
         )
         return Rollout(
@@ -190,10 +170,8 @@ def in_length_order(rollout: Rollout, batch_size: int, work: Callable[[Rollout],
     lengths = [
         len(prompt) + len(said) for prompt, said in zip(rollout.prompts, rollout.completions, strict=True)
     ]
-    order = sorted(range(len(rollout)), key=lambda i: lengths[i])
     results: dict[int, Tensor] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    for rows in batches_by_length(lengths, batch_size):
         results |= zip(rows, work(rollout.select(rows)).cpu(), strict=True)
     return [results[i] for i in range(len(rollout))]
 
@@ -297,7 +275,7 @@ def scores_by_length(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tens
     order = lengths.argsort(stable=True)
     scores = []
     for rows in order.chunk(LENGTH_PARTS):
-        width = min(tokens.shape[1], -(-int(lengths[rows[-1]]) // 8) * 8)
+        width = min(tokens.shape[1], longest(lengths[rows], 8))
         scores.append(last_scores(model, tokens[rows, :width], attention_mask[rows, :width]))
     return torch.cat(scores)[order.argsort()]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlhf.data import Ranking, as_messages, fingerprint
 from rlhf.errors import InputError
-from rlhf.rollout import pad_tokens
+from rlhf.padding import pad_tokens
 from rlhf.tokenizer import AnyTokenizer
 
 
@@ -71,6 +71,17 @@ def tokenized(groups: Sequence[RankedPrompt], tokenizer: AnyTokenizer, max_lengt
     return Dataset.from_list(examples)
 
 
+def padded_ranks(rankings: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:
+    """ranks (P, L, K) float32 of P prompts' lists of ranks, one from each labeler, and where there are any, bool."""
+    shape = len(rankings), max(map(len, rankings)), max(len(given[0]) for given in rankings)
+    ranks, present = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    for p, given in enumerate(rankings):
+        num_labelers, num_completions = len(given), len(given[0])
+        ranks[p, :num_labelers, :num_completions] = torch.tensor(given, dtype=torch.float)
+        present[p, :num_labelers, :num_completions] = True
+    return ranks, present
+
+
 class RankingCollator:
     """Batch elements to tensors: tokens (R, S) of all completions, their prompt and place, ranks (P, L, K)."""
 
@@ -80,12 +91,5 @@ class RankingCollator:
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         rows = [row for example in examples for row in example["rows"]]
         tokens, attention_mask = pad_tokens(rows, self.pad_id, round_to=8)
-        widest = max(len(example["rows"]) for example in examples)
-        labelers = max(len(example["ranks"]) for example in examples)
-        ranks = torch.zeros(len(examples), labelers, widest)
-        present = torch.zeros(len(examples), labelers, widest, dtype=torch.bool)
-        for p, example in enumerate(examples):
-            num_labelers, num_completions = len(example["ranks"]), len(example["rows"])
-            ranks[p, :num_labelers, :num_completions] = torch.tensor(example["ranks"], dtype=torch.float)
-            present[p, :num_labelers, :num_completions] = True
+        ranks, present = padded_ranks([example["ranks"] for example in examples])
         return {"input_ids": tokens, "attention_mask": attention_mask, "ranks": ranks, "present": present}

@@ -10,8 +10,10 @@ from tqdm import tqdm
 
 from rlhf import processes
 from rlhf.linear_probe import ranking_probe
+from rlhf.padding import batches_by_length
 from rlhf.rollout import last_states
 from rlhf.training import autocast
+from stages.reward_data import padded_ranks
 
 BATCH = 8  # prompts with all their completions
 
@@ -25,9 +27,7 @@ def fit_head(
     rankings: as `reward_data.tokenized` gives them, to be collated. One forward pass over all of them, each process
     a share.
     """
-    lengths = [max(map(len, rows)) for rows in rankings["rows"]]
-    order = sorted(range(len(rankings)), key=lengths.__getitem__)  # little padding; the probe minds no order
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    batches = list(batches_by_length([max(map(len, rows)) for rows in rankings["rows"]], BATCH))
     mine = processes.share(len(batches))
     states: list[Tensor] = []
     bar = tqdm(mine, desc="reward, head", mininterval=1, disable=not processes.is_first())
@@ -36,13 +36,10 @@ def fit_head(
         with autocast(model.device):
             tokens, mask = inputs["input_ids"].to(model.device), inputs["attention_mask"].to(model.device)
             states += list(last_states(model, tokens, mask).float().cpu())
-    features = torch.stack(processes.gathered(states))  # (R, C), in order of `order`
-    whole = collate(
-        [{"rows": [[0]] * len(rankings[i]["rows"]), "ranks": rankings[i]["ranks"]} for i in order]
-    )
-    present = whole["present"]
+    features = torch.stack(processes.gathered(states))  # (R, C), in the order of the batches
+    ranks, present = padded_ranks([rankings[i]["ranks"] for batch in batches for i in batch])
     by_prompt = features.new_zeros(*present[:, 0].shape, features.shape[1])
     by_prompt[present[:, 0]] = features  # (P, K, C)
     with torch.enable_grad():
-        weight = ranking_probe(by_prompt, whole["ranks"], present, l2)
+        weight = ranking_probe(by_prompt, ranks, present, l2)
     model.score.weight.copy_(weight[None])

@@ -15,6 +15,7 @@ from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, LlamaForSequ
 
 from rlhf.losses import clip_fraction, policy_loss, value_loss
 from rlhf.model import GPT, ScalarGPT
+from rlhf.padding import pad_tokens
 from rlhf.rl import explained_variance, gae, kl_k1, kl_k3, kl_shaped, masked_mean, rescale, whiten
 from rlhf.rollout import (
     Experience,
@@ -22,7 +23,6 @@ from rlhf.rollout import (
     completion_logprobs,
     completion_scores,
     completion_values,
-    pad_tokens,
 )
 
 V = 40

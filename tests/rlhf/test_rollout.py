@@ -22,6 +22,7 @@ from transformers import (
 
 from rlhf.errors import InputError
 from rlhf.model import GPT, ScalarGPT
+from rlhf.padding import pad_tokens
 from rlhf.rollout import (
     Experience,
     Rollout,
@@ -30,7 +31,6 @@ from rlhf.rollout import (
     completion_values,
     has_plain_head,
     last_scores,
-    pad_tokens,
     scores_by_length,
 )
 

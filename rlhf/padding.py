@@ -1,0 +1,36 @@
+"""Rows of different lengths in one tensor, and batches in which little of it is padding."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+
+def pad_tokens(rows: Sequence[Sequence[int]], pad_id: int, round_to: int = 1) -> tuple[Tensor, Tensor]:
+    """tokens (B, S) int64, padded on the right, and attention_mask (B, S) bool, true on real tokens.
+
+    S is the longest row, rounded up to a multiple of `round_to`.
+    """
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    attention_mask = left_mask(lengths, longest(lengths, round_to))
+    tokens = torch.full(attention_mask.shape, pad_id, dtype=torch.long)
+    tokens[attention_mask] = torch.tensor([token for row in rows for token in row], dtype=torch.long)
+    return tokens, attention_mask
+
+
+def longest(lengths: Tensor, round_to: int) -> int:
+    """The largest of lengths (B,), at least 1, rounded up to a multiple of `round_to`."""
+    most = max(1, int(lengths.max()) if len(lengths) else 0)
+    return -(-most // round_to) * round_to
+
+
+def left_mask(lengths: Tensor, width: int) -> Tensor:
+    """(B, width) bool, true on the first lengths (B,) places of each row."""
+    return torch.arange(width, device=lengths.device) < lengths[:, None]
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """The places of all lengths, the shortest first, in batches: rows of one batch are about equally long."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
