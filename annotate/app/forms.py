@@ -17,7 +17,8 @@ import gradio as gr
 from pydantic import ValidationError
 
 from annotate.accounts import Account, account_named, accounts, add_token, tokens
-from annotate.app.new_batch import Sampler, UploadIn, make_batch
+from annotate.app.chosen import Chosen
+from annotate.app.new_batch import Sampler, UploadIn, first_problem, make_batch
 from annotate.app.pages import LEAD_PATH, part
 from annotate.app.texts import texts
 from annotate.batches import batch_settings, change_batch, overview
@@ -53,8 +54,7 @@ def telling(handler: Callable[..., str]) -> Callable[..., str]:
         try:
             return handler(*given, **named)
         except ValidationError as error:
-            first = error.errors()[0]
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            reason = first_problem(error)
         except RLHFError as error:
             reason = str(error)
         return f'<p role="alert" class="wrong">{escaped(reason[:500])}</p>'
@@ -121,7 +121,7 @@ class Forms:
     def wanted_batch(self, request: gr.Request) -> list[Any]:
         """The names of all batches, and the settings of the one that the page's address names."""
         self._account(request)
-        names = [row.name for row in overview(self.database)]
+        names = self._batches()
         wanted = request.query_params.get("batch")
         wanted = wanted if wanted in names else None
         return [gr.Dropdown(choices=names, value=wanted), *self.show_settings(wanted, request)]
@@ -207,21 +207,11 @@ class Forms:
 
     def batch_names(self, request: gr.Request) -> Any:
         self._account(request)
-        names = [row.name for row in overview(self.database)]
-        return gr.Dropdown(choices=[(self.lead["all_batches"], ""), *((name, name) for name in names)])
+        choices = [(self.lead["all_batches"], ""), *((name, name) for name in self._batches())]
+        return gr.Dropdown(choices=choices)
 
-    def _query(self, batch: str, since: str, until: str, simulated: bool) -> dict[str, Any]:
-        days = {key: day.strip() for key, day in (("since", since), ("until", until)) if day and day.strip()}
-        for day in days.values():
-            try:
-                date.fromisoformat(day)
-            except ValueError:
-                raise LabelError(self.lead["bad_day"].format(day=day)) from None
-        return {
-            **({"batch": batch} if batch else {}),
-            **days,
-            **({} if simulated else {"people_only": "true"}),
-        }
+    def _batches(self) -> list[str]:
+        return [row.name for row in overview(self.database)]
 
     def _export_form(self, blocks: gr.Blocks) -> None:
         lead = self.lead
@@ -250,7 +240,10 @@ class Forms:
     ) -> str:  # fmt: skip
         """The address of the download, which asks for the role again: Gradio's own files would not."""
         self._account(request)
-        query = {"format": format, "file": file, **self._query(batch, since, until, simulated)}
+        chosen = Chosen(batch or "", (since or "").strip(), (until or "").strip(), not simulated)
+        if problem := chosen.bad_day(self.lead):
+            raise LabelError(problem)
+        query: dict[str, Any] = {"format": format, "file": file, **chosen.query()}
         if agreement.strip():
             try:
                 query["min_agreement"] = float(agreement)

@@ -18,7 +18,7 @@ from annotate.accounts import Account
 from annotate.adjudicate import Disagreement, adjudicate, differing, disagreements
 from annotate.app.computed import Computed
 from annotate.app.identity import Db, Lead
-from annotate.app.new_batch import BatchIn, UploadIn, make_batch, task_of
+from annotate.app.new_batch import BatchIn, UploadIn, first_problem, make_batch, task_of
 from annotate.app.payloads import AnswerIn, order_text, shown, submission, task_json
 from annotate.app.tables import FIGURES, Table, as_csv, tables
 from annotate.app.work_api import view_of
@@ -107,8 +107,7 @@ def upload_batch(
     try:
         new = UploadIn.model_validate_json(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise HTTPException(422, f"settings: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise HTTPException(422, f"settings: {first_problem(error)}") from None
     sampler = request.app.state.sampler
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"upload{Path(file.filename or '').suffix.lower()[:10]}"

@@ -1,7 +1,7 @@
 """What a lead looks at: batches and how far they are, figures, disagreements. The forms beside them are in forms.py."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from annotate.app.charts import CHARTS
+from annotate.app.chosen import Chosen
 from annotate.app.computed import NOTHING, Computed, Result
 from annotate.app.identity import Db
 from annotate.app.lead_api import choice
@@ -75,33 +76,6 @@ def dashboard(
         }
 
     return shell(request, "dashboard", "lead_dashboard.jinja", lead_only=True, content=content)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The form above the figures as it was filled in: a batch or none, days as texts or empty."""
-
-    batch: str
-    since: str
-    until: str
-    people_only: bool
-
-    def problem(self, names: Collection[str], lead: Mapping[str, str]) -> str:
-        """What is wrong with it, in the reader's language; empty where nothing is."""
-        if self.batch and self.batch not in names:
-            return lead["no_batch"].format(name=self.batch)
-        for day in filter(None, (self.since, self.until)):
-            try:
-                date.fromisoformat(day)
-            except ValueError:
-                return lead["bad_day"].format(day=day)
-        return ""
-
-    def query(self) -> dict[str, str]:
-        """What the address of a CSV file or picture of the same answers ends with."""
-        given = {"batch": self.batch, "since": self.since, "until": self.until}
-        given["people_only"] = "true" if self.people_only else ""
-        return {name: value for name, value in given.items() if value}
 
 
 def _counted(computed: Computed, database: Database, chosen: Chosen) -> Result:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotate.batches import FLAGS, Asks, BatchSettings, NewTask
 from annotate.database import Database
@@ -13,6 +13,12 @@ from annotate.importing import Imported, add_gold_questions, import_prompts, imp
 from annotate.live import add_live_batch
 from rlhf.data import Prompt, read_prompts
 from rlhf.errors import InputError, LabelError
+
+
+def first_problem(error: ValidationError) -> str:
+    """The field and what is wrong with it, in one line; of several the first."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 class BatchIn(BaseModel):
