@@ -47,8 +47,13 @@ class Size:
 
     @property
     def config(self) -> Any:
-        """The size as transformers knows it."""
-        return gpt2_config(self)
+        """The size as transformers knows it; no dropout, 1024 positions."""
+        from transformers import GPT2Config
+
+        return GPT2Config(
+            n_layer=self.layers, n_embd=self.width, n_head=self.heads, vocab_size=self.vocab, n_positions=1024,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        )  # fmt: skip
 
     def causal_lm(self) -> Any:
         """transformers' model of this size, random weights, float32."""
@@ -136,16 +141,6 @@ class Folder:
 SIZES = {"tiny": Size(4, 128, 4, 1024), "small": Size(6, 384, 6, 8192), "gpt2": Size(12, 768, 12, 50257)}
 
 
-def gpt2_config(size: Size) -> Any:
-    """The size as transformers knows it; no dropout, 1024 positions."""
-    from transformers import GPT2Config
-
-    return GPT2Config(
-        n_layer=size.layers, n_embd=size.width, n_head=size.heads, vocab_size=size.vocab, n_positions=1024,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )  # fmt: skip
-
-
 Model = Size | Folder
 
 
@@ -228,18 +223,25 @@ def measured(script: str, side: list[str], python: str = sys.executable) -> dict
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def command_line(description: str, measure: Callable[[str, str], dict[str, Any]]) -> argparse.Namespace:
-    """The models and rounds that are wanted; where this process is one side of a model, it prints its result and ends."""
+def command_line(
+    description: str, measure: Callable[[str, str], dict[str, Any]], folders: bool = True
+) -> argparse.Namespace:
+    """The models and rounds that are wanted; where this process is one side of a model, it prints its result and ends.
+
+    folders: whether a model's folder may be named in place of the sizes.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
-    parser.add_argument("--model", help="a model's folder, in place of the sizes")
+    if folders:
+        parser.add_argument("--model", help="a model's folder, in place of the sizes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         print(json.dumps(measure(*arguments.side)))
         raise SystemExit
-    arguments.models = [arguments.model] if arguments.model else arguments.sizes
+    named = getattr(arguments, "model", None)
+    arguments.models = [named] if named else arguments.sizes
     return arguments
 
 

@@ -11,18 +11,17 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from machine import SIZES, Machine, Size, command_line, gpt2_config, in_turn, middle, peak_mib
+from machine import SIZES, Machine, Size, command_line, in_turn, middle, peak_mib
 
 SHAPES = {"tiny": (16, 128), "small": (16, 128), "gpt2": (8, 128)}  # sequences and tokens of a step
 
 
 def ours(size: Size) -> Any:
     from rlhf.head import token_logprobs
-    from rlhf.model import GPT
     from rlhf.training import adamw, autocast, set_threads
 
     set_threads(0)
-    model = GPT(gpt2_config(size)).train()
+    model = size.our_causal_lm().train()
     optimizer = adamw(model.parameters(), 1e-4)
 
     def step(rows: torch.Tensor) -> None:
@@ -38,7 +37,7 @@ def ours(size: Size) -> Any:
 def theirs(size: Size, numbers: str, attention: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_config(gpt2_config(size), attn_implementation=attention).train()
+    model = AutoModelForCausalLM.from_config(size.config, attn_implementation=attention).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step(rows: torch.Tensor) -> None:
@@ -75,7 +74,7 @@ def bound(size: Size, length: int, machine: Machine) -> float:
 
 
 def main() -> None:
-    arguments = command_line(__doc__, measure)
+    arguments = command_line(__doc__, measure, folders=False)
     machine = Machine.measured()
     print(f"{machine}\n")
     names = [
@@ -83,7 +82,7 @@ def main() -> None:
     ]
     print(f"| size | {' | '.join(names)} | ours | ours / best | bound | share | MiB theirs, ours |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for name in arguments.sizes:
+    for name in arguments.models:
         results = in_turn(
             __file__, [[side, name] for side in (*names, "ours")], arguments.rounds, "tokens_per_s"
         )
