@@ -94,8 +94,16 @@ def parser() -> argparse.ArgumentParser:
         prog="rlhf", description="The InstructGPT recipe: collect, train, talk.", parents=[shared]
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    from stages import (
+        import_command,
+        label_app,
+        label_commands,
+        other_commands,
+        pipeline_commands,
+        store_commands,
+    )
 
-    _add_pipelines(commands, shared)
+    pipeline_commands.add_commands(commands, shared)
     for name, kind in STAGES.items():
         text = (kind.__doc__ or "").strip()
         command = commands.add_parser(name, parents=[shared], help=text.rstrip("."), description=text)
@@ -109,8 +117,6 @@ def parser() -> argparse.ArgumentParser:
         if name in ("eval", "best-of-n"):
             command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=RUNNERS[name], stage=name)
-
-    from stages import import_command, label_app, label_commands, other_commands, store_commands
 
     for module in (import_command, store_commands, label_app, label_commands, other_commands):
         module.add_commands(commands, shared)
@@ -132,29 +138,6 @@ def _everywhere() -> argparse.ArgumentParser:
     group.add_argument("--recipe", default=unset, help="settings file (TOML) or the name of one in recipes/")
     group.add_argument("--debug", action="store_true", default=unset, help="show the traceback of an error")
     return shared
-
-
-def _add_pipelines(commands: Any, shared: argparse.ArgumentParser) -> None:
-    quickstart = commands.add_parser(
-        "quickstart", parents=[shared], help="the whole pipeline on the starter world"
-    )
-    quickstart.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
-    quickstart.add_argument(
-        "--json", action="store_true", help="print the report's numbers as one JSON object"
-    )
-    quickstart.set_defaults(run=run_quickstart)
-    align = commands.add_parser(
-        "align",
-        parents=[shared],
-        help="a language model through all stages on people's data, judged at the end",
-    )
-    align.add_argument(
-        "--base", required=True, help="store reference, folder, GGUF file or hub id to start from"
-    )
-    align.add_argument("--data", required=True, help="folder of the files that the recipe's [data] names")
-    align.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
-    align.add_argument("--json", action="store_true", help="print the report's numbers as one JSON object")
-    align.set_defaults(run=run_align)
 
 
 def add_settings(command: argparse.ArgumentParser, kind: type) -> None:
@@ -269,43 +252,6 @@ def store_of(options: argparse.Namespace) -> Store:
 
 def labels_url_of(options: argparse.Namespace) -> str:
     return options.labels_url or os.environ.get("RLHF_LABELS") or str(store_of(options).root / "labels.db")
-
-
-def run_quickstart(options: argparse.Namespace) -> None:
-    from stages import pipeline
-
-    name = options.recipe or "quickstart"
-    results = pipeline.run(
-        read_recipe(name),
-        store_of(options),
-        labels_url_of(options),
-        name=Path(name).stem,
-        seed=options.seed,
-        say=say,
-    )
-    if options.json:
-        print(json.dumps(results, ensure_ascii=False))
-
-
-def run_align(options: argparse.Namespace) -> None:
-    from stages import align
-
-    if options.recipe is None:
-        raise InputError(
-            "rlhf align needs --recipe, which names the files to learn from; see recipes/smollm2.toml"
-        )
-    results = align.run(
-        read_recipe(options.recipe),
-        store_of(options),
-        labels_url_of(options),
-        base=options.base,
-        data=Path(options.data),
-        name=Path(options.recipe).stem,
-        seed=options.seed,
-        say=say,
-    )
-    if options.json:
-        print(json.dumps(results, ensure_ascii=False))
 
 
 def run_pretrain(options: argparse.Namespace) -> None:

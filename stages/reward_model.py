@@ -33,7 +33,6 @@ from rlhf.training import (
     JointOptimizer,
     autocast,
     best_device,
-    has_fast_bf16,
     muon_and_adamw,
     seed_everything,
     set_threads,
@@ -43,6 +42,7 @@ from stages.progress import last_checkpoint, show_progress
 from stages.reward_data import RankedPrompt, RankingCollator, grouped, split_by_prompt, tokenized
 from stages.reward_head import fit_head
 from stages.settings import RewardSettings
+from stages.trl_arguments import common_arguments
 
 STEPS_PER_SAVE = 50
 NUM_FOR_ZERO = 200  # demonstrations whose mean reward is set to zero
@@ -221,27 +221,14 @@ def trainer_of(
         fit_head(model.to(device), rankings, collate, settings.probe_l2)
     model = learning(model, settings.last_blocks, settings.lora_rank, head="score")
     config = RewardConfig(
-        output_dir=str(work),
-        num_train_epochs=settings.epochs,
+        **common_arguments(settings, work),
         per_device_train_batch_size=processes.each("prompts_per_batch", settings.prompts_per_batch),
-        learning_rate=settings.lr,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 0.1},
         warmup_steps=10,
         max_length=None,
-        bf16=has_fast_bf16(device),
-        use_cpu=device.type == "cpu",
         save_strategy="steps",
         save_steps=STEPS_PER_SAVE,
-        save_total_limit=1,
         logging_steps=10,
-        report_to=settings.report_to,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        dataloader_pin_memory=False,
-        gradient_checkpointing=False,
         disable_dropout=True,
-        disable_tqdm=True,
     )
     optimizer = None
     if settings.muon_lr:

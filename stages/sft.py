@@ -20,10 +20,11 @@ from rlhf.rewards import score_completions
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.training import autocast, best_device, has_fast_bf16, seed_everything, set_dropout, set_threads
+from rlhf.training import autocast, best_device, seed_everything, set_dropout, set_threads
 from stages.inputs import base_of, learning, model_of, published
 from stages.progress import last_checkpoint, show_progress
 from stages.settings import SFTSettings
+from stages.trl_arguments import common_arguments
 
 VALIDATION_SHARE = 0.1
 
@@ -116,7 +117,6 @@ def trainer_of(
     reward: Any,
 ) -> SFTTrainer:
     """trl's trainer of the model in `folder`, set up; reward picks the epoch where there is one."""
-    device = best_device()
     model = load_policy(folder)
     set_dropout(model, settings.dropout)
     model = learning(model, settings.last_blocks, settings.lora_rank)
@@ -124,30 +124,17 @@ def trainer_of(
         settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length)
     )
     config = SFTConfig(
-        output_dir=str(work),
-        num_train_epochs=settings.epochs,
+        **common_arguments(settings, work),
         per_device_train_batch_size=processes.each("batch_size", settings.batch_size),
         per_device_eval_batch_size=settings.batch_size,
-        learning_rate=settings.lr,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 0.1},
         max_length=max_length,
         packing=settings.packing,
-        bf16=has_fast_bf16(device),
-        use_cpu=device.type == "cpu",
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model="eval_reward" if reward else "eval_loss",
         greater_is_better=reward is not None,
         logging_steps=5,
-        report_to=settings.report_to,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        dataloader_pin_memory=False,
-        disable_tqdm=True,
-        gradient_checkpointing=False,
     )
     prompts = [as_messages(row.prompt) for row in validation]
     return RewardedSFTTrainer(
