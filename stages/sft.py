@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from rlhf import processes
 from rlhf.adapters import save_plain
 from rlhf.checkpoints import load_policy, load_scalar
-from rlhf.data import Demonstration, Prompt, as_messages, fingerprint, read_demonstrations
+from rlhf.data import Demonstration, as_messages, fingerprint, read_demonstrations
 from rlhf.errors import InputError
-from rlhf.generate import SamplingSettings, generate
 from rlhf.metrics import MetricLog
-from rlhf.rewards import score_completions
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.training import autocast, best_device, seed_everything, set_dropout, set_threads
+from rlhf.training import best_device, seed_everything, set_dropout, set_threads
 from stages.inputs import base_of, learning, model_of, published
 from stages.progress import last_checkpoint, show_progress
 from stages.settings import SFTSettings
+from stages.sft_trainer import DemonstrationTrainer, mean_reward
 from stages.trl_arguments import common_arguments
 
 VALIDATION_SHARE = 0.1
@@ -115,7 +114,7 @@ def trainer_of(
     validation: Sequence[Demonstration],
     work: Path,
     reward: Any,
-) -> SFTTrainer:
+) -> DemonstrationTrainer:
     """trl's trainer of the model in `folder`, set up; reward picks the epoch where there is one."""
     model = load_policy(folder)
     set_dropout(model, settings.dropout)
@@ -137,7 +136,7 @@ def trainer_of(
         logging_steps=5,
     )
     prompts = [as_messages(row.prompt) for row in validation]
-    return RewardedSFTTrainer(
+    return DemonstrationTrainer(
         model=model,
         args=config,
         train_dataset=tokenized(training, tokenizer, max_length),
@@ -154,42 +153,3 @@ def _reward_of(settings: SFTSettings, store: Store) -> tuple[Any, AnyTokenizer] 
         return None
     folder, _ = model_of(store, settings.reward)
     return load_scalar(folder).to(best_device()), load_tokenizer(folder)
-
-
-class RewardedSFTTrainer(SFTTrainer):
-    """trl's SFTTrainer that, given `score`, also measures the policy's mean reward at every evaluation."""
-
-    def __init__(self, *args: Any, score: Callable[[Any], float] | None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.score = score
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        metrics = super().evaluate(*args, **kwargs)
-        if self.score is not None:
-            metrics["eval_reward"] = self.score(self.accelerator.unwrap_model(self.model))
-            self.log({"eval_reward": metrics["eval_reward"]})
-        return metrics
-
-
-def mean_reward(
-    policy: Any,
-    tokenizer: AnyTokenizer,
-    prompts: Sequence[Prompt],
-    reward: tuple[Any, AnyTokenizer],
-    max_length: int,
-) -> float:
-    """Mean reward of one sampled answer to each prompt (how Ouyang et al. 2022, section 3.5, pick the SFT model)."""
-    was_training = policy.training
-    rows = [tokenizer.encode_prompt(prompt) for prompt in prompts]
-    room = max(1, max_length - max(len(row) for row in rows))
-    settings = SamplingSettings(max_new_tokens=min(64, room))
-    with autocast(policy.device):
-        samples = generate(
-            policy, rows, settings, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=0
-        )
-    answers = [
-        (prompt, tokenizer.decode(sample.tokens)) for prompt, sample in zip(prompts, samples, strict=True)
-    ]
-    scores = score_completions(*reward, answers)
-    policy.train(was_training)
-    return sum(scores) / len(scores)
