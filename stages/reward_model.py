@@ -131,7 +131,8 @@ def run(
         with store.new("reward", settings.name, **inputs) as writer:
             model = trainer.model.eval()
             writer.metrics = metrics | (held_out_metrics(model, tokenizer, held_out) if held_out else {})
-            save(model, folder, _zero_offset(model, tokenizer, parents.get("init")), writer.path)
+            offset = _zero_offset(model, tokenizer, parents.get("init"), settings.max_length)
+            save(model, folder, offset, writer.path)
             tokenizer.save(writer.path)
             log.save(writer.path)
         store.discard_work("reward", inputs_hash("reward", **inputs))
@@ -151,10 +152,13 @@ def save(model: Any, policy: str, offset: float, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _zero_offset(model: Any, tokenizer: AnyTokenizer, init: Entry | None) -> float:
+def _zero_offset(model: Any, tokenizer: AnyTokenizer, init: Entry | None, max_length: int) -> float:
     """What gives the demonstrations that the policy was fine-tuned on mean reward 0; 0 where there are none."""
     rows = _demonstrations_of(init)
-    return -float(torch.tensor(score_completions(model, tokenizer, rows)).mean()) if rows else 0.0
+    if not rows:
+        return 0.0
+    limit = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+    return -float(torch.tensor(score_completions(model, tokenizer, rows, max_length=limit)).mean())
 
 
 def _source(settings: RewardSettings) -> str:
