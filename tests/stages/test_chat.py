@@ -124,6 +124,11 @@ def test_through_a_pipe_only_answers_come_out(store):
     assert done.stdout.count("\n") == 1 and "> " not in done.stdout and "ppo/0001-tiny" in done.stderr
 
 
+def hears_ctrl_c():
+    """As at a terminal: a suite that a shell runs in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Person:
     """Somebody at a terminal: types, and reads what is on the screen."""
 
@@ -131,7 +136,12 @@ class Person:
         self.screen, slave = pty.openpty()
         environment = os.environ | {"XDG_STATE_HOME": str(home), "TERM": "xterm"}
         self.process = subprocess.Popen(
-            command(store, *more), stdin=slave, stdout=slave, stderr=subprocess.DEVNULL, env=environment
+            command(store, *more),
+            stdin=slave,
+            stdout=slave,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            preexec_fn=hears_ctrl_c,
         )
         os.close(slave)
 
