@@ -52,6 +52,11 @@ def learning(model: Any, last_blocks: int, lora_rank: int, head: str | None = No
     return with_adapters(model, lora_rank, head) if lora_rank else model
 
 
+def within_context(model: Any, max_length: int) -> int:
+    """The longest row in tokens: max_length, or the model's context where that is shorter."""
+    return min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+
+
 def published(store: Store, stage: str, inputs: dict[str, Any]) -> Entry:
     """The entry of these inputs, for all processes once the first of them has written it."""
     processes.wait()

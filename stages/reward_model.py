@@ -37,7 +37,7 @@ from rlhf.training import (
     seed_everything,
     set_threads,
 )
-from stages.inputs import base_of, learning, published
+from stages.inputs import base_of, learning, published, within_context
 from stages.progress import last_checkpoint, show_progress
 from stages.reward_data import RankedPrompt, RankingCollator, grouped, split_by_prompt, tokenized
 from stages.reward_head import fit_head
@@ -157,8 +157,8 @@ def _zero_offset(model: Any, tokenizer: AnyTokenizer, init: Entry | None, max_le
     rows = _demonstrations_of(init)
     if not rows:
         return 0.0
-    limit = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
-    return -float(torch.tensor(score_completions(model, tokenizer, rows, max_length=limit)).mean())
+    scores = score_completions(model, tokenizer, rows, max_length=within_context(model, max_length))
+    return -float(torch.tensor(scores).mean())
 
 
 def _source(settings: RewardSettings) -> str:
@@ -218,8 +218,7 @@ def trainer_of(
     model = scalar_from_policy(load_policy(folder))
     if settings.lora_rank and settings.muon_lr:
         raise InputError("reward: muon_lr is for whole matrices; with lora_rank leave it 0")
-    limit = getattr(model.config, "max_position_embeddings", settings.max_length)
-    rankings = tokenized(training, tokenizer, min(settings.max_length, limit))
+    rankings = tokenized(training, tokenizer, within_context(model, settings.max_length))
     collate = RankingCollator(tokenizer.pad_id)
     if settings.probe_l2 and not last_checkpoint(work):
         fit_head(model.to(device), rankings, collate, settings.probe_l2)

@@ -19,7 +19,7 @@ from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import best_device, seed_everything, set_dropout, set_threads
-from stages.inputs import base_of, learning, model_of, published
+from stages.inputs import base_of, learning, model_of, published, within_context
 from stages.progress import last_checkpoint, show_progress
 from stages.settings import SFTSettings
 from stages.sft_trainer import DemonstrationTrainer, mean_reward
@@ -119,9 +119,7 @@ def trainer_of(
     model = load_policy(folder)
     set_dropout(model, settings.dropout)
     model = learning(model, settings.last_blocks, settings.lora_rank)
-    max_length = min(
-        settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length)
-    )
+    max_length = within_context(model, settings.max_length)
     config = SFTConfig(
         **common_arguments(settings, work),
         per_device_train_batch_size=processes.each("batch_size", settings.batch_size),

@@ -16,8 +16,6 @@ from rlhf.rollout import has_plain_head, unwrapped
 from rlhf.tokenizer import AnyTokenizer
 from rlhf.training import autocast
 
-IGNORED = -100  # the label of a token that the loss does not count
-
 
 class DemonstrationTrainer(SFTTrainer):
     """trl's SFTTrainer that, given `score`, also measures the policy's mean reward at every evaluation.
@@ -41,7 +39,7 @@ class DemonstrationTrainer(SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         bare = unwrapped(self.accelerator.unwrap_model(model))
         labels = inputs["labels"][:, 1:]
-        labelled = labels != IGNORED
+        labelled = labels >= 0  # −100 is of tokens that the loss does not count
         with autocast(labels.device):  # accelerate puts its own around forward, and this goes past forward
             states = trunk_states(bare, inputs["input_ids"], inputs["attention_mask"])[:, :-1][labelled]
             logprobs = token_logprobs(states, bare.get_output_embeddings().weight, labels[labelled])
