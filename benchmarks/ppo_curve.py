@@ -153,9 +153,8 @@ def plot(found, path):
             axes.plot(
                 [r["kl"] for r in history],
                 [r["score"] for r in history],
-                "o-",
-                ms=3,
-                lw=1,
+                "o",
+                ms=4,
                 color=color,
                 label=label,
             )
