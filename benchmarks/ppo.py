@@ -96,7 +96,7 @@ def ours(size: Model, work: Work) -> dict[str, Any]:
     learner = new_learner(settings, policy, value)
     reward = Reward({"reward": RewardModel(scores)})
     prompts = [PromptRow("", row) for row in torch.randint(1, size.vocab, (work.rows, PROMPT)).tolist()]
-    tokenizer: Any = SimpleNamespace(stop_ids=frozenset(), pad_id=0)
+    tokenizer: Any = SimpleNamespace(stop_ids=frozenset(), pad_id=0, eos_id=0)
     clock, first_sample = Clock(), ppo.sample
 
     def sample(config: Any, policy: Any, rows: Any, tokenizer: Any, iteration: int) -> Any:

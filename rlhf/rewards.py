@@ -24,7 +24,10 @@ COMBINATIONS = ("sum", "min", "lower-bound")
 
 
 class RewardModel:
-    """A scalar model as a scorer of the policy's own tokens: both must share tokenizer and chat template."""
+    """A scalar model as a scorer of the policy's own tokens: both must share tokenizer and chat template.
+
+    It reads a score where it learned to, at the end token: rollouts are to be closed (`Rollout.from_samples`).
+    """
 
     def __init__(self, model: Any, batch_size: int = 64, bf16: str = "auto") -> None:
         self.model = model.eval().requires_grad_(False)
@@ -42,7 +45,7 @@ class RewardModel:
 class ForeignRewardModel:
     """A scalar model with a tokenizer of its own: the conversation is rendered anew in its chat template.
 
-    Only what a person would read is passed on; a completion that did not end gets no end token here either.
+    Only what a person would read is passed on, closed by the end token as in the model's training.
     """
 
     def __init__(
@@ -53,8 +56,7 @@ class ForeignRewardModel:
 
     def __call__(self, rollout: Rollout) -> Tensor:
         rows = list(zip(rollout.conversations, completion_texts(rollout, self.policy_tokenizer), strict=True))
-        ended = rollout.ended.tolist()
-        return torch.tensor(score_completions(self.model, self.tokenizer, rows, ended=ended, bf16=self.bf16))
+        return torch.tensor(score_completions(self.model, self.tokenizer, rows, bf16=self.bf16))
 
 
 class RewardFunction:
@@ -135,20 +137,18 @@ def score_completions(
     rows: Sequence[tuple[Prompt, str]],
     batch_size: int = 64,
     *,
-    ended: Sequence[bool] | None = None,
     max_length: int | None = None,
     bf16: str = "auto",
 ) -> list[float]:
     """The reward of each (prompt, completion) text, in order; batched by length, the end of a row read by length.
 
-    ended: which completions are closed by the end token; all of them by default. A row of more than max_length
-    tokens, by default the model's context, loses its beginning.
+    Every completion is closed by the end token, as in training, one that was cut off too: after any other token the
+    score means nothing. A row of more than max_length tokens, by default the model's context, loses its beginning.
     """
     model.eval()
     tokens = [
-        tokenizer.encode_prompt(as_messages(prompt))
-        + (tokenizer.encode_completion(text) if ended is None or ended[i] else tokenizer.encode(text))
-        for i, (prompt, text) in enumerate(rows)
+        tokenizer.encode_prompt(as_messages(prompt)) + tokenizer.encode_completion(text)
+        for prompt, text in rows
     ]
     context = max_length or getattr(model.config, "max_position_embeddings", None)
     tokens = [row[-context:] if context else row for row in tokens]

@@ -29,8 +29,9 @@ class Rollout:
     """What sampling knows about B completions.
 
     tokens (B, S) int64, attention_mask (B, S) bool, mask (B, T) bool, logprobs (B, T) float32 as sampled and zero
-    outside mask, ended (B,) bool, prompt_lengths (B,) int64; completions hold their stop token. S and T fit the
-    longest row and completion, rounded up to multiples of `round_to`. conversations: the prompts before they became
+    outside mask, ended (B,) bool, prompt_lengths (B,) int64; completions hold their stop token. A row of tokens whose
+    completion was cut off may be closed by an end token, in attention_mask and outside mask: reward models read there.
+    S and T fit the longest row and completion, rounded up to multiples of `round_to`. conversations: the prompts before they became
     tokens, where known, for rewards that read text. states (B, S, C): what the frozen lower part that several models
     share made of the tokens, where it is known.
     """
@@ -56,15 +57,24 @@ class Rollout:
         pad_id: int,
         round_to: int = 1,
         conversations: Sequence[Prompt] = (),
+        end_id: int | None = None,
     ) -> "Rollout":
-        """From prompts and, one for each, a Sample (`rlhf/generate.py`) with tokens, logprobs and ended."""
+        """From prompts and, one for each, a Sample (`rlhf/generate.py`) with tokens, logprobs and ended.
+
+        end_id: what closes the rows of completions that were cut off, for a reward model to read them as it was
+        trained to; None where none will.
+        """
         before = [list(prompt) for prompt in prompts]
         completions = [list(sample.tokens) for sample in samples]
         for i, prompt in enumerate(before):
             if not prompt:
                 raise InputError(f"prompt {i + 1} is empty; give it at least one token")
-        pairs = zip(before, completions, strict=True)
-        tokens, attention_mask = pad_tokens([prompt + said for prompt, said in pairs], pad_id, round_to)
+        rows = [prompt + said for prompt, said in zip(before, completions, strict=True)]
+        if end_id is not None:
+            rows = [
+                row if sample.ended else [*row, end_id] for row, sample in zip(rows, samples, strict=True)
+            ]
+        tokens, attention_mask = pad_tokens(rows, pad_id, round_to)
         lengths = torch.tensor([len(said) for said in completions], dtype=torch.long)
         mask = left_mask(lengths, longest(lengths, round_to))
         logprobs = torch.zeros(mask.shape)
@@ -99,9 +109,7 @@ class Rollout:
         at = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
         prompts, completions = [self.prompts[i] for i in rows], [self.completions[i] for i in rows]
         T = longest(torch.tensor([len(said) for said in completions]), self.round_to)
-        S = longest(
-            torch.tensor([len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]), self.round_to
-        )
+        S = longest(self.attention_mask[at].sum(1), self.round_to)
         return Rollout(
             prompts,
             completions,
@@ -243,7 +251,7 @@ def completion_values(model: Any, rollout: Rollout) -> Tensor:
 
 
 def completion_scores(model: Any, rollout: Rollout) -> Tensor:
-    """One score per completion, (B,) float32, read at the last real token; see `last_scores`."""
+    """One score per completion, (B,) float32, read at the last token, which closes the row if sampling made it so; see `last_scores`."""
     rollout, bare = rollout.to(model.device), unwrapped(model)
     if not has_scalar_head(bare):
         return last_scores(model, rollout.tokens, rollout.attention_mask)

@@ -76,7 +76,7 @@ def scores(judge: Model, prompts: Sequence[Prompt], given: Mapping[str, list[Any
     model, tokenizer = load_scalar(judge.folder).to(best_device()), load_tokenizer(judge.folder)
     n = len(given["texts"]) // len(prompts)
     rows = list(zip((prompt for prompt in prompts for _ in range(n)), given["texts"], strict=True))
-    return score_completions(model, tokenizer, rows, BATCH_SIZE, ended=given["ended"])
+    return score_completions(model, tokenizer, rows, BATCH_SIZE)
 
 
 def best_of(

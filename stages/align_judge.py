@@ -103,7 +103,7 @@ class Judgment:
         model, file = self.judges[judge], self.parts.file("prompts_test")
         return self.kept.take(
             f"{judge} scores of {whose}",
-            [model.hash, file, answers["texts"], answers["ended"]],
+            [model.hash, file, answers["texts"]],
             lambda: measure.scores(model, read_prompts(file), answers),
         )
 

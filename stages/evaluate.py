@@ -206,6 +206,8 @@ def sampled_candidates(
     conversations = [prompt for prompt in prompts for _ in range(n)]
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in conversations]
     samples = sampled(policy, tokenizer, rows, temperature, max_new_tokens, seed)
-    rollout = Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations)
+    rollout = Rollout.from_samples(
+        rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id
+    )
     scores = reward.combined(reward.components(rollout)) - missing_eos_penalty * (~rollout.ended).float()
     return Candidates(rollout, scores.view(len(prompts), n))

@@ -43,7 +43,7 @@ def sample(
         )  # fmt: skip
     conversations = [prompt.prompt for prompt in prompts]
     return Rollout.from_samples(
-        tokens, processes.gathered(samples), tokenizer.pad_id, ROUND_TO, conversations
+        tokens, processes.gathered(samples), tokenizer.pad_id, ROUND_TO, conversations, tokenizer.eos_id
     )
 
 

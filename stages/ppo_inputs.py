@@ -72,10 +72,10 @@ def prompt_rows(
     context = getattr(policy.config, "max_position_embeddings", None)
     rows = [PromptRow(prompt, tokenizer.encode_prompt(as_messages(prompt))) for prompt in prompts]
     for number, row in enumerate(rows, start=1):
-        if context and len(row.tokens) + max_new_tokens > context:
+        if context and len(row.tokens) + max_new_tokens + 1 > context:
             raise InputError(
-                f"prompt {number} has {len(row.tokens)} tokens and max_new_tokens is {max_new_tokens}; together they "
-                f"exceed the context of {context}: shorten the prompt or lower max_new_tokens"
+                f"prompt {number} has {len(row.tokens)} tokens and max_new_tokens is {max_new_tokens}; with an end token "
+                f"they exceed the context of {context}: shorten the prompt or lower max_new_tokens"
             )
     if not rows:
         raise InputError("no prompts; name a file with --prompts")

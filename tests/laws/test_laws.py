@@ -205,14 +205,14 @@ kinds = pytest.mark.parametrize("kind", MODELS)
 
 
 def sampled(shapes: list[tuple[int, int]], seed: int, round_to: int = 1) -> Rollout:
-    """Random tokens; shapes: (prompt length, completion length) per row."""
+    """Random tokens; shapes: (prompt length, completion length) per row. Those of an even length were cut off."""
     draw = torch.Generator().manual_seed(seed)
     prompts, samples = [], []
     for prompt, said in shapes:
         prompts.append(torch.randint(0, V, (prompt,), generator=draw).tolist())
         tokens = torch.randint(0, V, (said,), generator=draw).tolist()
-        samples.append(SimpleNamespace(tokens=tokens, logprobs=[-1.0] * said, ended=True))
-    return Rollout.from_samples(prompts, samples, pad_id=0, round_to=round_to)
+        samples.append(SimpleNamespace(tokens=tokens, logprobs=[-1.0] * said, ended=said % 2 == 1))
+    return Rollout.from_samples(prompts, samples, pad_id=0, round_to=round_to, end_id=V - 1)
 
 
 shapes = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=2, max_size=5)

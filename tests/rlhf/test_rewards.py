@@ -55,7 +55,7 @@ def rollout() -> Rollout:
         tokens = POLICY.encode_completion(text) if ended else POLICY.encode(text)
         samples.append(SimpleNamespace(tokens=tokens, logprobs=[-1.0] * len(tokens), ended=ended))
     rows = [POLICY.encode_prompt(prompt) for prompt in PROMPTS]
-    return Rollout.from_samples(rows, samples, POLICY.pad_id, conversations=PROMPTS)
+    return Rollout.from_samples(rows, samples, POLICY.pad_id, conversations=PROMPTS, end_id=POLICY.eos_id)
 
 
 def alone(model: LlamaForSequenceClassification, tokens: list[int]) -> float:
@@ -74,12 +74,12 @@ def test_a_foreign_reward_model_reads_the_conversation_in_its_own_template(pad: 
     texts = [
         f"<|im_start|>user Say one{end}<|im_start|>assistant two three{end}",
         f"<|im_start|>user The red kite?{end}<|im_start|>assistant Yes.{end}<|im_start|>user Tom?{end}"
-        "<|im_start|>assistant Tom has a blue",  # it did not end, so nothing says it did
+        f"<|im_start|>assistant Tom has a blue{end}",  # cut off, and read where the model learned to be read
         f"<|im_start|>user blue{end}<|im_start|>assistant boat{end}",
     ]
     wanted = []
-    for prompt, (text, ended) in zip(PROMPTS, ANSWERS, strict=True):
-        tokens = tokenizer.encode_prompt(prompt) + tokenizer.encode(text) + [tokenizer.eos_id] * ended
+    for prompt, (text, _) in zip(PROMPTS, ANSWERS, strict=True):
+        tokens = tokenizer.encode_prompt(prompt) + tokenizer.encode(text) + [tokenizer.eos_id]
         wanted.append(alone(model, tokens))
         assert tokenizer.tokenizer.decode(tokens) == texts[len(wanted) - 1]
     torch.testing.assert_close(given, torch.tensor(wanted), atol=1e-5, rtol=1e-5)
@@ -94,12 +94,21 @@ def test_scores_of_text_are_read_at_the_end_token_even_where_it_is_the_pad_token
     assert given == pytest.approx(wanted, abs=1e-5)
 
 
-def test_a_reward_model_of_the_same_tokens_takes_them_as_they_are() -> None:
+def test_a_reward_model_of_the_same_tokens_takes_them_as_they_are_and_reads_at_the_end_token() -> None:
     model = llama(POLICY.vocab_size)
     given = RewardModel(model, batch_size=2, bf16="off")(rollout())
-    rows = zip(rollout().prompts, rollout().completions, strict=True)
-    wanted = torch.tensor([alone(model, prompt + said) for prompt, said in rows])
-    torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-5)
+    rows = zip(rollout().prompts, rollout().completions, rollout().ended, strict=True)
+    closed = [prompt + said + [POLICY.eos_id] * (not ended) for prompt, said, ended in rows]
+    torch.testing.assert_close(
+        given, torch.tensor([alone(model, row) for row in closed]), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_rollout_is_scored_as_its_text_is_whether_it_ended_or_not() -> None:
+    model = llama(POLICY.vocab_size)
+    given = RewardModel(model, bf16="off")(rollout())
+    rows = [(prompt, text) for prompt, (text, _) in zip(PROMPTS, ANSWERS, strict=True)]
+    assert given.tolist() == pytest.approx(score_completions(model, POLICY, rows, bf16="off"), abs=1e-5)
 
 
 def test_tokenizers_are_the_same_by_vocabulary_and_template() -> None:

@@ -145,6 +145,21 @@ def test_a_rollout_by_hand() -> None:
     assert (len(given), given.num_tokens) == (2, 4)
 
 
+def test_only_a_completion_that_was_cut_off_is_closed_and_nothing_but_its_row_shows_it() -> None:
+    samples = [sample([4]), sample([5, 6, 0], ended=False)]
+    plain = Rollout.from_samples([[1, 2], [3]], samples, pad_id=0)
+    given = Rollout.from_samples([[1, 2], [3]], samples, pad_id=0, end_id=9)
+    assert given.tokens.tolist() == [[1, 2, 4, 0, 0], [3, 5, 6, 0, 9]]
+    assert given.attention_mask.tolist() == [[True] * 3 + [False] * 2, [True] * 5]
+    assert given.select([1]).tokens.tolist() == [[3, 5, 6, 0, 9]] and given.select([0]).tokens.tolist() == [
+        [1, 2, 4]
+    ]
+    for name in ("completions", "num_tokens"):
+        assert getattr(given, name) == getattr(plain, name), name
+    for name in ("mask", "logprobs", "ended", "prompt_lengths"):
+        assert torch.equal(getattr(given, name), getattr(plain, name)), name
+
+
 def test_both_widths_of_a_rollout_round_up() -> None:
     given = rollout(round_to=4)  # longest row 8, longest completion 5
     assert given.tokens.shape == (3, 8) and given.mask.shape == given.logprobs.shape == (3, 8)
