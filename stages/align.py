@@ -98,22 +98,31 @@ def _data(recipe: Any, store: Store, base: str, folder: Path, say: Any) -> Align
     return divide(settings, folder, load_tokenizer(where), store.root / "data", say)
 
 
+def settings_on(parts: AlignData, recipe: Mapping[str, Any], stage: str, **fixed: Any) -> Any:
+    """A training stage's settings from its table in the recipe, on its part of the data."""
+    texts = parts.file("texts") if recipe.get("ppo", {}).get("ptx_coef") else None
+    files: dict[str, dict[str, Any]] = {
+        "sft": {
+            "data": parts.file("demonstrations"),
+            "validation_data": parts.file("demonstrations_validation"),
+        },
+        "reward": {"data": parts.file("rankings"), "validation_fraction": 0.0},
+        "gold": {"data": parts.file("rankings_gold"), "validation_fraction": 0.0},
+        "ppo": {"prompts": parts.file("prompts"), "ptx_data": texts},
+    }
+    return settings_of(SETTINGS[stage], recipe, stage, **files[stage], **fixed)
+
+
 def _sft(recipe: Any, store: Store, base: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
     from stages import sft
 
-    settings = settings_of(
-        SFTSettings, recipe, "sft", name=name, seed=seed, base=base, data=parts.file("demonstrations"),
-        validation_data=parts.file("demonstrations_validation"),
-    )  # fmt: skip
-    return sft.run(settings, store, say)
+    return sft.run(settings_on(parts, recipe, "sft", name=name, seed=seed, base=base), store, say)
 
 
 def _reward(recipe: Any, store: Store, sft: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
     from stages import reward_model
 
-    settings = settings_of(
-        RewardSettings, recipe, "reward", name=name, seed=seed, init=sft, data=parts.file("rankings"), validation_fraction=0.0
-    )  # fmt: skip
+    settings = settings_on(parts, recipe, "reward", name=name, seed=seed, init=sft)
     return reward_model.run(settings, store, None, say)
 
 
@@ -121,10 +130,7 @@ def _gold(recipe: Any, store: Store, base: str, parts: AlignData, name: str, see
     """From the base model, since the SFT model is what it judges."""
     from stages import reward_model
 
-    settings = settings_of(
-        RewardSettings, recipe, "gold", name=f"{name}-gold", seed=seed, init=base, data=parts.file("rankings_gold"),
-        validation_fraction=0.0,
-    )  # fmt: skip
+    settings = settings_on(parts, recipe, "gold", name=f"{name}-gold", seed=seed, init=base)
     return reward_model.run(settings, store, None, say)
 
 
@@ -133,11 +139,7 @@ def _ppo(
 ) -> Entry:
     from stages import ppo
 
-    texts = parts.file("texts") if recipe.get("ppo", {}).get("ptx_coef") else None
-    settings = settings_of(
-        PPOSettings, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref, prompts=parts.file("prompts"),
-        ptx_data=texts,
-    )  # fmt: skip
+    settings = settings_on(parts, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref)
     return ppo.run(settings, store, say)
 
 

@@ -8,7 +8,7 @@ are the time. Where the recipe names no file, the rows are made up, of a common 
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -16,7 +16,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts, read_rankings
+from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts, read_rankings, read_texts
+from stages.align import settings_on
+from stages.align_data import AlignData
+from stages.pipeline import settings_of
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
 
 ROWS = 1000  # where there is no data
@@ -37,9 +40,14 @@ WORDS = (
 )
 STEPS = 4  # optimizer steps of a probe; the first one is not counted
 EPISODES = 32  # completions of PPO's probe, if a minibatch has as many
-FORWARD_SHARE = 1 / 3  # a pass without gradients, of one with
 SMALL_MILLIONS = 30
-KINDS: dict[str, type] = {"sft": SFTSettings, "reward": RewardSettings, "ppo": PPOSettings}
+UNITS = ((3600, "h"), (60, "min"), (1, "s"))
+KINDS: dict[str, type] = {
+    "sft": SFTSettings,
+    "reward": RewardSettings,
+    "gold": RewardSettings,
+    "ppo": PPOSettings,
+}
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,8 @@ class Estimate:
         """One line for people."""
         if self.peak_mib is None:
             return self.work
-        minutes = self.seconds / 60
-        time_said = f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.1f} min"
-        return f"about {time_said}, {self.peak_mib / 1024:.1f} GiB: {self.work}"
+        size, unit = next((size, unit) for size, unit in UNITS if self.seconds >= 1.5 * size or size == 1)
+        return f"about {self.seconds / size:.1f} {unit}, {self.peak_mib / 1024:.1f} GiB: {self.work}"
 
 
 def fitting_recipe(folder: str) -> tuple[str, str]:
@@ -74,12 +81,19 @@ def fitting_recipe(folder: str) -> tuple[str, str]:
     return "smollm2", f"{millions:.0f}M parameters and no GPU: only the last blocks learn"
 
 
-def estimates(folder: str, recipe: dict[str, dict[str, Any]]) -> Iterator[Estimate]:
-    """An estimate for each stage with a recipe's settings, as soon as it is measured."""
-    data = recipe.get("data", {})  # of `rlhf align`, which divides its files itself
+def estimates(
+    folder: str, recipe: Mapping[str, Mapping[str, Any]], parts: AlignData | None = None
+) -> Iterator[Estimate]:
+    """An estimate for each stage with a recipe's settings, as soon as it is measured.
+
+    parts: the data that `rlhf align` gives the stages, where the recipe is one of its.
+    """
+    data = recipe.get("data", {})
     num_rows = {"sft": data.get("num_demonstrations"), "reward": data.get("num_rankings")}
     for stage, kind in KINDS.items():
-        settings = kind(**recipe.get(stage, {}))
+        if stage == "gold" and stage not in recipe:
+            continue
+        settings = settings_on(parts, recipe, stage) if parts else settings_of(kind, recipe, stage)
         # A new process for each: its peak is the stage's, and one that the system ends takes nothing with it.
         with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
             try:
@@ -122,6 +136,16 @@ def said(num_words: int, place: int) -> str:
 def spread(rows: Sequence[Any], num_rows: int) -> list[Any]:
     """So many rows from all over the data, some more than once where it has fewer."""
     return [rows[i * len(rows) // num_rows] for i in range(num_rows)]
+
+
+def forward_share(model: Any, settings: SFTSettings | RewardSettings) -> float:
+    """What a pass without gradients takes of one with, counting blocks: the backward pass is two more of those that learn.
+
+    Under adapters it is one more of all, which have no gradients of their own.
+    """
+    blocks = model.config.num_hidden_layers
+    backward = blocks if settings.lora_rank else 2 * (settings.last_blocks or blocks)
+    return blocks / (blocks + backward)
 
 
 def described(num_rows: int, named: str | None, what: str) -> str:
@@ -168,7 +192,11 @@ def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, f
         )
         begun, step_s = timed_steps(trainer)
     work = f"{described(len(rows), settings.data, 'demonstrations')}, {num_steps:.0f} steps of {step_s:.2f} s"
-    return work, begun, num_steps * step_s * (1 + sft.VALIDATION_SHARE * FORWARD_SHARE)
+    return (
+        work,
+        begun,
+        num_steps * step_s * (1 + sft.VALIDATION_SHARE * forward_share(trainer.model, settings)),
+    )
 
 
 def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[str, float, float]:
@@ -192,7 +220,7 @@ def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[
         begun, step_s = timed_steps(trainer)
     work = f"{described(len(groups), settings.data, what)}, {num_steps:.0f} steps of {step_s:.2f} s"
     passes = settings.validation_fraction + (1 / settings.epochs if settings.probe_l2 else 0)
-    return work, begun, num_steps * step_s * (1 + passes * FORWARD_SHARE)
+    return work, begun, num_steps * step_s * (1 + passes * forward_share(trainer.model, settings))
 
 
 def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, float, float]:
@@ -205,6 +233,7 @@ def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, f
     policy, rank = load_policy(folder), settings.lora_rank
     reward = with_adapters(scalar_over(policy), rank, "score") if rank else scalar_from_policy(policy)
     prompts = read_prompts(settings.prompts) if settings.prompts else [said(40, n) for n in range(num_rows)]
+    texts = read_texts(settings.ptx_data) if settings.ptx_data else [said(100, n) for n in range(num_rows)]
     at_once = min(settings.minibatch_size, EPISODES)
     small = replace(
         settings, episodes=at_once, batch_size=at_once, minibatch_size=at_once, kl_budget=0.0, save_every=0
@@ -212,7 +241,7 @@ def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, f
     trainer = PPOTrainer(
         small, processing_class=load_tokenizer(folder), model=policy, reward_model=reward,
         train_dataset=spread(prompts, at_once), peft_config=lora(rank) if rank else None,
-        pretrain_dataset=[said(100, n) for n in range(num_rows)] if settings.ptx_coef else None, say=lambda line: None,
+        pretrain_dataset=texts if settings.ptx_coef else None, say=lambda line: None,
     )  # fmt: skip
     trainer.args = replace(small, episodes=4, batch_size=4, minibatch_size=4)
     trainer.train()  # what is made once: caches, compiled loops, Adam's moments
@@ -231,5 +260,6 @@ def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, f
 PROBES: dict[str, Callable[[str, Any, int], tuple[str, float, float]]] = {
     "sft": probe_sft,
     "reward": probe_reward,
+    "gold": probe_reward,
     "ppo": probe_ppo,
 }

@@ -1,6 +1,7 @@
 """`rlhf doctor` and `rlhf tokenizer`."""
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         "doctor", parents=[shared], help="what matters on this machine, and what to change"
     )
     doctor.add_argument("--base", help="also probe this model: what each stage would take here")
+    doctor.add_argument(
+        "--data", help="the folder `rlhf align` would be given: estimates for a recipe of its, on that data"
+    )
     doctor.set_defaults(run=run_doctor)
     tokenizer = commands.add_parser("tokenizer", parents=[shared], help="train a vocabulary")
     own = tokenizer.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -36,24 +40,45 @@ def run_doctor(options: argparse.Namespace) -> None:
 
 
 def estimate_stages(options: argparse.Namespace) -> None:
-    """Print what each stage would take with --base and --recipe, each line as soon as it is measured."""
-    from rlhf.doctor import memory_gib
+    """Print what each stage would take with --base, --recipe and --data, each line as soon as it is measured."""
     from stages.cli import read_recipe, store_of
     from stages.estimate import estimates, fitting_recipe
     from stages.inputs import model_of
 
     folder, _ = model_of(store_of(options), options.base)
     name, reason = (options.recipe, "as named") if options.recipe else fitting_recipe(folder)
+    recipe = read_recipe(name)
+    if options.data and "data" not in recipe:
+        raise InputError(f"recipe {name} has no table [data] that names files in --data; leave --data out")
     print(f"  {'recipe':<18} {name}: {reason}")
-    for found in estimates(folder, read_recipe(name)):
-        there_is = memory_gib()
-        fits = found.peak_mib is not None and (there_is is None or found.peak_mib / 1024 < there_is)
-        print(f"{' ' if fits else '!'} {found.stage:<18} {found.summary}", flush=True)
-        if not fits:
-            print(
-                f"  {'':<18} → set last_blocks or lora_rank, a smaller micro_batch_size or batch_size, or take a "
-                "smaller model"
-            )
+    with tempfile.TemporaryDirectory() as work:
+        parts = divided(recipe, folder, options.data, Path(work)) if options.data else None
+        for found in estimates(folder, recipe, parts):
+            print_estimate(found)
+
+
+def divided(recipe: Any, folder: str, data: str, work: Path) -> Any:
+    """The parts that `rlhf align` would give its stages, in `work`."""
+    from rlhf.tokenizer import load_tokenizer
+    from stages.align_data import divide
+    from stages.pipeline import settings_of
+    from stages.settings import AlignDataSettings
+
+    settings = settings_of(AlignDataSettings, recipe, "data")
+    return divide(settings, Path(data), load_tokenizer(folder), work, lambda line: None)
+
+
+def print_estimate(found: Any) -> None:
+    from rlhf.doctor import memory_gib
+
+    there_is = memory_gib()
+    fits = found.peak_mib is not None and (there_is is None or found.peak_mib / 1024 < there_is)
+    print(f"{' ' if fits else '!'} {found.stage:<18} {found.summary}", flush=True)
+    if not fits:
+        print(
+            f"  {'':<18} → set last_blocks or lora_rank, a smaller micro_batch_size or batch_size, or take a "
+            "smaller model"
+        )
 
 
 def train_tokenizer(options: argparse.Namespace) -> None:

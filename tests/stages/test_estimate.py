@@ -2,14 +2,17 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlhf.tokenizer import train_tokenizer
+from rlhf.tokenizer import load_tokenizer, train_tokenizer
+from stages.align_data import divide
 from stages.cli import main
 from stages.estimate import Estimate, spread
+from stages.settings import AlignDataSettings
 
 TEXTS = ["The red kite is in the park. Tom has a blue boat. Say one two three four. The dog barks."] * 5
 
@@ -47,11 +50,63 @@ def test_every_stage_of_a_recipe_is_estimated(model, tmp_path, capfd):
         for stage in ("sft", "reward", "ppo")
     }
     for text in line.values():
-        minutes, gib = re.match(r"about ([\d.]+) min, ([\d.]+) GiB: ", text).groups()
-        assert float(minutes) > 0 and 0.1 < float(gib) < 4
+        time_said, gib = re.match(r"about ([\d.]+) (?:min|s), ([\d.]+) GiB: ", text).groups()
+        assert float(time_said) > 0 and 0.1 < float(gib) < 4
     assert "40 demonstrations, 18 steps of" in line["sft"]  # 36 rows are left to train on, four a step, twice
     assert "1,000 prompts" in line["reward"] and "naming no file, 90 steps of" in line["reward"]
     assert "64 completions of" in line["ppo"] and "train_runtime" not in shown
+
+
+def test_a_recipe_of_align_is_estimated_on_the_data_it_divides(model, tmp_path, capfd):
+    data = tmp_path / "data"
+    data.mkdir()
+    asked = [f"Say {i}" for i in range(60)]
+    (data / "d.jsonl").write_text(
+        "".join(json.dumps({"prompt": p, "completion": "one two"}) + "\n" for p in asked)
+    )
+    (data / "r.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": p, "completions": ["one two", "three"], "ranks": [0, 1]}) + "\n"
+            for p in asked
+        )
+    )
+    (data / "t.txt").write_text("\n\n".join(TEXTS * 8 + asked))
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        '[data]\ndemonstrations = "d.jsonl"\nrankings = "r.jsonl"\ntexts = "t.txt"\nvalidation_share = 0.2\ntest_share = 0.2\n'
+        "[sft]\nbatch_size = 4\n[reward]\nprompts_per_batch = 4\n[gold]\nprompts_per_batch = 2\n"
+        "[ppo]\nepisodes = 32\nbatch_size = 8\nminibatch_size = 4\nmax_new_tokens = 4\n"
+    )
+    store = tmp_path / "s"
+    command = [
+        "doctor",
+        "--store",
+        str(store),
+        "--base",
+        str(model),
+        "--recipe",
+        str(recipe),
+        "--data",
+        str(data),
+    ]
+    assert main(command) == 0
+    shown = capfd.readouterr().out
+    parts = divide(
+        AlignDataSettings(demonstrations="d.jsonl", rankings="r.jsonl", texts="t.txt", validation_share=0.2, test_share=0.2),
+        data, load_tokenizer(str(model)), tmp_path, lambda line: None,
+    )  # fmt: skip
+    for stage, part, what in (
+        ("sft", "demonstrations", "demonstrations"),
+        ("reward", "rankings", "prompts"),
+        ("gold", "rankings_gold", "prompts"),
+    ):
+        rows = len(Path(parts.file(part)).read_text().splitlines())
+        assert re.search(rf"^  {stage} +about .*: {rows} {what}, ", shown, re.MULTILINE), (stage, rows, shown)
+    assert "32 completions of" in shown and "naming no file" not in shown
+    assert not store.exists()
+
+    assert main([*command[:-4], "--recipe", "quickstart", "--data", str(data)]) == 2
+    assert "no table [data]" in capfd.readouterr().err
 
 
 def test_rows_for_the_probe_come_from_all_over_the_data():
@@ -61,6 +116,8 @@ def test_rows_for_the_probe_come_from_all_over_the_data():
 def test_what_did_not_fit_has_no_time():
     assert Estimate("sft", "ended by the system").summary == "ended by the system"
     assert Estimate("ppo", "x", seconds=7200, peak_mib=2048).summary == "about 2.0 h, 2.0 GiB: x"
+    assert Estimate("ppo", "x", seconds=600, peak_mib=2048).summary == "about 10.0 min, 2.0 GiB: x"
+    assert Estimate("ppo", "x", seconds=2.04, peak_mib=2048).summary == "about 2.0 s, 2.0 GiB: x"
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path, capsys):
