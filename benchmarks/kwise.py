@@ -28,7 +28,11 @@ WAYS = ("whole", "apart")
 def apart(rankings: list[Ranking]) -> list[Ranking]:
     """A ranking of two for every pair."""
     return [
-        Ranking(ranking.prompt, (ranking.completions[better], ranking.completions[worse]), (0, 1))
+        Ranking(
+            prompt=ranking.prompt,
+            completions=(ranking.completions[better], ranking.completions[worse]),
+            ranks=(0, 1),
+        )
         for ranking in rankings
         for better, worse in ranking.pairs()
     ]
@@ -104,7 +108,7 @@ def _difference(right: Sequence[Sequence[float]], num_pairs: Sequence[int]) -> N
 
 
 def _pairs(ranks: Sequence[int]) -> list[tuple[int, int]]:
-    return Ranking("", tuple("" for _ in ranks), tuple(ranks)).pairs()
+    return Ranking(prompt="", completions=("",) * len(ranks), ranks=tuple(ranks)).pairs()
 
 
 def _right(scores: Sequence[float], ranks: Sequence[int]) -> float:

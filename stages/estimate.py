@@ -216,7 +216,7 @@ def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[
     )
     with tempfile.TemporaryDirectory() as work:
         training = spread(groups, STEPS * settings.prompts_per_batch)
-        trainer = reward_model.trainer_of(settings, folder, load_tokenizer(folder), training, work)
+        trainer = reward_model.trainer_of(settings, folder, load_tokenizer(folder), training, Path(work))
         begun, step_s = timed_steps(trainer)
     work = f"{described(len(groups), settings.data, what)}, {num_steps:.0f} steps of {step_s:.2f} s"
     passes = settings.validation_fraction + (1 / settings.epochs if settings.probe_l2 else 0)

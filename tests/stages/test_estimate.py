@@ -74,7 +74,7 @@ def test_a_recipe_of_align_is_estimated_on_the_data_it_divides(model, tmp_path, 
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
         '[data]\ndemonstrations = "d.jsonl"\nrankings = "r.jsonl"\ntexts = "t.txt"\nvalidation_share = 0.2\ntest_share = 0.2\n'
-        "[sft]\nbatch_size = 4\n[reward]\nprompts_per_batch = 4\n[gold]\nprompts_per_batch = 2\n"
+        "[sft]\nbatch_size = 4\n[reward]\nprompts_per_batch = 4\n[gold]\nprompts_per_batch = 2\nprobe_l2 = 0.3\n"
         "[ppo]\nepisodes = 32\nbatch_size = 8\nminibatch_size = 4\nmax_new_tokens = 4\n"
     )
     store = tmp_path / "s"
