@@ -17,7 +17,7 @@ from rlhf.data import Prompt
 from rlhf.errors import InputError
 from rlhf.head import logprobs_at, scaled, token_logprobs
 from rlhf.last_blocks import Lower, trunk_states
-from rlhf.losses import entropy
+from rlhf.losses import entropy, lm_loss
 from rlhf.padding import batches_by_length, left_mask, longest, pad_tokens
 
 HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
@@ -229,6 +229,20 @@ def completion_logprobs(
             entropies.append(entropy(scaled(logits.detach(), temperature)))
     per_token = _scattered(torch.cat(logprobs), rollout.mask)
     return (per_token, _scattered(torch.cat(entropies), rollout.mask)) if with_entropy else per_token
+
+
+def text_logprobs(model: Any, tokens: Tensor) -> Tensor:
+    """log π(token | all before it) of rows of text without padding: tokens (B, S) int64 → (B, S − 1) float32."""
+    before, targets = tokens[:, :-1], tokens[:, 1:]
+    bare = unwrapped(model)
+    head = bare.get_output_embeddings() if has_plain_head(model) else None
+    if type(head) is nn.Linear and head.bias is None:
+        states = trunk_states(bare, before, torch.ones_like(before)).flatten(0, 1)
+        logprobs = token_logprobs(states, head.weight, targets.flatten())
+    else:
+        logits = model(input_ids=before, use_cache=False).logits
+        logprobs = -lm_loss(logits.flatten(0, 1), targets.flatten())
+    return logprobs.view(targets.shape)
 
 
 def completion_values(model: Any, rollout: Rollout) -> Tensor:

@@ -17,9 +17,8 @@ from rlhf.evaluate import (
     win_rate,
     win_rate_at_equal_length,
 )
-from rlhf.losses import lm_loss
 from rlhf.rewards import score_completions
-from rlhf.rollout import Rollout, completion_logprobs, in_length_order
+from rlhf.rollout import Rollout, completion_logprobs, in_length_order, text_logprobs
 from rlhf.tokenizer import load_tokenizer
 from rlhf.training import autocast, best_device
 from stages.evaluate import compared, kl_of_best_of, sampled
@@ -201,7 +200,6 @@ def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
     for part in rows.split(8):
         part = part.to(policy.device)
         with autocast(policy.device):
-            logits = policy(input_ids=part[:, :-1], use_cache=False).logits
-        total += float(lm_loss(logits.flatten(0, 1), part[:, 1:].flatten()).sum())
+            total -= float(text_logprobs(policy, part).sum())
         count += part[:, 1:].numel()
     return {"loss": round(total / count, 4), "tokens": count}

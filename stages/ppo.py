@@ -21,10 +21,10 @@ from rlhf.adapters import lora, save_plain
 from rlhf.checkpoints import load_policy
 from rlhf.data import fingerprint, prompts_in
 from rlhf.errors import InputError, TrainingError
-from rlhf.losses import lm_loss, policy_loss, value_loss
+from rlhf.losses import policy_loss, value_loss
 from rlhf.metrics import MetricLog, TokenMeans, update_metrics
 from rlhf.rewards import Reward
-from rlhf.rollout import Experience, completion_logprobs, completion_values
+from rlhf.rollout import Experience, completion_logprobs, completion_values, text_logprobs
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.threads import ThreadWatch
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
@@ -179,8 +179,7 @@ def add_ptx_gradient(config: PPOConfig, policy: Any, rows: Tensor, means: TokenM
     mine = processes.share(len(rows))
     for part in rows[mine.start : mine.stop].split(config.micro_batch_size) if mine else ():
         with autocast(policy.device, config.bf16):
-            logits = policy(input_ids=part[:, :-1], use_cache=False).logits
-        loss = lm_loss(logits.flatten(0, 1), part[:, 1:].flatten())
+            loss = -text_logprobs(policy, part)
         (config.ptx_coef * loss.sum() / num_tokens).backward()
         means.add(torch.ones_like(loss, dtype=torch.bool), {"ptx/loss": loss})
 

@@ -32,6 +32,7 @@ from rlhf.rollout import (
     has_plain_head,
     last_scores,
     scores_by_length,
+    text_logprobs,
 )
 
 V, PAD = 50, 7  # the pad id is also a usual token, so nothing may be found by looking for it
@@ -240,6 +241,24 @@ def test_logprobs_and_entropy_are_those_of_each_sequence_alone(name: str, temper
     check(logprobs, chosen)
     check(entropies, [-(table.exp() * table).sum(1) for table in tables])
     assert torch.equal(alone, logprobs) and logprobs.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_logprobs_of_text_and_their_gradients_are_those_of_plain_logits(name: str) -> None:
+    model, tokens = build(POLICIES[name]), torch.tensor([[11, 12, 13, 14, 15], [21, 22, 23, 24, 25]])
+
+    def gradients(logprobs: Tensor) -> list[Tensor]:
+        model.zero_grad()
+        (-logprobs.mean()).backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    given = text_logprobs(model, tokens)
+    mine = gradients(given)
+    table = model(input_ids=tokens[:, :-1]).logits.float().log_softmax(-1)
+    wanted = table.gather(2, tokens[:, 1:, None])[..., 0]
+    torch.testing.assert_close(given, wanted, atol=2e-5, rtol=2e-5)
+    for got, want in zip(mine, gradients(wanted), strict=True):
+        torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4)
 
 
 def test_the_head_runs_on_real_completion_tokens_only() -> None:
