@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.rollout import Rollout, completion_logprobs
+from rlhf.passes import completion_logprobs
+from rlhf.rollout import Rollout
 from rlhf.training import autocast
 
 NUM_RESAMPLES = 2000

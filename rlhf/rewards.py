@@ -14,7 +14,8 @@ from rlhf.checkpoints import reward_offset
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
 from rlhf.padding import batches_by_length, pad_tokens
-from rlhf.rollout import Rollout, completion_scores, in_length_order, last_scores
+from rlhf.passes import completion_scores, last_scores
+from rlhf.rollout import Rollout, in_length_order
 from rlhf.tokenizer import AnyTokenizer
 from rlhf.training import autocast
 

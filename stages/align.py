@@ -93,9 +93,14 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _data(recipe: Any, store: Store, base: str, folder: Path, say: Any) -> AlignData:
-    where, _ = base_of(store, base)
-    settings = settings_of(AlignDataSettings, recipe, "data")
-    return divide(settings, folder, load_tokenizer(where), store.root / "data", say)
+    return parts_of(recipe, base_of(store, base)[0], folder, store.root / "data", say)
+
+
+def parts_of(
+    recipe: Mapping[str, Any], model: str, folder: Path, root: Path, say: Callable[[str], None]
+) -> AlignData:
+    """The data under `folder` divided into files under `root` as the recipe says, by the tokens of a model."""
+    return divide(settings_of(AlignDataSettings, recipe, "data"), folder, load_tokenizer(model), root, say)
 
 
 def settings_on(parts: AlignData, recipe: Mapping[str, Any], stage: str, **fixed: Any) -> Any:

@@ -17,8 +17,9 @@ from rlhf.evaluate import (
     win_rate,
     win_rate_at_equal_length,
 )
+from rlhf.passes import completion_logprobs, text_logprobs
 from rlhf.rewards import score_completions
-from rlhf.rollout import Rollout, completion_logprobs, in_length_order, text_logprobs
+from rlhf.rollout import Rollout, in_length_order
 from rlhf.tokenizer import load_tokenizer
 from rlhf.training import autocast, best_device
 from stages.evaluate import compared, kl_of_best_of, sampled

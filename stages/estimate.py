@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts, read_rankings, read_texts
-from stages.align import settings_on
+from stages.align import SETTINGS, settings_on
 from stages.align_data import AlignData
 from stages.pipeline import settings_of
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
@@ -42,12 +42,6 @@ STEPS = 4  # optimizer steps of a probe; the first one is not counted
 EPISODES = 32  # completions of PPO's probe, if a minibatch has as many
 SMALL_MILLIONS = 30
 UNITS = ((3600, "h"), (60, "min"), (1, "s"))
-KINDS: dict[str, type] = {
-    "sft": SFTSettings,
-    "reward": RewardSettings,
-    "gold": RewardSettings,
-    "ppo": PPOSettings,
-}
 
 
 @dataclass(frozen=True)
@@ -90,10 +84,10 @@ def estimates(
     """
     data = recipe.get("data", {})
     num_rows = {"sft": data.get("num_demonstrations"), "reward": data.get("num_rankings")}
-    for stage, kind in KINDS.items():
+    for stage in PROBES:
         if stage == "gold" and stage not in recipe:
             continue
-        settings = settings_on(parts, recipe, stage) if parts else settings_of(kind, recipe, stage)
+        settings = settings_on(parts, recipe, stage) if parts else settings_of(SETTINGS[stage], recipe, stage)
         # A new process for each: its peak is the stage's, and one that the system ends takes nothing with it.
         with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
             try:

@@ -41,6 +41,7 @@ def run_doctor(options: argparse.Namespace) -> None:
 
 def estimate_stages(options: argparse.Namespace) -> None:
     """Print what each stage would take with --base, --recipe and --data, each line as soon as it is measured."""
+    from stages.align import parts_of
     from stages.cli import read_recipe, store_of
     from stages.estimate import estimates, fitting_recipe
     from stages.inputs import model_of
@@ -52,20 +53,10 @@ def estimate_stages(options: argparse.Namespace) -> None:
         raise InputError(f"recipe {name} has no table [data] that names files in --data; leave --data out")
     print(f"  {'recipe':<18} {name}: {reason}")
     with tempfile.TemporaryDirectory() as work:
-        parts = divided(recipe, folder, options.data, Path(work)) if options.data else None
+        data = Path(options.data) if options.data else None
+        parts = parts_of(recipe, folder, data, Path(work), lambda line: None) if data else None
         for found in estimates(folder, recipe, parts):
             print_estimate(found)
-
-
-def divided(recipe: Any, folder: str, data: str, work: Path) -> Any:
-    """The parts that `rlhf align` would give its stages, in `work`."""
-    from rlhf.tokenizer import load_tokenizer
-    from stages.align_data import divide
-    from stages.pipeline import settings_of
-    from stages.settings import AlignDataSettings
-
-    settings = settings_of(AlignDataSettings, recipe, "data")
-    return divide(settings, Path(data), load_tokenizer(folder), work, lambda line: None)
 
 
 def print_estimate(found: Any) -> None:

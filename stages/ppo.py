@@ -23,8 +23,9 @@ from rlhf.data import fingerprint, prompts_in
 from rlhf.errors import InputError, TrainingError
 from rlhf.losses import policy_loss, value_loss
 from rlhf.metrics import MetricLog, TokenMeans, update_metrics
+from rlhf.passes import completion_logprobs, completion_values, text_logprobs
 from rlhf.rewards import Reward
-from rlhf.rollout import Experience, completion_logprobs, completion_values, text_logprobs
+from rlhf.rollout import Experience
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.threads import ThreadWatch
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer

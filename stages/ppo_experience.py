@@ -16,9 +16,10 @@ from rlhf import processes
 from rlhf.errors import TrainingError
 from rlhf.generate import SamplingSettings, generate
 from rlhf.metrics import component_metrics, rollout_metrics, value_metrics
+from rlhf.passes import completion_logprobs, completion_values
 from rlhf.rewards import Reward
 from rlhf.rl import gae, kl_k1, kl_k3, kl_shaped, rescale, whiten
-from rlhf.rollout import Experience, Rollout, completion_logprobs, completion_values, in_length_order
+from rlhf.rollout import Experience, Rollout, in_length_order
 from rlhf.tokenizer import AnyTokenizer
 from rlhf.training import autocast
 from stages.ppo_inputs import PromptRow

@@ -10,7 +10,7 @@ from rlhf.adapters import copy_beside, is_adapted, train_adapters
 from rlhf.checkpoints import scalar_from_policy
 from rlhf.errors import InputError
 from rlhf.last_blocks import Lower, freeze_lower
-from rlhf.rollout import has_scalar_head, unwrapped
+from rlhf.passes import has_scalar_head, unwrapped
 from rlhf.tokenizer import AnyTokenizer
 from stages.ppo_inputs import RewardSource
 

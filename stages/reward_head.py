@@ -11,7 +11,7 @@ from tqdm import tqdm
 from rlhf import processes
 from rlhf.linear_probe import ranking_probe
 from rlhf.padding import batches_by_length
-from rlhf.rollout import last_states
+from rlhf.passes import last_states
 from rlhf.training import autocast
 from stages.reward_data import padded_ranks
 

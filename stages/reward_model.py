@@ -24,8 +24,8 @@ from rlhf.errors import InputError
 from rlhf.evaluate import ranking_accuracy
 from rlhf.losses import ranking_losses
 from rlhf.metrics import MetricLog
+from rlhf.passes import scores_by_length
 from rlhf.rewards import score_completions
-from rlhf.rollout import scores_by_length
 from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer

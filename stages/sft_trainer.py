@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from trl import SFTTrainer
 
 from rlhf import processes
@@ -11,8 +11,8 @@ from rlhf.data import Prompt
 from rlhf.generate import SamplingSettings, generate
 from rlhf.head import PLAIN, token_logprobs
 from rlhf.last_blocks import trunk_states
+from rlhf.passes import head_weight, unwrapped
 from rlhf.rewards import score_completions
-from rlhf.rollout import has_plain_head, unwrapped
 from rlhf.tokenizer import AnyTokenizer
 from rlhf.training import autocast
 
@@ -51,10 +51,8 @@ class DemonstrationTrainer(SFTTrainer):
         tokens = inputs["input_ids"]
         if tokens.device.type != "cpu" or "attention_mask" not in inputs or processes.count() > 1:
             return False
-        head = unwrapped(self.model).get_output_embeddings()
-        if type(head) is not nn.Linear or head.bias is not None or tokens.numel() * len(head.weight) <= PLAIN:
-            return False
-        return has_plain_head(self.model)
+        weight = head_weight(self.model)
+        return weight is not None and tokens.numel() * len(weight) > PLAIN
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics = super().evaluate(*args, **kwargs)

@@ -16,14 +16,9 @@ from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, LlamaForSequ
 from rlhf.losses import clip_fraction, policy_loss, value_loss
 from rlhf.model import GPT, ScalarGPT
 from rlhf.padding import pad_tokens
+from rlhf.passes import completion_logprobs, completion_scores, completion_values
 from rlhf.rl import explained_variance, gae, kl_k1, kl_k3, kl_shaped, masked_mean, rescale, whiten
-from rlhf.rollout import (
-    Experience,
-    Rollout,
-    completion_logprobs,
-    completion_scores,
-    completion_values,
-)
+from rlhf.rollout import Experience, Rollout
 
 V = 40
 quick = settings(deadline=None, max_examples=40)

@@ -9,7 +9,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf.errors import InputError, TrainingError
-from rlhf.rollout import completion_logprobs
+from rlhf.passes import completion_logprobs
 from rlhf.training import has_fast_bf16
 from stages import ppo, ppo_experience
 from stages.ppo_inputs import prompt_order

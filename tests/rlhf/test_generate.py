@@ -29,7 +29,8 @@ from rlhf.decode_llama import llama_decoder
 from rlhf.errors import InputError
 from rlhf.generate import SamplingSettings, draw, generate, stream
 from rlhf.model import GPT
-from rlhf.rollout import Rollout, completion_logprobs
+from rlhf.passes import completion_logprobs
+from rlhf.rollout import Rollout
 
 STOP = frozenset({1})
 SMALL = {

@@ -12,7 +12,8 @@ from rlhf.errors import InputError
 from rlhf.generate import Sample
 from rlhf.last_blocks import freeze_lower
 from rlhf.model import GPT
-from rlhf.rollout import Rollout, completion_logprobs, completion_scores, completion_values
+from rlhf.passes import completion_logprobs, completion_scores, completion_values
+from rlhf.rollout import Rollout
 
 SIZES = {
     "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,

@@ -23,9 +23,7 @@ from transformers import (
 from rlhf.errors import InputError
 from rlhf.model import GPT, ScalarGPT
 from rlhf.padding import pad_tokens
-from rlhf.rollout import (
-    Experience,
-    Rollout,
+from rlhf.passes import (
     completion_logprobs,
     completion_scores,
     completion_values,
@@ -34,6 +32,7 @@ from rlhf.rollout import (
     scores_by_length,
     text_logprobs,
 )
+from rlhf.rollout import Experience, Rollout
 
 V, PAD = 50, 7  # the pad id is also a usual token, so nothing may be found by looking for it
 LAYOUT: dict[str, Any] = {

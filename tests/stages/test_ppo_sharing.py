@@ -8,7 +8,7 @@ import torch
 from rlhf.checkpoints import scalar_from_policy
 from rlhf.errors import InputError
 from rlhf.last_blocks import blocks_of
-from rlhf.rollout import has_plain_head
+from rlhf.passes import has_plain_head
 from rlhf.training import load_state
 from stages.ppo import update
 from stages.ppo_experience import gather_experience, sample, with_lower_states
