@@ -68,7 +68,7 @@ def _bf16() -> Check:
     except OSError:
         return Check("bf16 units", "unknown on this system")
     found = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512-BF16")) if flag in flags]
-    return Check("bf16 units", ", ".join(found) or "none: the CPU trains in float32, about half as fast")
+    return Check("bf16 units", ", ".join(found) or "none: the CPU trains in float32, several times slower")
 
 
 def _loops() -> Check:

@@ -3,13 +3,9 @@
 On two cores a GPT of a few million weights trains a quarter faster on both, but fifty times slower than on one as soon
 as another process wants a core: the threads wait for each other at every product. `OMP_NUM_THREADS`, where set,
 decides instead, and nothing is measured.
-
-And what the C library does with memory that is freed, which costs such a GPT a third of its speed.
 """
 
-import ctypes
 import os
-import sys
 import time
 
 import torch
@@ -22,17 +18,6 @@ STALLED_FACTOR = 4.0  # a step this much slower than usual is slow
 def num_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc keep freed memory for the next allocation; returns whether it was told so (False elsewhere).
-
-    By default it gives each large tensor's pages back to the system, which then hands out zeroed ones one by one.
-    """
-    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        return False
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(mmap_threshold, 2**30))
 
 
 def fastest_threads() -> int:

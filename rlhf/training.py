@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import TrainingError
+from rlhf.memory import keep_freed_memory
 from rlhf.muon import BatchedMuon
 from rlhf.store import write_atomically
-from rlhf.threads import fastest_threads, keep_freed_memory
+from rlhf.threads import fastest_threads
 
 
 def has_fast_bf16(device: torch.device) -> bool:

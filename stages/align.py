@@ -73,7 +73,7 @@ def run(
     batch = steps.take("blind", lambda: _blind(recipe, store, labels_url, sft, ppo, parts, label, seed, say))
     folder = store.root / "reports" / label
     results = steps.take("judge", lambda: _judge(recipe, store, base, entries, parts, folder, seed, say))
-    results |= {"blind_batch": batch, "seconds": steps.seconds}
+    results |= {"blind_batch": batch, **steps.cost()}
     write_report(folder, label, results, entries, say)
     return results
 

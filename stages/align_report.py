@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.data import as_messages
 from rlhf.store import Entry, write_text
-from stages.report import page, peak_memory_gib, table
+from stages.report import page, table
 
 Rows = list[list[str]]
 GAP = "  "
@@ -18,7 +18,6 @@ def write_report(
     folder: Path, title: str, results: dict[str, Any], models: Mapping[str, Entry], say: Callable[[str], None]
 ) -> None:
     """Print the tables and write results.json and report.html into `folder`."""
-    results["peak_memory_gib"] = round(peak_memory_gib(), 2)
     write_text(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False))
     write_text(folder / "report.html", html_page(title, results, models))
     for rows in (
@@ -48,7 +47,7 @@ def share(values: Any) -> str:
 
 
 def stage_rows(results: Mapping[str, Any], models: Mapping[str, Entry]) -> Rows:
-    """Each step, its seconds and what it reached."""
+    """Each step, its seconds, the most memory it held and what it reached."""
     reached = {name: entry.manifest["metrics"] for name, entry in models.items()}
     said = {
         "sft": f"validation loss {reached['sft']['validation_loss']}",
@@ -59,12 +58,19 @@ def stage_rows(results: Mapping[str, Any], models: Mapping[str, Entry]) -> Rows:
         "judge": f"{results['prompts']} held-out prompts",
     }
     trained = {name: f"{reached[name]['train_s']:.0f}" if name in reached else "" for name in said}
-    rows = [["step", "seconds now", "seconds of training", "reached"]]
+    rows = [["step", "seconds now", "seconds of training", "GiB", "reached"]]
     rows += [
-        [name, f"{seconds:.0f}", trained.get(name, ""), said.get(name, "")]
+        [
+            name,
+            f"{seconds:.0f}",
+            trained.get(name, ""),
+            f"{results['peak_gib'][name]:.1f}",
+            said.get(name, ""),
+        ]
         for name, seconds in results["seconds"].items()
     ]
-    return rows
+    together = sum(results["seconds"].values())
+    return [*rows, ["together", f"{together:.0f}", "", f"{results['peak_memory_gib']:.1f}", ""]]
 
 
 def comparison_rows(results: Mapping[str, Any]) -> Rows:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts, read_rankings, read_texts
+from rlhf.memory import peak_mib
 from stages.align import SETTINGS, settings_on
 from stages.align_data import AlignData
 from stages.pipeline import settings_of
@@ -58,8 +59,13 @@ class Estimate:
         """One line for people."""
         if self.peak_mib is None:
             return self.work
-        size, unit = next((size, unit) for size, unit in UNITS if self.seconds >= 1.5 * size or size == 1)
-        return f"about {self.seconds / size:.1f} {unit}, {self.peak_mib / 1024:.1f} GiB: {self.work}"
+        return f"about {said_time(self.seconds)}, {self.peak_mib / 1024:.1f} GiB: {self.work}"
+
+
+def said_time(seconds: float) -> str:
+    """Seconds in the unit people would use."""
+    size, unit = next((size, unit) for size, unit in UNITS if seconds >= 1.5 * size or size == 1)
+    return f"{seconds / size:.1f} {unit}"
 
 
 def fitting_recipe(folder: str) -> tuple[str, str]:
@@ -106,20 +112,6 @@ def probe(stage: str, folder: str, settings: Any, num_rows: int) -> Estimate:
     set_threads(0)
     work, begun, seconds = PROBES[stage](folder, settings, num_rows)
     return Estimate(stage, work, begun - started + seconds, peak_mib())
-
-
-def peak_mib() -> float:
-    """The most memory this process has held, or what its GPU has where there is one."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts what the parent held, too
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def said(num_words: int, place: int) -> str:

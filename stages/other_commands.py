@@ -43,7 +43,7 @@ def estimate_stages(options: argparse.Namespace) -> None:
     """Print what each stage would take with --base, --recipe and --data, each line as soon as it is measured."""
     from stages.align import parts_of
     from stages.cli import read_recipe, store_of
-    from stages.estimate import estimates, fitting_recipe
+    from stages.estimate import estimates, fitting_recipe, said_time
     from stages.inputs import model_of
 
     folder, _ = model_of(store_of(options), options.base)
@@ -55,8 +55,12 @@ def estimate_stages(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as work:
         data = Path(options.data) if options.data else None
         parts = parts_of(recipe, folder, data, Path(work), lambda line: None) if data else None
-        for found in estimates(folder, recipe, parts):
-            print_estimate(found)
+        found = []
+        for one in estimates(folder, recipe, parts):
+            print_estimate(one)
+            found.append(one)
+    if all(one.peak_mib is not None for one in found):
+        print(f"  {'together':<18} about {said_time(sum(one.seconds for one in found))}")
 
 
 def print_estimate(found: Any) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from rlhf.errors import InputError
+from rlhf.memory import forget_peak, give_back_freed_memory, peak_mib
 from rlhf.store import Entry, Store
 from stages.settings import (
     EvalSettings,
@@ -81,7 +82,7 @@ def run(
     )
     models = {"base": base, "sft": sft, "reward": reward, "ppo": ppo}
     results = steps.take("eval", lambda: judge_all(settings, store, models, labels_url, batches, say))
-    results["seconds"] = steps.seconds
+    results |= steps.cost()
     folder = store.root / "reports" / label
     write_report(folder, label, results, models, say)
     return results
@@ -101,18 +102,30 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 class Steps:
-    """Runs the steps, says which one is on, and keeps how long each took."""
+    """Runs the steps, says which one is on, and keeps how long each took and the most memory it held."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.seconds: dict[str, float] = {}
+        self.peak_gib: dict[str, float] = {}
 
     def take(self, name: str, step: Callable[[], S]) -> S:
         self.say(f"── {name}")
+        give_back_freed_memory()
+        forget_peak()
         started = time.monotonic()
         result = step()
         self.seconds[name] = round(time.monotonic() - started, 1)
+        self.peak_gib[name] = round(peak_mib() / 1024, 2)
         return result
+
+    def cost(self) -> dict[str, Any]:
+        """What the report says of time and memory, by step."""
+        return {
+            "seconds": self.seconds,
+            "peak_gib": self.peak_gib,
+            "peak_memory_gib": max(self.peak_gib.values()),
+        }
 
 
 def _base(recipe: Any, store: Store, name: str, seed: int, say: Any) -> Entry:

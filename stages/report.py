@@ -3,8 +3,6 @@
 import html
 import json
 import math
-import resource
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -183,7 +181,6 @@ def write_report(
     folder: Path, title: str, results: dict[str, Any], models: Mapping[str, Entry], say: Callable[[str], None]
 ) -> None:
     """Print the tables and write results.json and report.html into `folder`."""
-    results["peak_memory_gib"] = round(peak_memory_gib(), 2)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False))
     write_text(folder / "report.html", html_page(title, results, models))
@@ -192,14 +189,8 @@ def write_report(
     say(f"report: {folder / 'report.html'}")
 
 
-def peak_memory_gib() -> float:
-    """The most memory this process has held, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
 def stage_table(results: Mapping[str, Any], models: Mapping[str, Entry]) -> list[str]:
-    """Stage, seconds and key metric, one line each."""
+    """Stage, seconds, memory at the most and key metric, one line each."""
     accuracy = results["reward_model"]
     metrics = {
         "base": f"validation loss {models['base'].manifest['metrics']['validation_loss']}",
@@ -209,10 +200,13 @@ def stage_table(results: Mapping[str, Any], models: Mapping[str, Entry]) -> list
         "ppo": "reward {reward}, KL {kl} nats".format(**models["ppo"].manifest["metrics"]),
         "eval": f"{results['prompts']} {results['split']} prompts",
     }
-    lines = [f"{'stage':<8} {'seconds':>8}  key metric"]
-    lines += [f"{name:<8} {seconds:>8}  {metrics[name]}" for name, seconds in results["seconds"].items()]
+    lines = [f"{'stage':<8} {'seconds':>8} {'GiB':>6}  key metric"]
+    lines += [
+        f"{name:<8} {seconds:>8} {results['peak_gib'][name]:>6}  {metrics[name]}"
+        for name, seconds in results["seconds"].items()
+    ]
     total = round(sum(results["seconds"].values()), 1)
-    return [*lines, f"{'total':<8} {total:>8}  peak memory {results['peak_memory_gib']} GiB"]
+    return [*lines, f"{'total':<8} {total:>8} {results['peak_memory_gib']:>6}"]
 
 
 def comparison_table(results: Mapping[str, Any]) -> list[str]:

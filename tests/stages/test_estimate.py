@@ -103,6 +103,7 @@ def test_a_recipe_of_align_is_estimated_on_the_data_it_divides(model, tmp_path, 
         rows = len(Path(parts.file(part)).read_text().splitlines())
         assert re.search(rf"^  {stage} +about .*: {rows} {what}, ", shown, re.MULTILINE), (stage, rows, shown)
     assert "32 completions of" in shown and "naming no file" not in shown
+    assert re.search(r"^  together +about [\d.]+ (h|min|s)$", shown, re.MULTILINE)
     assert not store.exists()
 
     assert main([*command[:-4], "--recipe", "quickstart", "--data", str(data)]) == 2
