@@ -170,13 +170,14 @@ def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, f
     made = [Demonstration(prompt=said(40, n), completion=said(120, n)) for n in range(num_rows)]
     rows = read_demonstrations(settings.data, settings.skip_bad_rows) if settings.data else made
     held_out = 0.0 if settings.validation_data else sft.VALIDATION_SHARE
-    num_steps = settings.epochs * len(rows) * (1 - held_out) / settings.batch_size
     with tempfile.TemporaryDirectory() as work:
-        training = spread(rows, STEPS * settings.batch_size)
+        training = spread(rows, 2 * STEPS * settings.batch_size)  # some may be too long
         trainer = sft.trainer_of(
-            settings, folder, load_tokenizer(folder), training, rows[:1], Path(work), None
+            settings, folder, load_tokenizer(folder), training, training, Path(work), None, lambda line: None
         )
         begun, step_s = timed_steps(trainer)
+    trained_on = len(trainer.train_dataset) / len(training)  # less if too long, or packed together
+    num_steps = settings.epochs * len(rows) * (1 - held_out) * trained_on / settings.batch_size
     work = f"{described(len(rows), settings.data, 'demonstrations')}, {num_steps:.0f} steps of {step_s:.2f} s"
     return (
         work,

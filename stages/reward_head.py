@@ -1,6 +1,5 @@
 """The head that a reward model starts with, fitted to its training rankings on the trunk as it is (LP-FT)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,36 +9,41 @@ from tqdm import tqdm
 
 from rlhf import processes
 from rlhf.linear_probe import ranking_probe
-from rlhf.padding import batches_by_length
+from rlhf.padding import batches_by_length, pad_tokens
 from rlhf.passes import last_states
 from rlhf.training import autocast
 from stages.reward_data import padded_ranks
 
-BATCH = 8  # prompts with all their completions
+BATCH = 16  # completions with their prompt
 
 
 @torch.no_grad()
-def fit_head(
-    model: Any, rankings: Dataset, collate: Callable[[list[Any]], dict[str, Tensor]], l2: float
-) -> None:
+def fit_head(model: Any, rankings: Dataset, pad_id: int, l2: float) -> None:
     """Set model.score to the linear probe of the rankings; l2: see `ranking_probe`.
 
-    rankings: as `reward_data.tokenized` gives them, to be collated. One forward pass over all of them, each process
-    a share.
+    rankings: as `reward_data.tokenized` gives them. One forward pass over all of them, each process a share.
     """
-    batches = list(batches_by_length([max(map(len, rows)) for rows in rankings["rows"]], BATCH))
-    mine = processes.share(len(batches))
-    states: list[Tensor] = []
-    bar = tqdm(mine, desc="reward, head", mininterval=1, disable=not processes.is_first())
-    for number in bar:
-        inputs = collate([rankings[i] for i in batches[number]])
-        with autocast(model.device):
-            tokens, mask = inputs["input_ids"].to(model.device), inputs["attention_mask"].to(model.device)
-            states += list(last_states(model, tokens, mask).float().cpu())
-    features = torch.stack(processes.gathered(states))  # (R, C), in the order of the batches
-    ranks, present = padded_ranks([rankings[i]["ranks"] for batch in batches for i in batch])
+    ranks, present = padded_ranks(rankings["ranks"])  # (P, L, K)
+    features = _features(model, [row for rows in rankings["rows"] for row in rows], pad_id)
     by_prompt = features.new_zeros(*present[:, 0].shape, features.shape[1])
     by_prompt[present[:, 0]] = features  # (P, K, C)
     with torch.enable_grad():
         weight = ranking_probe(by_prompt, ranks, present, l2)
     model.score.weight.copy_(weight[None])
+
+
+def _features(model: Any, rows: list[list[int]], pad_id: int) -> Tensor:
+    """The trunk's state after each of R rows of tokens, (R, C) float32."""
+    batches = list(batches_by_length([len(row) for row in rows], BATCH))
+    bar = tqdm(
+        processes.share(len(batches)), desc="reward, head", mininterval=1, disable=not processes.is_first()
+    )
+    states: list[Tensor] = []
+    for number in bar:
+        tokens, mask = pad_tokens([rows[place] for place in batches[number]], pad_id, round_to=8)
+        with autocast(model.device):
+            states += last_states(model, tokens.to(model.device), mask.to(model.device)).float().cpu()
+    sorted_features = torch.stack(processes.gathered(states))
+    features = torch.empty_like(sorted_features)
+    features[[place for batch in batches for place in batch]] = sorted_features
+    return features

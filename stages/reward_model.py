@@ -219,9 +219,8 @@ def trainer_of(
     if settings.lora_rank and settings.muon_lr:
         raise InputError("reward: muon_lr is for whole matrices; with lora_rank leave it 0")
     rankings = tokenized(training, tokenizer, within_context(model, settings.max_length))
-    collate = RankingCollator(tokenizer.pad_id)
     if settings.probe_l2 and not last_checkpoint(work):
-        fit_head(model.to(device), rankings, collate, settings.probe_l2)
+        fit_head(model.to(device), rankings, tokenizer.pad_id, settings.probe_l2)
     model = learning(model, settings.last_blocks, settings.lora_rank, head="score")
     config = RewardConfig(
         **common_arguments(settings, work),
@@ -241,6 +240,6 @@ def trainer_of(
         optimizers=(optimizer, None),
         args=config,
         train_dataset=rankings,
-        data_collator=collate,
+        data_collator=RankingCollator(tokenizer.pad_id),
         processing_class=tokenizer.fast(),
     )

@@ -49,7 +49,9 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     work = store.work_folder("sft", inputs_hash("sft", **inputs))
     started = time.monotonic()
     log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_first() else None)
-    trainer = trainer_of(settings, folder, tokenizer, training, validation, work, _reward_of(settings, store))
+    trainer = trainer_of(
+        settings, folder, tokenizer, training, validation, work, _reward_of(settings, store), say
+    )
     show_progress(trainer, "sft", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     if processes.is_first():
@@ -114,6 +116,7 @@ def trainer_of(
     validation: Sequence[Demonstration],
     work: Path,
     reward: Any,
+    say: Callable[[str], None],
 ) -> DemonstrationTrainer:
     """trl's trainer of the model in `folder`, set up; reward picks the epoch where there is one."""
     model = load_policy(folder)
@@ -134,10 +137,15 @@ def trainer_of(
         logging_steps=5,
     )
     prompts = [as_messages(row.prompt) for row in validation]
+    rows = tokenized(training, tokenizer, max_length)
+    if left_out := len(training) - len(rows):
+        say(
+            f"sft: {left_out} of {len(training)} demonstrations left out: their prompts alone fill max_length = {max_length}"
+        )
     return DemonstrationTrainer(
         model=model,
         args=config,
-        train_dataset=tokenized(training, tokenizer, max_length),
+        train_dataset=rows,
         eval_dataset=tokenized(validation, tokenizer, max_length),
         processing_class=tokenizer.fast(),
         score=None

@@ -14,7 +14,10 @@ L2 = 0.05
 
 def test_the_head_is_the_probe_of_the_states_at_the_ends_of_the_completions(foreign_model, tmp_path):
     texts = ("a red kite", "Tom", "The dog barks in the park.", "no", "a blue boat", "Hello Hello Hello")
-    groups = [RankedPrompt(f"Say {n}.", (texts[n], texts[n - 1]), ((n % 2, 1 - n % 2),)) for n in range(6)]
+    groups = [  # more than one batch
+        RankedPrompt(f"Say {n}.", (texts[n % 6], texts[(n - 1) % 6]), ((n % 2, 1 - n % 2),))
+        for n in range(20)
+    ]
     groups.append(RankedPrompt("Say three.", texts[:3], ((0, 1, 1), (2, 1, 0))))
     tokenizer = load_tokenizer(foreign_model)
     settings = RewardSettings(data="unused", probe_l2=L2, max_length=64)

@@ -22,7 +22,7 @@ def loss_and_gradients(folder, work, plain, monkeypatch, **settings):
     monkeypatch.setattr("stages.trl_arguments.has_fast_bf16", lambda device: False)
     torch.manual_seed(0)
     given = SFTSettings(data="unused", batch_size=3, max_length=64, **settings)
-    trainer = sft.trainer_of(given, folder, load_tokenizer(folder), ROWS, ROWS, work, None)
+    trainer = sft.trainer_of(given, folder, load_tokenizer(folder), ROWS, ROWS, work, None, print)
     torch.manual_seed(1)
     batch = next(iter(trainer.get_train_dataloader()))
     loss = trainer.compute_loss(trainer.model, batch)
