@@ -48,3 +48,14 @@ def test_trls_own_loss_is_not_taken_where_logits_are_many(foreign_model, tmp_pat
     if "gemma" in str(foreign_model):
         pytest.skip("its logits are capped, and no product alone")
     loss_and_gradients(foreign_model, tmp_path, 0, monkeypatch)
+
+
+def test_demonstrations_whose_prompt_leaves_no_room_are_left_out_aloud(foreign_model, tmp_path):
+    said = []
+    rows = [*ROWS, Demonstration(prompt="The dog barks in the park. " * 9, completion="No.")]
+    trainer = sft.trainer_of(
+        SFTSettings(data="unused", max_length=64), foreign_model, load_tokenizer(foreign_model), rows, rows,
+        tmp_path, None, said.append,
+    )  # fmt: skip
+    assert len(trainer.train_dataset) == 3
+    assert said == ["sft: 1 of 4 demonstrations left out: their prompts alone fill max_length = 64"]
