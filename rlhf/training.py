@@ -199,8 +199,9 @@ def muon_and_adamw(model: Any, lr: float, muon_lr: float) -> list[torch.optim.Op
     matrices = matrix_parameters(model.base_model)
     chosen = {id(parameter) for parameter in matrices}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+    dtype = torch.bfloat16 if has_fast_bf16(model.device) else torch.float32
     return [
-        BatchedMuon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.0),
+        BatchedMuon(matrices, dtype, lr=muon_lr, momentum=0.95, weight_decay=0.0),
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 
