@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import Machine, Model, command_line, in_turn, middle, model_named, now, peak_mib
+from machine import Machine, Model, command_line, in_turn, middle, model_named, now
+
+from rlhf.memory import peak_mib
 
 ROWS, PROMPT, NEW = 64, 64, 64
 

@@ -198,12 +198,6 @@ def processor() -> str:
     return names[0].strip() if names else platform.machine()
 
 
-def peak_mib() -> float:
-    """The most memory this process has held; getrusage would count what its parent held before it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def measured(script: str, side: list[str], python: str = sys.executable) -> dict[str, Any]:
     """The JSON that `script --side …` prints last, run by `python` in a process of its own."""
     threads = {

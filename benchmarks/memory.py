@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from machine import peak_mib
+from rlhf.memory import peak_mib
 
 PROMPTS = [f"Tell me something about the number {n} and why it is what it is." for n in range(32)]
 WAYS = ("whole", "last blocks", "adapters")

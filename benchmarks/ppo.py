@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import ROOT, Machine, Model, command_line, in_turn, middle, model_named, now, peak_mib
+from machine import ROOT, Machine, Model, command_line, in_turn, middle, model_named, now
+
+from rlhf.memory import peak_mib
 
 PROMPT, NEW, MINIBATCH = 64, 64, 16
 TRL_PYTHON = ROOT / ".venv-trl112" / "bin" / "python"

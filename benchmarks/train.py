@@ -11,7 +11,9 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from machine import SIZES, Machine, Size, command_line, in_turn, middle, peak_mib
+from machine import SIZES, Machine, Size, command_line, in_turn, middle
+
+from rlhf.memory import peak_mib
 
 SHAPES = {"tiny": (16, 128), "small": (16, 128), "gpt2": (8, 128)}  # sequences and tokens of a step
 

@@ -63,11 +63,10 @@ def _cores() -> Check:
 
 
 def _bf16() -> Check:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
+    from rlhf.training import bf16_units
+
+    if (found := bf16_units()) is None:
         return Check("bf16 units", "unknown on this system")
-    found = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512-BF16")) if flag in flags]
     return Check("bf16 units", ", ".join(found) or "none: the CPU trains in float32, several times slower")
 
 

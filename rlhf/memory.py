@@ -7,6 +7,7 @@ largest stage.
 import ctypes
 import gc
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -38,10 +39,8 @@ def forget_peak() -> None:
     """From here on `peak_mib` is the peak of what follows, where the system can forget one (Linux, CUDA)."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    try:
+    with suppress(OSError):
         CLEAR_REFS.write_text("5")
-    except OSError:
-        return
 
 
 def peak_mib() -> float:

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,25 @@ from rlhf.muon import BatchedMuon
 from rlhf.store import write_atomically
 from rlhf.threads import fastest_threads
 
+BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512-BF16"}
+
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware (AMX, AVX-512-BF16, Ampere and later)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
+    return device.type == "cpu" and bool(bf16_units())
+
+
+@cache
+def bf16_units() -> tuple[str, ...] | None:
+    """What this CPU multiplies bfloat16 matrices with, by name; None where the system does not tell."""
     try:
         with open("/proc/cpuinfo") as info:
             flags = next((line for line in info if line.startswith("flags")), "")
     except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+        return None
+    return tuple(name for flag, name in BF16_FLAGS.items() if flag in flags)
 
 
 def best_device() -> torch.device:

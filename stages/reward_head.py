@@ -35,15 +35,11 @@ def fit_head(model: Any, rankings: Dataset, pad_id: int, l2: float) -> None:
 def _features(model: Any, rows: list[list[int]], pad_id: int) -> Tensor:
     """The trunk's state after each of R rows of tokens, (R, C) float32."""
     batches = list(batches_by_length([len(row) for row in rows], BATCH))
-    bar = tqdm(
-        processes.share(len(batches)), desc="reward, head", mininterval=1, disable=not processes.is_first()
-    )
-    states: list[Tensor] = []
-    for number in bar:
+    mine = processes.share(len(batches))
+    by_length: list[Tensor] = []
+    for number in tqdm(mine, desc="reward, head", mininterval=1, disable=not processes.is_first()):
         tokens, mask = pad_tokens([rows[place] for place in batches[number]], pad_id, round_to=8)
         with autocast(model.device):
-            states += last_states(model, tokens.to(model.device), mask.to(model.device)).float().cpu()
-    sorted_features = torch.stack(processes.gathered(states))
-    features = torch.empty_like(sorted_features)
-    features[[place for batch in batches for place in batch]] = sorted_features
-    return features
+            by_length += last_states(model, tokens.to(model.device), mask.to(model.device)).float().cpu()
+    order = torch.tensor([place for batch in batches for place in batch])
+    return torch.stack(processes.gathered(by_length))[order.argsort()]

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tell
 
 def held_by(program: str) -> list[float]:
     """What a process of its own prints, since freed memory of other tests would be in the way."""
-    begin = "import torch\nfrom rlhf.memory import *\nfrom rlhf.memory import STATUS\n"
+    begin = "import torch\nfrom rlhf.memory import *\n"
     now = "def now(): return int(STATUS.read_text().split('VmRSS:')[1].split()[0]) / 1024\n"
     shown = subprocess.run(
         [sys.executable, "-c", begin + now + program], capture_output=True, text=True, check=True
