@@ -129,11 +129,13 @@ def serve(app: FastAPI, say: Callable[[str], None], what: str = "labeling") -> N
 
 
 def _listener(settings: AppSettings) -> socket.socket:
+    """Listening already, so that who reads the address can connect at once and waits until the app has started."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen()
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
