@@ -13,12 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import InputError
-
-
-def trunk_states(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
-    """Hidden states (B, S, C) of the whole trunk. No position ids: padding on the right moves no real token."""
-    output = model.base_model(input_ids=tokens, attention_mask=attention_mask.long(), use_cache=False)
-    return output.last_hidden_state
+from rlhf.trunk import trunk_states
 
 
 def blocks_of(model: Any) -> nn.ModuleList:

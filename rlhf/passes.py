@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from rlhf.errors import InputError
 from rlhf.head import logprobs_at, scaled, token_logprobs
-from rlhf.last_blocks import trunk_states
 from rlhf.losses import entropy, lm_loss
 from rlhf.padding import longest
 from rlhf.rollout import Rollout
+from rlhf.trunk import trunk_states
 
 HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
 LENGTH_PARTS = 4  # of a batch of whole rows: less padding against more operations

@@ -10,11 +10,11 @@ from rlhf import processes
 from rlhf.data import Prompt
 from rlhf.generate import SamplingSettings, generate
 from rlhf.head import PLAIN, token_logprobs
-from rlhf.last_blocks import trunk_states
 from rlhf.passes import head_weight, unwrapped
 from rlhf.rewards import score_completions
 from rlhf.tokenizer import AnyTokenizer
 from rlhf.training import autocast
+from rlhf.trunk import trunk_states
 
 
 class DemonstrationTrainer(SFTTrainer):

@@ -1,0 +1,26 @@
+"""Through the trunk of a transformers model: its blocks, without a head."""
+
+from typing import Any
+
+from torch import Tensor
+
+
+def trunk_states(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    """Hidden states (B, S, C); at padding they mean nothing.
+
+    tokens (B, S) int64 padded on the right, attention_mask (B, S), nonzero on real tokens. No position ids: padding
+    on the right moves no real token. A causal model's real tokens do not see it either, and where no mask is given
+    attention takes a kernel that never computes the future (FlashAttention-2, Dao 2023, section 3.1).
+    """
+    mask = None if is_causal(model) else attention_mask.long()
+    return model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+
+
+def is_causal(model: Any) -> bool:
+    """Whether every attention of the trunk says that it hides later tokens; False where none says anything."""
+    said = [
+        module.is_causal
+        for module in model.base_model.modules()
+        if isinstance(getattr(module, "is_causal", None), bool)
+    ]
+    return bool(said) and all(said)
