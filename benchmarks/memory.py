@@ -1,4 +1,5 @@
-"""Memory of PPO on a Llama of 135M parameters: four whole models, the last 12 of 30 blocks, adapters of rank 16.
+"""Memory of PPO on a Llama of 135M parameters: four whole models, the last 12 of 30 blocks, adapters of rank 16; and
+each of them with gradient checkpointing.
 
 python benchmarks/memory.py
 
@@ -16,7 +17,8 @@ from typing import Any
 from rlhf.memory import peak_mib
 
 PROMPTS = [f"Tell me something about the number {n} and why it is what it is." for n in range(32)]
-WAYS = ("whole", "last blocks", "adapters")
+CHECKPOINTED = ", checkpointed"
+WAYS = [way + how for how in ("", CHECKPOINTED) for way in ("whole", "last blocks", "adapters")]
 
 
 def llama() -> Any:
@@ -41,12 +43,12 @@ def measure(way: str) -> dict[str, float]:
 
     set_threads(0)
     before, policy = peak_mib(), llama()
-    adapted = way == "adapters"
+    adapted = way.startswith("adapters")
     reward = with_adapters(scalar_over(policy), 16, "score") if adapted else scalar_from_policy(policy)
     trainer = PPOTrainer(
         PPOConfig(
             episodes=16, batch_size=16, minibatch_size=8, micro_batch_size=8, max_new_tokens=32,
-            last_blocks=12 if way == "last blocks" else 0,
+            last_blocks=12 if way.startswith("last blocks") else 0, gradient_checkpointing=way.endswith(CHECKPOINTED),
         ),
         processing_class=train_tokenizer(PROMPTS, 300), model=policy, reward_model=reward, train_dataset=PROMPTS,
         peft_config=lora(16) if adapted else None, say=lambda line: None,

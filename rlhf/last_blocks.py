@@ -13,18 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import InputError
-from rlhf.trunk import trunk_states
-
-
-def blocks_of(model: Any) -> nn.ModuleList:
-    """The list of a transformers model's blocks. Raises InputError where it keeps none."""
-    num_blocks = getattr(model.config, "num_hidden_layers", None)
-    for module in model.base_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == num_blocks:
-            return module
-    raise InputError(
-        f"last_blocks: {type(model).__name__} has no list of blocks; train all of it, or adapters"
-    )
+from rlhf.trunk import blocks_of, trunk_states
 
 
 @dataclass(frozen=True)

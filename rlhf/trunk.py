@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from rlhf.errors import InputError
 
 
 def trunk_states(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
@@ -24,3 +26,15 @@ def is_causal(model: Any) -> bool:
         if isinstance(getattr(module, "is_causal", None), bool)
     ]
     return bool(said) and all(said)
+
+
+def blocks_of(model: Any) -> nn.ModuleList:
+    """The list of a transformers model's blocks. Raises InputError where it keeps none."""
+    num_blocks = getattr(model.config, "num_hidden_layers", None)
+    for module in model.base_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == num_blocks:
+            return module
+    raise InputError(
+        f"{type(model).__name__} has no list of blocks, so neither last_blocks nor gradient_checkpointing can be set; "
+        "train all of it, or adapters"
+    )

@@ -24,6 +24,7 @@ from rlhf.errors import InputError, TrainingError
 from rlhf.losses import policy_loss, value_loss
 from rlhf.metrics import MetricLog, TokenMeans, update_metrics
 from rlhf.passes import completion_logprobs, completion_values, text_logprobs
+from rlhf.recompute import blocks_run_again
 from rlhf.rewards import Reward
 from rlhf.rollout import Experience
 from rlhf.store import Entry, Store, inputs_hash
@@ -103,7 +104,10 @@ def train(
         factor = warmup(iteration, config.warmup_iterations)
         learner.policy_optimizer.set_lr_factor(factor)
         learner.value_optimizer.set_lr_factor(factor)
-        metrics |= {"policy/lr": config.lr * factor} | update(config, learner, experience, pretraining)
+        learning = [learner.policy, learner.value_model] if config.gradient_checkpointing else []
+        with blocks_run_again(learning):
+            metrics |= update(config, learner, experience, pretraining)
+        metrics["policy/lr"] = config.lr * factor
         learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
 
         learner.iteration = iteration + 1

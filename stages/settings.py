@@ -13,6 +13,10 @@ LAST_BLOCKS = "train only the last n blocks and what follows them; the rest stay
 
 LORA_RANK = "train adapters of this rank, merged when saved (0: all weights)"
 
+GRADIENT_CHECKPOINTING = (
+    "run every block again for its gradient instead of keeping all it computed (memory only)"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
@@ -60,6 +64,7 @@ class SFTSettings:
     max_length: int = setting(256, "longest row in tokens")
     last_blocks: int = setting(0, LAST_BLOCKS)
     lora_rank: int = setting(0, LORA_RANK)
+    gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False)
     report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
     seed: int = setting(0, "seed of everything random")
 
@@ -102,6 +107,7 @@ class RewardSettings:
     max_length: int = setting(256, "longest prompt with completion in tokens")
     last_blocks: int = setting(0, LAST_BLOCKS)
     lora_rank: int = setting(0, LORA_RANK)
+    gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False)
     report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
     seed: int = setting(0, "seed of everything random")
 
@@ -157,6 +163,7 @@ class PPOConfig:
         0, "iterations between policies kept under checkpoints/ of the result (0: none)", flag=False
     )
     last_blocks: int = setting(0, LAST_BLOCKS)
+    gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False)
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
     seed: int = setting(0, "seed of everything random")
 

@@ -24,5 +24,5 @@ def common_arguments(settings: SFTSettings | RewardSettings, work: Path | str) -
         "data_seed": settings.seed,
         "dataloader_pin_memory": False,
         "disable_tqdm": True,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": settings.gradient_checkpointing,
     }

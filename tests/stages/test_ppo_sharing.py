@@ -7,9 +7,9 @@ import torch
 
 from rlhf.checkpoints import scalar_from_policy
 from rlhf.errors import InputError
-from rlhf.last_blocks import blocks_of
 from rlhf.passes import has_plain_head
 from rlhf.training import load_state
+from rlhf.trunk import blocks_of
 from stages.ppo import update
 from stages.ppo_experience import gather_experience, sample, with_lower_states
 from tests.tiny_ppo import adapters, close_histories, config, llama, policy, same, scalar, trainer, weights
