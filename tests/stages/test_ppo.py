@@ -54,6 +54,7 @@ NEEDED = {  # settings without which another has nothing to act on
     "reward_pessimism": {"reward_combine": "lower-bound"}, "ptx_coef": {"ptx_coef": 1.0}, "ptx_examples": {"ptx_coef": 1.0},
 }  # fmt: skip
 MEMORY_OR_FILES_ONLY = {
+    "gradient_checkpointing",
     "micro_batch_size",
     "save_every",
     "keep_every",
