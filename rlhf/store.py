@@ -14,7 +14,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -63,10 +63,24 @@ class Writer:
 
 
 def inputs_hash(stage: str, parents: dict[str, Entry], settings: Any, data: Any, seed: int) -> str:
-    """What decides an entry's content: equal hashes mean the stage need not run again."""
+    """What decides an entry's content: equal hashes mean the stage need not run again.
+
+    settings: a dictionary, or a dataclass of which `deciding` counts.
+    """
     found = {role: entry.hash for role, entry in parents.items()}
-    text = json.dumps([stage, found, settings, data, seed], sort_keys=True, default=str)
+    text = json.dumps([stage, found, deciding(settings), data, seed], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def deciding(settings: Any) -> dict[str, Any]:
+    """The settings that a result depends on: of a dataclass all but the fields whose metadata says `decides` is False."""
+    if not is_dataclass(settings):
+        return settings
+    return {
+        each.name: getattr(settings, each.name)
+        for each in fields(settings)
+        if each.metadata.get("decides", True)
+    }
 
 
 class Store:
@@ -130,7 +144,7 @@ class Store:
                 "stage": stage,
                 "name": name,
                 "parents": {role: {"ref": entry.ref, "hash": entry.hash} for role, entry in parents.items()},
-                "settings": settings,
+                "settings": asdict(settings) if is_dataclass(settings) else settings,
                 "data": data,
                 "seed": seed,
                 "inputs_hash": inputs_hash(stage, parents, settings, data, seed),

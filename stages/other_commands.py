@@ -71,8 +71,8 @@ def print_estimate(found: Any) -> None:
     print(f"{' ' if fits else '!'} {found.stage:<18} {found.summary}", flush=True)
     if not fits:
         print(
-            f"  {'':<18} → set last_blocks or lora_rank, gradient_checkpointing, a smaller micro_batch_size or batch_size, "
-            "or take a smaller model"
+            f"  {'':<18} → set a smaller micro_batch_size or gradient_checkpointing, which change no number; else "
+            "last_blocks or lora_rank, a smaller batch_size or model"
         )
 
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from rlhf.passes import completion_logprobs, completion_values, text_logprobs
 from rlhf.recompute import blocks_run_again
 from rlhf.rewards import Reward
 from rlhf.rollout import Experience
-from rlhf.store import Entry, Store, inputs_hash
+from rlhf.store import Entry, Store, deciding, inputs_hash
 from rlhf.threads import ThreadWatch
 from rlhf.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.training import (
@@ -57,7 +56,7 @@ from stages.ppo_models import assembled
 from stages.ppo_state import Learner, Pretraining, new_learner, summary
 from stages.settings import PPOConfig, PPOSettings
 
-MAX_SAMPLING_GAP = 0.1  # nats a token; measured: 1e-6 in float32, 1e-4 in bfloat16 (docs/lab-log.md)
+MAX_SAMPLING_GAP = 0.1  # nats a token; measured: 1e-6 in float32, 1e-4 to 0.04 in bfloat16 (docs/lab-log.md)
 UPDATE_METRICS = [
     "policy/loss", "policy/ratio", "policy/approx_kl", "policy/clip_fraction", "policy/sampling_gap",
     "value/loss", "value/clip_fraction", "ptx/loss",
@@ -278,14 +277,14 @@ class PPOTrainer:
         if self.state_file and processes.is_first():
             self.state_file.parent.mkdir(parents=True, exist_ok=True)
             state = self.learner.state_dict()
-            save_state(self.state_file, state | {"args": asdict(self.args), "history": self.log.history})
+            save_state(self.state_file, state | {"args": deciding(self.args), "history": self.log.history})
 
     def resume(self, say: Callable[[str], None]) -> None:
         """Go on from the state in output_dir, if there is one. Raises InputError for one of other settings."""
         state = load_state(self.state_file) if self.state_file else None
         if state is None:
             return
-        if state["args"] != asdict(self.args):
+        if state["args"] != deciding(self.args):
             raise InputError(
                 f"{self.state_file}: the state of a run with other settings; choose another output_dir"
             )
@@ -309,7 +308,7 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
         data["pretraining text"] = fingerprint(texts)
     inputs: dict[str, Any] = {
         "parents": ({"sft": sft} if sft else {}) | reward_parents,
-        "settings": asdict(settings),
+        "settings": settings,
         "data": data | reward_data,
         "seed": settings.seed,
     }

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -48,7 +47,7 @@ def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = p
     texts = read_texts(settings.data) if settings.data else corpus(settings.tokens, settings.seed)
     inputs: dict[str, Any] = {
         "parents": {},
-        "settings": asdict(settings),
+        "settings": settings,
         "data": {settings.data or "starter corpus": fingerprint(texts)},
         "seed": settings.seed,
     }

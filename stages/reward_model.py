@@ -108,7 +108,7 @@ def run(
     folder, parents = base_of(store, settings.init, "init")
     inputs: dict[str, Any] = {
         "parents": parents,
-        "settings": asdict(settings),
+        "settings": settings,
         "data": {_source(settings): fingerprint([asdict(group) for group in groups])},
         "seed": settings.seed,
     }

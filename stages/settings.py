@@ -4,9 +4,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def setting(default: Any, help: str, *, flag: bool = True, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field with its help; without `flag` it can be set in a recipe or by --set only."""
-    return field(default=default, metadata={"help": help, "flag": flag, "choices": choices})
+def setting(
+    default: Any, help: str, *, flag: bool = True, choices: tuple[str, ...] = (), decides: bool = True
+) -> Any:
+    """A dataclass field with its help; without `flag` it can be set in a recipe or by --set only.
+
+    decides: whether what comes out depends on it. One that does not, such as a number that only saves memory, may
+    change before a stopped run goes on.
+    """
+    metadata = {"help": help, "flag": flag, "choices": choices, "decides": decides}
+    return field(default=default, metadata=metadata)
 
 
 LAST_BLOCKS = "train only the last n blocks and what follows them; the rest stays frozen (0: train all)"
@@ -64,8 +71,10 @@ class SFTSettings:
     max_length: int = setting(256, "longest row in tokens")
     last_blocks: int = setting(0, LAST_BLOCKS)
     lora_rank: int = setting(0, LORA_RANK)
-    gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False)
-    report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
+    gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
+    report_to: str = setting(
+        "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False
+    )
     seed: int = setting(0, "seed of everything random")
 
 
@@ -107,8 +116,10 @@ class RewardSettings:
     max_length: int = setting(256, "longest prompt with completion in tokens")
     last_blocks: int = setting(0, LAST_BLOCKS)
     lora_rank: int = setting(0, LORA_RANK)
-    gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False)
-    report_to: str = setting("none", "where trl logs to beside our TensorBoard files, such as wandb")
+    gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
+    report_to: str = setting(
+        "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False
+    )
     seed: int = setting(0, "seed of everything random")
 
 
@@ -119,7 +130,7 @@ class PPOConfig:
     episodes: int = setting(6400, "completions to learn from")
     batch_size: int = setting(256, "completions per iteration")
     minibatch_size: int = setting(64, "completions per optimizer step")
-    micro_batch_size: int = setting(64, "completions per forward pass (memory only)")
+    micro_batch_size: int = setting(64, "completions per forward pass (memory only)", decides=False)
     inner_epochs: int = setting(1, "passes over each batch", flag=False)
     lr: float = setting(4e-4, "policy learning rate")
     value_lr: float = setting(1e-3, "value learning rate")
@@ -158,12 +169,12 @@ class PPOConfig:
     )
     max_grad_norm: float = setting(1.0, "largest gradient norm", flag=False)
     adam_eps: float = setting(1e-5, "Adam's ε", flag=False)
-    save_every: int = setting(10, "iterations between saves of the training state", flag=False)
+    save_every: int = setting(10, "iterations between saves of the training state", flag=False, decides=False)
     keep_every: int = setting(
         0, "iterations between policies kept under checkpoints/ of the result (0: none)", flag=False
     )
     last_blocks: int = setting(0, LAST_BLOCKS)
-    gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False)
+    gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
     seed: int = setting(0, "seed of everything random")
 

@@ -36,7 +36,7 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     folder, parents = base_of(store, settings.base)
     inputs: dict[str, Any] = {
         "parents": parents,
-        "settings": asdict(settings),
+        "settings": settings,
         "data": {settings.data or "starter demonstrations": fingerprint([asdict(row) for row in training])},
         "seed": settings.seed,
     }

@@ -213,6 +213,15 @@ def test_state_of_other_settings_is_refused(tmp_path):
         trainer(config(save_every=1, lr=1.0), output_dir=tmp_path / "new")
 
 
+def test_a_run_that_memory_stopped_goes_on_with_settings_that_need_less(tmp_path):
+    whole, _ = history_and_weights(config(episodes=24, save_every=1))
+    trainer(config(episodes=24, save_every=2, micro_batch_size=8), output_dir=tmp_path).train()
+    less = config(episodes=24, save_every=1, micro_batch_size=1, gradient_checkpointing=True)
+    made = trainer(less, output_dir=tmp_path)
+    assert made.learner.iteration == 2
+    close_histories(made.train(), whole, 1e-5)
+
+
 def test_a_loss_that_is_no_number_stops_and_changes_no_weight():
     made = trainer(value_model=scalar())
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there, never overwritten, and honest about damage."""
 
 import threading
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -55,6 +56,19 @@ def test_same_inputs_are_found_again_and_others_are_not(store):
     child = make(store, "sft", parents={"base": parent}, lr=1)
     assert store.find("sft", inputs_hash("sft", {"base": parent}, {"lr": 1}, {}, 0)).ref == child.ref
     assert store.find("sft", inputs_hash("sft", {"base": parent}, {"lr": 2}, {}, 0)) is None
+
+
+def test_settings_that_decide_nothing_are_in_the_manifest_and_not_in_the_hash(store):
+    @dataclass
+    class Settings:
+        lr: float = 1.0
+        rows_at_once: int = field(default=8, metadata={"decides": False})
+
+    with store.new("ppo", "a", parents={}, settings=Settings(), data={}, seed=0):
+        pass
+    found = store.find("ppo", inputs_hash("ppo", {}, Settings(rows_at_once=1), {}, 0))
+    assert found.manifest["settings"] == {"lr": 1.0, "rows_at_once": 8}
+    assert store.find("ppo", inputs_hash("ppo", {}, Settings(lr=2.0), {}, 0)) is None
 
 
 def test_verify_names_damaged_missing_and_added_files(store):
