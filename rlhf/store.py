@@ -14,7 +14,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -74,7 +74,7 @@ def inputs_hash(stage: str, parents: dict[str, Entry], settings: Any, data: Any,
 
 def deciding(settings: Any) -> dict[str, Any]:
     """The settings that a result depends on: of a dataclass all but the fields whose metadata says `decides` is False."""
-    if not is_dataclass(settings):
+    if isinstance(settings, dict):
         return settings
     return {
         each.name: getattr(settings, each.name)
@@ -144,7 +144,7 @@ class Store:
                 "stage": stage,
                 "name": name,
                 "parents": {role: {"ref": entry.ref, "hash": entry.hash} for role, entry in parents.items()},
-                "settings": asdict(settings) if is_dataclass(settings) else settings,
+                "settings": settings if isinstance(settings, dict) else asdict(settings),
                 "data": data,
                 "seed": seed,
                 "inputs_hash": inputs_hash(stage, parents, settings, data, seed),
