@@ -7,10 +7,13 @@ largest stage.
 import ctypes
 import gc
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+GIVE_BACK_EVERY_S = 60
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -29,10 +32,25 @@ def keep_freed_memory() -> bool:
 def give_back_freed_memory() -> None:
     """Return to the system what one stage has freed, before another asks for memory of other sizes."""
     gc.collect()
-    if (libc := _glibc()) is not None:
-        libc.malloc_trim(0)
+    _trim()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+class FreedMemory:
+    """Gives what a long loop has freed back to the system, once a minute.
+
+    Rows of ever other lengths leave holes into which little fits, so that without this the process grows with every step.
+    """
+
+    def __init__(self) -> None:
+        self.given_back = time.monotonic()
+
+    def step(self) -> None:
+        """Call after every step of a training loop."""
+        if time.monotonic() - self.given_back > GIVE_BACK_EVERY_S:
+            _trim()
+            self.given_back = time.monotonic()
 
 
 def forget_peak() -> None:
@@ -53,6 +71,11 @@ def peak_mib() -> float:
 
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _trim() -> None:
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -21,6 +21,7 @@ from rlhf.checkpoints import load_policy
 from rlhf.data import fingerprint, prompts_in
 from rlhf.errors import InputError, TrainingError
 from rlhf.losses import policy_loss, value_loss
+from rlhf.memory import FreedMemory
 from rlhf.metrics import MetricLog, TokenMeans, update_metrics
 from rlhf.passes import completion_logprobs, completion_values, text_logprobs
 from rlhf.recompute import blocks_run_again
@@ -87,7 +88,7 @@ def train(
     bar = tqdm(
         steps, initial=learner.iteration, total=num_iterations, desc="ppo", disable=not processes.is_first()
     )
-    watch = ThreadWatch()
+    watch, freed = ThreadWatch(), FreedMemory()
     for iteration in bar:
         batch_size = min(config.batch_size, config.episodes - iteration * config.batch_size)
         order = prompt_order(len(prompts), iteration * config.batch_size, batch_size, config.seed)
@@ -112,6 +113,7 @@ def train(
         learner.iteration = iteration + 1
         log.write(iteration, metrics)
         watch.step()
+        freed.step()
         if config.keep_every and (iteration + 1) % config.keep_every == 0 and iteration + 1 < num_iterations:
             keep()  # before the state, which says that this iteration is done
         if config.save_every and (iteration + 1) % config.save_every == 0:

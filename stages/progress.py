@@ -9,6 +9,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from rlhf import processes
 from rlhf.errors import TrainingError
+from rlhf.memory import FreedMemory
 from rlhf.metrics import MetricLog
 from rlhf.threads import ThreadWatch
 
@@ -22,7 +23,7 @@ class Progress(TrainerCallback):
     def __init__(self, name: str, log: MetricLog) -> None:
         self.name = name
         self.log = log
-        self.watch = ThreadWatch()
+        self.watch, self.freed = ThreadWatch(), FreedMemory()
         self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -33,6 +34,7 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.watch.step()
+        self.freed.step()
         if self.bar is not None:
             self.bar.update(1)
 

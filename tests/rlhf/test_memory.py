@@ -32,6 +32,23 @@ def test_kept_memory_is_given_back_when_asked():
     assert given_back < before + 100
 
 
+def test_a_loop_gives_back_what_it_freed_once_a_minute():
+    before, at_once, later = held_by(
+        "from unittest import mock\n"
+        "keep_freed_memory()\n"
+        "before, started, freed = now(), time.monotonic(), FreedMemory()\n"
+        "small = [torch.ones(2**18) for _ in range(400)]\n"  # 400 MiB
+        "del small\n"
+        "freed.step()\n"
+        "at_once = now()\n"
+        "with mock.patch('time.monotonic', lambda: started + 61):\n"
+        "    freed.step()\n"
+        "print(before, at_once, now())\n"
+    )
+    assert at_once > before + 300
+    assert later < before + 100
+
+
 def test_a_peak_is_of_what_came_after_it_was_forgotten():
     at_once, forgotten, later = held_by(
         "large = torch.ones(2**27)\n"  # 512 MiB
