@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlhf.data import fingerprint, read_prompts
+from rlhf.memory import give_back_freed_memory
 from rlhf.store import write_text
 from rlhf.training import set_threads
 from stages import align_evaluate as measure
@@ -35,6 +36,7 @@ class Kept:
         if path.exists() and (saved := json.loads(path.read_text()))["inputs"] == key:
             return saved["result"]
         self.say(f"judge: {name}")
+        give_back_freed_memory()
         result = measure()
         write_text(path, json.dumps({"inputs": key, "result": result}, ensure_ascii=False))
         return result
