@@ -9,11 +9,9 @@ trained, so nothing was chosen by them.
 
 import argparse
 import json
-import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
-from rlhf.store import Store, write_text
+from rlhf.store import Store
 from stages.align_data import Division, read_sources
 from stages.align_evaluate import Model, ranking_scores
 from stages.cli import read_recipe
@@ -35,12 +33,7 @@ def main() -> None:
     for model, parts in UNSEEN.items():
         entry = Store(options.store).resolve(f"reward/{options.name}{'-gold' if model == 'gold' else ''}")
         rows = [row for part in parts for row in division.rows(sources.rankings[options.source], part)]
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "rankings.jsonl"
-            write_text(file, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
-            found = ranking_scores(
-                Model(entry.path, entry.hash), file, entry.manifest["settings"]["max_length"]
-            )
+        found = ranking_scores(Model(entry.path, entry.hash), rows, entry.manifest["settings"]["max_length"])
         print(f"{model}, {options.source}: {json.dumps(found)}", flush=True)
 
 

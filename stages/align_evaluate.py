@@ -9,7 +9,7 @@ import torch
 
 from rlhf.checkpoints import load_policy, load_scalar
 from rlhf.constraints import constrained
-from rlhf.data import Prompt, Ranking, as_messages, read_rankings, read_texts
+from rlhf.data import Prompt, Ranking, as_messages, read_texts
 from rlhf.evaluate import (
     ranking_accuracy,
     ratio_interval,
@@ -120,13 +120,12 @@ def mean(values: Sequence[Any]) -> float | None:
     return round(sum(known) / len(known), 4) if len(known) == len(values) else None
 
 
-def ranking_scores(judge: Model, file: Path, max_length: int) -> dict[str, Any]:
+def ranking_scores(judge: Model, rankings: Sequence[Ranking], max_length: int) -> dict[str, Any]:
     """How well a reward model orders people's pairs, beside the longer answer, with a paired test between the two.
 
     p_against_longer: a sign test over pairs, as if those of one ranking were independent of each other.
     calibration: for pairs by predicted chance of the answer scored higher, [mean chance, share right, pairs].
     """
-    rankings = read_rankings(file)
     rows = [(ranking.prompt, text) for ranking in rankings for text in ranking.completions]
     model, tokenizer = load_scalar(judge.folder).to(best_device()), load_tokenizer(judge.folder)
     found = iter(score_completions(model, tokenizer, rows, BATCH_SIZE, max_length=max_length))

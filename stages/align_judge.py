@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlhf.data import fingerprint, read_prompts
+from rlhf.data import fingerprint, read_prompts, read_rankings
 from rlhf.memory import give_back_freed_memory
 from rlhf.store import write_text
 from rlhf.training import set_threads
@@ -127,7 +127,7 @@ class Judgment:
                 source: self.kept.take(
                     f"{judge} on {part} {source}",
                     [model.hash, str(file), longest],
-                    lambda file=file: measure.ranking_scores(model, file, longest),  # type: ignore[misc]
+                    lambda file=file: measure.ranking_scores(model, read_rankings(file), longest),  # type: ignore[misc]
                 )
                 for source, file in self.parts.measured[part].items()
             }

@@ -72,7 +72,9 @@ def test_every_setting_is_obeyed(field):
 
 
 def test_no_setting_is_left_out_of_these_tests():
-    assert CHANGED.keys() | MEMORY_OR_FILES_ONLY == {field.name for field in dataclasses.fields(PPOConfig)}
+    fields = dataclasses.fields(PPOConfig)
+    assert CHANGED.keys() | MEMORY_OR_FILES_ONLY == {field.name for field in fields}
+    assert {field.name for field in fields if not field.metadata["decides"]} <= MEMORY_OR_FILES_ONLY
 
 
 def test_kept_policies_are_those_of_runs_that_ended_there(tmp_path):
