@@ -12,16 +12,17 @@ from typing import Any
 
 from sqlalchemy import func, insert, select
 
-from annotate import assign, batches, snapshots, submit
-from annotate.accounts import ROLES, labeler_id
-from annotate.assign import TaskView
-from annotate.batches import Asks, BatchOverview, BatchSettings, NewTask, batch_id
-from annotate.choice import Choice
-from annotate.database import open_database
-from annotate.preferences import rankings
-from annotate.schema import Annotation, Batch, Labeler, Prompt, Task
-from annotate.snapshots import SnapshotRecord
-from annotate.submit import LABELED, Source, Submission
+from annotate.answers import snapshots
+from annotate.answers.choice import Choice
+from annotate.answers.preferences import rankings
+from annotate.answers.snapshots import SnapshotRecord
+from annotate.store.accounts import ROLES, labeler_id
+from annotate.store.database import open_database
+from annotate.store.schema import Annotation, Batch, Labeler, Prompt, Task
+from annotate.work import assign, batches, submit
+from annotate.work.assign import TaskView
+from annotate.work.batches import Asks, BatchOverview, BatchSettings, NewTask, batch_id
+from annotate.work.submit import LABELED, Source, Submission
 from rlhf.data import Demonstration, Ranking
 from rlhf.errors import LabelError
 
@@ -129,7 +130,7 @@ class LabelStore:
     def rankings(
         self, batch: str | None = None, *, snapshot: str | None = None, include_simulated: bool = True
     ) -> list[Ranking]:
-        """What a reward model learns from (`annotate.preferences`): the answers that stand, or those of a snapshot."""
+        """What a reward model learns from (`annotate.answers.preferences`): the answers that stand, or those of a snapshot."""
         with self.database.read() as connection:
             choice = Choice(batch=batch, include_simulated=include_simulated)
             return rankings(connection, choice, snapshot)

@@ -5,9 +5,9 @@ import uuid
 from collections.abc import Mapping
 from random import Random
 
-from annotate.assign import TaskView
 from annotate.labels import LabelStore
-from annotate.submit import Submission
+from annotate.work.assign import TaskView
+from annotate.work.submit import Submission
 from rlhf.errors import LabelError
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge

@@ -1,4 +1,4 @@
-"""Sampled tokens per second: rlhf/generate.py against transformers' generate, and how near the machine's bound.
+"""Sampled tokens per second: rlhf/sampling/generate.py against transformers' generate, and how near the machine's bound.
 
 python benchmarks/generate.py [--sizes tiny small gpt2 | --model FOLDER] [--rounds 3]
 
@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from machine import Machine, Model, command_line, in_turn, middle, model_named, now
 
-from rlhf.memory import peak_mib
+from rlhf.machine.memory import peak_mib
 
 ROWS, PROMPT, NEW = 64, 64, 64
 
 
 def ours(size: Model) -> Any:
-    from rlhf.generate import SamplingSettings, generate
-    from rlhf.training import autocast, set_threads
+    from rlhf.learning.training import autocast, set_threads
+    from rlhf.sampling.generate import SamplingSettings, generate
 
     set_threads(0)  # as every command does: OMP_NUM_THREADS decides, freed memory is kept
     model = size.our_causal_lm().eval()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import Ranking, read_rankings
-from rlhf.evaluate import ranking_accuracy, ratio_interval
+from rlhf.measuring.evaluate import ranking_accuracy, ratio_interval
 from rlhf.splits import place
 
 PROMPTS_PER_BATCH = 8
@@ -40,11 +40,11 @@ def apart(rankings: list[Ranking]) -> list[Ranking]:
 
 def measure(way: str, training: list[Ranking], held_out: list[Ranking], model: str) -> dict[str, Any]:
     """Scores of the held-out completions by a reward model trained that way, and what training it took."""
-    from rlhf.checkpoints import load_scalar
-    from rlhf.rewards import score_completions
+    from rlhf.learning.rewards import score_completions
+    from rlhf.models.checkpoints import load_scalar
+    from rlhf.models.tokenizer import load_tokenizer
     from rlhf.store import Store, write_text
-    from rlhf.tokenizer import load_tokenizer
-    from stages import reward_model
+    from stages import reward
     from stages.settings import RewardSettings
 
     rankings = training if way == "whole" else apart(training)
@@ -56,7 +56,7 @@ def measure(way: str, training: list[Ranking], held_out: list[Ranking], model: s
             prompts_per_batch=round(PROMPTS_PER_BATCH * len(rankings) / len(training)), validation_fraction=0.0,
         )  # fmt: skip
         started = time.process_time()
-        entry = reward_model.run(settings, Store(folder))
+        entry = reward.run(settings, Store(folder))
         seconds = time.process_time() - started
         rows = [(ranking.prompt, text) for ranking in held_out for text in ranking.completions]
         found = score_completions(

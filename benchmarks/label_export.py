@@ -16,14 +16,14 @@ import time
 import uuid
 from pathlib import Path
 
-from annotate.adjudicate import differing, disagreements
+from annotate.answers.choice import Choice
 from annotate.app.computed import Computed
 from annotate.app.tables import tables
-from annotate.backup import check
-from annotate.batches import overview
-from annotate.choice import Choice
-from annotate.history import history, own_progress
 from annotate.labels import LabelStore, NewTask, Submission
+from annotate.store.backup import check
+from annotate.work.adjudicate import differing, disagreements
+from annotate.work.batches import overview
+from annotate.work.history import history, own_progress
 
 NUM_ANSWERS = 9
 WORDS = [
@@ -56,8 +56,8 @@ WORDS = [
 EXPORT = """
 import json, resource, sys, time
 from pathlib import Path
-from annotate.choice import Choice
-from annotate.export import export
+from annotate.answers.choice import Choice
+from annotate.answers.export import export
 from annotate.labels import LabelStore
 if sys.argv[2].endswith(".parquet"):
     import datasets, pyarrow.parquet

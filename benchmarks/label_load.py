@@ -27,13 +27,13 @@ import httpx
 import psutil
 from sqlalchemy import func, select, update
 
-from annotate.accounts import account_named, add_account, open_session
 from annotate.app.payloads import own_id
 from annotate.app.security import csrf_token
-from annotate.backup import check
-from annotate.batches import NewTask
 from annotate.labels import LabelStore, Submission
-from annotate.schema import Annotation, Lease, Task
+from annotate.store.accounts import account_named, add_account, open_session
+from annotate.store.backup import check
+from annotate.store.schema import Annotation, Lease, Task
+from annotate.work.batches import NewTask
 
 BATCH = "load"
 LIMIT_MS = 300.0

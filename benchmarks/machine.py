@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rlhf.threads import fastest_threads
+from rlhf.machine.threads import fastest_threads
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,7 +71,7 @@ class Size:
 
     def our_causal_lm(self) -> Any:
         """Our model of this size, random weights, float32."""
-        from rlhf.model import GPT
+        from rlhf.models.gpt import GPT
 
         return GPT(self.config)
 
@@ -133,7 +133,7 @@ class Folder:
 
     def our_causal_lm(self) -> Any:
         """What our commands load."""
-        from rlhf.checkpoints import load_policy
+        from rlhf.models.checkpoints import load_policy
 
         return load_policy(self.path)
 

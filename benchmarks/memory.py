@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from rlhf.memory import peak_mib
+from rlhf.machine.memory import peak_mib
 
 PROMPTS = [f"Tell me something about the number {n} and why it is what it is." for n in range(32)]
 CHECKPOINTED = ", checkpointed"
@@ -35,11 +35,11 @@ def llama() -> Any:
 
 def measure(way: str) -> dict[str, float]:
     """One iteration of PPO, the models' weights in MiB, the peak in MiB, and seconds."""
-    from rlhf.adapters import lora, scalar_over, with_adapters
-    from rlhf.checkpoints import scalar_from_policy
-    from rlhf.tokenizer import train_tokenizer
-    from rlhf.training import set_threads
-    from stages.ppo import PPOConfig, PPOTrainer
+    from rlhf.learning.training import set_threads
+    from rlhf.models.adapters import lora, scalar_over, with_adapters
+    from rlhf.models.checkpoints import scalar_from_policy
+    from rlhf.models.tokenizer import train_tokenizer
+    from stages.ppo.trainer import PPOConfig, PPOTrainer
 
     set_threads(0)
     before, policy = peak_mib(), llama()

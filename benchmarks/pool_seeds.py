@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.evaluate import ratio_interval
-from rlhf.plots import intervals
+from rlhf.measuring.evaluate import ratio_interval
+from rlhf.measuring.plots import intervals
 
 
 def outcomes(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

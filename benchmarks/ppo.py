@@ -1,4 +1,4 @@
-"""PPO episodes per second: stages/ppo.py against trl 1.12.0's PPOTrainer, in turn, on the same work.
+"""PPO episodes per second: stages/ppo/trainer.py against trl 1.12.0's PPOTrainer, in turn, on the same work.
 
 python benchmarks/ppo.py [--sizes tiny small gpt2 | --model FOLDER] [--rounds 3]
 
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from machine import ROOT, Machine, Model, command_line, in_turn, middle, model_named, now
 
-from rlhf.memory import peak_mib
+from rlhf.machine.memory import peak_mib
 
 PROMPT, NEW, MINIBATCH = 64, 64, 16
 TRL_PYTHON = ROOT / ".venv-trl112" / "bin" / "python"
@@ -79,13 +79,13 @@ class Clock:
 def ours(size: Model, work: Work) -> dict[str, Any]:
     from types import SimpleNamespace
 
-    import stages.ppo as ppo
-    from rlhf.checkpoints import scalar_from_policy
-    from rlhf.metrics import MetricLog
-    from rlhf.rewards import Reward, RewardModel
-    from rlhf.training import set_threads
-    from stages.ppo_inputs import PromptRow
-    from stages.ppo_state import new_learner
+    from rlhf.learning.metrics import MetricLog
+    from rlhf.learning.rewards import Reward, RewardModel
+    from rlhf.learning.training import set_threads
+    from rlhf.models.checkpoints import scalar_from_policy
+    from stages.ppo import trainer as ppo
+    from stages.ppo.inputs import PromptRow
+    from stages.ppo.learner import new_learner
 
     set_threads(0)
     policy, reference = size.our_causal_lm(), size.our_causal_lm().eval().requires_grad_(False)

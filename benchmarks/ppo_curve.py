@@ -32,9 +32,9 @@ def starting_point(store):
 
 
 def run_ours(store, seed):
-    from rlhf.checkpoints import load_policy, load_scalar
-    from rlhf.tokenizer import load_tokenizer
-    from stages.ppo import PPOConfig, PPOTrainer
+    from rlhf.models.checkpoints import load_policy, load_scalar
+    from rlhf.models.tokenizer import load_tokenizer
+    from stages.ppo.trainer import PPOConfig, PPOTrainer
 
     sft, reward, prompts = starting_point(store)
     config = PPOConfig(
@@ -56,7 +56,7 @@ def run_trl(store, seed):
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-    from rlhf.tokenizer import load_tokenizer
+    from rlhf.models.tokenizer import load_tokenizer
 
     sft, reward, prompts = starting_point(store)
     ours = load_tokenizer(sft)

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rlhf.checkpoints import load_policy
-from rlhf.evaluate import win_rate
+from rlhf.inputs import packed_tokens, starter_items
+from rlhf.measuring.evaluate import win_rate
+from rlhf.models.checkpoints import load_policy
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.corpus import corpus
 from rlhf.store import Store
-from rlhf.tokenizer import load_tokenizer
 from stages import ppo
-from stages.evaluate import answer, best_of, compared, judged, kl_between, kl_of_best_of
-from stages.inputs import packed_tokens, starter_items
+from stages.judging.evaluate import answer, best_of, compared, judged, kl_between, kl_of_best_of
 from stages.settings import EvalSettings, PPOSettings
 
 NUM_PROMPTS, UNSEEN_WORDS, UNSEEN_SEED = 600, 20_000, 987_654

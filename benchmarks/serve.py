@@ -35,8 +35,8 @@ def gpt2_size(folder: Path) -> Path:
     import torch
     from transformers import GPT2Config
 
-    from rlhf.model import GPT
-    from rlhf.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
+    from rlhf.models.gpt import GPT
+    from rlhf.models.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, Tokenizer
 
     ranks = {bytes([byte]): byte for byte in range(256)}
     letters = string.ascii_lowercase + string.ascii_uppercase + string.digits + " "
@@ -242,9 +242,9 @@ def resident_mib(pid: int) -> float:
 
 def alone(model: Path, num_requests: int, max_tokens: int) -> list[tuple[dict[str, Any], str]]:
     """Requests with the answer that `generate` gives to each in a batch of one."""
-    from rlhf.checkpoints import load_policy
-    from rlhf.generate import SamplingSettings, generate
-    from rlhf.tokenizer import load_tokenizer
+    from rlhf.models.checkpoints import load_policy
+    from rlhf.models.tokenizer import load_tokenizer
+    from rlhf.sampling.generate import SamplingSettings, generate
 
     policy, tokenizer = load_policy(model), load_tokenizer(model)
     settings = SamplingSettings(max_new_tokens=max_tokens)

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from machine import SIZES, Machine, Size, command_line, in_turn, middle
 
-from rlhf.memory import peak_mib
+from rlhf.machine.memory import peak_mib
 
 SHAPES = {"tiny": (16, 128), "small": (16, 128), "gpt2": (8, 128)}  # sequences and tokens of a step
 
 
 def ours(size: Size) -> Any:
-    from rlhf.head import token_logprobs
-    from rlhf.training import adamw, autocast, set_threads
+    from rlhf.learning.head import token_logprobs
+    from rlhf.learning.training import adamw, autocast, set_threads
 
     set_threads(0)
     model = size.our_causal_lm().train()

@@ -12,10 +12,10 @@ import json
 from pathlib import Path
 
 from rlhf.store import Store
-from stages.align_data import Division, read_sources
-from stages.align_evaluate import Model, ranking_scores
-from stages.cli import read_recipe
-from stages.pipeline import settings_of
+from stages.align.data import Division, read_sources
+from stages.align.measure import Model, ranking_scores
+from stages.cli.main import read_recipe
+from stages.quickstart.steps import settings_of
 from stages.settings import AlignDataSettings
 
 UNSEEN = {"reward": ("gold", "validation", "test"), "gold": ("rest", "validation", "test")}

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts, read_rankings, read_texts
-from rlhf.memory import peak_mib
-from stages.align import SETTINGS, settings_on
-from stages.align_data import AlignData
-from stages.pipeline import settings_of
+from rlhf.machine.memory import peak_mib
+from stages.align.data import AlignData
+from stages.align.steps import SETTINGS, settings_on
+from stages.quickstart.steps import settings_of
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
 
 ROWS = 1000  # where there is no data
@@ -70,8 +70,8 @@ def said_time(seconds: float) -> str:
 
 def fitting_recipe(folder: str) -> tuple[str, str]:
     """The recipe for a model on this machine, and why: by its size, and whether there is a GPU."""
-    from rlhf.checkpoints import load_policy
-    from rlhf.training import best_device
+    from rlhf.learning.training import best_device
+    from rlhf.models.checkpoints import load_policy
 
     millions = sum(p.numel() for p in load_policy(folder).parameters()) / 1e6
     if best_device().type != "cpu":
@@ -107,7 +107,7 @@ def probe(stage: str, folder: str, settings: Any, num_rows: int) -> Estimate:
     for stream in (1, 2):  # trainers report to both
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     started = time.perf_counter()
-    from rlhf.training import set_threads
+    from rlhf.learning.training import set_threads
 
     set_threads(0)
     work, begun, seconds = PROBES[stage](folder, settings, num_rows)
@@ -164,15 +164,15 @@ def timed_steps(trainer: Any) -> tuple[float, float]:
 
 def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, float, float]:
     """What was measured, when its first step began, and the seconds of all steps from there on."""
-    from rlhf.tokenizer import load_tokenizer
-    from stages import sft
+    from rlhf.models.tokenizer import load_tokenizer
+    from stages.sft.stage import VALIDATION_SHARE, trainer_of
 
     made = [Demonstration(prompt=said(40, n), completion=said(120, n)) for n in range(num_rows)]
     rows = read_demonstrations(settings.data, settings.skip_bad_rows) if settings.data else made
-    held_out = 0.0 if settings.validation_data else sft.VALIDATION_SHARE
+    held_out = 0.0 if settings.validation_data else VALIDATION_SHARE
     with tempfile.TemporaryDirectory() as work:
         training = spread(rows, 2 * STEPS * settings.batch_size)  # some may be too long
-        trainer = sft.trainer_of(
+        trainer = trainer_of(
             settings, folder, load_tokenizer(folder), training, training, Path(work), None, lambda line: None
         )
         begun, step_s = timed_steps(trainer)
@@ -182,28 +182,29 @@ def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, f
     return (
         work,
         begun,
-        num_steps * step_s * (1 + sft.VALIDATION_SHARE * forward_share(trainer.model, settings)),
+        num_steps * step_s * (1 + VALIDATION_SHARE * forward_share(trainer.model, settings)),
     )
 
 
 def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[str, float, float]:
     """As `probe_sft`."""
-    from rlhf.tokenizer import load_tokenizer
-    from stages import reward_data, reward_model
+    from rlhf.models.tokenizer import load_tokenizer
+    from stages.reward.data import grouped
+    from stages.reward.stage import trainer_of
 
     made = [
         Ranking(prompt=said(40, n), completions=(said(120, n), said(120, n + 1)), ranks=(0, 1))
         for n in range(num_rows)
     ]
     rows = read_rankings(settings.data, settings.skip_bad_rows) if settings.data else made
-    groups = reward_data.grouped(rows)
+    groups = grouped(rows)
     what = "prompts" if settings.data else "prompts, two answers each"
     num_steps = (
         settings.epochs * len(groups) * (1 - settings.validation_fraction) / settings.prompts_per_batch
     )
     with tempfile.TemporaryDirectory() as work:
         training = spread(groups, STEPS * settings.prompts_per_batch)
-        trainer = reward_model.trainer_of(settings, folder, load_tokenizer(folder), training, Path(work))
+        trainer = trainer_of(settings, folder, load_tokenizer(folder), training, Path(work))
         begun, step_s = timed_steps(trainer)
     work = f"{described(len(groups), settings.data, what)}, {num_steps:.0f} steps of {step_s:.2f} s"
     passes = settings.validation_fraction + (1 / settings.epochs if settings.probe_l2 else 0)
@@ -212,10 +213,10 @@ def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[
 
 def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, float, float]:
     """As `probe_sft`, for iterations of which one with at most EPISODES completions is measured."""
-    from rlhf.adapters import lora, scalar_over, with_adapters
-    from rlhf.checkpoints import load_policy, scalar_from_policy
-    from rlhf.tokenizer import load_tokenizer
-    from stages.ppo import PPOTrainer
+    from rlhf.models.adapters import lora, scalar_over, with_adapters
+    from rlhf.models.checkpoints import load_policy, scalar_from_policy
+    from rlhf.models.tokenizer import load_tokenizer
+    from stages.ppo.trainer import PPOTrainer
 
     policy, rank = load_policy(folder), settings.lora_rank
     reward = with_adapters(scalar_over(policy), rank, "score") if rank else scalar_from_policy(policy)

@@ -11,15 +11,11 @@ from transformers import GPT2Config
 
 from rlhf.data import fingerprint, read_texts
 from rlhf.errors import InputError
-from rlhf.head import token_logprobs
-from rlhf.losses import lm_loss
-from rlhf.metrics import MetricLog
-from rlhf.model import GPT
-from rlhf.starter.corpus import corpus
-from rlhf.store import Entry, Store, inputs_hash
-from rlhf.threads import ThreadWatch
-from rlhf.tokenizer import Tokenizer, published_tokenizer, train_tokenizer
-from rlhf.training import (
+from rlhf.inputs import packed_tokens
+from rlhf.learning.head import token_logprobs
+from rlhf.learning.losses import lm_loss
+from rlhf.learning.metrics import MetricLog
+from rlhf.learning.training import (
     Optimizers,
     autocast,
     best_device,
@@ -32,7 +28,11 @@ from rlhf.training import (
     set_threads,
     warmup_cosine,
 )
-from stages.inputs import packed_tokens
+from rlhf.machine.threads import ThreadWatch
+from rlhf.models.gpt import GPT
+from rlhf.models.tokenizer import Tokenizer, published_tokenizer, train_tokenizer
+from rlhf.starter.corpus import corpus
+from rlhf.store import Entry, Store, inputs_hash
 from stages.settings import PretrainSettings
 
 VALIDATION_SHARE = 0.01

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rlhf.training import best_device, has_fast_bf16
+from rlhf.learning.training import best_device, has_fast_bf16
 from stages.settings import RewardSettings, SFTSettings
 
 

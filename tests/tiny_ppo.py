@@ -5,10 +5,10 @@ import torch
 from peft import LoraConfig
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from rlhf.model import GPT, ScalarGPT
+from rlhf.models.gpt import GPT, ScalarGPT
+from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
-from rlhf.tokenizer import train_tokenizer
-from stages.ppo import PPOConfig, PPOTrainer
+from stages.ppo.trainer import PPOConfig, PPOTrainer
 
 TEXTS = ["The red kite is in the park. Tom has a blue boat. Say one two three four. The dog barks."] * 5
 TOKENIZER = train_tokenizer(TEXTS, 300)

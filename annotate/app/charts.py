@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from annotate.app.tables import Table, column
-from rlhf import plots
+from rlhf.measuring import plots
 
 _pyplot = threading.Lock()  # matplotlib's pyplot keeps global state
 MAX_ROWS = 40

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from annotate.database import Database
-from annotate.schema import Annotation
+from annotate.store.database import Database
+from annotate.store.schema import Annotation
 
 PATIENCE_S = 0.25  # what a page waits for fresh values before it makes do with older ones
 MOST_KEPT = 50

@@ -16,14 +16,14 @@ from urllib.parse import urlencode
 import gradio as gr
 from pydantic import ValidationError
 
-from annotate.accounts import Account, account_named, accounts, add_token, tokens
+from annotate.answers.export import FORMATS
 from annotate.app.chosen import Chosen
 from annotate.app.new_batch import Sampler, UploadIn, first_problem, make_batch
 from annotate.app.pages import LEAD_PATH, part
 from annotate.app.texts import texts
-from annotate.batches import batch_settings, change_batch, overview
-from annotate.export import FORMATS
 from annotate.labels import LabelStore
+from annotate.store.accounts import Account, account_named, accounts, add_token, tokens
+from annotate.work.batches import batch_settings, change_batch, overview
 from rlhf.errors import LabelError, RLHFError
 
 ASKS = ("ratings", "flags", "comment", "none_acceptable", "strength")

@@ -4,7 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
 
-from annotate.accounts import (
+from annotate.app.security import SAFE_METHODS, is_csrf_token
+from annotate.app.settings import AppSettings
+from annotate.store.accounts import (
     LOCAL,
     Account,
     account_named,
@@ -14,9 +16,7 @@ from annotate.accounts import (
     local_account,
     open_session,
 )
-from annotate.app.security import SAFE_METHODS, is_csrf_token
-from annotate.app.settings import AppSettings
-from annotate.database import Database
+from annotate.store.database import Database
 
 
 def database_of(request: Request) -> Database:

@@ -14,19 +14,19 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.background import BackgroundTask
 
-from annotate.accounts import Account
-from annotate.adjudicate import Disagreement, adjudicate, differing, disagreements
+from annotate.answers.choice import Choice
+from annotate.answers.export import export
 from annotate.app.computed import Computed
 from annotate.app.identity import Db, Lead
 from annotate.app.new_batch import BatchIn, UploadIn, first_problem, make_batch, task_of
 from annotate.app.payloads import AnswerIn, order_text, shown, submission, task_json
 from annotate.app.tables import FIGURES, Table, as_csv, tables
 from annotate.app.work_api import view_of
-from annotate.batches import batch_settings, change_batch, overview
-from annotate.choice import Choice
-from annotate.database import Database
-from annotate.export import export
-from annotate.webhooks import set_webhook
+from annotate.store.accounts import Account
+from annotate.store.database import Database
+from annotate.work.adjudicate import Disagreement, adjudicate, differing, disagreements
+from annotate.work.batches import batch_settings, change_batch, overview
+from annotate.work.webhooks import set_webhook
 
 router = APIRouter(prefix="/api/lead", tags=["lead"])
 DAY_S = 86_400.0

@@ -17,9 +17,9 @@ from annotate.app.lead_api import choice
 from annotate.app.pages import LEAD_PATH, language_of, shell
 from annotate.app.tables import Table, shown, tables
 from annotate.app.texts import Texts, texts
-from annotate.batches import BatchOverview, overview
-from annotate.database import Database
-from annotate.live import queue
+from annotate.store.database import Database
+from annotate.work.batches import BatchOverview, overview
+from annotate.work.live import queue
 
 router = APIRouter(include_in_schema=False)
 ROWS_SHOWN = 200

@@ -6,11 +6,11 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from annotate.batches import FLAGS, Asks, BatchSettings, NewTask
-from annotate.database import Database
-from annotate.foreign import read_labels
-from annotate.importing import Imported, add_gold_questions, import_prompts, import_rankings
-from annotate.live import add_live_batch
+from annotate.answers.foreign import read_labels
+from annotate.answers.importing import Imported, add_gold_questions, import_prompts, import_rankings
+from annotate.store.database import Database
+from annotate.work.batches import FLAGS, Asks, BatchSettings, NewTask
+from annotate.work.live import add_live_batch
 from rlhf.data import Prompt, read_prompts
 from rlhf.errors import InputError, LabelError
 

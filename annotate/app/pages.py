@@ -10,12 +10,12 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Redirect
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
-from annotate.accounts import LOCAL, LoginRefused, log_in, log_out
 from annotate.app import assets
 from annotate.app.identity import Doorman, SignedIn, UnknownName
 from annotate.app.rendering import plain
 from annotate.app.security import csrf_token, is_csrf_token
 from annotate.app.texts import best_language, languages, texts
+from annotate.store.accounts import LOCAL, LoginRefused, log_in, log_out
 
 router = APIRouter(include_in_schema=False)
 _templates = Environment(

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.app.rendering import rendered, rendered_messages
-from annotate.assign import TaskView
-from annotate.batches import Asks
-from annotate.history import PastAnswer
-from annotate.submit import Submission
+from annotate.work.assign import TaskView
+from annotate.work.batches import Asks
+from annotate.work.history import PastAnswer
+from annotate.work.submit import Submission
 from rlhf.data import as_messages
 
 T = TypeVar("T")

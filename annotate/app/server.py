@@ -11,7 +11,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from annotate.accounts import has_accounts
 from annotate.app import assets, lead_api, lead_pages, pages, work_api
 from annotate.app.computed import Computed
 from annotate.app.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
@@ -19,9 +18,10 @@ from annotate.app.identity import Doorman
 from annotate.app.new_batch import Sampler
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings
-from annotate.database import DatabaseDown
 from annotate.labels import LabelStore
-from annotate.webhooks import deliver_due
+from annotate.store.accounts import has_accounts
+from annotate.store.database import DatabaseDown
+from annotate.work.webhooks import deliver_due
 from rlhf.errors import InputError, LabelError, RLHFError
 
 WEBHOOKS_EVERY_S = 1.0

@@ -9,14 +9,14 @@ from typing import Any
 
 from sqlalchemy import select
 
-from annotate import dashboard
-from annotate.agreement import Agreement
-from annotate.ballots import ballots
-from annotate.choice import Choice
-from annotate.database import Database
-from annotate.export import cell
-from annotate.schema import Labeler
-from annotate.strengths import StrengthTable, strengths
+from annotate.answers.choice import Choice
+from annotate.answers.export import cell
+from annotate.figures import dashboard
+from annotate.figures.agreement import Agreement
+from annotate.figures.ballots import ballots
+from annotate.figures.strengths import StrengthTable, strengths
+from annotate.store.database import Database
+from annotate.store.schema import Labeler
 
 
 @dataclass(frozen=True)

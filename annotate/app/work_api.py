@@ -7,8 +7,6 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import PlainTextResponse
 from sqlalchemy import and_, func, select
 
-from annotate import drafts
-from annotate.accounts import Account
 from annotate.app.identity import Db, SignedIn
 from annotate.app.payloads import (
     AnswerIn,
@@ -20,11 +18,13 @@ from annotate.app.payloads import (
     task_json,
 )
 from annotate.app.rendering import rendered, visible
-from annotate.assign import TaskView, has_answered, renew, view_tasks, why_nothing
-from annotate.batches import BatchOverview, batch_settings, open_batches, overview
-from annotate.database import Database
-from annotate.history import OwnProgress, history, own_progress, past_answer
-from annotate.schema import Annotation, Lease, Task
+from annotate.store.accounts import Account
+from annotate.store.database import Database
+from annotate.store.schema import Annotation, Lease, Task
+from annotate.work import drafts
+from annotate.work.assign import TaskView, has_answered, renew, view_tasks, why_nothing
+from annotate.work.batches import BatchOverview, batch_settings, open_batches, overview
+from annotate.work.history import OwnProgress, history, own_progress, past_answer
 from rlhf.data import as_messages
 from rlhf.errors import LabelError
 

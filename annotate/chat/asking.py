@@ -11,13 +11,13 @@ from pydantic import BaseModel, Field
 
 from annotate.app.rendering import rendered
 from annotate.chat.checkpoints import Checkpoints
+from annotate.chat.conversations import StoredMessage, add_message
 from annotate.chat.tree import Tree, turn_json
-from annotate.conversations import StoredMessage, add_message
-from annotate.database import Database
-from rlhf.completions import Answer, Failed, Piece, Queued, Request, Started
+from annotate.store.database import Database
 from rlhf.data import Message
-from rlhf.engine_process import EngineProcess
 from rlhf.errors import InputError, LabelError
+from rlhf.serving.completions import Answer, Failed, Piece, Queued, Request, Started
+from rlhf.serving.engine_process import EngineProcess
 
 RENDER_EVERY_S = 0.25  # between two renderings of an unfinished answer's Markdown
 MAX_CHARS = 100_000

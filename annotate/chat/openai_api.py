@@ -19,10 +19,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotate.chat.checkpoints import Checkpoints
-from rlhf.completions import Answer, Done, Event, Failed, Piece, Queued, Started, TokenInfo
-from rlhf.completions import Request as Wanted
-from rlhf.engine_process import EngineProcess, raised
 from rlhf.errors import BusyError, EngineError, InputError
+from rlhf.serving.completions import Answer, Done, Event, Failed, Piece, Queued, Started, TokenInfo
+from rlhf.serving.completions import Request as Wanted
+from rlhf.serving.engine_process import EngineProcess, raised
 
 MAX_CHOICES = 8
 NO_CONTEXT_TOKENS = 2048  # longest answer of a model that states no context

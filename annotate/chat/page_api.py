@@ -10,19 +10,19 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
-from annotate import conversations as stored
-from annotate.accounts import Account
 from annotate.app.identity import Db, SignedIn
 from annotate.app.pages import shell
 from annotate.app.rendering import visible
+from annotate.chat import conversations as stored
 from annotate.chat.asking import Asking, Question
 from annotate.chat.checkpoints import Checkpoints
+from annotate.chat.feedback import record_comparison, record_rewrite, record_thumb
 from annotate.chat.tree import Tree, branches, hidden_models, marks, turn_json
-from annotate.database import Database
-from annotate.feedback import record_comparison, record_rewrite, record_thumb
-from rlhf.completions import Explanation
-from rlhf.engine_process import EngineProcess
+from annotate.store.accounts import Account
+from annotate.store.database import Database
 from rlhf.errors import EngineError, InputError, LabelError
+from rlhf.serving.completions import Explanation
+from rlhf.serving.engine_process import EngineProcess
 from rlhf.starter.items import take_items
 
 ClientId = Annotated[str, Field(min_length=8, max_length=64)]

@@ -2,7 +2,6 @@
 
 from fastapi import FastAPI, HTTPException, Request
 
-from annotate.accounts import LOCAL, account_of_token, has_accounts
 from annotate.app.identity import Doorman
 from annotate.app.security import Guard
 from annotate.app.server import create_app
@@ -11,8 +10,9 @@ from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.openai_api import openai_router
 from annotate.chat.page_api import page_router
 from annotate.labels import LabelStore
-from rlhf.engine_process import EngineProcess
+from annotate.store.accounts import LOCAL, account_of_token, has_accounts
 from rlhf.errors import LabelError
+from rlhf.serving.engine_process import EngineProcess
 
 
 def api_app(

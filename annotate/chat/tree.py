@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import select
 
 from annotate.app.rendering import rendered, visible
-from annotate.conversations import StoredMessage, messages
-from annotate.database import Database
-from annotate.feedback import ChatAnswer
-from annotate.schema import Annotation, Labeler
+from annotate.chat.conversations import StoredMessage, messages
+from annotate.chat.feedback import ChatAnswer
+from annotate.store.database import Database
+from annotate.store.schema import Annotation, Labeler
 from rlhf.data import Message
 from rlhf.errors import LabelError
 

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from annotate.backup import backup, check
-from annotate.database import DatabaseDown
 from annotate.labels import LabelStore, NewTask, Submission
+from annotate.store.backup import backup, check
+from annotate.store.database import DatabaseDown
 from rlhf.errors import LabelError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -150,7 +150,9 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(local, tmp_path):
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("annotate.database.DatabaseDown: the label database cannot be written now:"), last
+    assert last.startswith(
+        "annotate.store.database.DatabaseDown: the label database cannot be written now:"
+    ), last
     acknowledged = {int(number) for number in done.stdout.split()}
     with LabelStore(path) as store:
         with store.database.read() as connection:
@@ -163,7 +165,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(local, tmp_path):
 READ_ONLY = """
 import os, sys
 import psycopg, sqlalchemy.dialects.sqlite
-import annotate.migrations
+import annotate.store.migrations
 from annotate.labels import LabelStore, Submission
 if os.geteuid() == 0:  # nothing is read-only to root
     os.seteuid(65534)

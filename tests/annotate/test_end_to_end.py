@@ -8,17 +8,17 @@ from datasets import load_dataset
 from transformers import GPT2Config
 from trl import RewardConfig, RewardTrainer
 
-from annotate.backup import check
-from annotate.batches import BatchSettings
-from annotate.choice import Choice
-from annotate.export import export
-from annotate.foreign import read_labels
-from annotate.importing import import_rankings
+from annotate.answers.choice import Choice
+from annotate.answers.export import export
+from annotate.answers.foreign import read_labels
+from annotate.answers.importing import import_rankings
 from annotate.labels import LabelStore, Submission
-from rlhf.model import ScalarGPT
+from annotate.store.backup import check
+from annotate.work.batches import BatchSettings
+from rlhf.models.gpt import ScalarGPT
+from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
-from rlhf.tokenizer import train_tokenizer
-from stages import pretrain, reward_model
+from stages import pretrain, reward
 from stages.settings import PretrainSettings, RewardSettings
 
 OASST = Path(__file__).parents[3] / "shared/data/oasst_en_kwise.jsonl"
@@ -66,7 +66,7 @@ def test_published_rankings_are_labeled_further_exported_and_trained_on(store, t
     pretrain.run(PretrainSettings(**small, name="tiny"), checkpoints, say=lambda line: None)
     for source in ({"labels": rankings.snapshot}, {"data": str(tmp_path / "rankings.parquet")}):
         settings = RewardSettings(init="base", prompts_per_batch=16, max_length=64, **source)
-        entry = reward_model.run(settings, checkpoints, tmp_path / "labels.db", say=lambda line: None)
+        entry = reward.run(settings, checkpoints, tmp_path / "labels.db", say=lambda line: None)
         assert entry.manifest["metrics"]["pairs"] > 0
         assert (rankings.snapshot in str(entry.manifest)) == ("labels" in source)
 

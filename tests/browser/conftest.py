@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from annotate.accounts import add_account, open_session
-from annotate.batches import NewTask
 from annotate.labels import LabelStore
-from annotate.submit import Submission
+from annotate.store.accounts import add_account, open_session
+from annotate.work.batches import NewTask
+from annotate.work.submit import Submission
 from tests.conftest import missing
 
 ROOT = Path(__file__).parent.parent.parent

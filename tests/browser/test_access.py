@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.batches import FLAGS, Asks
+from annotate.work.batches import FLAGS, Asks
 from tests.browser.conftest import answer
 
 CONTROLS = frozenset({"button", "link", "textbox", "radio", "checkbox", "combobox", "article", "dialog"})

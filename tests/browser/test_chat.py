@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import select
 
-from annotate.conversations import add_message, conversations, messages, start_conversation
+from annotate.chat.conversations import add_message, conversations, messages, start_conversation
 from annotate.labels import LabelStore
-from annotate.schema import Annotation, Completion, TaskCompletion
+from annotate.store.schema import Annotation, Completion, TaskCompletion
 from rlhf.data import read_demonstrations
 from tests.browser.conftest import World, sign_in
 from tests.chat.tiny import serving, tiny_store
@@ -55,7 +55,7 @@ class ChatWorld(World):
             return rows
 
     def _id(self, name):
-        from annotate.accounts import account_named
+        from annotate.store.accounts import account_named
 
         return account_named(self.database, name).id
 
@@ -65,7 +65,7 @@ def chat(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chat-page")
     store = tiny_store(folder / "store")
     with LabelStore(folder / "labels.db") as labels:
-        from annotate.accounts import add_account
+        from annotate.store.accounts import add_account
 
         add_account(labels.database, "somebody", "correct horse battery")
     with serving(store, folder / "labels.db", "chat", "--web") as server:

@@ -4,8 +4,8 @@ import pytest
 from playwright.sync_api import expect
 
 from annotate.app.rendering import rendered, visible
-from annotate.batches import NewTask
-from annotate.history import history
+from annotate.work.batches import NewTask
+from annotate.work.history import history
 
 HOSTILE = (
     "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><svg/onload=window.hacked=3>",

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from annotate.accounts import add_token
-from annotate.batches import batch_settings
-from annotate.history import history
+from annotate.store.accounts import add_token
+from annotate.work.batches import batch_settings
+from annotate.work.history import history
 from tests.browser.conftest import answer, batch_row
 
 

@@ -9,12 +9,12 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import expect
 
-from annotate.accounts import add_account, open_session
 from annotate.app import lead_pages
 from annotate.app.server import create_app
 from annotate.app.settings import AppSettings
-from annotate.batches import NewTask
 from annotate.labels import LabelStore, Submission
+from annotate.store.accounts import add_account, open_session
+from annotate.work.batches import NewTask
 from tests.browser.conftest import answer, batch_row
 
 LOOKS = "image => image.decode().then(() => image.naturalWidth)"

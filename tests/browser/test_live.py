@@ -11,12 +11,12 @@ from playwright.sync_api import expect
 from sqlalchemy import select
 from transformers import GPT2Config
 
-from annotate.accounts import add_account
-from annotate.history import history
-from annotate.schema import Completion
-from rlhf.model import GPT
+from annotate.store.accounts import add_account
+from annotate.store.schema import Completion
+from annotate.work.history import history
+from rlhf.models.gpt import GPT
+from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
-from rlhf.tokenizer import train_tokenizer
 from tests.browser.conftest import PASSWORD, World
 
 

@@ -3,8 +3,8 @@
 from playwright.sync_api import expect
 
 from annotate.app.texts import languages, texts
-from annotate.batches import Asks, NewTask
-from annotate.history import history
+from annotate.work.batches import Asks, NewTask
+from annotate.work.history import history
 
 
 def open_batch(page, world, batch):

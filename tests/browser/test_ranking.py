@@ -3,8 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
-from annotate.batches import FLAGS, Asks
-from annotate.history import history, past_answer
+from annotate.work.batches import FLAGS, Asks
+from annotate.work.history import history, past_answer
 from tests.browser.conftest import PASSWORD
 
 

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from annotate.accounts import set_password
-from annotate.history import history
+from annotate.store.accounts import set_password
+from annotate.work.history import history
 from tests.browser.conftest import World
 
 

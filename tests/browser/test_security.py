@@ -6,11 +6,11 @@ import re
 import httpx
 import pytest
 
-from annotate.accounts import add_token, open_session
 from annotate.app import assets
-from annotate.drafts import draft_of, save_draft
-from annotate.history import history
 from annotate.labels import LabelStore
+from annotate.store.accounts import add_token, open_session
+from annotate.work.drafts import draft_of, save_draft
+from annotate.work.history import history
 from tests.browser.conftest import PASSWORD, PATIENCE_MS, Server
 
 
@@ -173,7 +173,7 @@ def test_gradio_serves_no_file_of_the_server_and_trusts_no_session_hash(world, c
 
 
 def test_a_demoted_leads_open_page_can_do_nothing_more(world, caller):
-    from annotate.schema import Labeler
+    from annotate.store.schema import Labeler
 
     name = world.person("lea", "lead")
     lead = caller(name)
@@ -202,7 +202,7 @@ def test_changes_need_the_pages_token_and_come_from_this_site(world, caller):
 
 
 def test_tokens_open_the_rest_endpoints_until_they_are_revoked(world):
-    from annotate.accounts import revoke_token, tokens
+    from annotate.store.accounts import revoke_token, tokens
 
     name, batch = world.person(), world.batch()
     token = add_token(world.database, name, "script")
@@ -282,9 +282,9 @@ def test_without_accounts_only_this_machine_is_served(tmp_path):
 def test_a_proxys_header_counts_only_from_the_proxy(tmp_path):
     from fastapi.testclient import TestClient
 
-    from annotate.accounts import add_account
     from annotate.app.server import create_app
     from annotate.app.settings import AppSettings
+    from annotate.store.accounts import add_account
 
     header = {"X-Forwarded-User": "ann"}
     with LabelStore(tmp_path / "sso.db") as store:

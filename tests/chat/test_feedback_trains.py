@@ -3,7 +3,7 @@
 import httpx
 
 from annotate.labels import LabelStore
-from stages import reward_model
+from stages import reward
 from stages.settings import RewardSettings
 from tests.chat.tiny import serving
 
@@ -41,7 +41,7 @@ def test_a_choice_and_a_rewrite_in_chat_are_in_the_next_reward_models_data(chat_
             web.post(f"/api/chat/conversations/{conversation}/compare", json=said).raise_for_status()
             texts |= {turn["id"]: turn["content"] for turn in turns}
             parent = a
-    first = reward_model.run(settings, chat_store, str(labels), say=lambda line: None)
+    first = reward.run(settings, chat_store, str(labels), say=lambda line: None)
     with LabelStore(labels) as store:
         rankings = store.rankings()
     assert [ranking.prompt[-1]["content"] for ranking in rankings] == [
@@ -60,7 +60,7 @@ def test_a_choice_and_a_rewrite_in_chat_are_in_the_next_reward_models_data(chat_
         web.post(f"/api/chat/conversations/{conversation}/compare", json=changed).raise_for_status()
         rewrite = {"client_id": "rewrite-1", "message": a, "text": "Tom is in the park."}
         web.post(f"/api/chat/conversations/{conversation}/rewrite", json=rewrite).raise_for_status()
-    second = reward_model.run(settings, chat_store, str(labels), say=lambda line: None)
+    second = reward.run(settings, chat_store, str(labels), say=lambda line: None)
     assert first.manifest["data"] != second.manifest["data"] and first.hash != second.hash
     with LabelStore(labels) as store:
         assert [row.completion for row in store.demonstrations()] == ["Tom is in the park."]

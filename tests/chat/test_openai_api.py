@@ -7,10 +7,10 @@ import httpx
 import openai
 import pytest
 
-from annotate.accounts import add_account, add_token
 from annotate.labels import LabelStore
-from rlhf.checkpoints import load_policy
-from rlhf.generate import SamplingSettings, generate
+from annotate.store.accounts import add_account, add_token
+from rlhf.models.checkpoints import load_policy
+from rlhf.sampling.generate import SamplingSettings, generate
 from tests.chat.tiny import TOKENIZER, serving
 
 HELLO = [{"role": "user", "content": "where is the dog"}]

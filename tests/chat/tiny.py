@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config
 
-from rlhf.model import GPT, ScalarGPT
+from rlhf.models.gpt import GPT, ScalarGPT
+from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
-from rlhf.tokenizer import train_tokenizer
 
 TEXTS = ["The red kite is in the park. Tom has a blue boat. Where is the dog? The dog barks."] * 5
 TOKENIZER = train_tokenizer(TEXTS, 300)

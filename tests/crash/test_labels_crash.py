@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from annotate.backup import check
 from annotate.labels import LabelStore, NewTask
+from annotate.store.backup import check
 
 # Says what it is about to send and what was acknowledged; the lines are read, and so kept, by another process.
 LABELER = """
 import os, sys
 from annotate.labels import LabelStore
-from annotate.submit import Submission
+from annotate.work.submit import Submission
 name = sys.argv[2]
 store = LabelStore(sys.argv[1])
 os.write(1, b"ready\\n")

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from rlhf.losses import clip_fraction, policy_loss, value_loss
-from rlhf.model import GPT, ScalarGPT
-from rlhf.padding import pad_tokens
-from rlhf.passes import completion_logprobs, completion_scores, completion_values
-from rlhf.rl import explained_variance, gae, kl_k1, kl_k3, kl_shaped, masked_mean, rescale, whiten
-from rlhf.rollout import Experience, Rollout
+from rlhf.learning.losses import clip_fraction, policy_loss, value_loss
+from rlhf.learning.passes import completion_logprobs, completion_scores, completion_values
+from rlhf.learning.rl import explained_variance, gae, kl_k1, kl_k3, kl_shaped, masked_mean, rescale, whiten
+from rlhf.learning.rollout import Experience, Rollout
+from rlhf.models.gpt import GPT, ScalarGPT
+from rlhf.models.padding import pad_tokens
 
 V = 40
 quick = settings(deadline=None, max_examples=40)

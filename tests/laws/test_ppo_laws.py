@@ -9,10 +9,11 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf.errors import InputError, TrainingError
-from rlhf.passes import completion_logprobs
-from rlhf.training import has_fast_bf16
-from stages import ppo, ppo_experience
-from stages.ppo_inputs import prompt_order
+from rlhf.learning.passes import completion_logprobs
+from rlhf.learning.training import has_fast_bf16
+from stages.ppo import experience
+from stages.ppo import trainer as ppo
+from stages.ppo.inputs import prompt_order
 from tests.tiny_ppo import (
     EVERYTHING,
     MODELS,
@@ -33,7 +34,7 @@ from tests.tiny_ppo import (
 @pytest.mark.parametrize("name", MODELS)
 def test_before_the_first_update_every_ratio_is_1(name, temperature):
     made = trainer(config(temperature=temperature), processing_class=OftenEnds(), **MODELS[name]())
-    rollout = ppo_experience.sample(made.args, made.model, made.prompts * 3, made.tokenizer, iteration=0)
+    rollout = experience.sample(made.args, made.model, made.prompts * 3, made.tokenizer, iteration=0)
     lengths = rollout.mask.sum(1)
     assert len(set(map(len, rollout.prompts))) > 2 and 1 <= lengths.min() < lengths.max()
     assert rollout.ended.sum() > 0
@@ -45,12 +46,12 @@ def test_before_the_first_update_every_ratio_is_1(name, temperature):
 
 @pytest.mark.parametrize("shift", [0.05, 0.5])
 def test_a_sampler_that_disagrees_with_the_forward_pass_is_logged_or_stops_the_run(monkeypatch, shift):
-    real = ppo_experience.generate
+    real = experience.generate
     shifted = lambda *args, **more: [  # noqa: E731
         dataclasses.replace(sample, logprobs=[x - shift for x in sample.logprobs])
         for sample in real(*args, **more)
     ]
-    monkeypatch.setattr(ppo_experience, "generate", shifted)
+    monkeypatch.setattr(experience, "generate", shifted)
     made = trainer()
     if shift > ppo.MAX_SAMPLING_GAP:
         before = weights(made.model)
@@ -79,7 +80,7 @@ def test_no_split_into_micro_batches_changes_a_logged_number_or_a_weight(micro_b
 
 def test_no_padding_changes_a_logged_number(monkeypatch):
     narrow, _ = history_and_weights(config(**EVERYTHING))
-    monkeypatch.setattr(ppo_experience, "ROUND_TO", 32)
+    monkeypatch.setattr(experience, "ROUND_TO", 32)
     wide, _ = history_and_weights(config(**EVERYTHING))
     close_histories(narrow, wide, 1e-5)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stages.cli import main
+from stages.cli.main import main
 
 
 @pytest.mark.slow

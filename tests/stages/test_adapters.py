@@ -4,15 +4,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from rlhf.adapters import is_adapted, reward_over, trunk_hash
-from rlhf.checkpoints import load_policy, load_scalar
 from rlhf.errors import InputError
-from rlhf.rewards import score_completions
+from rlhf.learning.rewards import score_completions
+from rlhf.models.adapters import is_adapted, lora, reward_over, trunk_hash
+from rlhf.models.checkpoints import load_policy, load_scalar
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Store
-from rlhf.tokenizer import load_tokenizer
-from stages import ppo, reward_model, sft
-from stages.ppo_inputs import rewards_named
-from stages.ppo_models import assembled
+from stages import ppo, reward, sft
+from stages.ppo.inputs import rewards_named
+from stages.ppo.models import assembled
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
 
 SMALL = {"lora_rank": 4, "lr": 1e-2, "name": "f"}
@@ -29,7 +29,7 @@ def tuned(foreign_model, data, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
     base = {"base": str(foreign_model), "data": data["demonstrations"], "batch_size": 4}
     sft.run(SFTSettings(**base, **SMALL), store, quiet)
-    reward_model.run(RewardSettings(data=data["rankings"], prompts_per_batch=4, **SMALL), store, say=quiet)
+    reward.run(RewardSettings(data=data["rankings"], prompts_per_batch=4, **SMALL), store, say=quiet)
     return store
 
 
@@ -74,9 +74,7 @@ def test_four_models_of_ppo_hold_one_base(tuned):
     base = {id(p): p.numel() for p in policy.parameters()}
     rewards, *_ = rewards_named(tuned, "reward", policy, quiet)
     tokenizer = load_tokenizer(tuned.resolve("sft").path)
-    models = assembled(
-        policy, None, None, rewards, tokenizer, peft_config=ppo.lora(4), last_blocks=0, say=quiet
-    )
+    models = assembled(policy, None, None, rewards, tokenizer, peft_config=lora(4), last_blocks=0, say=quiet)
     assert models.reference is None  # the policy with its adapters off
     own = [
         {name: p for name, p in model.named_parameters() if id(p) not in base}
@@ -102,9 +100,7 @@ def test_ppo_by_adapters_ends_in_plain_checkpoints(tuned, data):
 
 def test_a_reward_model_trained_otherwise_is_held_whole_and_ppo_says_so(tuned, data):
     lines = []
-    reward_model.run(
-        RewardSettings(data=data["rankings"], prompts_per_batch=4, name="whole"), tuned, say=quiet
-    )
+    reward.run(RewardSettings(data=data["rankings"], prompts_per_batch=4, name="whole"), tuned, say=quiet)
     settings = PPOSettings(prompts=data["demonstrations"], reward="reward/whole", **PPO | {"name": "w"})
     ppo.run(settings, tuned, lines.append)
     assert sum("reward/whole was not trained by adapters over this policy" in line for line in lines) == 1
@@ -114,4 +110,4 @@ def test_a_reward_model_trained_otherwise_is_held_whole_and_ppo_says_so(tuned, d
 def test_what_does_not_go_with_adapters_is_refused(tuned, data, more):
     settings = RewardSettings(data=data["rankings"], **SMALL | {"name": "x"} | more)
     with pytest.raises(InputError, match=r"choose one of them|leave it 0"):
-        reward_model.run(settings, tuned, say=quiet)
+        reward.run(settings, tuned, say=quiet)

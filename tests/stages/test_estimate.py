@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlhf.tokenizer import load_tokenizer, train_tokenizer
-from stages.align_data import divide
-from stages.cli import main
+from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
+from stages.align.data import divide
+from stages.cli.main import main
 from stages.estimate import Estimate, spread
 from stages.settings import AlignDataSettings
 

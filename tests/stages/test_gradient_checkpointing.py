@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
-from rlhf.checkpoints import load_policy, load_scalar
+from rlhf.models.checkpoints import load_policy, load_scalar
+from rlhf.models.trunk import blocks_of
 from rlhf.store import Store
-from rlhf.trunk import blocks_of
-from stages import reward_model, sft
+from stages import reward, sft
 from stages.settings import RewardSettings, SFTSettings
 from tests.tiny_ppo import EVERYTHING, MODELS, config, quiet, trainer, weights
 
@@ -50,7 +50,7 @@ def test_in_ppo_a_learning_block_runs_twice_for_a_gradient_and_a_frozen_one_not_
 
 STAGES = {
     "sft": (sft, SFTSettings, "base", "demonstrations", load_policy),
-    "reward": (reward_model, RewardSettings, "init", "rankings", load_scalar),
+    "reward": (reward, RewardSettings, "init", "rankings", load_scalar),
 }
 
 

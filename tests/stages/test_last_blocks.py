@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from rlhf.checkpoints import load_policy, load_scalar
+from rlhf.models.checkpoints import load_policy, load_scalar
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Store
-from rlhf.tokenizer import load_tokenizer
-from stages import ppo, reward_model, sft
+from stages import ppo, reward, sft
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
 
 
@@ -26,7 +26,7 @@ def tuned(foreign_model, data, tmp_path_factory):
         ),
         store, quiet,
     )  # fmt: skip
-    reward_model.run(RewardSettings(data=data["rankings"], prompts_per_batch=4, **small), store, say=quiet)
+    reward.run(RewardSettings(data=data["rankings"], prompts_per_batch=4, **small), store, say=quiet)
     return store
 
 

@@ -1,0 +1,1 @@
+"""Answers leaving and entering the label store: choices, snapshots, exports, imports."""

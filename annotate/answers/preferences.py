@@ -1,0 +1,81 @@
+"""What a reward model learns from answers: orders that people gave, and those that their feedback implies."""
+
+import json
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, select
+
+from annotate.answers.choice import RANKED, Choice, chosen_annotations
+from annotate.answers.snapshots import StoredAnswer, answers, ids_in
+from annotate.store.schema import Annotation, Batch, Labeler, Task
+from annotate.work.submit import THUMBS
+from rlhf.data import Ranking
+
+
+def rankings(connection: Connection, choice: Choice, snapshot: str | None = None) -> list[Ranking]:
+    """`preferences` of the answers that stand, or of a snapshot's whether they still stand or not."""
+    if snapshot is None:
+        ids = chosen_annotations(connection, choice)
+    else:
+        ids = ids_in(connection, snapshot)
+        if choice.batch is not None or not choice.include_simulated:
+            ids = sorted(set(ids) & _ever_given(connection, choice))
+    return preferences(answers(connection, ids))
+
+
+def preferences(given: Iterable[StoredAnswer]) -> list[Ranking]:
+    """Rankings as they were given, a better version over the answer it betters, thumbs up over thumbs down.
+
+    The thumbs of one person under one prompt make one ranking of two ranks, after all others; where only one kind of
+    thumb was given they say nothing of an order.
+    """
+    found: list[Ranking] = []
+    thumbs: dict[str, list[StoredAnswer]] = {}
+    for answer in given:
+        if answer.row.kind in RANKED and answer.items:  # none acceptable may come without an order
+            found.append(answer.ranking())
+        elif answer.row.kind == "demonstrate":
+            found += _rewrite(answer)
+        elif answer.row.kind == "rate":
+            thumbs.setdefault(json.dumps([answer.labeler, answer.prompt]), []).append(answer)
+    return found + [ranking for rated in thumbs.values() for ranking in _thumbs(rated)]
+
+
+def _rewrite(answer: StoredAnswer) -> list[Ranking]:
+    better = answer.row.demonstration
+    worse = [text for text in answer.completions if text.strip() != better.strip()]
+    if not worse:
+        return []
+    ranks = (0, *(1 for _ in worse))
+    return [Ranking(prompt=answer.prompt, completions=(better, *worse), ranks=ranks, labeler=answer.labeler)]
+
+
+def _thumbs(rated: list[StoredAnswer]) -> list[Ranking]:
+    latest = {answer.completions[0]: answer.items[0].rating for answer in rated}
+    if set(latest.values()) != set(THUMBS.values()):
+        return []
+    ranks = tuple(0 if rating == THUMBS["up"] else 1 for rating in latest.values())
+    first = rated[0]
+    return [
+        Ranking(
+            prompt=first.prompt,
+            completions=tuple(latest),
+            ranks=ranks,
+            labeler=first.labeler,
+            ratings=tuple(latest.values()),
+        )
+    ]
+
+
+def _ever_given(connection: Connection, choice: Choice) -> set[int]:
+    query = (
+        select(Annotation.id)
+        .join(Task, Task.id == Annotation.task_id)
+        .join(Batch, Batch.id == Task.batch_id)
+        .join(Labeler, Labeler.id == Annotation.labeler_id)
+    )
+    if choice.batch is not None:
+        query = query.where(Batch.name == choice.batch)
+    if not choice.include_simulated:
+        query = query.where(Labeler.origin != "simulated")
+    return set(connection.execute(query).scalars())

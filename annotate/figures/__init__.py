@@ -1,0 +1,1 @@
+"""What the answers say of labelers, checkpoints and themselves."""

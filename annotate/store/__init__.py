@@ -1,0 +1,1 @@
+"""The label store below the verbs: tables, migrations, accounts, backups."""

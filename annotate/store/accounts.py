@@ -1,0 +1,265 @@
+"""Who may log in as what: accounts, passwords, sessions and tokens. Secrets are stored as hashes only."""
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+
+from annotate.store.database import Database, storable
+from annotate.store.schema import ApiToken, Labeler, LoginFailure, Session
+from rlhf.errors import LabelError
+
+ROLES = ("labeler", "lead", "admin")
+LOCAL = "local"
+MIN_PASSWORD = 8
+FAILURES_PER_NAME, FAILURES_PER_ADDRESS, THROTTLE_S = 5, 20, 15 * 60.0
+# Verified where a name is unknown, so that the time an answer takes does not tell which names exist.
+DECOY = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$Rb2m0Nl7hQIUbqkQOoQ1v6C1x1nGmDqkqtOFn3mvN1k"
+
+
+class LoginRefused(LabelError):
+    """Name or password is wrong, or there were too many attempts: then `wait_s` is positive."""
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True)
+class Account:
+    """A labeler, lead or admin. origin: person, simulated, or imported (known from a file only)."""
+
+    id: int
+    name: str
+    role: str
+    origin: str
+    active: bool
+
+    def at_least(self, role: str) -> bool:
+        """Whether the role is this one or a higher one."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+def labeler_id(connection: Connection, name: str, lock: bool = False) -> int:
+    """An account's id; `lock` makes one account's writes follow each other. Raises LabelError for an unknown name."""
+    query = select(Labeler.id).where(Labeler.name == name)
+    found = connection.execute(query.with_for_update(key_share=True) if lock else query).scalar()
+    if found is None:
+        raise LabelError(f"labeler {name}: no such account; make it with rlhf labels user add {name}")
+    return found
+
+
+def add_account(database: Database, name: str, password: str | None = None, role: str = "labeler") -> Account:
+    """Make a person's account; without a password only a proxy's single sign-on can open it.
+
+    An account that an import made becomes a person's. Raises LabelError for a taken name or a short password.
+    """
+    name = storable(name).strip()
+    if not name or len(name) > 200 or role not in ROLES:
+        raise LabelError(f"account {name!r}, role {role!r}: give a name and one of {', '.join(ROLES)}")
+    values = {"role": role, "origin": "person", "active": True, "password_hash": _hashed(password)}
+    with database.write() as connection:
+        known = connection.execute(select(Labeler.id, Labeler.origin).where(Labeler.name == name)).first()
+        if known is None:
+            connection.execute(insert(Labeler), [{"name": name, "created": time.time(), **values}])
+        elif known.origin == "imported":
+            connection.execute(update(Labeler).where(Labeler.id == known.id).values(**values))
+        else:
+            raise LabelError(f"account {name}: is there already; choose another name")
+        return _account(connection, Labeler.name == name)  # type: ignore[return-value]
+
+
+def _hashed(password: str | None) -> str | None:
+    if password is None:
+        return None
+    if len(password) < MIN_PASSWORD:
+        raise LabelError(f"a password has at least {MIN_PASSWORD} characters")
+    return _hasher().hash(password)
+
+
+def _hasher() -> Any:
+    try:
+        from argon2 import PasswordHasher
+    except ImportError:
+        raise LabelError("passwords need the package argon2-cffi; install rlhf[label]") from None
+    return PasswordHasher()
+
+
+def _account(connection: Connection, condition: Any) -> Account | None:
+    columns = (Labeler.id, Labeler.name, Labeler.role, Labeler.origin, Labeler.active)
+    row = connection.execute(select(*columns).where(condition)).first()
+    return Account(*row) if row else None
+
+
+def account_named(database: Database, name: str) -> Account | None:
+    with database.read() as connection:
+        return _account(connection, Labeler.name == name)
+
+
+def accounts(database: Database) -> list[Account]:
+    """Every account, oldest first."""
+    columns = (Labeler.id, Labeler.name, Labeler.role, Labeler.origin, Labeler.active)
+    with database.read() as connection:
+        return [Account(*row) for row in connection.execute(select(*columns).order_by(Labeler.id))]
+
+
+def has_accounts(database: Database) -> bool:
+    """Whether anybody can log in with a password; where nobody can, the app serves this machine only."""
+    with database.read() as connection:
+        query = select(Labeler.id).where(Labeler.password_hash.is_not(None), Labeler.active).limit(1)
+        return connection.execute(query).first() is not None
+
+
+def local_account(database: Database) -> Account:
+    """The administrator of an app without accounts, made on first use."""
+    return account_named(database, LOCAL) or add_account(database, LOCAL, role="admin")
+
+
+def set_password(database: Database, name: str, password: str) -> None:
+    """Change a password and end the account's sessions."""
+    _change(database, name, password_hash=_hashed(password))
+
+
+def set_role(database: Database, name: str, role: str) -> None:
+    if role not in ROLES:
+        raise LabelError(f"role {role!r}: choose one of {', '.join(ROLES)}")
+    _change(database, name, role=role)
+
+
+def set_active(database: Database, name: str, active: bool) -> None:
+    """Let an account in or keep it out; its answers stay."""
+    _change(database, name, active=active)
+
+
+def _change(database: Database, name: str, **values: Any) -> None:
+    with database.write() as connection:
+        number = labeler_id(connection, name)
+        connection.execute(update(Labeler).where(Labeler.id == number).values(**values))
+        connection.execute(delete(Session).where(Session.labeler_id == number))
+
+
+def log_in(database: Database, name: str, password: str, address: str, hours: float = 12.0) -> str:
+    """A new session's token. Raises LoginRefused, alike for an unknown name and a wrong password, and when throttled."""
+    name, address = storable(name)[:200], storable(address)[:100]
+    with database.read() as connection:
+        _refuse_throttled(connection, name, address)
+        query = select(Labeler.id, Labeler.password_hash, Labeler.active).where(Labeler.name == name)
+        row = connection.execute(query).first()
+    if not _verified(row, password):
+        with database.write() as connection:
+            now = time.time()
+            connection.execute(delete(LoginFailure).where(LoginFailure.created < now - THROTTLE_S))
+            connection.execute(insert(LoginFailure), [{"name": name, "address": address, "created": now}])
+        raise LoginRefused("name or password is wrong")
+    with database.write() as connection:
+        connection.execute(delete(LoginFailure).where(LoginFailure.name == name))
+    return open_session(database, name, hours)
+
+
+def _refuse_throttled(connection: Connection, name: str, address: str) -> None:
+    since = time.time() - THROTTLE_S
+    for column, value, most in (
+        (LoginFailure.name, name, FAILURES_PER_NAME),
+        (LoginFailure.address, address, FAILURES_PER_ADDRESS),
+    ):
+        query = select(func.count(), func.min(LoginFailure.created)).where(
+            column == value, LoginFailure.created > since
+        )
+        failures, first = connection.execute(query).one()
+        if failures >= most:
+            wait_s = max(1.0, first - since)
+            raise LoginRefused(f"too many attempts; try again in {wait_s / 60:.0f} minutes", wait_s)
+
+
+def _verified(row: Row[int, str | None, bool] | None, password: str) -> bool:
+    hasher = _hasher()
+    from argon2.exceptions import Argon2Error, InvalidHashError
+
+    known = row is not None and row.active and row.password_hash is not None
+    try:
+        hasher.verify(row.password_hash if known and row is not None else DECOY, password)
+    except (Argon2Error, InvalidHashError):
+        return False
+    return known
+
+
+def _sha256(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def open_session(database: Database, name: str, hours: float = 12.0) -> str:
+    """A session's token without asking for a password: for a proxy that has checked who it is."""
+    token, now = secrets.token_urlsafe(32), time.time()
+    with database.write() as connection:
+        connection.execute(delete(Session).where(Session.expires <= now))
+        row = {"token_sha256": _sha256(token), "labeler_id": labeler_id(connection, name)}
+        connection.execute(insert(Session), [{**row, "created": now, "expires": now + 3600 * hours}])
+    return token
+
+
+def account_of_session(database: Database, token: str) -> Account | None:
+    """Whose session this is; None once it has expired or ended. One more than half over is renewed."""
+    now = time.time()
+    with database.read() as connection:
+        query = select(Session.labeler_id, Session.created, Session.expires).where(
+            Session.token_sha256 == _sha256(token), Session.expires > now
+        )
+        session = connection.execute(query).first()
+        account = session and _account(connection, and_(Labeler.id == session.labeler_id, Labeler.active))
+    if session and account and session.expires - now < (session.expires - session.created) / 2:
+        lifetime = session.expires - session.created
+        with database.write() as connection:
+            renewal = update(Session).where(Session.token_sha256 == _sha256(token), Session.expires > now)
+            connection.execute(renewal.values(created=now, expires=now + lifetime))
+    return account or None
+
+
+def log_out(database: Database, token: str) -> None:
+    with database.write() as connection:
+        connection.execute(delete(Session).where(Session.token_sha256 == _sha256(token)))
+
+
+def add_token(database: Database, name: str, label: str, days: float | None = None) -> str:
+    """A token for the REST endpoints, valid for `days` or until it is revoked; it cannot be shown again."""
+    token, now = "rlhf_" + secrets.token_urlsafe(32), time.time()
+    expires = None if days is None else now + 86400 * days
+    with database.write() as connection:
+        row = {"labeler_id": labeler_id(connection, name), "name": storable(label)[:200], "created": now}
+        connection.execute(insert(ApiToken), [{**row, "token_sha256": _sha256(token), "expires": expires}])
+    return token
+
+
+def account_of_token(database: Database, token: str) -> Account | None:
+    """Whose token this is; None for one that is unknown, expired or revoked."""
+    valid = or_(ApiToken.expires.is_(None), ApiToken.expires > time.time())
+    query = select(ApiToken.labeler_id).where(
+        ApiToken.token_sha256 == _sha256(token), ApiToken.revoked.is_(None), valid
+    )
+    with database.read() as connection:
+        owner = connection.execute(query).scalar()
+        return None if owner is None else _account(connection, and_(Labeler.id == owner, Labeler.active))
+
+
+def tokens(database: Database, name: str) -> list[dict[str, Any]]:
+    """id, label, created, expires and revoked of an account's tokens, newest first."""
+    columns = (
+        ApiToken.id,
+        ApiToken.name.label("label"),
+        ApiToken.created,
+        ApiToken.expires,
+        ApiToken.revoked,
+    )
+    with database.read() as connection:
+        mine = select(*columns).where(ApiToken.labeler_id == labeler_id(connection, name))
+        return [dict(row._mapping) for row in connection.execute(mine.order_by(ApiToken.id.desc()))]
+
+
+def revoke_token(database: Database, token_id: int, name: str) -> None:
+    """End one of an account's own tokens."""
+    with database.write() as connection:
+        mine = and_(ApiToken.id == token_id, ApiToken.labeler_id == labeler_id(connection, name))
+        if not connection.execute(update(ApiToken).where(mine).values(revoked=time.time())).rowcount:
+            raise LabelError(f"token {token_id}: {name} has no such token")

@@ -1,0 +1,189 @@
+"""Opening a label database so that a committed answer survives a crash: SQLite by path, PostgreSQL by URL."""
+
+import fcntl
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from rlhf.errors import LabelError
+
+BUSY_TIMEOUT_MS = 10_000
+WRITES_PER_CHECKPOINT = 200
+# One lock for all writers of this process: SQLite's own queue starves some of them, and a WAL checkpoint must not
+# race a commit on another connection (a corruption bug of SQLite 3.7.0 to 3.51.2).
+WRITE_LOCK = threading.RLock()
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class DatabaseDown(LabelError):
+    """The database cannot be read or written now: full, read-only, away. Nothing was half-written; try again."""
+
+
+def storable(value: Any) -> Any:
+    """A text, or JSON of texts, with U+FFFD for what no database keeps: NUL and surrogates without a partner."""
+    if isinstance(value, str):
+        return UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {storable(key): storable(inner) for key, inner in value.items()}
+    return [storable(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def _one_line(verb: str) -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, PoolTimeout, sqlite3.OperationalError, OSError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise DatabaseDown(f"the label database cannot be {verb} now: {reason}") from None
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseDown(f"the label database cannot be {verb} now: the connection was lost") from None
+        raise
+
+
+class Database:
+    """An engine with a lock: `read()` and `write()` give connections inside one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        self.writes = 0
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one state. Raises DatabaseDown where there is nothing to read from."""
+        with _one_line("read"), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is durable when the block has ended. Raises DatabaseDown where it cannot be."""
+        with _one_line("written"):
+            if not self.is_sqlite:
+                with self.engine.begin() as connection:
+                    yield connection
+                return
+            with WRITE_LOCK, self._one_process():
+                with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+                    yield connection
+                self._checkpoint_now_and_then()
+
+    @contextmanager
+    def _one_process(self) -> Iterator[None]:
+        """The write lock between processes: a server, an import and a sampler may share one file."""
+        with Path(f"{self.engine.url.database}.lock").open("w") as file:  # closing it gives the lock back
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _checkpoint_now_and_then(self) -> None:
+        self.writes += 1
+        if self.writes % WRITES_PER_CHECKPOINT == 0:
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("ROLLBACK")  # a checkpoint cannot run inside a transaction
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+                connection.exec_driver_sql("BEGIN")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_database(url: str | Path | None) -> Database:
+    """The label database at a path (SQLite, made where absent) or a postgresql:// URL, migrated to this version.
+
+    Raises LabelError with one line where it cannot be opened, is not durable or is of a newer version.
+    """
+    text_url = str(url or "labels.db")
+    database = Database(_engine(text_url))
+    try:
+        _check_durability(database)
+        _migrate(database)
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        database.close()
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise LabelError(f"{text_url}: the label database cannot be opened: {reason}") from None
+    except LabelError:
+        database.close()
+        raise
+    return database
+
+
+def _engine(url: str) -> Engine:
+    if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
+        return create_engine("postgresql+psycopg://" + url.split("://", 1)[1], pool_pre_ping=True)
+    if "://" in url and not url.startswith("sqlite:///"):
+        raise LabelError(f"{url.split('://')[0]}: give a file for SQLite or a postgresql:// URL")
+    path = Path(url.removeprefix("sqlite:///")).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabelError(f"{path}: the label database cannot be opened: {error.strerror}") from None
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by us, not by the driver
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=0"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    if cursor.execute("PRAGMA synchronous").fetchone()[0] != 2:
+        raise LabelError("SQLite refused synchronous=FULL; answers would not survive a power cut")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check_durability(database: Database) -> None:
+    if database.is_sqlite:
+        return
+    with database.read() as connection:
+        for setting in ("fsync", "synchronous_commit"):
+            if connection.execute(text(f"SHOW {setting}")).scalar() == "off":
+                raise LabelError(
+                    f"PostgreSQL runs with {setting}=off; answers would not survive a crash. Turn it on"
+                )
+
+
+def _migrate(database: Database) -> None:
+    from annotate.store.migrations import HEAD, KNOWN, upgrade
+
+    with database.read() as connection:
+        has_table = inspect(connection).has_table("alembic_version")
+        version = (
+            connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            if has_table
+            else None
+        )
+    if version == HEAD:
+        return
+    if version is not None and version not in KNOWN:
+        raise LabelError(
+            f"the label database has schema {version}, newer than this rlhf ({HEAD}); upgrade rlhf"
+        )
+    if version is not None and database.is_sqlite:
+        _copy_before_migration(database, version)
+    with database.write() as connection:
+        upgrade(connection)
+
+
+def _copy_before_migration(database: Database, version: str) -> None:
+    path = Path(str(database.engine.url.database))
+    with (
+        sqlite3.connect(path) as source,
+        sqlite3.connect(path.with_suffix(f".before-{version}.db")) as target,
+    ):
+        source.backup(target)

@@ -1,0 +1,1 @@
+"""What labelers do: batches, places, answers, drafts, verdicts."""

@@ -1,0 +1,108 @@
+"""Where labelers disagree, side by side, and a lead's verdict that overrules them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from annotate.answers.choice import RANKED, Choice, standing
+from annotate.figures.agreement import apart
+from annotate.figures.ballots import ballots, grouped
+from annotate.store.accounts import labeler_id
+from annotate.store.database import Database
+from annotate.store.schema import Annotation, Labeler
+from annotate.work.assign import TaskView, view_tasks
+from annotate.work.history import Verdict, items_of, verdicts_on
+from annotate.work.submit import Source, Submission, write_submissions
+from rlhf.errors import LabelError
+
+
+@dataclass(frozen=True)
+class GivenAnswer:
+    """One labeler's standing answer to a task; ranks, ratings and flags in the stored order of its completions."""
+
+    annotation_id: int
+    labeler: str
+    simulated: bool
+    ranks: tuple[int, ...]
+    ratings: tuple[int | None, ...]
+    flags: tuple[tuple[str, ...], ...]
+    verdict: str | None
+    strength: int | None
+    comment: str
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A task with its answers; share: of the judgements on its pairs by two labelers, those that differ, 0…1."""
+
+    task: TaskView
+    answers: tuple[GivenAnswer, ...]
+    share: float
+    adjudicated: Verdict | None
+
+
+def adjudicate(database: Database, lead: str, submission: Submission) -> int:
+    """Keep a lead's verdict on a task; returns its id. It supersedes an earlier verdict, whoever gave that.
+
+    Raises LabelError for a labeler without the role and for a skip.
+    """
+    if submission.kind == "skip":
+        raise LabelError(f"task {submission.task_id}: a verdict cannot be skipped")
+    with database.write() as connection:
+        number = labeler_id(connection, lead, lock=True)
+        role = connection.execute(select(Labeler.role).where(Labeler.id == number)).scalar_one()
+        if role not in ("lead", "admin"):
+            raise LabelError(f"{lead} is a {role}; verdicts are given by a lead or an admin")
+        return write_submissions(connection, number, [submission], Source(adjudicates=True))[0]
+
+
+def differing(database: Database, choice: Choice) -> dict[int, float]:
+    """Tasks whose labelers differ, each with the share of their judgements that do."""
+    with database.read() as connection:
+        groups = grouped(ballots(connection, choice))
+    shares = {task: apart(group.ranks) for task, group in groups.items()}
+    return {task: share for task, share in shares.items() if share}
+
+
+def disagreements(
+    database: Database, choice: Choice, shares: Mapping[int, float], limit: int = 20, offset: int = 0
+) -> list[Disagreement]:
+    """Tasks of `shares` (see `differing`) with the choice's answers, worst first; after them those with a verdict."""
+    with database.read() as connection:
+        verdicts = verdicts_on(connection, list(shares))
+        order = sorted(shares, key=lambda task: (task in verdicts, -shares[task], task))
+        order = order[offset : offset + limit]
+        answers = _answers(connection, choice, order)
+        views = {view.id: view for view in view_tasks(connection, order, labeler=0)}
+    return [
+        Disagreement(views[task], tuple(answers[task]), shares[task], verdicts.get(task)) for task in order
+    ]
+
+
+def _answers(connection: Connection, choice: Choice, tasks: Sequence[int]) -> dict[int, list[GivenAnswer]]:
+    columns = (
+        Annotation.id,
+        Annotation.task_id,
+        Labeler.name,
+        (Labeler.origin == "simulated").label("simulated"),
+    )
+    query = standing(connection, choice, select(*columns))
+    query = query.add_columns(Annotation.verdict, Annotation.strength, Annotation.comment)
+    query = query.where(Annotation.kind.in_(RANKED), Annotation.task_id.in_(tasks)).order_by(Annotation.id)
+    rows = connection.execute(query).all()
+    items = items_of(connection, [row.id for row in rows])
+    found: dict[int, list[GivenAnswer]] = {}
+    for row in rows:
+        if row.id in items:
+            found.setdefault(row.task_id, []).append(_given(row, items[row.id]))
+    return found
+
+
+def _given(row: Any, items: Sequence[Any]) -> GivenAnswer:
+    return GivenAnswer(
+        row.id, row.name, bool(row.simulated), tuple(item.rank for item in items),
+        tuple(item.rating for item in items), tuple(tuple(item.flags) for item in items),
+        row.verdict, row.strength, row.comment,
+    )  # fmt: skip

@@ -1,0 +1,372 @@
+"""Batches: which prompts and answers are put up for labeling, and what is asked about them."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from random import Random
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from annotate.store.accounts import labeler_id
+from annotate.store.database import Database, storable
+from annotate.store.schema import Annotation, Batch, Completion, Prompt, Task, TaskCompletion
+from rlhf.data import Prompt as PromptText
+from rlhf.data import as_messages, fingerprint
+from rlhf.errors import LabelError
+
+KINDS = ("rank", "demonstrate", "compare")
+ORDERS = ("random", "priority")
+STRENGTHS = (1, 2, 3)  # slightly, clearly, much better
+# InstructGPT's metadata about an answer (Ouyang et al. 2022, table 3), in its order.
+FLAGS = (
+    "fails_instruction",
+    "inappropriate_for_assistant",
+    "made_up",
+    "violates_constraint",
+    "sexual",
+    "violent",
+    "encourages_harm",
+    "denigrates_group",
+    "harmful_advice",
+    "moral_judgement",
+    "opinion",
+)
+MAX_SHUFFLE = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asks:
+    """What a batch asks besides the order: ratings 1…7, flags, a comment, none acceptable, strength of preference."""
+
+    ratings: bool = False
+    flags: tuple[str, ...] = ()
+    comment: bool = True
+    none_acceptable: bool = False
+    strength: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTask:
+    """A prompt and the answers to label, each with whether its model stopped by itself, checkpoint and sampling.
+
+    gold: the known ranks of the answers, which make the task a gold question. overlap: labelers wanted, where that
+    differs from the batch's.
+    """
+
+    prompt: PromptText
+    completions: tuple[str, ...]
+    ended: tuple[bool | None, ...] = ()
+    checkpoints: tuple[str, ...] = ()
+    samplings: tuple[dict[str, Any], ...] = ()
+    priority: float = 0.0
+    gold: tuple[int, ...] | None = None
+    overlap: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """How a batch is labeled. overlap: labelers per task; quota: answers per labeler, 0 without limit.
+
+    task_order: random or priority (highest first); gold_every: one task in so many is a gold question where the batch
+    has any; live: checkpoint, k and sampling of answers made on demand; origin: label, import or chat; source: a hash
+    of what made the batch; webhook_url is told when every task is done.
+    """
+
+    name: str
+    kind: str = "rank"
+    guidelines: str = ""
+    overlap: int = 1
+    asks: Asks = field(default_factory=Asks)
+    quota: int = 0
+    task_order: str = "random"
+    gold_every: int = 10
+    open: bool = True
+    origin: str = "label"
+    source: str = ""
+    live: dict[str, Any] | None = None
+    webhook_url: str = ""
+
+
+@dataclass(frozen=True)
+class BatchOverview:
+    """A batch on one line: its tasks (gold questions aside), how many are finished, answers given and wanted."""
+
+    name: str
+    kind: str
+    tasks: int
+    finished: int
+    answers: int
+    wanted: int
+    open: bool
+    origin: str
+    task_order: str
+    live: bool
+
+
+def batch_id(connection: Connection, name: str) -> int:
+    """A batch's id. Raises LabelError, naming the batches that are there, for an unknown name."""
+    found = connection.execute(select(Batch.id).where(Batch.name == name)).scalar()
+    if found is None:
+        there = ", ".join(connection.execute(select(Batch.name).order_by(Batch.id)).scalars()) or "none"
+        raise LabelError(f"batch {name}: no such batch (there: {there})")
+    return found
+
+
+def add_batch(connection: Connection, settings: BatchSettings, tasks: Sequence[NewTask]) -> int:
+    """Make a batch with its tasks; returns its id. Raises LabelError for a name that is taken or a task nobody can do."""
+    _check(settings)
+    row = {**asdict(settings), "asks": asdict(settings.asks), "created": time.time()}
+    if connection.execute(select(Batch.id).where(Batch.name == settings.name)).first():
+        raise LabelError(f"batch {settings.name}: is there already; choose another name")
+    try:
+        connection.execute(insert(Batch), [row])
+    except IntegrityError:  # another connection was faster
+        raise LabelError(f"batch {settings.name}: is there already; choose another name") from None
+    number = batch_id(connection, settings.name)
+    add_tasks(connection, number, settings, tasks)
+    return number
+
+
+def _check(settings: BatchSettings) -> None:
+    if not settings.name.strip() or len(settings.name) > 200 or storable(settings.name) != settings.name:
+        raise LabelError(f"batch {settings.name!r}: a name has 1 to 200 characters")
+    if settings.kind not in (*KINDS, "rate"):
+        raise LabelError(
+            f"batch {settings.name}: kind is one of {', '.join(KINDS)}, not {settings.kind or 'nothing'}"
+        )
+    if settings.overlap < 1 or settings.quota < 0 or settings.gold_every < 1:
+        raise LabelError(
+            f"batch {settings.name}: overlap and gold-every are at least 1, the quota at least 0"
+        )
+    if settings.task_order not in ORDERS:
+        raise LabelError(
+            f"batch {settings.name}: the order is one of {', '.join(ORDERS)}, not {settings.task_order}"
+        )
+    unknown = set(settings.asks.flags) - set(FLAGS)
+    if unknown:
+        raise LabelError(
+            f"batch {settings.name}: no flag named {', '.join(sorted(unknown))}; known are {', '.join(FLAGS)}"
+        )
+
+
+def batch_settings(database: Database, name: str) -> BatchSettings:
+    """A batch's settings as they are now."""
+    with database.read() as connection:
+        return settings_of(connection, batch_id(connection, name))
+
+
+def settings_of(connection: Connection, batch: int) -> BatchSettings:
+    columns = [getattr(Batch, found.name) for found in fields(BatchSettings)]
+    row = connection.execute(select(*columns).where(Batch.id == batch)).one()
+    return BatchSettings(**{**row._mapping, "asks": asks_from(row.asks)})
+
+
+def asks_from(values: dict[str, Any]) -> Asks:
+    """Asks from a batch's row, where an older version left some out."""
+    return Asks(**{**values, "flags": tuple(values.get("flags", ()))})
+
+
+def change_batch(database: Database, name: str, **changes: Any) -> None:
+    """Change guidelines, asks, quota, task_order, gold_every, open, or overlap (of unfinished tasks too)."""
+    unknown = set(changes) - {
+        "guidelines",
+        "asks",
+        "quota",
+        "task_order",
+        "gold_every",
+        "open",
+        "overlap",
+    }
+    if unknown:
+        raise LabelError(f"batch {name}: {', '.join(sorted(unknown))} cannot be changed")
+    before = batch_settings(database, name)
+    after = BatchSettings(**{**{f.name: getattr(before, f.name) for f in fields(before)}, **changes})
+    _check(after)
+    row = {key: asdict(after)[key] for key in changes}
+    with database.write() as connection:
+        number = batch_id(connection, name)
+        connection.execute(update(Batch).where(Batch.id == number).values(**row))
+        if "overlap" in changes:
+            real = and_(Task.batch_id == number, Task.gold.is_(None))
+            connection.execute(update(Task).where(real).values(overlap=after.overlap))
+
+
+def add_tasks(
+    connection: Connection, batch: int, settings: BatchSettings, tasks: Sequence[NewTask]
+) -> list[int]:
+    """Add tasks to a batch; returns their ids. Raises LabelError naming the first that cannot be labeled."""
+    for number, task in enumerate(tasks, start=1):
+        _check_task(number, task, settings.kind)
+    prompts = add_prompts(connection, [task.prompt for task in tasks])
+    _lock_numbering(connection)
+    first_task = (connection.execute(select(func.max(Task.id))).scalar() or 0) + 1
+    first_answer = (connection.execute(select(func.max(Completion.id))).scalar() or 0) + 1
+    rng = Random(f"{batch}-{first_task}")
+    rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    places: list[dict[str, int]] = []
+    for task_id, (task, prompt) in enumerate(zip(tasks, prompts, strict=True), start=first_task):
+        wanted = (task.overlap or settings.overlap) if task.gold is None else 0
+        row = {"id": task_id, "batch_id": batch, "prompt_id": prompt, "overlap": wanted, "done": 0}
+        gold = None if task.gold is None else list(task.gold)
+        rows.append({**row, "priority": task.priority, "shuffle": rng.randrange(MAX_SHUFFLE), "gold": gold})
+        for place, answer in enumerate(_answers(task)):
+            answer_id = first_answer + len(answers)
+            places.append({"task_id": task_id, "place": place, "completion_id": answer_id})
+            answers.append({"id": answer_id, "prompt_id": prompt, **answer})
+    for table, values in ((Task, rows), (Completion, answers), (TaskCompletion, places)):
+        if values:
+            connection.execute(insert(table), values)
+    _advance_sequences(connection)
+    return [row["id"] for row in rows]
+
+
+def tasks_of(connection: Connection, batch: int) -> list[int]:
+    """Ids of a batch's tasks in the order they were added."""
+    return list(connection.execute(select(Task.id).where(Task.batch_id == batch).order_by(Task.id)).scalars())
+
+
+def answers_of(connection: Connection, tasks: Sequence[int]) -> dict[int, list[Any]]:
+    """Answers of tasks, at most some hundred: rows of text, ended, checkpoint and sampling in their stored order."""
+    columns = (Completion.text, Completion.ended, Completion.checkpoint, Completion.sampling)
+    query = (
+        select(TaskCompletion.task_id, *columns)
+        .join(Completion, Completion.id == TaskCompletion.completion_id)
+        .where(TaskCompletion.task_id.in_(tasks))
+        .order_by(TaskCompletion.task_id, TaskCompletion.place)
+    )
+    found: dict[int, list[Any]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.task_id, []).append(row)
+    return found
+
+
+def _check_task(number: int, task: NewTask, kind: str) -> None:
+    size = len(task.completions)
+    least, most = {"rank": (2, 9), "compare": (2, 2), "rate": (1, 1)}.get(kind, (0, 9))
+    if not least <= size <= most:
+        wanted = f"between {least} and {most} can be ranked" if kind == "rank" else f"{kind} takes {most}"
+        raise LabelError(f"task {number}: {size} answers; {wanted}")
+    said = [message["content"] for message in as_messages(task.prompt)]
+    if any(storable(text) != text for text in (*said, *task.completions)):
+        raise LabelError(
+            f"task {number}: the text holds a NUL character or half a surrogate pair, which databases cannot keep"
+        )
+    for name in ("ended", "checkpoints", "samplings"):
+        if getattr(task, name) and len(getattr(task, name)) != size:
+            raise LabelError(f"task {number}: {len(getattr(task, name))} {name} for {size} answers")
+    if task.gold is not None and (len(task.gold) != size or min(task.gold, default=0) < 0):
+        raise LabelError(f"task {number}: {len(task.gold)} known ranks for {size} answers; 0 is best")
+
+
+def _answers(task: NewTask) -> Iterable[dict[str, Any]]:
+    size = len(task.completions)
+    ended = task.ended or (None,) * size
+    checkpoints, samplings = task.checkpoints or ("",) * size, task.samplings or ({},) * size
+    for text, stopped, checkpoint, sampling in zip(
+        task.completions, ended, checkpoints, samplings, strict=True
+    ):
+        yield {"text": text, "ended": stopped, "checkpoint": checkpoint, "sampling": sampling}
+
+
+def _lock_numbering(connection: Connection) -> None:
+    # Ids are counted here, because rows of three tables name each other and are written in bulk.
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("LOCK TABLE completion IN SHARE ROW EXCLUSIVE MODE")
+
+
+def _advance_sequences(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        for name in ("task", "completion"):
+            connection.exec_driver_sql(
+                f"SELECT setval('{name}_id_seq', GREATEST((SELECT max(id) FROM {name}), 1))"
+            )
+
+
+def add_prompts(connection: Connection, prompts: Sequence[PromptText]) -> list[int]:
+    """Ids of the prompts, each stored once however many tasks ask it."""
+    hashes = [fingerprint([prompt]) for prompt in prompts]
+    known = _prompt_ids(connection, hashes)
+    new = {sha: prompt for sha, prompt in zip(hashes, prompts, strict=True) if sha not in known}
+    if new:
+        rows = [{"content": prompt, "sha256": sha} for sha, prompt in new.items()]
+        connection.execute(_insert_or_ignore(connection), rows)
+        known |= _prompt_ids(connection, list(new))
+    return [known[sha] for sha in hashes]
+
+
+def _insert_or_ignore(connection: Connection) -> Any:
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as insert_there
+
+        return insert_there(Prompt).on_conflict_do_nothing()
+    return insert(Prompt)
+
+
+def _prompt_ids(connection: Connection, hashes: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for start in range(0, len(hashes), 500):
+        query = select(Prompt.sha256, Prompt.id).where(Prompt.sha256.in_(hashes[start : start + 500]))
+        found |= {sha: prompt for sha, prompt in connection.execute(query)}
+    return found
+
+
+def overview(database: Database) -> list[BatchOverview]:
+    """Every batch, oldest first."""
+    with database.read() as connection:
+        return overview_of(connection)
+
+
+def overview_of(connection: Connection, batch: int | None = None) -> list[BatchOverview]:
+    """One batch, or every batch, oldest first. Gold questions count nowhere."""
+    real = and_(Task.id.is_not(None), Task.gold.is_(None))
+
+    def total(value: Any) -> Any:
+        return func.coalesce(func.sum(case((real, value), else_=0)), 0)
+
+    query = (
+        select(
+            Batch.name,
+            Batch.kind,
+            total(1),
+            total(case((Task.done >= Task.overlap, 1), else_=0)),
+            total(Task.done),
+            total(Task.overlap),
+            Batch.open,
+            Batch.origin,
+            Batch.task_order,
+            Batch.live.is_not(None),
+        )
+        .outerjoin(Task, Task.batch_id == Batch.id)
+        .group_by(Batch.id)
+        .order_by(Batch.id)
+    )
+    return [
+        BatchOverview(*row)
+        for row in connection.execute(query if batch is None else query.where(Batch.id == batch))
+    ]
+
+
+def open_batches(database: Database, labeler: str) -> list[BatchOverview]:
+    """Batches a labeler may choose from: open, made for labeling, with tasks left."""
+    with database.read() as connection:
+        labeler_id(connection, labeler)
+    return [
+        batch
+        for batch in overview(database)
+        if batch.open and batch.origin != "chat" and (batch.live or batch.finished < batch.tasks)
+    ]
+
+
+def num_answers(connection: Connection, batch: int, labeler: int) -> int:
+    """Standing answers of one labeler in a batch, gold questions and skips aside."""
+    query = (
+        select(func.count())
+        .select_from(Annotation)
+        .join(Task, Task.id == Annotation.task_id)
+        .where(Annotation.labeler_id == labeler, Task.batch_id == batch, Task.gold.is_(None))
+        .where(Annotation.standing, Annotation.kind != "skip", ~Annotation.adjudicates)
+    )
+    return connection.execute(query).scalar_one()

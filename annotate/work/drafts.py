@@ -1,0 +1,58 @@
+"""What a labeler has typed so far, kept on the server: a closed browser or a restarted server loses nothing."""
+
+import json
+import time
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, insert, select, update
+
+from annotate.store.accounts import labeler_id
+from annotate.store.database import Database, storable
+from annotate.store.schema import Draft, Lease
+from annotate.work.assign import has_answered
+from rlhf.errors import LabelError
+
+MAX_CHARACTERS = 2_000_000
+
+
+def save_draft(database: Database, labeler: str, task: int, content: dict[str, Any], revision: int) -> bool:
+    """Keep what is typed so far; False, with nothing changed, where a newer revision is there already.
+
+    revision: a number that grows, such as the browser's clock in ms. Raises LabelError for a task this labeler never
+    had, and for a draft too long to keep.
+    """
+    size = len(json.dumps(content, ensure_ascii=False))
+    if size > MAX_CHARACTERS:
+        raise LabelError(f"task {task}: a draft of {size} characters is too long to keep")
+    if not 0 <= revision < 2**63:
+        raise LabelError(f"task {task}: revision {revision} is out of range")
+    values = {"content": storable(content), "revision": revision, "saved": time.time()}
+    with database.write() as connection:
+        number = labeler_id(connection, labeler, lock=True)
+        mine = and_(Draft.task_id == task, Draft.labeler_id == number)
+        known = connection.execute(select(Draft.revision).where(mine)).scalar()
+        if known is None:
+            _refuse_foreign(connection, number, task)
+            connection.execute(insert(Draft), [{"task_id": task, "labeler_id": number, **values}])
+        elif known < revision:
+            connection.execute(update(Draft).where(mine).values(**values))
+        return known is None or known < revision
+
+
+def _refuse_foreign(connection: Connection, labeler: int, task: int) -> None:
+    held = select(Lease.task_id).where(Lease.task_id == task, Lease.labeler_id == labeler)
+    if connection.execute(held).first() is None and not has_answered(connection, labeler, task):
+        raise LabelError(f"task {task}: not a task of yours; open the next one")
+
+
+def draft_of(database: Database, labeler: str, task: int) -> dict[str, Any] | None:
+    """The labeler's own draft of a task."""
+    with database.read() as connection:
+        mine = and_(Draft.task_id == task, Draft.labeler_id == labeler_id(connection, labeler))
+        return connection.execute(select(Draft.content).where(mine)).scalar()
+
+
+def drop_draft(database: Database, labeler: str, task: int) -> None:
+    with database.write() as connection:
+        mine = and_(Draft.task_id == task, Draft.labeler_id == labeler_id(connection, labeler))
+        connection.execute(delete(Draft).where(mine))

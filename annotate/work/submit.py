@@ -1,0 +1,277 @@
+"""Writing an answer down once: the client makes its id, so a retry or a double click changes nothing."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
+
+from annotate.store.database import storable
+from annotate.store.schema import Annotation, Batch, Draft, Lease, RankingItem, Task, TaskCompletion
+from annotate.work import webhooks
+from annotate.work.batches import FLAGS, STRENGTHS
+from rlhf.errors import LabelError
+
+KINDS = ("rank", "demonstrate", "compare", "rate", "skip")
+VERDICT_RANKS = {"a": (0, 1), "b": (1, 0), "tie": (0, 0), "both_bad": (0, 0)}
+THUMBS = {"up": 7, "down": 1}  # on the scale of ratings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One answer to one task. ranks, ratings and flags follow the completions' stored order, not the shown one.
+
+    ranks: 0 is best, equal ranks tie; may be left out where none_acceptable. verdict: a, b, tie or both_bad of a
+    comparison (a is the answer stored first), up or down of a rating. strength: 1…3, of a preference between two.
+    shown_order: stored places in the order the labeler saw them. time_s: seconds of attention.
+    """
+
+    task_id: int
+    client_id: str
+    kind: str = "rank"
+    ranks: tuple[int, ...] = ()
+    ratings: tuple[int | None, ...] = ()
+    flags: tuple[tuple[str, ...], ...] = ()
+    shown_order: tuple[int, ...] = ()
+    demonstration: str | None = None
+    verdict: str | None = None
+    strength: int | None = None
+    none_acceptable: bool = False
+    comment: str = ""
+    time_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where answers come from: label, chat (with the place in it as context) or import; or a lead's verdict."""
+
+    origin: str = "label"
+    context: dict[str, Any] | None = None
+    adjudicates: bool = False
+
+
+LABELED = Source()
+
+
+def write_submissions(
+    connection: Connection, labeler: int, submissions: Sequence[Submission], source: Source = LABELED
+) -> list[int]:
+    """Store one labeler's answers; returns the annotation's id of each, the earlier one's for a known client id.
+
+    An answer to a task the labeler has answered before supersedes that one. Without a valid lease an answer is kept
+    and marked late. Raises LabelError, with nothing written, for an unknown task or ranks that do not fit it.
+    `labeler` is locked.
+    """
+    tasks = _lock_tasks(connection, [submission.task_id for submission in submissions])
+    known = _known(connection, [submission.client_id for submission in submissions], labeler)
+    new = [submission for submission in submissions if submission.client_id not in known]
+    for submission in new:
+        _check(submission, tasks.get(submission.task_id), source)
+    if len({submission.task_id for submission in new}) < len(new):
+        raise LabelError("two new answers to the same task in one call; send them one after the other")
+    if new:
+        _insert(connection, labeler, new, source)
+        known |= _known(connection, [submission.client_id for submission in new], labeler)
+        _insert_items(connection, new, known)
+        batches = sorted({tasks[submission.task_id].batch_id for submission in new})
+        webhooks.notice_completed(connection, batches)
+    return [known[submission.client_id] for submission in submissions]
+
+
+def _lock_tasks(connection: Connection, task_ids: Sequence[int]) -> dict[int, Any]:
+    """batch_id, kind and size of tasks; locked, so that counts made after this see every earlier answer."""
+    found: dict[int, Any] = {}
+    ids = sorted(set(task_ids))
+    for some in _chunks(ids):
+        chosen = select(Task.id).where(Task.id.in_(some)).order_by(Task.id)
+        connection.execute(chosen.with_for_update(key_share=True))
+        size = select(func.count()).where(TaskCompletion.task_id == Task.id).scalar_subquery()
+        query = select(Task.id, Task.batch_id, Batch.kind, size.label("size")).join(
+            Batch, Batch.id == Task.batch_id
+        )
+        found |= {row.id: row for row in connection.execute(query.where(Task.id.in_(some)))}
+    return found
+
+
+def _insert(connection: Connection, labeler: int, new: Sequence[Submission], source: Source) -> None:
+    now, ids = time.time(), [submission.task_id for submission in new]
+    leases = _leases(connection, labeler, ids)
+    earlier = _earlier(connection, labeler, ids, source.adjudicates)
+    rows = []
+    for submission in new:
+        lease, before = leases.get(submission.task_id), earlier.get(submission.task_id)
+        unleased = lease is None or lease.expires <= now
+        free = source.origin != "label" or source.adjudicates  # needs no place
+        rows.append(
+            {
+                **_said(submission),
+                "labeler_id": labeler,
+                "late": unleased and before is None and not free,
+                "lease_s": now - lease.created if lease is not None and lease.created else None,
+                "supersedes": before,
+                "standing": True,
+                "created": now,
+                "origin": source.origin,
+                "context": source.context,
+                "adjudicates": source.adjudicates,
+            }
+        )
+    for some in _chunks(list(earlier.values())):
+        connection.execute(update(Annotation).where(Annotation.id.in_(some)).values(standing=False))
+    connection.execute(insert(Annotation), rows)
+    if not source.adjudicates:
+        for table in (Lease, Draft):
+            for some in _chunks(ids):
+                connection.execute(delete(table).where(table.labeler_id == labeler, table.task_id.in_(some)))
+        recount(connection, ids)
+
+
+def _said(submission: Submission) -> dict[str, Any]:
+    text = submission.demonstration
+    return {
+        "client_id": submission.client_id,
+        "task_id": submission.task_id,
+        "kind": submission.kind,
+        "shown_order": list(submission.shown_order),
+        "demonstration": None if text is None else storable(text),
+        "verdict": submission.verdict,
+        "strength": submission.strength,
+        "none_acceptable": submission.none_acceptable or submission.verdict == "both_bad",
+        "comment": storable(submission.comment),
+        "time_s": submission.time_s,
+    }
+
+
+def _leases(connection: Connection, labeler: int, task_ids: Sequence[int]) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    for some in _chunks(task_ids):
+        query = select(Lease.task_id, Lease.expires, Lease.created).where(
+            Lease.labeler_id == labeler, Lease.task_id.in_(some)
+        )
+        found |= {row.task_id: row for row in connection.execute(query)}
+    return found
+
+
+def _earlier(
+    connection: Connection, labeler: int, task_ids: Sequence[int], adjudicates: bool
+) -> dict[int, int]:
+    """The answers that new ones supersede: the labeler's own, or whoever's verdict stood before."""
+    own = (
+        Annotation.adjudicates
+        if adjudicates
+        else and_(~Annotation.adjudicates, Annotation.labeler_id == labeler)
+    )
+    found: dict[int, int] = {}
+    for some in _chunks(task_ids):
+        query = select(Annotation.task_id, Annotation.id).where(
+            Annotation.task_id.in_(some), own, Annotation.standing
+        )
+        found |= {task: annotation for task, annotation in connection.execute(query)}
+    return found
+
+
+def recount(connection: Connection, task_ids: Sequence[int]) -> None:
+    """Set the tasks' counts of standing answers. The tasks are locked."""
+    answers = (
+        select(func.count())
+        .select_from(Annotation)
+        .where(Annotation.task_id == Task.id, Annotation.standing, Annotation.kind != "skip")
+        .where(~Annotation.adjudicates)
+        .scalar_subquery()
+    )
+    for some in _chunks(task_ids):
+        connection.execute(update(Task).where(Task.id.in_(some)).values(done=answers))
+
+
+def _insert_items(connection: Connection, new: Sequence[Submission], known: dict[str, int]) -> None:
+    rows = []
+    for submission in new:
+        ranks, ratings = _ranks(submission), submission.ratings
+        if submission.kind == "rate" and submission.verdict is not None:
+            ratings = (THUMBS[submission.verdict],)
+        size = len(ranks)
+        given = zip(ranks, ratings or (None,) * size, submission.flags or ((),) * size, strict=True)
+        for place, (rank, rating, flags) in enumerate(given):
+            item = {"annotation_id": known[submission.client_id], "place": place, "rank": rank}
+            rows.append({**item, "rating": rating, "flags": list(flags)})
+    if rows:
+        connection.execute(insert(RankingItem), rows)
+
+
+def _ranks(submission: Submission) -> tuple[int, ...]:
+    if submission.kind == "compare":
+        return VERDICT_RANKS[submission.verdict or ""]
+    return (0,) if submission.kind == "rate" else submission.ranks
+
+
+def _known(connection: Connection, client_ids: Sequence[str], labeler: int) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for some in _chunks(client_ids):
+        query = select(Annotation.client_id, Annotation.id, Annotation.labeler_id).where(
+            Annotation.client_id.in_(some)
+        )
+        for client_id, annotation, owner in connection.execute(query):
+            if owner != labeler:
+                raise LabelError("this client id belongs to another labeler's answer; make a new one")
+            found[client_id] = annotation
+    return found
+
+
+def _check(submission: Submission, task: Any, source: Source) -> None:
+    number = submission.task_id
+    if task is None:
+        raise LabelError(f"task {number}: no such task")
+    if submission.kind not in KINDS:
+        raise LabelError(
+            f"task {number}: {submission.kind} is no kind of answer; known are {', '.join(KINDS)}"
+        )
+    if submission.kind not in ("skip", task.kind):
+        raise LabelError(f"task {number}: the batch wants {task.kind}, not {submission.kind}")
+    if not 1 <= len(submission.client_id) <= 64 or storable(submission.client_id) != submission.client_id:
+        raise LabelError(f"task {number}: a client id has 1 to 64 characters")
+    if not 0 <= submission.time_s < 1e9 or math.isnan(submission.time_s):
+        raise LabelError(f"task {number}: {submission.time_s} seconds is no time to have taken")
+    if submission.kind == "demonstrate" and not (submission.demonstration or "").strip():
+        raise LabelError(f"task {number}: the demonstration is empty")
+    if submission.shown_order and sorted(submission.shown_order) != list(range(task.size)):
+        raise LabelError(f"task {number}: the shown order does not name each of {task.size} answers once")
+    _check_verdict(submission, task.size)
+    _check_items(submission, task.size, source)
+
+
+def _check_verdict(submission: Submission, size: int) -> None:
+    number, verdict = submission.task_id, submission.verdict
+    known: tuple[str, ...] = {"compare": tuple(VERDICT_RANKS), "rate": tuple(THUMBS)}.get(submission.kind, ())
+    if known and verdict not in known:
+        raise LabelError(f"task {number}: the verdict is one of {', '.join(known)}, not {verdict}")
+    if not known and verdict is not None:
+        raise LabelError(f"task {number}: a verdict belongs to a comparison")
+    if submission.strength is not None and (submission.strength not in STRENGTHS or size != 2):
+        raise LabelError(f"task {number}: a strength of {submission.strength}; 1 to 3, between two answers")
+
+
+def _check_items(submission: Submission, size: int, source: Source) -> None:
+    number, ranked = submission.task_id, len(submission.ranks)
+    if submission.kind == "rank" and ranked != size and not (submission.none_acceptable and ranked == 0):
+        raise LabelError(f"task {number}: {ranked} ranks for {size} answers")
+    if submission.kind != "rank" and ranked:
+        raise LabelError(f"task {number}: ranks belong to a ranking, not to {submission.kind}")
+    if any(rank < 0 for rank in submission.ranks):
+        raise LabelError(f"task {number}: a rank is negative; 0 is best")
+    items = 0 if submission.kind in ("skip", "demonstrate") else size
+    for name in ("ratings", "flags"):
+        given = getattr(submission, name)
+        if given and len(given) != (ranked or items):
+            raise LabelError(f"task {number}: {len(given)} {name} for {ranked or items} ranked answers")
+    for rating in submission.ratings:
+        if rating is not None and not 1 <= rating <= 7:
+            raise LabelError(f"task {number}: a rating of {rating}; ratings go from 1 to 7")
+    unknown = {flag for marks in submission.flags for flag in marks} - set(FLAGS)
+    if unknown and source.origin != "import":
+        raise LabelError(f"task {number}: no flag named {', '.join(sorted(unknown))}")
+
+
+def _chunks(values: Sequence) -> list[Sequence]:  # type: ignore[type-arg]
+    return [values[start : start + 500] for start in range(0, len(values), 500)]

@@ -1,0 +1,115 @@
+"""Telling another program that a batch is complete. The notice is written with the last answer and sent afterwards.
+
+A notice that could not be delivered is tried again with growing pauses, over a restart too; it may arrive twice, with
+the same id.
+"""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Sequence
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from sqlalchemy import Connection, insert, select, update
+
+from annotate.store.database import Database
+from annotate.store.schema import Batch, Task, WebhookDelivery
+from annotate.work.batches import batch_id
+from annotate.work.live import pending
+from rlhf.errors import LabelError
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_ATTEMPTS, TIMEOUT_S = 10.0, 3600.0, 20, 10.0
+CLAIM_S = 60.0
+
+
+def set_webhook(database: Database, batch: str, url: str, secret: str) -> None:
+    """Call `url` (POST, JSON) once the batch is complete, signed with the secret; an empty URL ends it."""
+    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+        raise LabelError(f"webhook {url}: give a http:// or https:// address")
+    if url and len(secret) < 16:
+        raise LabelError("webhook: give a secret of at least 16 characters, which signs the notices")
+    with database.write() as connection:
+        chosen = Batch.id == batch_id(connection, batch)
+        connection.execute(update(Batch).where(chosen).values(webhook_url=url, webhook_secret=secret))
+
+
+def notice_completed(connection: Connection, batches: Sequence[int]) -> None:
+    """Mark those of the batches whose last answer has come, and write the notices to be sent."""
+    for batch in batches:
+        # Locked, so that of two last answers at once the later one sees the earlier.
+        query = select(Batch.name, Batch.kind, Batch.webhook_url, Batch.completed).where(Batch.id == batch)
+        row = connection.execute(query.with_for_update(key_share=True)).one()
+        if row.completed is not None:
+            continue
+        unfinished = select(Task.id).where(Task.batch_id == batch, Task.done < Task.overlap).limit(1)
+        if connection.execute(unfinished).first() or pending(connection, batch):
+            continue
+        now = time.time()
+        connection.execute(update(Batch).where(Batch.id == batch).values(completed=now))
+        if row.webhook_url:
+            body = json.dumps({"event": "batch_completed", "batch": row.name, "kind": row.kind, "at": now})
+            notice = {"batch_id": batch, "body": body, "created": now, "next_attempt": now}
+            connection.execute(insert(WebhookDelivery), [notice])
+
+
+def deliver_due(database: Database) -> int:
+    """Send the notices that are due; returns how many were accepted (status 2xx). Call it every few seconds."""
+    accepted = 0
+    while (claimed := _claim(database)) is not None:
+        number, url, secret, body, attempts = claimed
+        error = _post(number, url, secret, body)
+        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempts - 1))
+        values = {"error": error, "next_attempt": time.time() + pause}
+        if not error:
+            accepted, values = accepted + 1, {"error": "", "delivered": time.time()}
+        with database.write() as connection:
+            connection.execute(update(WebhookDelivery).where(WebhookDelivery.id == number).values(**values))
+    return accepted
+
+
+def _claim(database: Database) -> tuple[int, str, str, str, int] | None:
+    now = time.time()
+    columns = (WebhookDelivery.id, Batch.webhook_url, Batch.webhook_secret, WebhookDelivery.body)
+    due = (
+        WebhookDelivery.delivered.is_(None),
+        WebhookDelivery.next_attempt <= now,
+        WebhookDelivery.attempts < MAX_ATTEMPTS,
+        Batch.webhook_url != "",
+    )
+    query = (
+        select(*columns, WebhookDelivery.attempts)
+        .join(Batch, Batch.id == WebhookDelivery.batch_id)
+        .where(*due)
+    )
+    with database.read() as connection:
+        if connection.execute(query.limit(1)).first() is None:
+            return None
+    with database.write() as connection:
+        row = connection.execute(
+            query.order_by(WebhookDelivery.id).limit(1).with_for_update(of=WebhookDelivery, skip_locked=True)
+        ).first()
+        if row is None:
+            return None
+        change = update(WebhookDelivery).where(WebhookDelivery.id == row.id)
+        connection.execute(change.values(attempts=row.attempts + 1, next_attempt=now + CLAIM_S))
+        return row.id, row.webhook_url, row.webhook_secret, row.body, row.attempts + 1
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """A notice goes to the address that was configured and to no other."""
+
+
+def _post(number: int, url: str, secret: str, body: str) -> str:
+    """Send one notice; returns what went wrong, empty for nothing."""
+    signature = hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest()
+    headers = {"Content-Type": "application/json", "X-RLHF-Delivery": str(number)}
+    request = Request(url, body.encode(), headers | {"X-RLHF-Signature": f"sha256={signature}"})
+    try:
+        with build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S):
+            return ""
+    except (URLError, OSError, ValueError) as error:
+        return str(error)[:500]

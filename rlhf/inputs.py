@@ -1,0 +1,87 @@
+"""Turning what a user names (a reference, a folder, a hub id, a file) into models, prompts and lineage."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.data import Prompt, fingerprint, read_prompts
+from rlhf.errors import InputError, StoreError
+from rlhf.machine import processes
+from rlhf.models.adapters import with_adapters
+from rlhf.models.last_blocks import freeze_lower
+from rlhf.models.sources import find_source
+from rlhf.models.tokenizer import AnyTokenizer
+from rlhf.starter.items import Item, take_items
+from rlhf.store import STAGES, Entry, Store, inputs_hash
+
+
+def model_of(store: Store, name: str) -> tuple[str, Entry | None]:
+    """Where to load a model from: a store entry's folder, a folder outside the store, a GGUF file or a hub id.
+
+    A name whose first part is a stage is looked up in the store; an existing folder or file is taken as it is.
+    """
+    if name.split("/")[0].split(":")[0] in STAGES:
+        entry = store.resolve(name)
+        return str(entry.path), entry
+    if not Path(name).exists() and name.count("/") != 1:
+        raise StoreError(
+            f"{name}: neither a folder, a GGUF file, a hub id (owner/name) nor a reference such as sft:latest"
+        )
+    find_source(name)
+    return name, None
+
+
+def base_of(store: Store, name: str, role: str = "base") -> tuple[str, dict[str, Entry]]:
+    """`model_of`, with the entry as the parents of a new one."""
+    folder, entry = model_of(store, name)
+    return folder, {role: entry} if entry else {}
+
+
+def learning(model: Any, last_blocks: int, lora_rank: int, head: str | None = None) -> Any:
+    """The model with what a stage's settings let learn of it: all, its last blocks, or adapters (and a head).
+
+    Raises InputError where both are asked for.
+    """
+    if last_blocks and lora_rank:
+        raise InputError("last_blocks and lora_rank are two ways to train less than all; choose one of them")
+    if last_blocks:
+        freeze_lower(model, last_blocks)
+    return with_adapters(model, lora_rank, head) if lora_rank else model
+
+
+def within_context(model: Any, max_length: int) -> int:
+    """The longest row in tokens: max_length, or the model's context where that is shorter."""
+    return min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+
+
+def published(store: Store, stage: str, inputs: dict[str, Any]) -> Entry:
+    """The entry of these inputs, for all processes once the first of them has written it."""
+    processes.wait()
+    entry = store.find(stage, inputs_hash(stage, **inputs))
+    assert entry is not None
+    return entry
+
+
+def prompts_of(
+    source: str | None, split: str, num_prompts: int, seed: int
+) -> tuple[list[Prompt], dict[str, Any]]:
+    """Prompts from a file or data set, or from a split of the starter world; and their fingerprint by source."""
+    if source is None:
+        prompts: list[Prompt] = [item.prompt for item in take_items(split, num_prompts, seed)]
+        return prompts, {f"starter {split} prompts": fingerprint(prompts)}
+    prompts = read_prompts(source)[:num_prompts]
+    return prompts, {source: fingerprint(prompts)}
+
+
+def starter_items(split: str, num_items: int, seed: int, held_out: bool = False) -> list[Item]:
+    """Items of the starter world with what the judge needs to score answers to them."""
+    return take_items(split, num_items, seed, held_out)
+
+
+def packed_tokens(tokenizer: AnyTokenizer, texts: Sequence[str]) -> Tensor:
+    """All documents in one row of tokens (N,), int64, each closed by the end-of-document token."""
+    rows = tokenizer.encode_batch(texts)
+    return torch.tensor([token for row in rows for token in (*row, tokenizer.document_end_id)])

@@ -1,0 +1,178 @@
+"""Rollout and Experience; `rlhf/learning/passes.py` has the passes of a model over them.
+
+A row of `tokens` is prompt + completion + padding. Column t of every (B, T) tensor is the t-th completion token; the
+hidden state that predicts it, and whose value is the value before it, stands at place prompt_length − 1 + t.
+Shapes: B batch, S prompt + completion, T completion, N real completion tokens of the batch, C channels.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.data import Prompt
+from rlhf.errors import InputError
+from rlhf.models.last_blocks import Lower
+from rlhf.models.padding import batches_by_length, left_mask, longest, pad_tokens
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What sampling knows about B completions.
+
+    tokens (B, S) int64, attention_mask (B, S) bool, mask (B, T) bool, logprobs (B, T) float32 as sampled and zero
+    outside mask, ended (B,) bool, prompt_lengths (B,) int64; completions hold their stop token. A row of tokens whose
+    completion was cut off may be closed by an end token, in attention_mask and outside mask: reward models read there.
+    S and T fit the longest row and completion, rounded up to multiples of `round_to`. conversations: the prompts before
+    they became tokens, where known, for rewards that read text. states (B, S, C): what the frozen lower part that
+    several models share made of the tokens, where it is known.
+    """
+
+    prompts: list[list[int]]
+    completions: list[list[int]]
+    tokens: Tensor
+    attention_mask: Tensor
+    mask: Tensor
+    logprobs: Tensor
+    ended: Tensor
+    prompt_lengths: Tensor
+    round_to: int = 1
+    conversations: tuple[Prompt, ...] = ()
+    lower: Lower | None = None
+    states: Tensor | None = None
+
+    @classmethod
+    def from_samples(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        samples: Sequence[Any],
+        pad_id: int,
+        round_to: int = 1,
+        conversations: Sequence[Prompt] = (),
+        end_id: int | None = None,
+    ) -> "Rollout":
+        """From prompts and, one for each, a Sample (`rlhf/sampling/generate.py`) with tokens, logprobs and ended.
+
+        end_id: what closes the rows of completions that were cut off, for a reward model to read them as it was
+        trained to; None where none will.
+        """
+        before = [list(prompt) for prompt in prompts]
+        completions = [list(sample.tokens) for sample in samples]
+        for i, prompt in enumerate(before):
+            if not prompt:
+                raise InputError(f"prompt {i + 1} is empty; give it at least one token")
+        rows = [prompt + said for prompt, said in zip(before, completions, strict=True)]
+        if end_id is not None:
+            rows = [
+                row if sample.ended else [*row, end_id] for row, sample in zip(rows, samples, strict=True)
+            ]
+        tokens, attention_mask = pad_tokens(rows, pad_id, round_to)
+        lengths = torch.tensor([len(said) for said in completions], dtype=torch.long)
+        mask = left_mask(lengths, longest(lengths, round_to))
+        logprobs = torch.zeros(mask.shape)
+        logprobs[mask] = torch.tensor([logprob for sample in samples for logprob in sample.logprobs])
+        ended = torch.tensor([sample.ended for sample in samples], dtype=torch.bool)
+        prompt_lengths = torch.tensor([len(prompt) for prompt in before], dtype=torch.long)
+        return cls(
+            before, completions, tokens, attention_mask, mask, logprobs, ended, prompt_lengths, round_to,
+            tuple(conversations),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def num_tokens(self) -> int:
+        """Real completion tokens."""
+        return sum(map(len, self.completions))
+
+    def to(self, device: torch.device | str) -> "Rollout":
+        """The rollout with its tensors on `device`."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device)
+        return replace(self, **moved)
+
+    def select(self, indices: Sequence[int] | Tensor) -> "Rollout":
+        """The rows `indices`, in their order, without the columns that are padding in all of them."""
+        rows = [int(i) for i in indices]
+        at = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
+        prompts, completions = [self.prompts[i] for i in rows], [self.completions[i] for i in rows]
+        T = longest(torch.tensor([len(said) for said in completions]), self.round_to)
+        S = longest(self.attention_mask[at].sum(1), self.round_to)
+        return Rollout(
+            prompts,
+            completions,
+            self.tokens[at, :S],
+            self.attention_mask[at, :S],
+            self.mask[at, :T],
+            self.logprobs[at, :T],
+            self.ended[at],
+            self.prompt_lengths[at],
+            self.round_to,
+            tuple(self.conversations[i] for i in rows) if self.conversations else (),
+            self.lower,
+            None if self.states is None else self.states[at, :S],
+        )
+
+    def split(self, micro_batch_size: int) -> list["Rollout"]:
+        """Consecutive rollouts of `micro_batch_size` rows; the last may have fewer."""
+        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size) if len(rows)]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout with what PPO learns from: values, advantages, returns, all (B, T) float32 and zero outside mask."""
+
+    rollout: Rollout
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rollout)
+
+    @property
+    def num_tokens(self) -> int:
+        """Real completion tokens: what the losses of these rows are to be divided by."""
+        return self.rollout.num_tokens
+
+    def select(self, indices: Sequence[int] | Tensor) -> "Experience":
+        """The rows `indices`, in their order; see `Rollout.select`."""
+        rollout = self.rollout.select(indices)
+        T = rollout.mask.shape[1]
+        at = torch.as_tensor(indices, dtype=torch.long, device=self.values.device)
+        return Experience(rollout, self.values[at, :T], self.advantages[at, :T], self.returns[at, :T])
+
+    def shuffled(
+        self, minibatch_size: int, epochs: int, generator: torch.Generator | None = None
+    ) -> Iterator["Experience"]:
+        """Minibatches of `epochs` passes, each in a new random order; the last of a pass may be smaller."""
+        for _ in range(epochs):
+            order = torch.randperm(len(self), generator=generator)
+            for rows in order.split(minibatch_size):
+                yield self.select(rows)
+
+    def split(self, micro_batch_size: int) -> list["Experience"]:
+        """Consecutive parts of `micro_batch_size` rows; the last may have fewer."""
+        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size) if len(rows)]
+
+    def to(self, device: torch.device | str) -> "Experience":
+        """The experience with its tensors on `device`."""
+        rest = (x.to(device) for x in (self.values, self.advantages, self.returns))
+        return Experience(self.rollout.to(device), *rest)
+
+
+def in_length_order(rollout: Rollout, batch_size: int, work: Callable[[Rollout], Tensor]) -> list[Tensor]:
+    """work (b, …) of batches of rows that are about equally long, so that little is padding; by row, on the CPU."""
+    lengths = [
+        len(prompt) + len(said) for prompt, said in zip(rollout.prompts, rollout.completions, strict=True)
+    ]
+    results: dict[int, Tensor] = {}
+    for rows in batches_by_length(lengths, batch_size):
+        results |= zip(rows, work(rollout.select(rows)).cpu(), strict=True)
+    return [results[i] for i in range(len(rollout))]

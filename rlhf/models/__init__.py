@@ -1,0 +1,1 @@
+"""Language models and what belongs to one: weights, tokenizer, cache, adapters."""

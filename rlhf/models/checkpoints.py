@@ -1,0 +1,117 @@
+"""Models from checkpoints: ours where it can represent them, else what transformers gives; a scalar model from a policy."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GgufConfig,
+    GPT2Config,
+    PreTrainedModel,
+)
+
+from rlhf.errors import InputError
+from rlhf.models.gpt import GPT, ScalarGPT
+from rlhf.models.sources import UNREADABLE, find_source
+
+
+def load_policy(source: str | Path, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
+    """A causal language model in evaluation mode: our GPT for GPT-2 checkpoints, else what transformers gives.
+
+    source: a folder, a GGUF file or a hub id. dtype: float32 unless given; "auto" is the checkpoint's own.
+    Raises InputError where there is no model.
+    """
+    return _load(source, GPT, AutoModelForCausalLM, dtype=dtype or torch.float32).eval()
+
+
+def load_scalar(source: str | Path) -> PreTrainedModel:
+    """A float32 model with one label in evaluation mode: ScalarGPT for GPT-2 checkpoints, else what transformers gives.
+
+    source: a folder or a hub id. Raises InputError where there is no model, and for a language model, whose head would
+    be one of chance: GGUF files hold nothing else.
+    """
+    if find_source(source).gguf:
+        raise InputError(
+            f"{source}: a GGUF file holds a language model, not a reward model; train one with --init"
+        )
+    model, loading = _load(
+        source, ScalarGPT, AutoModelForSequenceClassification,
+        dtype=torch.float32, settings={"num_labels": 1}, output_loading_info=True,
+    )  # fmt: skip
+    if loading["missing_keys"]:
+        raise InputError(
+            f"{source}: not a reward model, {sorted(loading['missing_keys'])[0]} is not in it; "
+            "train one with rlhf reward --init, and name that"
+        )
+    return model.eval()
+
+
+def _load(
+    name: str | Path, ours: Any, auto: Any, *, dtype: torch.dtype | str, settings: Any = None, **more: Any
+) -> Any:
+    """What `from_pretrained` gives of our class where that can represent the checkpoint, else of `auto`."""
+    source = find_source(name)
+    if source.path.is_dir() and not (source.path / "config.json").is_file():
+        raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
+    try:
+        config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
+        is_ours = isinstance(config, GPT2Config) and not (
+            config.add_cross_attention or config.reorder_and_upcast_attn
+        )
+        unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
+        return (ours if is_ours else auto).from_pretrained(
+            **source.arguments, **unpacked, config=config, dtype=dtype, **more
+        )
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: no model could be loaded: {reason}") from error
+
+
+@torch.no_grad()
+def scalar_from_policy(policy: PreTrainedModel) -> PreTrainedModel:
+    """A scalar model with a copy of the policy's trunk and a new head, normal with std 1/√(C + 1).
+
+    Stiennon et al. 2020, appendix B.1, for the head's scale.
+    """
+    config = copy.deepcopy(policy.config)
+    config.num_labels = 1
+    if isinstance(policy, GPT):
+        scalar: PreTrainedModel = ScalarGPT(config)
+    else:
+        scalar = AutoModelForSequenceClassification.from_config(config, dtype=policy.dtype)
+    scalar.base_model.load_state_dict(policy.base_model.state_dict())
+    scalar.to(policy.device)
+    head = scalar.score
+    head.weight.normal_(std=1 / math.sqrt(head.weight.shape[1] + 1))
+    return scalar.eval()
+
+
+@torch.no_grad()
+def fold_bias(scalar_model: PreTrainedModel, bias: float) -> None:
+    """Raise every score of the model by `bias`, in a way that saving keeps.
+
+    ScalarGPT: the smallest δ with score·δ = bias is added to the final norm's bias, so that every reader of the saved
+    model gets the raised scores. Other models: added to `config.reward_offset`, which their users must add.
+    Raises InputError for a head of zeros, which can carry no bias.
+    """
+    if not isinstance(scalar_model, ScalarGPT):
+        scalar_model.config.reward_offset = reward_offset(scalar_model) + bias
+        return
+    weight = scalar_model.score.weight[0].double()
+    if bias and not weight.any():
+        raise InputError(
+            "the score head is all zeros, so no bias can be folded into it; train the reward model first"
+        )
+    if bias:
+        shift = bias * weight / weight.square().sum()
+        scalar_model.transformer.ln_f.bias.add_(shift.float())
+
+
+def reward_offset(model: PreTrainedModel) -> float:
+    """What to add to the model's logits to get the reward; 0.0 unless `fold_bias` could not fold it in."""
+    return float(getattr(model.config, "reward_offset", 0.0))

@@ -1,0 +1,142 @@
+"""Training only the last blocks of a model; several models then share the frozen lower part and one pass through it.
+
+The lower part is all that runs before the first trained block: embeddings and blocks. A head tied to the embedding is
+frozen with it. Shapes: B batch, S tokens, C channels.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.errors import InputError
+from rlhf.models.trunk import blocks_of, trunk_states
+
+
+@dataclass(frozen=True)
+class Lower:
+    """The frozen part that runs before block `num_blocks`: its parameters by their name in the trunk."""
+
+    num_blocks: int
+    parameters: Mapping[str, nn.Parameter]
+
+    def is_of(self, model: Any) -> bool:
+        """Whether these very parameters are the model's, so that its states are the same as another's."""
+        own = dict(model.base_model.named_parameters())
+        return all(own.get(name) is parameter for name, parameter in self.parameters.items())
+
+    def share_with(self, model: Any, like: Any) -> bool:
+        """Give these parameters to a model whose own are equal, instead of those; whether they were.
+
+        like: a model they are of. Another architecture's are never taken for equal.
+        """
+        own = dict(model.base_model.named_parameters())
+        if type(model.base_model) is not type(like.base_model) or any(
+            name not in own or not _equal(own[name], parameter) for name, parameter in self.parameters.items()
+        ):
+            return False
+        for name, parameter in self.parameters.items():
+            place, _, leaf = name.rpartition(".")
+            setattr(model.base_model.get_submodule(place), leaf, parameter)
+        model.tie_weights()
+        return True
+
+    @torch.no_grad()
+    def states(self, model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """Hidden states (B, S, C) that enter the first trained block; tokens (B, S), padded on the right."""
+        blocks, seen = blocks_of(model), []
+
+        def enter(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            seen.append(x)
+            return x
+
+        with _instead_of_forward(blocks[self.num_blocks :], enter):
+            trunk_states(model, tokens, attention_mask)
+        return seen[0]
+
+    def hidden(self, model: Any, tokens: Tensor, attention_mask: Tensor, states: Tensor) -> Tensor:
+        """Hidden states (B, S, C) of the whole trunk from those of its lower part, which does not run again."""
+        with _instead_of_forward(blocks_of(model)[: self.num_blocks], lambda x, *args, **kwargs: states):
+            return trunk_states(model, tokens, attention_mask)
+
+
+def freeze_lower(model: Any, last_blocks: int) -> Lower:
+    """Let only the last blocks, and what runs after them, learn.
+
+    Raises InputError where the model has no more blocks than that, or cannot be cut between two blocks.
+    """
+    blocks = blocks_of(model)
+    if not 0 < last_blocks < len(blocks):
+        raise InputError(
+            f"last_blocks = {last_blocks}: the model has {len(blocks)} blocks; choose 1 to {len(blocks) - 1}, "
+            "or 0 to train all of it"
+        )
+    num_blocks, was_training = len(blocks) - last_blocks, model.training
+    model.eval()  # dropout would draw random numbers, and none are to be drawn by looking
+    early = _run_before(model, blocks[num_blocks])
+    lower = Lower(num_blocks, {n: p for n, p in model.base_model.named_parameters() if id(p) in early})
+    _check_cut(model, lower)
+    model.train(was_training).requires_grad_(True)
+    for parameter in lower.parameters.values():
+        parameter.requires_grad_(False)
+    return lower
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other.to(one.device))
+
+
+def _one_token(model: Any) -> tuple[Tensor, Tensor]:
+    one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    return one, torch.ones_like(one)
+
+
+@torch.no_grad()
+def _run_before(model: Any, block: nn.Module) -> set[int]:
+    """Identities of the parameters of every module that is called before the block, found by watching one token.
+
+    No order of registration tells: some models list their final norm before the blocks.
+    """
+    early: set[int] = set()
+    entered = False
+
+    def watch(module: nn.Module, args: Any) -> None:
+        nonlocal entered
+        entered = entered or module is block
+        if not entered:
+            early.update(map(id, module.parameters(recurse=False)))
+
+    hooks = [module.register_forward_pre_hook(watch) for module in model.base_model.modules()]
+    try:
+        trunk_states(model, *_one_token(model))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return early
+
+
+@torch.no_grad()
+def _check_cut(model: Any, lower: Lower) -> None:
+    """Refuse a model whose blocks hand on more than hidden states."""
+    given = _one_token(model)
+    if not torch.allclose(
+        trunk_states(model, *given), lower.hidden(model, *given, lower.states(model, *given))
+    ):
+        raise InputError(
+            f"last_blocks: {type(model).__name__} cannot be cut between two blocks; train all of it, or adapters"
+        )
+
+
+@contextmanager
+def _instead_of_forward(blocks: Any, function: Callable[..., Tensor]) -> Iterator[None]:
+    """Call `function` for these blocks. They stay where they are: some models look at a block's place and kind."""
+    try:
+        for block in blocks:
+            block.forward = function
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)

@@ -1,0 +1,329 @@
+"""One vocabulary, two engines: a tiktoken encoding for our own loops, the same ranks as a fast tokenizer for trl.
+
+Text from people never becomes a special token: both engines encode the text of `<|end|>` as ordinary characters.
+"""
+
+import base64
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+from jinja2 import TemplateError
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as BackendTokenizer
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from rlhf.data import Prompt, as_messages
+from rlhf.errors import InputError
+from rlhf.models.sources import UNREADABLE, Source, find_source
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}<|assistant|>"
+    "{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}"
+    "{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+RANKS_FILE = "ranks.tiktoken"
+PATTERN_FILE = "encoding.json"
+
+
+class Tokenizer:
+    """A tiktoken encoding with the chat's special tokens."""
+
+    def __init__(self, ranks: dict[bytes, int], pattern: str, specials: dict[str, int]) -> None:
+        self.ranks, self.pattern, self.specials = ranks, pattern, specials
+        self.encoding = tiktoken.Encoding(
+            "rlhf", pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials
+        )
+        self.pad_id, self.eos_id = specials["<|pad|>"], specials["<|end|>"]
+        self.document_end_id = specials["<|endoftext|>"]
+        self.stop_ids = frozenset((self.eos_id, self.document_end_id))
+        self.vocab_size = self.encoding.n_vocab
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text; unpaired surrogates become U+FFFD, special tokens stay their characters."""
+        return self.encoding.encode_ordinary(_valid(text))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, on several threads."""
+        return self.encoding.encode_ordinary_batch([_valid(text) for text in texts])
+
+    def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
+        """Text of token ids; incomplete UTF-8 becomes U+FFFD."""
+        special = () if keep_special else set(self.specials.values())
+        return self.encoding.decode([i for i in ids if i not in special], errors="replace")
+
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """The conversation in the chat format, up to and with `<|assistant|>`."""
+        ids: list[int] = []
+        for message in as_messages(prompt):
+            ids += [self.specials[f"<|{message['role']}|>"], *self.encode(message["content"]), self.eos_id]
+        return [*ids, self.specials["<|assistant|>"]]
+
+    def encode_completion(self, text: str) -> list[int]:
+        """An answer with the `<|end|>` that closes it."""
+        return [*self.encode(text), self.eos_id]
+
+    def fast(self) -> PreTrainedTokenizerFast:
+        """The same vocabulary as a transformers tokenizer, with the chat template."""
+        backend = BackendTokenizer(models.BPE(*_vocabulary_and_merges(self.ranks), ignore_merges=True))
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(self.pattern), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        backend.decoder = decoders.ByteLevel()
+        ordered = sorted(self.specials, key=self.specials.__getitem__)
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ordered])
+        return PreTrainedTokenizerFast(
+            tokenizer_object=backend,
+            bos_token="<|endoftext|>",
+            eos_token="<|end|>",
+            pad_token="<|pad|>",
+            chat_template=CHAT_TEMPLATE,
+            clean_up_tokenization_spaces=False,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write what both `Tokenizer.load` and transformers' AutoTokenizer read."""
+        self.fast().save_pretrained(folder)
+        lines = [
+            f"{base64.b64encode(token).decode()} {rank}"
+            for token, rank in sorted(self.ranks.items(), key=lambda pair: pair[1])
+        ]
+        (Path(folder) / RANKS_FILE).write_text("\n".join(lines) + "\n")
+        (Path(folder) / PATTERN_FILE).write_text(
+            json.dumps({"pattern": self.pattern, "special_tokens": self.specials})
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """The tokenizer that `save` wrote. Raises InputError for damaged files."""
+        try:
+            settings = json.loads((Path(folder) / PATTERN_FILE).read_text())
+            lines = (Path(folder) / RANKS_FILE).read_text().splitlines()
+            ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, lines)}
+            return cls(ranks, settings["pattern"], settings["special_tokens"])
+        except (OSError, ValueError, KeyError) as problem:
+            raise InputError(
+                f"{folder}: the tokenizer's files are damaged ({problem}); restore or export it again"
+            ) from None
+
+
+class ForeignTokenizer:
+    """A Hugging Face tokenizer with the methods of `Tokenizer`; its own chat template where it has one.
+
+    eos_id closes an answer: the special token the template puts behind one, which need not be the tokenizer's end
+    token (Gemma's turns end otherwise than its documents). stops: more tokens that end an answer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.document_end_id = int(tokenizer.eos_token_id)
+        self.pad_id = self.document_end_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        self.eos_id = self._turn_end()
+        self.stop_ids = frozenset((self.eos_id, self.document_end_id, *stops))
+        self.vocab_size = len(tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text; special tokens stay their characters."""
+        return self.tokenizer(_valid(text), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
+        """Text of token ids."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=not keep_special))
+
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """The conversation in the model's own chat format, or as `User: …` lines where it has none.
+
+        The contents are encoded apart from the template's own text, so that no text becomes a special token.
+        """
+        messages = as_messages(prompt)
+        if self.tokenizer.chat_template is None:
+            lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
+            start = self.tokenizer("")["input_ids"][:1]  # models that were trained with a first token need it
+            begins = start if start == [self.tokenizer.bos_token_id] else []
+            return [*begins, *self.encode("\n".join(lines) + "\nAssistant:")]
+        marks = [{**message, "content": f"\ue000{i}\ue001"} for i, message in enumerate(messages)]
+        rendered = self._render(marks, add_generation_prompt=True)
+        ids: list[int] = []
+        for i, message in enumerate(messages):
+            before, _, rendered = rendered.partition(f"\ue000{i}\ue001")
+            ids += self._template(before) + self.encode(message["content"])
+        return ids + self._template(rendered)
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
+            )
+        except TemplateError as problem:
+            roles = ", ".join(message["role"] for message in messages)
+            raise InputError(
+                f"the model's chat template refuses a conversation of {roles}: {problem}"
+            ) from None
+
+    def _turn_end(self) -> int:
+        """The first special token behind an answer in the chat template, else the tokenizer's end token."""
+        if self.tokenizer.chat_template is None:
+            return self.document_end_id
+        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "\ue000"}]
+        try:
+            behind = self._template(self._render(turn, add_generation_prompt=False).partition("\ue000")[2])
+        except InputError:
+            return self.document_end_id
+        added = self.tokenizer.added_tokens_decoder
+        return next((i for i in behind if i in added and added[i].special), self.document_end_id)
+
+    def _template(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    def encode_completion(self, text: str) -> list[int]:
+        """An answer with the end token that closes it."""
+        return [*self.encode(text), self.eos_id]
+
+    def fast(self) -> PreTrainedTokenizerBase:
+        """The wrapped tokenizer, with a padding token."""
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        return self.tokenizer
+
+    def save(self, folder: Path) -> None:
+        """Write the wrapped tokenizer's files."""
+        self.tokenizer.save_pretrained(folder)
+
+
+def bytes_to_unicode() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte: printable Latin-1 as it is, the rest from U+0100 on."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+def _valid(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE of `vocab_size` tokens, the special ones included, trained on texts."""
+    smallest = 256 + len(SPECIAL_TOKENS)
+    if vocab_size < smallest:
+        raise InputError(f"vocab_size is {vocab_size}; bytes and special tokens alone need {smallest}")
+    backend = BackendTokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT_PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    to_byte = {character: byte for byte, character in bytes_to_unicode().items()}
+    # tiktoken demands that the 256 bytes exist and merges by rank; the trainer's ids are in the order of merging.
+    vocabulary = sorted(backend.get_vocab().items(), key=lambda pair: pair[1])
+    ranks = {bytes(to_byte[c] for c in token): rank for rank, (token, _) in enumerate(vocabulary)}
+    return Tokenizer(ranks, SPLIT_PATTERN, {token: len(ranks) + i for i, token in enumerate(SPECIAL_TOKENS)})
+
+
+def published_tokenizer(name: str) -> Tokenizer:
+    """One of tiktoken's published encodings with the chat's special tokens behind its vocabulary."""
+    try:
+        published = tiktoken.get_encoding(name)
+    except ValueError as problem:
+        raise InputError(f"tokenizer {name!r}: {str(problem).splitlines()[0]}") from None
+    except Exception:
+        raise InputError(
+            f"tokenizer {name!r} could not be downloaded; without a network set TIKTOKEN_CACHE_DIR to a folder that has it"
+        ) from None
+    specials = {"<|endoftext|>": published.eot_token}
+    for token in SPECIAL_TOKENS[1:]:
+        specials[token] = published.n_vocab + len(specials) - 1
+    return Tokenizer(dict(published._mergeable_ranks), published._pat_str, specials)
+
+
+AnyTokenizer = Tokenizer | ForeignTokenizer
+
+
+def load_tokenizer(name: str | Path) -> AnyTokenizer:
+    """Our tokenizer from a folder that has our files, else what transformers finds in a folder, GGUF file or hub id.
+
+    Raises InputError where there is none, or one without an end token.
+    """
+    if (Path(name) / RANKS_FILE).exists():
+        return Tokenizer.load(Path(name))
+    source = find_source(name)
+    try:
+        found = AutoTokenizer.from_pretrained(**source.arguments)
+    except UNREADABLE as problem:
+        raise InputError(
+            f"{name}: no tokenizer there ({(str(problem) or repr(problem)).splitlines()[0]})"
+        ) from None
+    if found.eos_token_id is None:
+        raise InputError(f"{name}: its tokenizer has no end token; set eos_token in tokenizer_config.json")
+    return ForeignTokenizer(found, _declared_stops(source))
+
+
+def _declared_stops(source: Source) -> tuple[int, ...]:
+    """The end tokens in a checkpoint's generation settings, which may be more than the tokenizer's one."""
+    if source.gguf:
+        return ()
+    try:
+        ends = GenerationConfig.from_pretrained(source.place).eos_token_id
+    except OSError:  # it has none
+        return ()
+    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+
+
+def same_tokens(one: AnyTokenizer, other: AnyTokenizer) -> bool:
+    """Whether both turn every conversation into the same tokens: one vocabulary, one chat template."""
+    if isinstance(one, Tokenizer) and isinstance(other, Tokenizer):
+        return (one.ranks, one.pattern, one.specials) == (other.ranks, other.pattern, other.specials)
+    if isinstance(one, Tokenizer) or isinstance(other, Tokenizer):
+        return False
+    a, b = one.tokenizer, other.tokenizer
+    return a.get_vocab() == b.get_vocab() and a.chat_template == b.chat_template
+
+
+def _vocabulary_and_merges(ranks: dict[bytes, int]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """tiktoken ranks as a BPE vocabulary and merge list: each token is split by all merges ranked before it."""
+    to_character: dict[int, Any] = bytes_to_unicode()
+    text = {token: "".join(to_character[byte] for byte in token) for token in ranks}
+    merges = []
+    for token, rank in sorted(ranks.items(), key=lambda pair: pair[1]):
+        if len(token) > 1:
+            left, right = _last_merge(ranks, token, rank)
+            merges.append((text[left], text[right]))
+    return {text[token]: rank for token, rank in ranks.items()}, merges
+
+
+def _last_merge(ranks: dict[bytes, int], token: bytes, rank: int) -> tuple[bytes, bytes]:
+    parts = [bytes([byte]) for byte in token]
+    while len(parts) > 2:
+        candidates = [(ranks.get(a + b, rank), i) for i, (a, b) in enumerate(itertools.pairwise(parts))]
+        best, i = min(candidates)
+        if best >= rank:
+            break
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts[0], b"".join(parts[1:])

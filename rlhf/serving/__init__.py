@@ -1,0 +1,1 @@
+"""The engine behind chat and the API: many requests, one running batch."""

@@ -1,0 +1,288 @@
+"""Continuous batching: many answers are written at once, a request joins or leaves between two tokens.
+
+A step of `Engine` lets waiting requests in, reads a bounded number of prompt tokens, and adds one token to every
+running answer. An answer depends on its request and seed only, not on who else is being answered: its random numbers
+are those that `generate` draws for a batch of one, so up to the rounding of the matrix products it is the same.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf.data import Message
+from rlhf.errors import InputError
+from rlhf.models.tokenizer import AnyTokenizer
+from rlhf.sampling.generate import SamplingSettings, draw, next_logits
+from rlhf.serving.completions import Done, Event, Failed, Piece, Queued, Request, Started, TokenInfo
+from rlhf.serving.slots import slots_for
+
+PREFILL_TOKENS = 256  # prompt tokens read per step, so that a long prompt does not hold up the others
+
+
+class TextStream:
+    """Tokens in, text out: whole characters only, and nothing from a stop text on."""
+
+    def __init__(self, tokenizer: AnyTokenizer, stop: Sequence[str]) -> None:
+        self.tokenizer, self.stop = tokenizer, stop
+        self.window: list[
+            int
+        ] = []  # the latest tokens; enough of them that the next one's text comes out right
+        self.shown = 0  # characters of the window's text that were taken
+        self.held = ""  # may be the beginning of a stop text
+        self.stopped = False
+
+    def take(self, token: int) -> str:
+        """The text that is certain now."""
+        self.window.append(token)
+        text = self.tokenizer.decode(self.window)
+        whole = text[:-1] if text.endswith("\ufffd") else text  # the rest of a character may be on its way
+        new, self.shown = whole[self.shown :], max(self.shown, len(whole))
+        if len(self.window) > 16 and whole == text:
+            self.window = self.window[-6:]
+            self.shown = len(self.tokenizer.decode(self.window))
+        return self._before_stop(new)
+
+    def rest(self) -> str:
+        """What was held back, once no token follows."""
+        new = self.tokenizer.decode(self.window)[self.shown :] if self.window else ""
+        text = self._before_stop(new)
+        return text if self.stopped else text + self.held
+
+    def _before_stop(self, new: str) -> str:
+        text, self.held = self.held + new, ""
+        found = [place for place in (text.find(stop) for stop in self.stop) if place >= 0]
+        if found:
+            self.stopped = True
+            return text[: min(found)]
+        for size in range(min(len(text), max(map(len, self.stop), default=1) - 1), 0, -1):
+            if any(stop.startswith(text[-size:]) for stop in self.stop):
+                self.held = text[-size:]
+                return text[:-size]
+        return text
+
+
+@dataclass
+class _Row:
+    """One request on its way: what it asked, and what it has been told."""
+
+    key: str
+    request: Request
+    prompt: list[int]
+    dropped: int
+    limit: int  # new tokens, at most
+    text: TextStream
+    said: list[int] = field(default_factory=list)
+    place: int = 0
+    deadline: float = 0.0
+    cache: Any = None
+    num_read: int = 0  # prompt tokens in the cache
+    settings: SamplingSettings = field(init=False)
+    uniforms: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        asked = self.request
+        self.settings = SamplingSettings(
+            max_new_tokens=asked.max_new_tokens,
+            temperature=asked.temperature,
+            top_k=asked.top_k,
+            top_p=asked.top_p,
+            repetition_penalty=asked.repetition_penalty,
+        )
+        self.uniforms = np.random.Generator(np.random.Philox(asked.seed)).random(self.limit)
+
+
+class Engine:
+    """One model answering up to `max_rows` requests at a time; `max_waiting` more may stand in line."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: AnyTokenizer, max_rows: int = 16, max_waiting: int = 64
+    ) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.max_rows, self.max_waiting = max_rows, max_waiting
+        self.slots = slots_for(model, max_rows)
+        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.waiting: list[_Row] = []
+        self.reading: list[_Row] = []
+        self.running: list[_Row] = []  # row i of the slots belongs to running[i]
+        self.events: list[tuple[str, Event]] = []
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that wait, are read or are answered."""
+        return len(self.waiting) + len(self.reading) + len(self.running)
+
+    def submit(self, key: str, request: Request) -> None:
+        """Put a request in line; what becomes of it, a refusal too, is told by the events of `step` under its key."""
+        if len(self.waiting) >= self.max_waiting:
+            full = f"{len(self.waiting)} requests are waiting already; try again in a moment"
+            self.events.append((key, Failed(full, "busy")))
+            return
+        try:
+            prompt, dropped = self._fit(request)
+        except InputError as error:
+            self.events.append((key, Failed(str(error), "input")))
+            return
+        room = self.context - len(prompt) if self.context else request.max_new_tokens
+        limit = min(request.max_new_tokens, room)
+        text = TextStream(self.tokenizer, request.stop)
+        self.waiting.append(_Row(key, request, prompt, dropped, limit, text))
+
+    @torch.inference_mode()
+    def cancel(self, key: str) -> None:
+        """Take a request out wherever it is; its slot is free at once."""
+        for rows in (self.waiting, self.reading):
+            for row in [row for row in rows if row.key == key]:
+                rows.remove(row)
+                self.events.append((key, Done("cancelled", len(row.said))))
+        for index, row in enumerate(self.running):
+            if row.key == key:
+                self._leave(index, "cancelled")
+                return
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """The events of one request, for a program that asks one thing at a time; leaving the loop cancels it."""
+        key = "stream"
+        self.submit(key, request)
+        try:
+            while self.num_requests or self.events:
+                yield from (event for _, event in self.step())
+        finally:
+            self.cancel(key)
+            self.events.clear()
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[str, Event]]:
+        """One token for every running answer; returns what there is to tell, by request."""
+        self._admit()
+        self._read_prompts()
+        if self.running:
+            last = torch.tensor([row.said[-1] for row in self.running], device=self.model.device)
+            self._say(self.running, self.slots.logits(last))
+            ends = [self._end(row) for row in self.running]
+            for index in reversed(range(len(ends))):
+                if ends[index]:
+                    self._leave(index, ends[index])
+        events, self.events = self.events, []
+        return events
+
+    def _fit(self, request: Request) -> tuple[list[int], int]:
+        """The prompt's tokens, and how many of the oldest messages were left out to make room for an answer."""
+        messages: list[Message] = list(request.messages)
+        first = 1 if messages[0]["role"] == "system" else 0
+        room = min(request.max_new_tokens, (self.context or 0) // 4)
+        while True:
+            prompt = self.tokenizer.encode_prompt(messages)
+            too_long = self.context is not None and len(prompt) + room > self.context
+            if not (too_long and request.drop_oldest and len(messages) > first + 1):
+                break
+            del messages[first]
+            while len(messages) > first + 1 and messages[first]["role"] == "assistant":
+                del messages[first]  # a conversation starts with its user
+        if self.context is not None and len(prompt) >= self.context:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens and the model's context is {self.context}; shorten it"
+            )
+        return prompt, len(request.messages) - len(messages)
+
+    def _admit(self) -> None:
+        """Fill free slots, the account with the fewest answers under way first, then in order of arrival."""
+        while self.waiting and len(self.reading) + len(self.running) < self.max_rows:
+            owners = [row.request.owner for row in self.reading + self.running]
+            row = min(self.waiting, key=lambda row: owners.count(row.request.owner))
+            self.waiting.remove(row)
+            row.deadline = time.monotonic() + row.request.timeout_s
+            row.cache = self.slots.fresh(len(row.prompt))
+            self.reading.append(row)
+            self.events.append((row.key, Started(len(row.prompt), row.dropped)))
+        for place, row in enumerate(self.waiting, start=1):
+            if row.place != place:
+                row.place = place
+                self.events.append((row.key, Queued(place)))
+
+    def _read_prompts(self) -> None:
+        budget = PREFILL_TOKENS
+        while self.reading and budget > 0:
+            row = self.reading[0]
+            chunk = row.prompt[row.num_read : row.num_read + budget]
+            tokens = torch.tensor([chunk], device=self.model.device)
+            positions = torch.arange(row.num_read, row.num_read + len(chunk), device=self.model.device)[None]
+            row.num_read += len(chunk)
+            mask = torch.ones(1, row.num_read, dtype=torch.bool, device=self.model.device)
+            logits = next_logits(self.model, tokens, mask, positions, row.cache)
+            budget -= len(chunk)
+            if row.num_read == len(row.prompt):
+                self.reading.pop(0)
+                self._start(row, logits)
+
+    def _start(self, row: _Row, logits: Tensor) -> None:
+        """Say the first token and join the batch, unless that was all."""
+        self._say([row], logits)
+        if reason := self._end(row):
+            self._finish(row, reason)
+            return
+        self.slots.join(row.cache)
+        row.cache = None
+        self.running.append(row)
+
+    def _say(self, rows: Sequence[_Row], logits: Tensor) -> None:
+        """Draw the next token of each row from logits (B, V), rows with the same settings together."""
+        logits = logits[:, : self.tokenizer.vocab_size]  # embeddings beyond are padding and have no text
+        infos = [self._info(row, logits[i]) for i, row in enumerate(rows)]
+        groups: dict[SamplingSettings, list[int]] = {}
+        for i, row in enumerate(rows):
+            groups.setdefault(row.settings, []).append(i)
+        for settings, members in groups.items():
+            uniforms = torch.tensor([rows[i].uniforms[len(rows[i].said)] for i in members])
+            some = logits if len(members) == len(rows) else logits[members]
+            seen = None
+            if settings.repetition_penalty != 1:
+                seen = torch.zeros_like(some, dtype=torch.bool)
+                for place, i in enumerate(members):
+                    seen[place, rows[i].prompt + rows[i].said] = True
+            chosen, _ = draw(some, uniforms.to(logits.device), settings, seen)
+            for i, token in zip(members, chosen.tolist(), strict=True):
+                self._tell(rows[i], token, infos[i])
+
+    def _tell(self, row: _Row, token: int, likely: Tensor | None) -> None:
+        row.said.append(token)
+        if token in self.tokenizer.stop_ids:
+            return
+        text = row.text.take(token)
+        tokens = () if likely is None else (self._token_info(token, likely, row.request.alternatives),)
+        if text or tokens:
+            self.events.append((row.key, Piece(text, tokens)))
+
+    def _info(self, row: _Row, logits: Tensor) -> Tensor | None:
+        return logits.log_softmax(-1) if row.request.alternatives else None
+
+    def _token_info(self, token: int, logprobs: Tensor, alternatives: int) -> TokenInfo:
+        best = logprobs.topk(min(alternatives, len(logprobs)))
+        likely = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        shown = tuple((self.tokenizer.decode([i], keep_special=True), value) for i, value in likely)
+        return TokenInfo(self.tokenizer.decode([token], keep_special=True), float(logprobs[token]), shown)
+
+    def _end(self, row: _Row) -> str:
+        """Why the row ends with its latest token; empty where it goes on."""
+        if row.said[-1] in self.tokenizer.stop_ids or row.text.stopped:
+            return "stop"
+        if len(row.said) >= row.limit:
+            return "length"
+        return "time" if time.monotonic() > row.deadline else ""
+
+    def _leave(self, index: int, reason: str) -> None:
+        self.slots.leave(index)
+        row, self.running[index] = self.running[index], self.running[-1]
+        self.running.pop()
+        self._finish(row, reason)
+
+    def _finish(self, row: _Row, reason: str) -> None:
+        rest = "" if row.text.stopped or reason == "cancelled" else row.text.rest()
+        if rest:
+            self.events.append((row.key, Piece(rest)))
+        self.events.append((row.key, Done(reason, len(row.said))))

@@ -1,0 +1,216 @@
+"""Engines in a process of their own: the one that talks to people imports no torch and outlives the models.
+
+When the engine process dies, it is started anew and every answer under way goes on where it was: an answer depends on
+its request and seed only, so it is said again from the beginning and what was passed on already is left out.
+"""
+
+import asyncio
+import itertools
+import multiprocessing
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.errors import BusyError, EngineError, InputError
+from rlhf.serving.completions import Answer, Done, Event, Failed, Piece, Request, Result
+from rlhf.serving.engine_worker import work
+
+ATTEMPTS = 2  # an answer that has seen the engine die this often is given up: it may be the reason
+
+
+@dataclass
+class _Pending:
+    """Something asked of the engine process and not finished."""
+
+    command: tuple[Any, ...]
+    tell: Callable[[Event], None]
+    attempts: int = 1
+    text: str = ""  # passed on so far
+    num_tokens: int = 0
+    again: str = ""  # said again since the engine was restarted
+    num_again: int = 0
+
+    def fresh_part(self, event: Piece) -> Event | None:
+        """What of a piece has not been passed on before the engine died; a Failed if it says something else now."""
+        start, first = len(self.again), self.num_again
+        self.again, self.num_again = self.again + event.text, self.num_again + len(event.tokens)
+        common = min(len(self.again), len(self.text))
+        if self.again[:common] != self.text[:common]:
+            return Failed("the model process died, and the answer could not be continued; ask again")
+        text = event.text[max(0, len(self.text) - start) :]
+        tokens = event.tokens[max(0, self.num_tokens - first) :]
+        self.text, self.num_tokens = self.text + text, max(self.num_tokens, self.num_again)
+        return Piece(text, tokens) if text or tokens else None
+
+
+class EngineProcess:
+    """Answers from any number of models, named by their folders, loaded when first asked for.
+
+    max_rows: answers of one model at a time; max_waiting: requests of one model in line. precision: auto, float32 or
+    bfloat16; in bfloat16 the company of other answers may round a probability otherwise. Use `with`, or close it.
+    """
+
+    def __init__(
+        self, *, max_rows: int = 16, max_waiting: int = 64, max_models: int = 4, precision: str = "auto"
+    ) -> None:
+        self.settings = (max_rows, max_waiting, max_models, precision)
+        self.pending: dict[str, _Pending] = {}
+        self.keys = map(str, itertools.count())
+        self.lock = threading.RLock()
+        self.closed = False
+        self.num_starts = 0
+        self._start()
+
+    def __enter__(self) -> "EngineProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process; what is under way fails."""
+        with self.lock:
+            self.closed = True
+            self._fail_all("the server is shutting down")
+            self.connection.close()
+        self.process.terminate()
+        self.process.join(10)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs, *self.settings), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.num_starts += 1
+        # Commands go through a queue, so that nobody who holds the lock waits for a full pipe.
+        self.outbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        for run in (self._listen, self._deliver):
+            threading.Thread(target=run, args=(self.connection, self.outbox), daemon=True).start()
+
+    def _deliver(self, connection: Any, outbox: queue.SimpleQueue[tuple[Any, ...]]) -> None:
+        with suppress(OSError):  # the listening thread sees the same and starts anew with all that is pending
+            while command := outbox.get():
+                connection.send(command)
+
+    def _listen(self, connection: Any, outbox: queue.SimpleQueue[tuple[Any, ...]]) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                for key, event in connection.recv():
+                    self._dispatch(key, event)
+        with self.lock:
+            if not self.closed:
+                self._restart()
+        outbox.put(())
+
+    def _restart(self) -> None:
+        """A new process, and what was under way once more."""
+        self.process.join(10)
+        for key, pending in list(self.pending.items()):
+            if pending.attempts >= ATTEMPTS:
+                self._dispatch(key, Failed("the model process died twice over this answer; it is given up"))
+            pending.attempts += 1
+            pending.again, pending.num_again = "", 0
+        self._start()
+        for pending in self.pending.values():
+            self.outbox.put(pending.command)
+
+    def _dispatch(self, key: str, event: Event) -> None:
+        with self.lock:
+            pending = self.pending.get(key)
+            if pending is None:
+                return
+            told: Event | None = pending.fresh_part(event) if isinstance(event, Piece) else event
+            if isinstance(told, Done | Failed | Result):
+                del self.pending[key]
+                if isinstance(event, Piece):  # it failed on this side; the engine is still at it
+                    self.outbox.put(("cancel", key))
+            if told is not None:
+                pending.tell(told)
+
+    def _fail_all(self, reason: str) -> None:
+        for key in list(self.pending):
+            self._dispatch(key, Failed(reason))
+
+    def _ask(self, name: str, tell: Callable[[Event], None], *arguments: Any) -> str:
+        with self.lock:
+            if self.closed:
+                raise EngineError("the engine is closed")
+            key = next(self.keys)
+            command = (name, key, *arguments)
+            self.pending[key] = _Pending(command, tell)
+            self.outbox.put(command)
+            return key
+
+    def _cancel(self, key: str) -> None:
+        with self.lock:
+            if self.pending.pop(key, None) is not None:
+                self.outbox.put(("cancel", key))
+
+    def stream(self, folder: str, request: Request) -> Iterator[Event]:
+        """The events of one answer, ended by Done or Failed; leaving the loop earlier cancels it."""
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        key = self._ask("submit", events.put, folder, request)
+        try:
+            while True:
+                event = events.get()
+                yield event
+                if isinstance(event, Done | Failed):
+                    return
+        finally:
+            self._cancel(key)
+
+    async def astream(self, folder: str, request: Request) -> AsyncIterator[Event]:
+        """`stream` for a running event loop."""
+        events, tell = _async_queue()
+        key = self._ask("submit", tell, folder, request)
+        try:
+            while True:
+                event = await events.get()
+                yield event
+                if isinstance(event, Done | Failed):
+                    return
+        finally:
+            self._cancel(key)
+
+    async def call(self, name: str, *arguments: Any) -> Any:
+        """What a function of `rlhf/serving/engine_worker.py` gives: score, explain, status. Raises InputError, EngineError."""
+        events, tell = _async_queue()
+        key = self._ask("call", tell, name, arguments)
+        try:
+            event = await events.get()
+        finally:
+            self._cancel(key)
+        if isinstance(event, Failed):
+            raise raised(event)
+        return event.value
+
+    async def answer(self, folder: str, request: Request) -> Answer:
+        """The whole answer. Raises InputError for the request's fault, BusyError for a full line, EngineError."""
+        answer = Answer()
+        async for event in self.astream(folder, request):
+            if isinstance(event, Failed):
+                raise raised(event)
+            answer.add(event)
+        return answer
+
+
+def raised(failed: Failed) -> InputError | EngineError:
+    """The exception that a failure stands for."""
+    if failed.kind == "input":
+        return InputError(failed.error)
+    return BusyError(failed.error) if failed.kind == "busy" else EngineError(failed.error)
+
+
+def _async_queue() -> tuple[asyncio.Queue[Any], Callable[[Event], None]]:
+    events: asyncio.Queue[Any] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def tell(event: Event) -> None:
+        with suppress(RuntimeError):  # the loop has been closed, so nobody listens
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    return events, tell

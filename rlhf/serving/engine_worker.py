@@ -1,0 +1,164 @@
+"""The engine process: takes commands from a pipe, lets every model's engine make a step, sends back what they say.
+
+Commands are ("submit", key, folder, Request), ("cancel", key) and ("call", key, name, arguments). torch is imported
+by the process itself, so that the one that starts it needs none.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rlhf.data import Prompt
+from rlhf.errors import InputError
+from rlhf.serving.completions import Event, Explanation, Failed, Result
+
+BF16_WEIGHTS = 50_000_000  # smaller models gain nothing from bfloat16
+
+
+def work(connection: Any, max_rows: int, max_waiting: int, max_models: int, precision: str) -> None:
+    """Serve until the other side of the pipe is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
+    # The web process needs a core now and then: threads that spin while they wait for each other would starve it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    models = Models(max_rows, max_waiting, max_models, precision)
+    try:
+        while True:
+            if not models.busy:
+                models.watch.last = None  # waiting for work is no slow step
+            while connection.poll(0 if models.busy else None):
+                models.take(connection.recv())
+            if events := models.step():
+                connection.send(events)
+    except (EOFError, OSError):
+        return
+
+
+class Models:
+    """The engines of the models in use; the one not used for longest goes when there are too many."""
+
+    def __init__(self, max_rows: int, max_waiting: int, max_models: int, precision: str) -> None:
+        from rlhf.learning.training import best_device, set_threads
+        from rlhf.machine.threads import ThreadWatch
+
+        set_threads(0)
+        self.watch = ThreadWatch()
+        self.precision = precision
+        self.device = best_device()
+        self.max_rows, self.max_waiting, self.max_models = max_rows, max_waiting, max_models
+        self.engines: dict[str, Any] = {}  # by folder, the latest used last
+        self.scorers: dict[str, Any] = {}
+        self.owners: dict[str, str] = {}  # request → folder
+        self.events: list[tuple[str, Event]] = []
+        self.calls: dict[str, Callable[..., Any]] = {
+            "score": self.score,
+            "explain": self.explain,
+            "status": self.status,
+        }
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.events) or any(
+            engine.num_requests or engine.events for engine in self.engines.values()
+        )
+
+    def take(self, command: tuple[Any, ...]) -> None:
+        """Carry out one command; a failure is told to whoever asked."""
+        name, key, *arguments = command
+        if name == "cancel":
+            folder = self.owners.pop(key, None)
+            if folder in self.engines:
+                self.engines[folder].cancel(key)
+            return
+        try:
+            if name == "submit":
+                folder, request = arguments
+                self.engine(folder).submit(key, request)
+                self.owners[key] = folder
+            else:
+                function, values = arguments
+                self.events.append((key, Result(self.calls[function](*values))))
+        except InputError as error:
+            self.events.append((key, Failed(str(error), "input")))
+        except Exception as error:
+            traceback.print_exc()
+            self.events.append((key, Failed(f"{type(error).__name__}: {error}")))
+
+    def step(self) -> list[tuple[str, Event]]:
+        """A token for every answer under way, whatever the model; returns what there is to tell."""
+        events, self.events = self.events, []
+        for folder, engine in list(self.engines.items()):
+            if not (engine.num_requests or engine.events):
+                continue
+            try:
+                events += engine.step()
+                self.watch.step()
+            except Exception as error:  # out of memory, most likely: the other models go on
+                traceback.print_exc()
+                del self.engines[folder]
+                lost = [key for key, owner in self.owners.items() if owner == folder]
+                events += [(key, Failed(f"{type(error).__name__}: {error}")) for key in lost]
+        for key, event in events:
+            if hasattr(event, "reason") or isinstance(event, Failed):
+                self.owners.pop(key, None)
+        return events
+
+    def engine(self, folder: str) -> Any:
+        """The folder's engine, loaded where needed. Raises InputError where there is no model."""
+        from rlhf.models.checkpoints import load_policy
+        from rlhf.models.tokenizer import load_tokenizer
+        from rlhf.serving.engine import Engine
+
+        found = self.engines.pop(folder, None)
+        if found is None:
+            self._make_room()
+            print(f"loading {folder}", file=sys.stderr, flush=True)
+            model = self._cast(load_policy(folder).to(self.device))
+            found = Engine(model, load_tokenizer(folder), self.max_rows, self.max_waiting)
+        self.engines[folder] = found
+        return found
+
+    def _cast(self, model: Any) -> Any:
+        """The model in the precision it is served in: bfloat16 for large ones where the hardware multiplies it."""
+        import torch
+
+        from rlhf.learning.training import has_fast_bf16
+
+        large = sum(weight.numel() for weight in model.parameters()) >= BF16_WEIGHTS
+        half = self.precision == "bfloat16" or (
+            self.precision == "auto" and large and has_fast_bf16(self.device)
+        )
+        return model.to(torch.bfloat16) if half else model
+
+    def _make_room(self) -> None:
+        idle = [folder for folder, engine in self.engines.items() if not engine.num_requests]
+        for folder in idle[: max(0, len(self.engines) + 1 - self.max_models)]:
+            del self.engines[folder]
+
+    def status(self) -> dict[str, dict[str, int]]:
+        """Answers under way and requests in line, by the folder of the model."""
+        return {
+            folder: {"running": len(engine.running) + len(engine.reading), "waiting": len(engine.waiting)}
+            for folder, engine in self.engines.items()
+        }
+
+    def score(self, folder: str, rows: Sequence[tuple[Prompt, str]]) -> list[float]:
+        """The reward that the reward model in `folder` gives each (prompt, answer)."""
+        from rlhf.learning.rewards import score_completions
+        from rlhf.models.checkpoints import load_scalar
+        from rlhf.models.tokenizer import load_tokenizer
+
+        if folder not in self.scorers:
+            self.scorers = {folder: (load_scalar(folder).to(self.device), load_tokenizer(folder))}
+        model, tokenizer = self.scorers[folder]
+        return score_completions(model, tokenizer, rows)
+
+    def explain(self, folder: str, reference: str | None, prompt: Prompt, answer: str) -> Explanation:
+        """What the model in `folder` makes of an answer, beside the one in `reference`."""
+        from rlhf.serving.explain import explain
+
+        model = self.engine(folder)
+        other = self.engine(reference).model if reference else None
+        return explain(model.model, other, model.tokenizer, prompt, answer)

@@ -1,0 +1,62 @@
+"""What a model makes of an answer, token by token, and how far it has moved from its reference."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf.data import Prompt
+from rlhf.errors import InputError
+from rlhf.serving.completions import Explanation, TokenInfo
+
+
+@torch.inference_mode()
+def explain(
+    model: PreTrainedModel,
+    reference: PreTrainedModel | None,
+    tokenizer: Any,
+    prompt: Prompt,
+    answer: str,
+    alternatives: int = 5,
+) -> Explanation:
+    """Probabilities, alternatives and KL of every token of `answer`, its end included, at temperature 1.
+
+    The answer is tokenized anew, which may cut it otherwise than sampling did. Raises InputError where prompt and
+    answer do not fit the model's context.
+    """
+    before, said = tokenizer.encode_prompt(prompt), tokenizer.encode_completion(answer)
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context and len(before) + len(said) > context + 1:
+        raise InputError(
+            f"conversation and answer have {len(before) + len(said)} tokens, the model's context is {context}"
+        )
+    tokens = torch.tensor(said)
+    logprobs = _logprobs(model, before, said)  # (T, V)
+    best = logprobs.topk(min(alternatives, logprobs.shape[1]))
+    infos = tuple(
+        TokenInfo(
+            tokenizer.decode([token], keep_special=True),
+            float(row[token]),
+            tuple(
+                (tokenizer.decode([i], keep_special=True), value)
+                for i, value in zip(ids, values, strict=True)
+            ),
+        )
+        for token, row, ids, values in zip(
+            said, logprobs, best.indices.tolist(), best.values.tolist(), strict=True
+        )
+    )
+    if reference is None or reference.config.vocab_size != model.config.vocab_size:
+        return Explanation(infos)
+    ref_logprobs = _logprobs(reference, before, said)
+    kl = (logprobs.exp() * (logprobs - ref_logprobs)).sum(1)
+    picked = ref_logprobs.gather(1, tokens[:, None]).squeeze(1)
+    return Explanation(infos, tuple(picked.tolist()), tuple(kl.tolist()))
+
+
+def _logprobs(model: PreTrainedModel, before: list[int], said: list[int]) -> Tensor:
+    """Log-probabilities (T, V), float32 on the CPU, of what may stand at each place of the answer."""
+    tokens = torch.tensor([(before + said)[:-1]], device=model.device)
+    logits = model(input_ids=tokens, logits_to_keep=len(said)).logits[0]
+    return logits.float().log_softmax(-1).cpu()

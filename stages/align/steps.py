@@ -1,0 +1,200 @@
+"""`rlhf align`: a language model through SFT, reward models, PPO and an honest judgment, on people's own data.
+
+Beside the reward model that PPO climbs there is a gold one: trained on other conversations, from other weights, and
+shown to no stage before the last, which it judges (Gao et al. 2023). Like `rlhf quickstart` every step asks its store
+first, so that a run that was stopped goes on where it was.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import InputError
+from rlhf.inputs import base_of, model_of
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.store import Entry, Store
+from stages.align.data import AlignData, divide
+from stages.quickstart.steps import Steps, settings_of
+from stages.settings import (
+    AlignDataSettings,
+    AlignEvalSettings,
+    PPOSettings,
+    RewardSettings,
+    SampleSettings,
+    SFTSettings,
+)
+
+SETTINGS: dict[str, type] = {
+    "data": AlignDataSettings,
+    "sft": SFTSettings,
+    "reward": RewardSettings,
+    "gold": RewardSettings,
+    "ppo": PPOSettings,
+    "judge": AlignEvalSettings,
+}
+# What the pipeline gives each step, so that no recipe may set it.
+FIXED: dict[str, frozenset[str]] = {
+    "data": frozenset(),
+    "sft": frozenset({"base", "data", "validation_data", "name", "seed"}),
+    "reward": frozenset({"init", "data", "labels", "name", "seed", "validation_fraction"}),
+    "gold": frozenset({"init", "data", "labels", "name", "seed", "validation_fraction"}),
+    "ppo": frozenset({"policy", "reward", "prompts", "ptx_data", "name", "seed"}),
+    "judge": frozenset(),
+}
+GOLD_SEED = 1000  # added to the run's seed: the gold model's head and order of rows are its own
+
+
+def run(
+    recipe: Mapping[str, Mapping[str, Any]],
+    store: Store,
+    labels_url: str | None,
+    *,
+    base: str,
+    data: Path,
+    name: str,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """All steps on the files under `data` that the recipe names; returns the report's numbers.
+
+    base: what to start from, by store reference, folder, GGUF file or hub id.
+    """
+    from stages.align.report import write_report
+
+    check(recipe)
+    label = f"{name}-{seed}"
+    steps = Steps(say)
+    parts = steps.take("data", lambda: _data(recipe, store, base, data, say))
+    sft = steps.take("sft", lambda: _sft(recipe, store, base, parts, label, seed, say))
+    reward = steps.take("reward", lambda: _reward(recipe, store, sft.ref, parts, label, seed, say))
+    gold = steps.take("gold", lambda: _gold(recipe, store, base, parts, label, seed + GOLD_SEED, say))
+    ppo = steps.take("ppo", lambda: _ppo(recipe, store, sft, reward, parts, label, seed, say))
+    entries = {"sft": sft, "reward": reward, "gold": gold, "ppo": ppo}
+    batch = steps.take("blind", lambda: _blind(recipe, store, labels_url, sft, ppo, parts, label, seed, say))
+    folder = store.root / "reports" / label
+    results = steps.take("judge", lambda: _judge(recipe, store, base, entries, parts, folder, seed, say))
+    results |= {"blind_batch": batch, **steps.cost()}
+    write_report(folder, label, results, entries, say)
+    return results
+
+
+def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError for a recipe that is not one of this pipeline, or names what no step has."""
+    if unknown := sorted(set(recipe) - set(SETTINGS)):
+        raise InputError(
+            f"recipe: rlhf align has no step named {', '.join(unknown)}; known are {', '.join(SETTINGS)}"
+        )
+    if not recipe.get("data", {}).get("rankings") or not recipe["data"].get("demonstrations"):
+        raise InputError("recipe, [data]: name files of demonstrations and of rankings, relative to --data")
+    for step, kind in SETTINGS.items():
+        settings_of(kind, recipe, step)
+        if given := sorted(FIXED[step] & set(recipe.get(step, {}))):
+            raise InputError(f"recipe, [{step}]: rlhf align itself sets {', '.join(given)}")
+
+
+def _data(recipe: Any, store: Store, base: str, folder: Path, say: Any) -> AlignData:
+    return parts_of(recipe, base_of(store, base)[0], folder, store.root / "data", say)
+
+
+def parts_of(
+    recipe: Mapping[str, Any], model: str, folder: Path, root: Path, say: Callable[[str], None]
+) -> AlignData:
+    """The data under `folder` divided into files under `root` as the recipe says, by the tokens of a model."""
+    return divide(settings_of(AlignDataSettings, recipe, "data"), folder, load_tokenizer(model), root, say)
+
+
+def settings_on(parts: AlignData, recipe: Mapping[str, Any], stage: str, **fixed: Any) -> Any:
+    """A training stage's settings from its table in the recipe, on its part of the data."""
+    texts = parts.file("texts") if recipe.get("ppo", {}).get("ptx_coef") else None
+    files: dict[str, dict[str, Any]] = {
+        "sft": {
+            "data": parts.file("demonstrations"),
+            "validation_data": parts.file("demonstrations_validation"),
+        },
+        "reward": {"data": parts.file("rankings"), "validation_fraction": 0.0},
+        "gold": {"data": parts.file("rankings_gold"), "validation_fraction": 0.0},
+        "ppo": {"prompts": parts.file("prompts"), "ptx_data": texts},
+    }
+    return settings_of(SETTINGS[stage], recipe, stage, **files[stage], **fixed)
+
+
+def _sft(recipe: Any, store: Store, base: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
+    from stages import sft
+
+    return sft.run(settings_on(parts, recipe, "sft", name=name, seed=seed, base=base), store, say)
+
+
+def _reward(recipe: Any, store: Store, sft: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
+    from stages import reward
+
+    settings = settings_on(parts, recipe, "reward", name=name, seed=seed, init=sft)
+    return reward.run(settings, store, None, say)
+
+
+def _gold(recipe: Any, store: Store, base: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
+    """From the base model, since the SFT model is what it judges."""
+    from stages import reward
+
+    settings = settings_on(parts, recipe, "gold", name=f"{name}-gold", seed=seed, init=base)
+    return reward.run(settings, store, None, say)
+
+
+def _ppo(
+    recipe: Any, store: Store, sft: Entry, reward: Entry, parts: AlignData, name: str, seed: int, say: Any
+) -> Entry:
+    from stages import ppo
+
+    settings = settings_on(parts, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref)
+    return ppo.run(settings, store, say)
+
+
+def _blind(
+    recipe: Any,
+    store: Store,
+    url: str | None,
+    sft: Entry,
+    ppo: Entry,
+    parts: AlignData,
+    name: str,
+    seed: int,
+    say: Any,
+) -> str:
+    """Answers of SFT and PPO in pairs, for people to judge without knowing which is which."""
+    from stages.labeling import sample
+
+    judge = settings_of(AlignEvalSettings, recipe, "judge")
+    settings = SampleSettings(
+        policy=ppo.ref, against=sft.ref, prompts=parts.file("prompts_test"), num_prompts=judge.num_blind, k=2,
+        temperature=judge.temperature, max_new_tokens=judge.max_new_tokens, batch=f"{name}-blind", seed=seed,
+    )  # fmt: skip
+    return sample.run(settings, store, url, say)
+
+
+def _judge(
+    recipe: Any,
+    store: Store,
+    base: str,
+    entries: Mapping[str, Entry],
+    parts: AlignData,
+    folder: Path,
+    seed: int,
+    say: Any,
+) -> dict[str, Any]:
+    from stages.align.judge import Judgment, Kept
+    from stages.align.measure import Model
+
+    where, entry = model_of(store, base)
+    ppo = entries["ppo"]
+    policies = {
+        "base": Model(where, entry.hash if entry else where),
+        "sft": Model(entries["sft"].path, entries["sft"].hash),
+        **{f"ppo at {int(path.name)}": Model(path, f"{ppo.hash} {path.name}")
+           for path in sorted((ppo.path / "checkpoints").glob("*"))},
+        "ppo": Model(ppo.path, ppo.hash),
+    }  # fmt: skip
+    judges = {name: Model(entries[name].path, entries[name].hash) for name in ("reward", "gold")}
+    max_length = {name: entries[name].manifest["settings"]["max_length"] for name in judges}
+    penalty = ppo.manifest["settings"]["missing_eos_penalty"]
+    settings = settings_of(AlignEvalSettings, recipe, "judge")
+    kept = Kept(folder / "kept", say)
+    return Judgment(settings, policies, judges, parts, max_length, penalty, kept, seed).run()

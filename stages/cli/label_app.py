@@ -1,0 +1,64 @@
+"""`rlhf label`: the labeling app."""
+
+import argparse
+from contextlib import closing
+from typing import Any
+
+from rlhf.errors import InputError
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add `label`."""
+    text = "rank, write and review answers in the browser"
+    command = commands.add_parser("label", parents=[shared], help=text, description=text)
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="where to listen; other than this machine needs accounts (127.0.0.1)",
+    )
+    command.add_argument("--port", type=int, default=7861, help="port to listen on (7861)")
+    command.add_argument(
+        "--proxy-header",
+        default="",
+        metavar="NAME",
+        help="header in which a proxy names who is signed in, such as X-Forwarded-User (none)",
+    )
+    command.add_argument(
+        "--trusted-proxy",
+        action="append",
+        metavar="ADDRESS",
+        help="address of a proxy whose header counts (this machine); may be repeated",
+    )
+    fresh = command.add_argument_group("fresh answers, sampled in a process of its own while people label")
+    fresh.add_argument("--sample-from", metavar="REF", help="checkpoint to ask, such as sft:latest")
+    fresh.add_argument("--prompts", metavar="FILE", help="prompts to ask it (the starter world's)")
+    fresh.add_argument("--batch", default="live", metavar="NAME", help="batch of these answers (live)")
+    fresh.add_argument("--k", type=int, default=4, metavar="N", help="answers to each prompt (4)")
+    command.set_defaults(run=run_label)
+
+
+def run_label(options: argparse.Namespace) -> None:
+    try:
+        from annotate.app.server import create_app, serve
+    except ModuleNotFoundError as error:
+        raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf[label]'") from None
+    from annotate.app.settings import AppSettings
+    from annotate.labels import LabelStore
+    from stages.cli.main import labels_url_of, say, store_of
+
+    proxies = tuple(options.trusted_proxy or AppSettings.trusted_proxies)
+    settings = AppSettings(
+        host=options.host, port=options.port, proxy_header=options.proxy_header, trusted_proxies=proxies
+    )
+    from annotate.work.live import any_live
+    from stages.labeling import live
+
+    store = store_of(options)
+    sampler = live.Sampler(store, labels_url_of(options), say)
+    with LabelStore(labels_url_of(options)) as labels, closing(sampler):
+        app = create_app(labels, settings, sampler=sampler)
+        if options.sample_from:
+            live.add_batch(labels, store, options.sample_from, options.batch, options.prompts, options.k)
+        if any_live(labels.database):
+            sampler.start()
+        serve(app, say)

@@ -1,0 +1,71 @@
+"""`rlhf quickstart` and `rlhf align`: all stages in a row."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import InputError
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the commands that run all stages."""
+    quickstart = commands.add_parser(
+        "quickstart", parents=[shared], help="the whole pipeline on the starter world"
+    )
+    quickstart.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
+    quickstart.add_argument(
+        "--json", action="store_true", help="print the report's numbers as one JSON object"
+    )
+    quickstart.set_defaults(run=run_quickstart)
+    align = commands.add_parser(
+        "align",
+        parents=[shared],
+        help="a language model through all stages on people's data, judged at the end",
+    )
+    align.add_argument(
+        "--base", required=True, help="store reference, folder, GGUF file or hub id to start from"
+    )
+    align.add_argument("--data", required=True, help="folder of the files that the recipe's [data] names")
+    align.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
+    align.add_argument("--json", action="store_true", help="print the report's numbers as one JSON object")
+    align.set_defaults(run=run_align)
+
+
+def run_quickstart(options: argparse.Namespace) -> None:
+    from stages import quickstart
+    from stages.cli.main import labels_url_of, read_recipe, say, store_of
+
+    name = options.recipe or "quickstart"
+    results = quickstart.run(
+        read_recipe(name),
+        store_of(options),
+        labels_url_of(options),
+        name=Path(name).stem,
+        seed=options.seed,
+        say=say,
+    )
+    if options.json:
+        print(json.dumps(results, ensure_ascii=False))
+
+
+def run_align(options: argparse.Namespace) -> None:
+    from stages import align
+    from stages.cli.main import labels_url_of, read_recipe, say, store_of
+
+    if options.recipe is None:
+        raise InputError(
+            "rlhf align needs --recipe, which names the files to learn from; see recipes/smollm2.toml"
+        )
+    results = align.run(
+        read_recipe(options.recipe),
+        store_of(options),
+        labels_url_of(options),
+        base=options.base,
+        data=Path(options.data),
+        name=Path(options.recipe).stem,
+        seed=options.seed,
+        say=say,
+    )
+    if options.json:
+        print(json.dumps(results, ensure_ascii=False))

@@ -1,0 +1,80 @@
+"""The best of n completions by a reward: the baseline PPO has to beat, and a maker of demonstrations.
+
+SFT on what it writes is rejection sampling (Bai et al. 2022 call it best-of-n distillation's first step).
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import InputError
+from rlhf.inputs import model_of, prompts_of
+from rlhf.learning.rollout import Rollout
+from rlhf.learning.training import best_device, set_threads
+from rlhf.models.checkpoints import load_policy
+from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.store import Store, write_text
+from stages.judging.evaluate import kl_of_best_of, sampled_candidates
+from stages.ppo.inputs import joined, rewards_named
+from stages.settings import BestOfNSettings
+
+PROMPTS_AT_ONCE = 512  # bounds what is held in memory; each group is written before the next is sampled
+
+
+def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Choose each prompt's best completion; write them as demonstrations; return what `--json` prints.
+
+    Only answers that ended are written: a truncated one would teach SFT to stop in the middle. `kl_bound` is how far
+    the chosen answers can be from sampling, in nats per completion. Raises InputError if the file exists.
+    """
+    out = Path(settings.out) if settings.out else None
+    if settings.n < 1:
+        raise InputError(f"n is {settings.n}; at least 1 completion is needed")
+    if out and (out.exists() or out.suffix != ".jsonl"):
+        raise InputError(
+            f"{out}: {'exists already' if out.exists() else 'not a .jsonl file'}; name a new .jsonl file"
+        )
+    set_threads(0)
+    folder, _ = model_of(store, settings.policy)
+    policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
+    sources, _, _ = rewards_named(store, settings.reward)
+    reward = joined(sources, tokenizer)
+    prompts, _ = prompts_of(settings.prompts, "train", settings.num_prompts, settings.seed + 1)
+    say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
+    demonstrations: list[dict[str, Any]] = []
+    of_all = of_best = 0.0
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        some = prompts[start : start + PROMPTS_AT_ONCE]
+        candidates = sampled_candidates(
+            policy, tokenizer, reward, some, settings.n, settings.temperature, settings.max_new_tokens,
+            settings.seed * 1_000_003 + start, settings.missing_eos_penalty,
+        )  # fmt: skip
+        of_all += float(candidates.scores.mean(1).sum())
+        of_best += float(candidates.scores.max(1).values.sum())
+        demonstrations += as_demonstrations(candidates.rollout.select(candidates.best()), tokenizer)
+    if out:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in demonstrations)
+        write_text(out, lines)
+    return {
+        "policy": settings.policy,
+        "reward": settings.reward,
+        "n": settings.n,
+        "prompts": len(prompts),
+        "mean_reward": round(of_all / len(prompts), 4),
+        "mean_reward_of_best": round(of_best / len(prompts), 4),
+        "kl_bound": round(kl_of_best_of(settings.n), 4),
+        "ended": round(len(demonstrations) / len(prompts), 4),
+        "written": len(demonstrations) if out else 0,
+        "out": str(out) if out else None,
+    }
+
+
+def as_demonstrations(rollout: Rollout, tokenizer: AnyTokenizer) -> list[dict[str, Any]]:
+    """Rows of prompt and completion for the completions that ended."""
+    rows = zip(rollout.conversations, rollout.completions, rollout.ended.tolist(), strict=True)
+    return [
+        {"prompt": prompt, "completion": tokenizer.decode(said).strip()}
+        for prompt, said, ended in rows
+        if ended
+    ]

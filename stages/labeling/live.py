@@ -1,0 +1,153 @@
+"""Fresh answers for live batches, in a process of its own: `python -m stages.labeling.live STORE LABELS`.
+
+It meets the labeling app in the label store only: takes the prompts that labelers will need next, samples, and makes
+tasks of them. No page ever waits for it, and a sampler that dies leaves its prompts to the next one.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from annotate.labels import LabelStore
+from annotate.work import live
+from annotate.work.batches import BatchSettings, overview
+from rlhf.data import Prompt, read_prompts
+from rlhf.errors import InputError, LabelError, RLHFError
+from rlhf.starter.items import take_items
+from rlhf.store import STAGES, Store
+
+PAUSE_S = 1.0
+PROMPTS_AT_ONCE = 4
+ANSWERING = ("base", "sft", "ppo")  # stages whose checkpoints write text
+
+
+def add_batch(
+    labels: LabelStore, store: Store, reference: str, name: str, prompts: str | None, k: int
+) -> None:
+    """Make the live batch `name` of a checkpoint's answers, where it is not there yet.
+
+    prompts: a file; the starter world's without one. Raises InputError for a batch that is not live.
+    """
+    if reference.split("/")[0].split(":")[0] in STAGES:
+        reference = store.resolve(reference).ref
+    there = {batch.name: batch.live for batch in overview(labels.database)}
+    if name in there:
+        if not there[name]:
+            raise InputError(
+                f"batch {name}: is there already, and its answers are fixed; choose another --batch"
+            )
+        return
+    rows: list[Prompt] = (
+        read_prompts(prompts) if prompts else [item.prompt for item in take_items("train", 200, 0)]
+    )
+    live.add_live_batch(labels.database, BatchSettings(name=name), rows, reference, k)
+
+
+class Sampler:
+    """A sampling process for an app: runs from `start` on, again whenever it dies, until `close`."""
+
+    def __init__(self, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
+        self.store, self.say = store, say
+        self.command = [
+            sys.executable,
+            "-m",
+            "stages.labeling.live",
+            str(store.root),
+            labels_url,
+            str(os.getpid()),
+        ]
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._keep_running, daemon=True)
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def checkpoints(self) -> list[str]:
+        """Checkpoints that write text, newest first within a stage."""
+        return [entry.ref for stage in ANSWERING for entry in reversed(self.store.entries(stage))]
+
+    def start(self) -> None:
+        """Run the process from now on."""
+        with self.lock:
+            if not self.thread.is_alive() and not self.ended.is_set():
+                self.thread.start()
+
+    def close(self) -> None:
+        self.ended.set()
+        if self.process is not None:
+            self.process.terminate()
+        if self.thread.is_alive():
+            self.thread.join(timeout=10)
+
+    def _keep_running(self) -> None:
+        pause_s = PAUSE_S
+        while not self.ended.is_set():
+            started = time.monotonic()
+            self.process = subprocess.Popen(self.command)
+            status = self.process.wait()
+            pause_s = PAUSE_S if time.monotonic() - started > 60 else min(2 * pause_s, 60.0)
+            if not self.ended.wait(pause_s):
+                self.say(f"the sampler ended with status {status}; starting it again")
+
+
+def work(store: Store, labels_url: str, parent: int) -> None:
+    """Answer what labelers will need, until the process that started this one is gone."""
+    model: _Model | None = None
+    with LabelStore(labels_url) as labels:
+        while os.getppid() == parent:
+            try:
+                wanted = live.claim(labels.database, PROMPTS_AT_ONCE)
+            except LabelError:
+                wanted = []  # the database is away for now
+            for request in wanted:
+                try:
+                    if model is None or model.checkpoint != request.checkpoint:
+                        model = _Model(store, request.checkpoint)
+                    texts = model.answers(request)
+                    live.fulfil(labels.database, request.id, tuple(texts), tuple(texts.values()))
+                except RLHFError as error:
+                    with suppress(LabelError):
+                        live.fail(labels.database, request.id, str(error))
+            if not wanted:
+                time.sleep(PAUSE_S)
+
+
+class _Model:
+    """The checkpoint that answered last, kept in memory."""
+
+    def __init__(self, store: Store, checkpoint: str) -> None:
+        from rlhf.inputs import model_of
+        from rlhf.learning.training import best_device, set_threads
+        from rlhf.models.checkpoints import load_policy
+        from rlhf.models.tokenizer import load_tokenizer
+
+        set_threads(0)
+        folder, _ = model_of(store, checkpoint)
+        self.checkpoint = checkpoint
+        self.policy = load_policy(folder).to(best_device()).eval()
+        self.tokenizer = load_tokenizer(folder)
+
+    def answers(self, request: live.Wanted) -> dict[str, bool]:
+        """Different answers to one prompt, each with whether it ended."""
+        from rlhf.data import as_messages
+        from stages.judging.evaluate import sampled
+        from stages.labeling.sample import different
+
+        rows = [self.tokenizer.encode_prompt(as_messages(request.prompt))] * request.k
+        sampling = live.SAMPLING | request.sampling
+        temperature, length = float(sampling["temperature"]), int(sampling["max_new_tokens"])
+        return different(
+            self.tokenizer, sampled(self.policy, self.tokenizer, rows, temperature, length, request.id)
+        )
+
+
+if __name__ == "__main__":
+    from stages.cli.main import quiet_libraries
+
+    quiet_libraries()
+    with suppress(KeyboardInterrupt):
+        work(Store(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,130 @@
+"""K completions per prompt into the label store, as ranking tasks for people or for simulated labelers."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from annotate.labels import LabelStore, NewTask
+from annotate.simulate import simulate
+from rlhf.data import Prompt, as_messages
+from rlhf.errors import InputError
+from rlhf.inputs import model_of, prompts_of
+from rlhf.learning.training import best_device, seed_everything, set_threads
+from rlhf.models.checkpoints import load_policy
+from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.sampling.generate import Sample
+from rlhf.starter.items import take_items
+from rlhf.store import Store
+from stages.judging.evaluate import sampled
+from stages.settings import SampleSettings
+
+
+def run(
+    settings: SampleSettings,
+    store: Store,
+    labels_url: str | Path | None = None,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Sample answers to prompts and put them up for ranking; returns the batch's name.
+
+    A batch already made from the same inputs is not sampled again, but its simulated labelers go on where they were.
+    """
+    _check(settings)
+    models = [
+        (folder, entry, name) for name in _policies(settings) for folder, entry in [model_of(store, name)]
+    ]
+    prompts, data = prompts_of(settings.prompts, settings.split, settings.num_prompts, settings.seed)
+    inputs = [[entry.hash if entry else name for _, entry, name in models], asdict(settings), data]
+    source = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+    named = [(folder, entry.ref if entry else name) for folder, entry, name in models]
+    with LabelStore(labels_url) as labels:
+        known = labels.batch_source(settings.batch)
+        if known not in (None, source):
+            raise InputError(
+                f"batch {settings.batch}: is there already, made from other inputs; choose another --batch"
+            )
+        if known is None:
+            say(f"sample: {settings.k} answers to each of {len(prompts)} prompts")
+            kind = "compare" if settings.against and settings.k == 2 else "rank"
+            tasks = _tasks(settings, named, prompts)
+            labels.add_batch(settings.batch, tasks, kind=kind, overlap=settings.overlap, source=source)
+        if settings.simulate:
+            items = {
+                item.prompt: item for item in take_items(settings.split, settings.num_prompts, settings.seed)
+            }
+            given = simulate(labels, settings.batch, items, settings.seed)
+            say(f"sample: {given} rankings by simulated labelers in batch {settings.batch}")
+        else:
+            say(
+                f"sample: batch {settings.batch} waits for labelers: {labels.progress(settings.batch).tasks} tasks"
+            )
+    return settings.batch
+
+
+def _policies(settings: SampleSettings) -> list[str]:
+    return [settings.policy] if settings.against is None else [settings.policy, settings.against]
+
+
+def _check(settings: SampleSettings) -> None:
+    if not 2 <= settings.k <= 9:
+        raise InputError(f"k is {settings.k}; between 2 and 9 answers can be ranked")
+    if settings.simulate and settings.prompts:
+        raise InputError(
+            "simulated labelers know the starter world's prompts only; leave out --simulate or --prompts"
+        )
+    if settings.against and settings.k % 2:
+        raise InputError(f"k is {settings.k}; two policies give half of the answers each, so it must be even")
+    if settings.simulate and settings.against and settings.k == 2:
+        raise InputError("simulated labelers rank, they do not compare; leave out --simulate or use --k 4")
+
+
+def _loaded(settings: SampleSettings, folder: str) -> tuple[Any, AnyTokenizer]:
+    set_threads(0)
+    seed_everything(settings.seed)
+    return load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
+
+
+def _sampling(settings: SampleSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in ("temperature", "max_new_tokens", "seed")}
+
+
+def _tasks(
+    settings: SampleSettings, named: Sequence[tuple[str, str]], prompts: Sequence[Prompt]
+) -> list[NewTask]:
+    """A task for each prompt with k answers, an equal share from every model of (folder, checkpoint)."""
+    share = settings.k // len(named)
+    answers: list[dict[str, tuple[bool, str]]] = [{} for _ in prompts]
+    for number, (folder, checkpoint) in enumerate(named):
+        policy, tokenizer = _loaded(settings, folder)
+        rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(share)]
+        seed = settings.seed + 77 + number
+        samples = sampled(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
+        for place, found in enumerate(answers):
+            for text, ended in different(tokenizer, samples[place * share : (place + 1) * share]).items():
+                found.setdefault(text, (ended, checkpoint))
+    tasks = [
+        NewTask(
+            prompt=prompt,
+            completions=tuple(found),
+            ended=tuple(ended for ended, _ in found.values()),
+            checkpoints=tuple(checkpoint for _, checkpoint in found.values()),
+            samplings=(_sampling(settings),) * len(found),
+        )
+        for prompt, found in zip(prompts, answers, strict=True)
+        if len(found) >= 2
+    ]
+    if not tasks:
+        raise InputError("every prompt got the same answer each time: nothing to rank; raise the temperature")
+    return tasks
+
+
+def different(tokenizer: AnyTokenizer, samples: Sequence[Sample]) -> dict[str, bool]:
+    """The texts that differ, each with whether it ended: ranking twins would cost labelers' time and teach nothing."""
+    texts: dict[str, bool] = {}
+    for sample in samples:
+        text = tokenizer.decode(sample.tokens).strip().replace("\x00", "")
+        texts[text] = texts.get(text, False) or sample.ended
+    return texts

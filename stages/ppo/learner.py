@@ -1,0 +1,124 @@
+"""All that changes during PPO: what `--resume` must bring back, bit for bit, and what is saved at the end."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.errors import InputError
+from rlhf.learning.rl import AdaptiveKL, FixedKL, KLBudget, RunningMoments
+from rlhf.learning.training import Average, Optimizers, adamw, learned, restore_runtime, runtime_state
+from rlhf.models.adapters import save_plain
+from rlhf.models.last_blocks import Lower
+from rlhf.models.tokenizer import AnyTokenizer
+from stages.settings import PPOConfig
+
+
+@dataclass
+class Learner:
+    """Policy and value model with their optimizers, and every number that the next iteration depends on."""
+
+    policy: Any
+    value_model: Any
+    policy_optimizer: Optimizers
+    value_optimizer: Optimizers
+    beta: FixedKL
+    moments: RunningMoments
+    average: Average | None
+    generator: torch.Generator
+    lower: Lower | None = None  # what policy, reference and, where equal, value and reward model share
+    iteration: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "policy": learned(self.policy),
+            "value_model": learned(self.value_model),
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "value_optimizer": self.value_optimizer.state_dict(),
+            "beta": self.beta.state_dict(),
+            "moments": self.moments.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "generator": self.generator.get_state(),
+            "runtime": runtime_state(),
+            "iteration": self.iteration,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"], strict=False)
+        self.value_model.load_state_dict(state["value_model"], strict=False)
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        self.value_optimizer.load_state_dict(state["value_optimizer"])
+        self.beta.load_state_dict(state["beta"])
+        self.moments.load_state_dict(state["moments"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.generator.set_state(state["generator"])
+        restore_runtime(state["runtime"])
+        self.iteration = state["iteration"]
+
+    def save(self, tokenizer: AnyTokenizer, folder: Path) -> None:
+        """The policy into `folder`, the value model beside it under value/, averaged weights under ema/.
+
+        Adapters are merged into the weights: every folder loads as a plain model.
+        """
+        save_plain(self.policy, folder)
+        tokenizer.save(folder)
+        save_plain(self.value_model, folder / "value")
+        tokenizer.save(folder / "value")
+        if self.average:
+            with self.average.in_place_of(self.policy):
+                save_plain(self.policy, folder / "ema")
+            tokenizer.save(folder / "ema")
+
+
+def kl_coefficient(config: PPOConfig) -> FixedKL:
+    """β as the configuration wants it: fixed, kept within a budget, or steered towards a target."""
+    tightens = bool(config.kl_budget) and config.kl_budget_action == "tighten"
+    if config.adaptive_kl and tightens:
+        raise InputError("ppo: kl_budget and adaptive_kl both steer β; choose one of them")
+    if config.adaptive_kl:
+        return AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
+    return KLBudget(config.kl_coef, config.kl_budget) if tightens else FixedKL(config.kl_coef)
+
+
+def new_learner(config: PPOConfig, policy: Any, value_model: Any, lower: Lower | None = None) -> Learner:
+    """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage."""
+    return Learner(
+        policy=policy,
+        value_model=value_model,
+        policy_optimizer=adamw(policy.parameters(), config.lr, eps=config.adam_eps),
+        value_optimizer=adamw(value_model.parameters(), config.value_lr, eps=config.adam_eps),
+        beta=kl_coefficient(config),
+        moments=RunningMoments(),
+        average=Average(policy, config.ema_decay) if config.ema_decay else None,
+        generator=torch.Generator().manual_seed(config.seed),
+        lower=lower,
+    )
+
+
+def summary(history: list[dict[str, float]], seconds: float) -> dict[str, float]:
+    """What the manifest keeps: score and KL of the last five iterations, completions learned from, seconds."""
+    last = history[-5:]
+    return {
+        "reward": round(sum(row["reward/score"] for row in last) / len(last), 4),
+        "kl": round(sum(row["kl/sequence"] for row in last) / len(last), 4),
+        "episodes": int(history[-1]["episodes"]),
+        "train_s": round(seconds, 1),
+    }
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Text for PPO-ptx as one row of tokens (N,). Which pieces a step gets depends on seed and step only."""
+
+    tokens: Tensor
+    length: int
+    seed: int
+
+    def rows(self, iteration: int, step: int, num_rows: int) -> Tensor:
+        """(num_rows, length + 1) consecutive tokens from random places of the text."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration * 1_009 + step)
+        starts = torch.randint(0, len(self.tokens) - self.length, (num_rows,), generator=generator)
+        return self.tokens[starts[:, None] + torch.arange(self.length + 1)]

@@ -1,0 +1,120 @@
+"""The models of PPO, policy, reference and value model, and what they share in memory."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.errors import InputError
+from rlhf.learning.passes import has_scalar_head, unwrapped
+from rlhf.models.adapters import copy_beside, is_adapted, train_adapters
+from rlhf.models.checkpoints import scalar_from_policy
+from rlhf.models.last_blocks import Lower, freeze_lower
+from rlhf.models.tokenizer import AnyTokenizer
+from stages.ppo.inputs import RewardSource
+
+
+@dataclass(frozen=True)
+class Models:
+    """What PPO trains and compares with. reference: None for the policy with its adapters off.
+
+    lower: the frozen part that policy and reference share, and with them every model whose own was equal to it.
+    """
+
+    policy: Any
+    reference: Any | None
+    value_model: Any
+    lower: Lower | None = None
+
+
+def assembled(
+    policy: Any,
+    reference: Any,
+    value_model: Any,
+    rewards: Sequence[RewardSource],
+    tokenizer: AnyTokenizer,
+    *,
+    peft_config: Any,
+    last_blocks: int,
+    say: Callable[[str], None],
+) -> Models:
+    """The models as the trainer's arguments want them: adapters, copies, a frozen lower part.
+
+    With last_blocks the reward models' lower parts are given up, too, where they are the policy's.
+    """  # fmt: skip
+    if last_blocks and (peft_config is not None or hasattr(policy, "peft_config")):
+        raise InputError("last_blocks and adapters are two ways to train less than all; choose one of them")
+    lower = freeze_lower(policy, last_blocks) if last_blocks else None
+    policy, reference = policy_and_reference(policy, reference, peft_config, lower)
+    for reward in rewards:
+        if lower and has_value_head(reward):
+            lower.share_with(reward.source, policy)
+    value_model = value_model or value_model_for(policy, tokenizer, rewards, say)
+    if lower is None:
+        return Models(policy, reference, value_model)
+    if not lower.share_with(value_model, policy):
+        say(
+            "ppo: the value model's lower part is not the policy's, so it runs a whole one of its own; "
+            "reward models share it when trained from this policy with the same last_blocks"
+        )
+    freeze_lower(value_model, last_blocks)
+    return Models(policy, reference, value_model, lower)
+
+
+def policy_and_reference(
+    model: Any, reference: Any, peft_config: Any, lower: Lower | None
+) -> tuple[Any, Any]:
+    """The policy, with adapters if asked for, and its frozen reference; None for the policy without its adapters."""
+    if reference is model:
+        raise InputError(
+            "ref_model is the model itself, which will learn; leave it out to have a frozen copy made"
+        )
+    if peft_config is not None:
+        from peft import get_peft_model
+
+        if hasattr(model, "peft_config"):
+            raise InputError("model has adapters already: merge them first, or leave peft_config out")
+        policy = get_peft_model(model, peft_config)
+    else:
+        policy = model
+        if lower and reference is not None:
+            lower.share_with(reference, policy)
+        reference = copy_beside(model, [model]) if reference is None else reference
+    if reference is not None:
+        reference.eval().requires_grad_(False)
+    return policy, reference
+
+
+@contextmanager
+def reference_model(policy: Any, reference: Any | None) -> Iterator[Any]:
+    """The reference, or where there is none the policy with its adapters off."""
+    if reference is not None:
+        yield reference
+        return
+    with policy.disable_adapter():
+        yield policy
+
+
+def has_value_head(reward: RewardSource) -> bool:
+    """Whether the reward is a model that could give a value per token."""
+    return reward.is_model and has_scalar_head(unwrapped(reward.source))
+
+
+def value_model_for(
+    policy: Any, tokenizer: AnyTokenizer, rewards: Sequence[RewardSource], say: Callable[[str], None]
+) -> Any:
+    """The first reward model that reads the policy's tokens, copied; else the policy's trunk with a new head.
+
+    What the reward model shares with the policy and does not learn, the copy shares, too; of adapters only they learn.
+    """
+    for reward in rewards:
+        if reward.reads(tokenizer) and has_value_head(reward):
+            model = copy_beside(reward.source, [policy])
+            return train_adapters(model) if is_adapted(model) else model.requires_grad_(True)
+    say(
+        "ppo: no reward model reads the policy's tokens: the value model is the policy's trunk with a new head"
+    )
+    if is_adapted(policy):
+        policy = copy.deepcopy(policy).merge_and_unload()
+    return scalar_from_policy(policy).requires_grad_(True)

@@ -1,0 +1,338 @@
+"""What a run of the whole pipeline shows for itself: every comparison with its interval, answers side by side, curves."""
+
+import html
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from annotate.labels import LabelStore
+from rlhf.data import Ranking
+from rlhf.inputs import starter_items
+from rlhf.learning.rewards import score_completions
+from rlhf.learning.training import best_device
+from rlhf.measuring.evaluate import ranking_accuracy, win_rate
+from rlhf.models.checkpoints import load_scalar
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.starter.items import Item
+from rlhf.starter.judge import judge
+from rlhf.store import Entry, Store, write_text
+from stages.judging.evaluate import Answers, answer, best_of, compared, judged, kl_between
+from stages.settings import EvalSettings
+
+NUM_EXAMPLES = 10
+BEST_OF = 4
+
+
+def judge_all(
+    settings: EvalSettings, store: Store, models: Mapping[str, Entry], labels_url: str | None, batches: tuple[str, str],
+    say: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Every comparison of the pipeline on test prompts, at temperature 1, greedily and on held-out wordings."""
+    results: dict[str, Any] = {"prompts": settings.num_prompts, "split": settings.split, "comparisons": []}
+    wordings = ((settings.split, 1.0), (settings.split, 0.0), ("held-out", 1.0), ("held-out", 0.0))
+    for split, temperature in wordings:
+        say(f"eval: {settings.num_prompts} {split} prompts, temperature {temperature:g}")
+        here = replace(settings, split=split, temperature=temperature)
+        rows, examples = _compare(here, store, models)
+        results["comparisons"] += rows
+        if temperature == 1.0 and split == settings.split:
+            results["examples"] = examples
+    results["reward_model"] = label_accuracy(models["reward"], labels_url, batches[1], store, settings)
+    return results
+
+
+def _compare(
+    settings: EvalSettings, store: Store, models: Mapping[str, Entry]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    held_out = settings.split == "held-out"
+    items = starter_items(
+        "test" if held_out else settings.split, settings.num_prompts, settings.seed + 1, held_out
+    )
+    prompts = [item.prompt for item in items]
+    given: dict[str, Answers] = {
+        stage: answer(settings, store, models[stage].ref, prompts, settings.seed + 1_000_003 * place)
+        for place, stage in enumerate(("base", "sft", "ppo"))
+    }
+    pairs = [("sft", "base"), ("ppo", "sft")]
+    if settings.temperature > 0:
+        given["best of 4"] = best_of(
+            settings, store, models["sft"].ref, models["reward"].ref, prompts, BEST_OF
+        )
+        pairs += [("best of 4", "sft"), ("ppo", "best of 4")]
+    scores = {name: judged(items, answers) for name, answers in given.items()}
+    where = {"split": settings.split, "temperature": settings.temperature}
+    rows = []
+    for policy, against in pairs:
+        row = {**where, "policy": policy, "against": against}
+        row |= compared(win_rate(scores[policy], scores[against], settings.seed))
+        row |= {
+            "kl": _kl(policy, given),
+            "mean_score": round(sum(scores[policy]) / len(items), 4),
+            "against_mean_score": round(sum(scores[against]) / len(items), 4),
+            "mean_length": round(given[policy].mean_length, 2),
+            "ended": round(given[policy].share_ended, 4),
+        }
+        rows.append(row)
+    return rows, _examples(items, given, scores)
+
+
+def _kl(policy: str, given: Mapping[str, Answers]) -> float | None:
+    """Nats per completion to the SFT model; for best of n its bound log n − (n − 1)/n (Beirami et al. 2024)."""
+    if policy == "sft":
+        return None
+    if policy == "ppo":
+        return kl_between(given["ppo"], given["sft"].policy)
+    return round(math.log(BEST_OF) - (BEST_OF - 1) / BEST_OF, 4)
+
+
+def _examples(
+    items: list[Item], given: Mapping[str, Answers], scores: Mapping[str, list[float]]
+) -> list[dict[str, Any]]:
+    """The first prompt of each use case, not chosen for what was answered."""
+    return [
+        {
+            "use_case": items[i].use_case,
+            "prompt": items[i].prompt,
+            **{
+                name: {"text": given[name].texts[i], "score": scores[name][i]}
+                for name in ("base", "sft", "ppo")
+            },
+        }
+        for i in range(min(NUM_EXAMPLES, len(items)))
+    ]
+
+
+def label_accuracy(
+    reward: Entry, labels_url: str | None, batch: str, store: Store, settings: EvalSettings
+) -> dict[str, Any]:
+    """How well held-out labels are predicted: by the reward model, the judge, answer length, another labeler."""
+    with LabelStore(labels_url) as labels:
+        rankings = labels.rankings(batch)
+    rows = list(
+        {
+            (str(ranking.prompt), text): (ranking.prompt, text)
+            for ranking in rankings
+            for text in ranking.completions
+        }.values()
+    )
+    model = load_scalar(reward.path).to(best_device())
+    scored = dict(
+        zip(
+            ((str(p), t) for p, t in rows),
+            score_completions(model, load_tokenizer(reward.path), rows),
+            strict=True,
+        )
+    )
+    by_model = [[scored[str(ranking.prompt), text] for text in ranking.completions] for ranking in rankings]
+    items = {item.prompt: item for item in starter_items("validation", 5 * len(rankings), settings.seed)}
+    return {
+        "accuracy": _accuracy(by_model, rankings),
+        "judge": _accuracy(_judge_scores(rankings, items), rankings),
+        "longer_answer": _accuracy(_lengths(rankings, 1.0), rankings),
+        "shorter_answer": _accuracy(_lengths(rankings, -1.0), rankings),
+        "labelers_agree": labeler_agreement(rankings),
+        "rankings": len(rankings),
+    }
+
+
+def _accuracy(scores: list[list[float]], rankings: list[Ranking]) -> list[float]:
+    """[accuracy, low, high], the interval by prompt."""
+    prompts: dict[str, tuple[list[float], list[tuple[int, ...]]]] = {}
+    for row, ranking in zip(scores, rankings, strict=True):
+        prompts.setdefault(str(ranking.prompt), (row, []))[1].append(ranking.ranks)
+    accuracy, low, high, _ = ranking_accuracy(
+        [row for row, _ in prompts.values()], [ranks for _, ranks in prompts.values()]
+    )
+    return [round(accuracy, 4), round(low, 4), round(high, 4)]
+
+
+def _lengths(rankings: list[Ranking], sign: float) -> list[list[float]]:
+    return [[sign * len(text.split()) for text in ranking.completions] for ranking in rankings]
+
+
+def _judge_scores(rankings: list[Ranking], items: Mapping[str, Item]) -> list[list[float]]:
+    return [
+        [judge(items[str(ranking.prompt)], text, True).score for text in ranking.completions]
+        for ranking in rankings
+    ]
+
+
+def labeler_agreement(rankings: list[Ranking]) -> float | None:
+    """Share of pairs two labelers order alike, among pairs on which both have a preference; None where none overlap."""
+    alike = both = 0
+    tasks: dict[tuple[str, tuple[str, ...]], list[tuple[int, ...]]] = {}
+    for ranking in rankings:
+        tasks.setdefault((str(ranking.prompt), ranking.completions), []).append(ranking.ranks)
+    for ranks in tasks.values():
+        for i, one in enumerate(ranks):
+            for other in ranks[i + 1 :]:
+                for a in range(len(one)):
+                    for b in range(a):
+                        if one[a] != one[b] and other[a] != other[b]:
+                            both += 1
+                            alike += (one[a] < one[b]) == (other[a] < other[b])
+    return round(alike / both, 4) if both else None
+
+
+def write_report(
+    folder: Path, title: str, results: dict[str, Any], models: Mapping[str, Entry], say: Callable[[str], None]
+) -> None:
+    """Print the tables and write results.json and report.html into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False))
+    write_text(folder / "report.html", html_page(title, results, models))
+    for line in (*stage_table(results, models), "", *comparison_table(results), "", *example_lines(results)):
+        say(line)
+    say(f"report: {folder / 'report.html'}")
+
+
+def stage_table(results: Mapping[str, Any], models: Mapping[str, Entry]) -> list[str]:
+    """Stage, seconds, memory at the most and key metric, one line each."""
+    accuracy = results["reward_model"]
+    metrics = {
+        "base": f"validation loss {models['base'].manifest['metrics']['validation_loss']}",
+        "sft": f"validation loss {models['sft'].manifest['metrics']['validation_loss']}",
+        "labels": f"simulated labelers agree on {accuracy['labelers_agree']:.1%}",
+        "reward": f"predicts {accuracy['accuracy'][0]:.1%} of held-out labels (judge {accuracy['judge'][0]:.1%})",
+        "ppo": "reward {reward}, KL {kl} nats".format(**models["ppo"].manifest["metrics"]),
+        "eval": f"{results['prompts']} {results['split']} prompts",
+    }
+    lines = [f"{'stage':<8} {'seconds':>8} {'GiB':>6}  key metric"]
+    lines += [
+        f"{name:<8} {seconds:>8} {results['peak_gib'][name]:>6}  {metrics[name]}"
+        for name, seconds in results["seconds"].items()
+    ]
+    total = round(sum(results["seconds"].values()), 1)
+    return [*lines, f"{'total':<8} {total:>8} {results['peak_memory_gib']:>6}"]
+
+
+def comparison_table(results: Mapping[str, Any]) -> list[str]:
+    """Win rates by the judge, one line each."""
+    lines = [
+        f"{'judge prefers':<22} {'prompts':<9} {'T':>3}  {'win rate [95 %]':<22} {'ties':>4}  {'KL':>6}  {'ended':>6}"
+    ]
+    for row in results["comparisons"]:
+        low, high = row["ci95"]
+        rate = f"{row['win_rate']:.1%} [{low:.1%}, {high:.1%}]"
+        kl = "" if row["kl"] is None else f"{row['kl']:.3f}"
+        versus = f"{row['policy']} to {row['against']}"
+        lines.append(
+            f"{versus:<22} {row['split']:<9} {row['temperature']:>3g}  {rate:<22} {row['ties']:>4}  {kl:>6}  {row['ended']:>6.1%}"
+        )
+    return lines
+
+
+def example_lines(results: Mapping[str, Any]) -> list[str]:
+    """A few prompts with the answers of base, SFT and PPO under each other."""
+    lines = []
+    for example in results["examples"]:
+        lines.append(f"» {example['prompt']}")
+        for name in ("base", "sft", "ppo"):
+            text = " ".join(example[name]["text"].split())
+            lines.append(
+                f"   {name:<5}{example[name]['score']:.1f}  {text[:100]}{'…' if len(text) > 100 else ''}"
+            )
+    return lines
+
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
+th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.curves { display: flex; flex-wrap: wrap; gap: 1rem; }
+.note { color: #777; }
+small { color: #777; }
+"""
+
+
+def html_page(title: str, results: Mapping[str, Any], models: Mapping[str, Entry]) -> str:
+    """The report as one page without anything to load from elsewhere."""
+    picture = _win_picture(results["comparisons"])
+    body = [
+        f"<h1>{html.escape(title)}</h1>",
+        "<p class=note>Labels in this run are by simulated labelers; the judge is the starter world's checker, whose "
+        "rules no model was shown. Intervals are 95 %, resampled by prompt.</p>",
+        f"<h2>Who wins</h2>{picture}{table(comparison_rows(results))}",
+        f"<h2>Stages</h2><pre>{html.escape(chr(10).join(stage_table(results, models)))}</pre>",
+        f"<h2>Curves</h2><div class=curves>{''.join(_curves(models))}</div>",
+        "<h2>Answers side by side</h2><p class=note>The first test prompt of each use case, temperature 1; the judge's "
+        f"score of 1 to 7 behind each.</p>{table(_example_rows(results))}",
+    ]
+    return page(title, body)
+
+
+def page(title: str, body: list[str]) -> str:
+    """A whole HTML page of parts."""
+    head = f"<meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
+    return f"<!doctype html><html lang=en>{head}{''.join(body)}</html>\n"
+
+
+def comparison_rows(results: Mapping[str, Any]) -> list[list[str]]:
+    """Head and rows of the comparisons, as texts."""
+    rows = [["policy", "against", "prompts", "temperature", "win rate [95 %]", "ties", "KL to SFT", "ended"]]
+    for row in results["comparisons"]:
+        low, high = row["ci95"]
+        rate = f"{row['win_rate']:.1%} [{low:.1%}, {high:.1%}]"
+        kl = "" if row["kl"] is None else f"{row['kl']:.3f}"
+        where = [row["policy"], row["against"], row["split"], f"{row['temperature']:g}"]
+        rows.append([*where, rate, str(row["ties"]), kl, f"{row['ended']:.1%}"])
+    return rows
+
+
+def _example_rows(results: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["prompt", "base", "SFT", "PPO"]]
+    for example in results["examples"]:
+        answers = [
+            f"{example[name]['text']} ({example[name]['score']:.1f})" for name in ("base", "sft", "ppo")
+        ]
+        rows.append([example["prompt"], *answers])
+    return rows
+
+
+def table(rows: list[list[str]]) -> str:
+    """An HTML table of texts, the first row its head."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
+    body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows[1:]]
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"
+
+
+def _win_picture(rows: list[dict[str, Any]]) -> str:
+    from rlhf.measuring.plots import intervals
+
+    names = {}
+    for row in rows:
+        how = "greedy" if row["temperature"] == 0 else "sampled"
+        names[f"{row['policy']} over {row['against']}, {row['split']}, {how}"] = (
+            row["win_rate"],
+            *row["ci95"],
+        )
+    return intervals("share of decided comparisons won", names)
+
+
+def _curves(models: Mapping[str, Entry]) -> list[str]:
+    from rlhf.measuring.plots import curves
+
+    wanted = {
+        "base": (("train/loss", "loss, nats per token"),),
+        "reward": (("loss", "reward model's ranking loss"),),
+        "ppo": (
+            ("reward/score", "reward"),
+            ("kl/sequence", "KL to the reference, nats"),
+            ("completion/length", "tokens per completion"),
+            ("value/explained_variance", "explained variance of values"),
+        ),
+    }
+    pictures = []
+    for stage, metrics in wanted.items():
+        history = json.loads((models[stage].path / "history.json").read_text())
+        for metric, title in metrics:
+            points = [(row["step"], row[metric]) for row in history if metric in row]
+            if points:
+                x, y = zip(*points, strict=True)
+                pictures.append(curves(f"{stage}: {title}", "step", {metric: (x, y)}))
+    return pictures

@@ -1,0 +1,183 @@
+"""`rlhf quickstart`: the whole recipe in order, from plain text to an aligned model and an honest report.
+
+Every step asks its store first and is skipped where the same inputs already gave a result, so a run that was stopped
+goes on where it was.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from rlhf.errors import InputError
+from rlhf.machine.memory import forget_peak, give_back_freed_memory, peak_mib
+from rlhf.store import Entry, Store
+from stages.settings import (
+    EvalSettings,
+    PPOSettings,
+    PretrainSettings,
+    RewardSettings,
+    SampleSettings,
+    SFTSettings,
+)
+
+SETTINGS: dict[str, type] = {
+    "pretrain": PretrainSettings,
+    "sft": SFTSettings,
+    "sample": SampleSettings,
+    "reward": RewardSettings,
+    "ppo": PPOSettings,
+    "eval": EvalSettings,
+}
+# What each step gives the next, so that no recipe may set it.
+FIXED: dict[str, frozenset[str]] = {
+    "pretrain": frozenset({"data", "name", "seed"}),
+    "sft": frozenset({"base", "data", "name", "seed"}),
+    "sample": frozenset({"policy", "prompts", "split", "batch", "simulate", "seed"}),
+    "reward": frozenset({"init", "data", "labels", "name", "seed"}),
+    "ppo": frozenset({"policy", "reward", "prompts", "name", "seed"}),
+    "eval": frozenset({"policy", "against", "prompts", "reward", "split", "seed"}),
+}
+S = TypeVar("S")
+
+
+def settings_of(kind: type[S], recipe: Mapping[str, Mapping[str, Any]], stage: str, **fixed: Any) -> S:
+    """The settings of one stage from its table in a recipe. Raises InputError for a name the stage does not have."""
+    table = {**recipe.get(stage, {}), **fixed}
+    try:
+        return kind(**table)
+    except TypeError:
+        known = sorted(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+        unknown = ", ".join(sorted(set(table) - set(known)))
+        raise InputError(
+            f"recipe, [{stage}]: no setting named {unknown}; known are {', '.join(known)}"
+        ) from None
+
+
+def run(
+    recipe: Mapping[str, Mapping[str, Any]],
+    store: Store,
+    labels_url: str | None = None,
+    *,
+    name: str = "quickstart",
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """The three InstructGPT stages on the starter world with simulated labelers; returns the report's numbers.
+
+    Everything is drawn anew from `seed`: corpus, demonstrations, initial weights, samples, labelers and PPO.
+    """
+    check(recipe)
+    label = f"{name}-{seed}"
+    steps = Steps(say)
+    base = steps.take("base", lambda: _base(recipe, store, label, seed, say))
+    sft = steps.take("sft", lambda: _sft(recipe, store, label, seed, base, say))
+    batches = steps.take("labels", lambda: _labels(recipe, store, labels_url, label, seed, sft, say))
+    reward = steps.take("reward", lambda: _reward(recipe, store, labels_url, label, seed, sft, batches, say))
+    ppo = steps.take("ppo", lambda: _ppo(recipe, store, label, seed, sft, reward, say))
+    from stages.quickstart.report import judge_all, write_report
+
+    settings = settings_of(
+        EvalSettings, recipe, "eval", policy=ppo.ref, against=sft.ref, reward=reward.ref, seed=seed
+    )
+    models = {"base": base, "sft": sft, "reward": reward, "ppo": ppo}
+    results = steps.take("eval", lambda: judge_all(settings, store, models, labels_url, batches, say))
+    results |= steps.cost()
+    folder = store.root / "reports" / label
+    write_report(folder, label, results, models, say)
+    return results
+
+
+def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError for a recipe that is not one of a whole pipeline, or names what no stage has."""
+    if unknown := sorted(set(recipe) - set(SETTINGS)):
+        raise InputError(f"recipe: no stage named {', '.join(unknown)}; known are {', '.join(SETTINGS)}")
+    alone = "run its stages one by one, such as rlhf sft --recipe NAME"
+    if "pretrain" not in recipe:
+        raise InputError(f"recipe: no [pretrain] table, so it is for a model of your own: {alone}")
+    for stage, kind in SETTINGS.items():
+        settings_of(kind, recipe, stage)
+        if given := sorted(FIXED[stage] & set(recipe.get(stage, {}))):
+            raise InputError(f"recipe, [{stage}]: the pipeline itself sets {', '.join(given)}: {alone}")
+
+
+class Steps:
+    """Runs the steps, says which one is on, and keeps how long each took and the most memory it held."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.seconds: dict[str, float] = {}
+        self.peak_gib: dict[str, float] = {}
+
+    def take(self, name: str, step: Callable[[], S]) -> S:
+        self.say(f"── {name}")
+        give_back_freed_memory()
+        forget_peak()
+        started = time.monotonic()
+        result = step()
+        self.seconds[name] = round(time.monotonic() - started, 1)
+        self.peak_gib[name] = round(peak_mib() / 1024, 2)
+        return result
+
+    def cost(self) -> dict[str, Any]:
+        """What the report says of time and memory, by step."""
+        return {
+            "seconds": self.seconds,
+            "peak_gib": self.peak_gib,
+            "peak_memory_gib": max(self.peak_gib.values()),
+        }
+
+
+def _base(recipe: Any, store: Store, name: str, seed: int, say: Any) -> Entry:
+    from stages import pretrain
+
+    return pretrain.run(settings_of(PretrainSettings, recipe, "pretrain", name=name, seed=seed), store, say)
+
+
+def _sft(recipe: Any, store: Store, name: str, seed: int, base: Entry, say: Any) -> Entry:
+    from stages import sft
+
+    return sft.run(settings_of(SFTSettings, recipe, "sft", name=name, seed=seed, base=base.ref), store, say)
+
+
+def _labels(
+    recipe: Any, store: Store, url: str | None, name: str, seed: int, sft: Entry, say: Any
+) -> tuple[str, str]:
+    """Two batches ranked by simulated labelers: one to train on, one of validation prompts to measure on."""
+    from stages.labeling import sample
+
+    settings = settings_of(
+        SampleSettings, recipe, "sample", batch=name, seed=seed, policy=sft.ref, simulate=True, prompts=None
+    )
+    measured = replace(
+        settings, batch=f"{name}-validation", split="validation", num_prompts=settings.num_prompts // 5
+    )
+    for each in (settings, measured):
+        sample.run(each, store, url, say)
+    return settings.batch, measured.batch
+
+
+def _reward(
+    recipe: Any,
+    store: Store,
+    url: str | None,
+    name: str,
+    seed: int,
+    sft: Entry,
+    batches: tuple[str, str],
+    say: Any,
+) -> Entry:
+    from stages import reward
+
+    settings = settings_of(RewardSettings, recipe, "reward", name=name, seed=seed, init=sft.ref)
+    return reward.run(settings, store, url, say, batch=batches[0])
+
+
+def _ppo(recipe: Any, store: Store, name: str, seed: int, sft: Entry, reward: Entry, say: Any) -> Entry:
+    from stages import ppo
+
+    return ppo.run(
+        settings_of(PPOSettings, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref),
+        store,
+        say,
+    )

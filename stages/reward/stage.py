@@ -1,0 +1,245 @@
+"""Stage 2: a scalar reward from rankings, on trl's RewardTrainer but with rankings kept whole.
+
+All pairs of a prompt stand in one batch element and each completion runs through the model once, however many
+labelers ranked it (Ouyang et al. 2022, section 3.5: pairs shuffled apart overfit within one epoch).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl import RewardConfig, RewardTrainer
+
+from annotate.labels import LabelStore
+from rlhf.data import Prompt, Ranking, fingerprint, read_demonstrations, read_rankings
+from rlhf.errors import InputError
+from rlhf.inputs import base_of, learning, published, within_context
+from rlhf.learning.losses import ranking_losses
+from rlhf.learning.metrics import MetricLog
+from rlhf.learning.passes import scores_by_length
+from rlhf.learning.rewards import score_completions
+from rlhf.learning.training import (
+    JointOptimizer,
+    autocast,
+    best_device,
+    muon_and_adamw,
+    seed_everything,
+    set_threads,
+)
+from rlhf.machine import processes
+from rlhf.measuring.evaluate import ranking_accuracy
+from rlhf.models.adapters import is_adapted, save_beside, trunk_hash
+from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
+from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.starter.demonstrations import demonstrations
+from rlhf.store import Entry, Store, inputs_hash
+from stages.reward.data import RankedPrompt, RankingCollator, grouped, split_by_prompt, tokenized
+from stages.reward.head import fit_head
+from stages.settings import RewardSettings
+from stages.trl_arguments import common_arguments
+from stages.trl_parts import last_checkpoint, show_progress
+
+STEPS_PER_SAVE = 50
+NUM_FOR_ZERO = 200  # demonstrations whose mean reward is set to zero
+
+
+class RankingTrainer(RewardTrainer):
+    """trl's RewardTrainer with Ouyang et al. 2022, equation 1, over whole rankings."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["rows", "ranks"]
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        bare = self.accelerator.unwrap_model(model)
+        tokens, mask = inputs["input_ids"], inputs["attention_mask"]
+        # accelerate puts its autocast around forward, and this goes past forward.
+        with autocast(tokens.device):
+            scores = scores_by_length(bare, tokens, mask)  # (R,)
+        present = inputs["present"]
+        by_prompt = torch.zeros(present.shape[0], present.shape[2], device=tokens.device)
+        by_prompt[present[:, 0]] = scores  # (P, K)
+        repeated = by_prompt[:, None].expand(present.shape)
+        losses = ranking_losses(repeated.flatten(0, 1), inputs["ranks"].flatten(0, 1), present.flatten(0, 1))
+        # Rankings differ in number from process to process: the denominator is that of all of them.
+        loss = losses.sum() / processes.total(present[:, :, 0].sum())
+        return (loss, {"scores": by_prompt}) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """One batch's gradient and loss, both summed over the processes.
+
+        By hand: compute_loss goes past the wrapper that would sum gradients, which acts in forward.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            processes.sum_gradients(self.accelerator.unwrap_model(model).parameters())
+        return processes.total(loss)
+
+
+def run(
+    settings: RewardSettings,
+    store: Store,
+    labels_url: str | Path | None = None,
+    say: Callable[[str], None] = print,
+    batch: str | None = None,
+) -> Entry:
+    """Train a reward model into the store, on the rankings in settings.data or else in the label store.
+
+    Of the label store it takes the snapshot settings.labels, or one made now (of one batch, if named). Afterwards the
+    demonstrations that the policy was fine-tuned on have mean reward 0 (Ouyang et al. 2022, section 3.5).
+    """
+    processes.join()
+    say = say if processes.is_first() else lambda line: None
+    settings, rankings = _rankings(settings, labels_url, batch)
+    groups = grouped(rankings)
+    folder, parents = base_of(store, settings.init, "init")
+    inputs: dict[str, Any] = {
+        "parents": parents,
+        "settings": settings,
+        "data": {_source(settings): fingerprint([asdict(group) for group in groups])},
+        "seed": settings.seed,
+    }
+    if found := store.find("reward", inputs_hash("reward", **inputs)):
+        say(f"reward: {found.ref} is there already")
+        return found
+    set_threads(0)
+    seed_everything(settings.seed)
+    tokenizer = load_tokenizer(folder)
+    training, held_out = split_by_prompt(groups, settings.validation_fraction)
+    say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(held_out)} held out")
+    started = time.monotonic()
+    work = store.work_folder("reward", inputs_hash("reward", **inputs))
+    log = MetricLog(store.root / "logs" / f"reward-{settings.name}" if processes.is_first() else None)
+    trainer = trainer_of(settings, folder, tokenizer, training, work)
+    show_progress(trainer, "reward", log)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    if processes.is_first():
+        metrics = {"prompts": len(training), "train_s": round(time.monotonic() - started, 1)}
+        with store.new("reward", settings.name, **inputs) as writer:
+            model = trainer.model.eval()
+            writer.metrics = metrics | (held_out_metrics(model, tokenizer, held_out) if held_out else {})
+            offset = _zero_offset(model, tokenizer, parents.get("init"), settings.max_length)
+            save(model, folder, offset, writer.path)
+            tokenizer.save(writer.path)
+            log.save(writer.path)
+        store.discard_work("reward", inputs_hash("reward", **inputs))
+    return published(store, "reward", inputs)
+
+
+def save(model: Any, policy: str, offset: float, folder: Path) -> None:
+    """The reward model, with `offset` added to its scores, as a plain checkpoint; its adapters, if any, beside it.
+
+    policy: where the model that it was made of is loaded from.
+    """
+    if is_adapted(model):
+        save_beside(model, trunk_hash(load_policy(policy)), offset, folder)
+        model = model.merge_and_unload()
+    if offset:
+        fold_bias(model, offset)
+    model.save_pretrained(folder)
+
+
+def _zero_offset(model: Any, tokenizer: AnyTokenizer, init: Entry | None, max_length: int) -> float:
+    """What gives the demonstrations that the policy was fine-tuned on mean reward 0; 0 where there are none."""
+    rows = _demonstrations_of(init)
+    if not rows:
+        return 0.0
+    scores = score_completions(model, tokenizer, rows, max_length=within_context(model, max_length))
+    return -float(torch.tensor(scores).mean())
+
+
+def _source(settings: RewardSettings) -> str:
+    return settings.data or f"label snapshot {settings.labels}"
+
+
+def _rankings(
+    settings: RewardSettings, labels_url: str | Path | None, batch: str | None
+) -> tuple[RewardSettings, list[Ranking]]:
+    """The rankings, and the settings with the snapshot they are of."""
+    if settings.data:
+        return settings, read_rankings(settings.data, settings.skip_bad_rows)
+    with LabelStore(labels_url) as labels:
+        snapshot = settings.labels or processes.from_first(lambda: labels.snapshot(batch).id)
+        return replace(settings, labels=snapshot), labels.rankings(snapshot=snapshot)
+
+
+def _demonstrations_of(sft: Entry | None) -> list[tuple[Prompt, str]]:
+    """Prompt and completion of up to NUM_FOR_ZERO demonstrations an SFT entry was trained on; empty for other models."""
+    if sft is None or sft.stage != "sft":
+        return []
+    made = sft.manifest["settings"]
+    if made["data"] is None:
+        rows = demonstrations("train", made["num_demonstrations"], made["seed"])
+    else:
+        rows = read_demonstrations(made["data"])
+    return [(row.prompt, row.completion) for row in rows[:NUM_FOR_ZERO]]
+
+
+def held_out_metrics(model: Any, tokenizer: AnyTokenizer, groups: Sequence[RankedPrompt]) -> dict[str, Any]:
+    """Accuracy on every labeler's non-tied pairs, with a 95 % interval by prompt, beside the longer answer's."""
+    flat = [(group.prompt, text) for group in groups for text in group.completions]
+    scores = iter(score_completions(model, tokenizer, flat))
+    by_group = [[next(scores) for _ in group.completions] for group in groups]
+    lengths = [[float(len(text.split())) for text in group.completions] for group in groups]
+    all_ranks = [group.ranks for group in groups]
+    accuracy, low, high, num_pairs = ranking_accuracy(by_group, all_ranks)
+    longer = ranking_accuracy(lengths, all_ranks)[0]
+    return {
+        "accuracy": round(accuracy, 4),
+        "accuracy_ci95": [round(low, 4), round(high, 4)],
+        "pairs": num_pairs,
+        "longer_answer_accuracy": round(longer, 4),
+        "shorter_answer_accuracy": round(1 - longer, 4),
+    }
+
+
+def trainer_of(
+    settings: RewardSettings,
+    folder: str,
+    tokenizer: AnyTokenizer,
+    training: Sequence[RankedPrompt],
+    work: Any,
+) -> RankingTrainer:
+    """trl's trainer of a scalar model made of the policy in `folder`, set up; `work` takes its checkpoints."""
+    device = best_device()
+    model = scalar_from_policy(load_policy(folder))
+    if settings.lora_rank and settings.muon_lr:
+        raise InputError("reward: muon_lr is for whole matrices; with lora_rank leave it 0")
+    rankings = tokenized(training, tokenizer, within_context(model, settings.max_length))
+    if settings.probe_l2 and not last_checkpoint(work):
+        fit_head(model.to(device), rankings, tokenizer.pad_id, settings.probe_l2)
+    model = learning(model, settings.last_blocks, settings.lora_rank, head="score")
+    config = RewardConfig(
+        **common_arguments(settings, work),
+        per_device_train_batch_size=processes.each("prompts_per_batch", settings.prompts_per_batch),
+        warmup_steps=10,
+        max_length=None,
+        save_strategy="steps",
+        save_steps=STEPS_PER_SAVE,
+        logging_steps=10,
+        disable_dropout=True,
+    )
+    optimizer = None
+    if settings.muon_lr:
+        optimizer = JointOptimizer(*muon_and_adamw(model.to(device), settings.lr, settings.muon_lr))
+    return RankingTrainer(
+        model=model,
+        optimizers=(optimizer, None),
+        args=config,
+        train_dataset=rankings,
+        data_collator=RankingCollator(tokenizer.pad_id),
+        processing_class=tokenizer.fast(),
+    )

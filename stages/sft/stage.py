@@ -1,0 +1,161 @@
+"""Stage 1: supervised fine-tuning on demonstrations, by trl's SFTTrainer; the loss counts the response only."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl import SFTConfig
+
+from rlhf.data import Demonstration, as_messages, fingerprint, read_demonstrations
+from rlhf.errors import InputError
+from rlhf.inputs import base_of, learning, model_of, published, within_context
+from rlhf.learning.metrics import MetricLog
+from rlhf.learning.training import best_device, seed_everything, set_dropout, set_threads
+from rlhf.machine import processes
+from rlhf.models.adapters import save_plain
+from rlhf.models.checkpoints import load_policy, load_scalar
+from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
+from rlhf.store import Entry, Store, inputs_hash
+from stages.settings import SFTSettings
+from stages.sft.trainer import DemonstrationTrainer, mean_reward
+from stages.trl_arguments import common_arguments
+from stages.trl_parts import last_checkpoint, show_progress
+
+VALIDATION_SHARE = 0.1
+
+
+def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
+    """Fine-tune a base model on demonstrations into the store; returns the entry already there for the same inputs."""
+    processes.join()
+    say = say if processes.is_first() else lambda line: None
+    training, validation = _demonstrations(settings)
+    folder, parents = base_of(store, settings.base)
+    inputs: dict[str, Any] = {
+        "parents": parents,
+        "settings": settings,
+        "data": {settings.data or "starter demonstrations": fingerprint([asdict(row) for row in training])},
+        "seed": settings.seed,
+    }
+    if found := store.find("sft", inputs_hash("sft", **inputs)):
+        say(f"sft: {found.ref} is there already")
+        return found
+    set_threads(0)
+    seed_everything(settings.seed)
+    tokenizer = load_tokenizer(folder)
+    work = store.work_folder("sft", inputs_hash("sft", **inputs))
+    started = time.monotonic()
+    log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_first() else None)
+    trainer = trainer_of(
+        settings, folder, tokenizer, training, validation, work, _reward_of(settings, store), say
+    )
+    show_progress(trainer, "sft", log)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    if processes.is_first():
+        losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
+        best = trainer.state.best_metric
+        with store.new("sft", settings.name, **inputs) as writer:
+            save_plain(trainer.model, writer.path)
+            tokenizer.save(writer.path)
+            log.save(writer.path)
+            writer.metrics = {
+                "validation_loss": round(min(losses), 4),
+                **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
+                "demonstrations": len(training),
+                "train_s": round(time.monotonic() - started, 1),
+            }
+        store.discard_work("sft", inputs_hash("sft", **inputs))
+    return published(store, "sft", inputs)
+
+
+def _demonstrations(settings: SFTSettings) -> tuple[list[Demonstration], list[Demonstration]]:
+    if settings.data is None:
+        num_validation = max(20, int(VALIDATION_SHARE * settings.num_demonstrations))
+        return (
+            starter_demonstrations("train", settings.num_demonstrations, settings.seed),
+            starter_demonstrations("validation", num_validation, settings.seed),
+        )
+    rows = read_demonstrations(settings.data, settings.skip_bad_rows)
+    if settings.validation_data:
+        return rows, read_demonstrations(settings.validation_data, settings.skip_bad_rows)
+    held_out = max(1, int(VALIDATION_SHARE * len(rows)))
+    if len(rows) < 2:
+        raise InputError(
+            f"{settings.data}: {len(rows)} demonstration(s); at least 2 are needed, one to validate on"
+        )
+    return rows[held_out:], rows[:held_out]
+
+
+def tokenized(rows: Sequence[Demonstration], tokenizer: AnyTokenizer, max_length: int) -> Dataset:
+    """A data set with `input_ids` and `labels` (−100 on the prompt); rows longer than `max_length` lose their end.
+
+    A row whose prompt alone fills `max_length` is left out. Raises InputError if none is left.
+    """
+    examples = []
+    for row in rows:
+        prompt = tokenizer.encode_prompt(as_messages(row.prompt))
+        tokens = (prompt + tokenizer.encode_completion(row.completion))[:max_length]
+        labels = ([-100] * len(prompt) + tokens[len(prompt) :])[:max_length]
+        if len(tokens) > len(prompt):
+            examples.append({"input_ids": tokens, "labels": labels})
+    if not examples:
+        raise InputError(
+            f"no demonstration leaves room for an answer within max_length = {max_length}; raise it"
+        )
+    return Dataset.from_list(examples)
+
+
+def trainer_of(
+    settings: SFTSettings,
+    folder: Path | str,
+    tokenizer: AnyTokenizer,
+    training: Sequence[Demonstration],
+    validation: Sequence[Demonstration],
+    work: Path,
+    reward: Any,
+    say: Callable[[str], None],
+) -> DemonstrationTrainer:
+    """trl's trainer of the model in `folder`, set up; reward picks the epoch where there is one."""
+    model = load_policy(folder)
+    set_dropout(model, settings.dropout)
+    model = learning(model, settings.last_blocks, settings.lora_rank)
+    max_length = within_context(model, settings.max_length)
+    config = SFTConfig(
+        **common_arguments(settings, work),
+        per_device_train_batch_size=processes.each("batch_size", settings.batch_size),
+        per_device_eval_batch_size=settings.batch_size,
+        max_length=max_length,
+        packing=settings.packing,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_reward" if reward else "eval_loss",
+        greater_is_better=reward is not None,
+        logging_steps=5,
+    )
+    prompts = [as_messages(row.prompt) for row in validation]
+    rows = tokenized(training, tokenizer, max_length)
+    if left_out := len(training) - len(rows):
+        say(
+            f"sft: {left_out} of {len(training)} demonstrations left out: their prompts alone fill max_length = {max_length}"
+        )
+    return DemonstrationTrainer(
+        model=model,
+        args=config,
+        train_dataset=rows,
+        eval_dataset=tokenized(validation, tokenizer, max_length),
+        processing_class=tokenizer.fast(),
+        score=None
+        if reward is None
+        else lambda policy: mean_reward(policy, tokenizer, prompts, reward, max_length),
+    )
+
+
+def _reward_of(settings: SFTSettings, store: Store) -> tuple[Any, AnyTokenizer] | None:
+    if settings.reward is None:
+        return None
+    folder, _ = model_of(store, settings.reward)
+    return load_scalar(folder).to(best_device()), load_tokenizer(folder)

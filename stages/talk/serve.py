@@ -1,0 +1,34 @@
+"""The checkpoints as a server: OpenAI's protocol alone, or with the chat page."""
+
+from collections.abc import Callable
+
+from annotate.app.server import serve
+from annotate.app.settings import AppSettings
+from annotate.chat.checkpoints import Checkpoints
+from annotate.chat.server import api_app, chat_app
+from annotate.labels import LabelStore
+from rlhf.serving.engine_process import EngineProcess
+from rlhf.store import STAGES, Store
+from stages.settings import ChatSettings, ServeSettings
+
+
+def run(settings: ServeSettings, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
+    """Serve /v1 until Ctrl-C."""
+    checkpoints = Checkpoints(store, [settings.policy] if settings.policy else [])
+    with (
+        LabelStore(labels_url) as labels,
+        EngineProcess(
+            max_rows=settings.answers_at_once, max_waiting=settings.max_waiting, precision=settings.precision
+        ) as engine,
+    ):
+        app_settings = AppSettings(host=settings.host, port=settings.port)
+        serve(api_app(labels, app_settings, engine, checkpoints), say, "chat completions")
+
+
+def run_page(settings: ChatSettings, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
+    """Serve the chat page until Ctrl-C."""
+    outside = settings.policy.split("/")[0].split(":")[0] not in STAGES
+    checkpoints = Checkpoints(store, [settings.policy] if outside else [])
+    with LabelStore(labels_url) as labels, EngineProcess() as engine:
+        app_settings = AppSettings(host=settings.host, port=settings.port)
+        serve(chat_app(labels, app_settings, engine, checkpoints), say, "chat")

@@ -1,0 +1,73 @@
+"""What a trl trainer shows and refuses while it runs: one progress bar, and a stop on a loss that is no number."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+
+from rlhf.errors import TrainingError
+from rlhf.learning.metrics import MetricLog
+from rlhf.machine import processes
+from rlhf.machine.memory import FreedMemory
+from rlhf.machine.threads import ThreadWatch
+
+
+class Progress(TrainerCallback):
+    """One bar on stderr with the last loss, every number to the log.
+
+    Raises TrainingError, before anything is saved, for a loss that is not finite.
+    """
+
+    def __init__(self, name: str, log: MetricLog) -> None:
+        self.name = name
+        self.log = log
+        self.watch, self.freed = ThreadWatch(), FreedMemory()
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=self.name, mininterval=1,
+            disable=not processes.is_first(),
+        )  # fmt: skip
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.watch.step()
+        self.freed.step()
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        for name in ("loss", "eval_loss"):
+            value = (logs or {}).get(name)
+            if value is None:
+                continue
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{self.name}: the {name} is {value}; nothing was saved. Lower the learning rate"
+                )
+            if self.bar is not None:
+                self.bar.set_postfix({name: f"{value:.3f}"})
+        self.log.write(
+            state.global_step, {key: value for key, value in (logs or {}).items() if key != "epoch"}
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def show_progress(trainer: Trainer, name: str, log: MetricLog) -> None:
+    """Replace a trainer's own printing by one bar, and send its numbers to our log."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Progress(name, log))
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """The newest whole checkpoint a trainer left in its working folder, to resume from."""
+    found = sorted(work.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    return str(found[-1].parent) if found else None

@@ -1,0 +1,225 @@
+"""The compiled loops against torch's own operations, in double precision where a tolerance is to mean something."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rlhf.machine import kernels
+from rlhf.sampling.generate import SamplingSettings, draw
+
+FORMATS = [torch.float32, torch.bfloat16]
+pytestmark = pytest.mark.skipif(kernels.compiler() is None, reason="no C++ compiler")
+
+
+def close(ours, exact):
+    """To rounding: 2e-6 in float32, half a unit in the last of bfloat16's eight bits."""
+    tolerance = 2e-6 if ours.dtype == torch.float32 else 2**-8
+    return torch.allclose(ours.double(), exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_gelu_and_its_gradient_are_those_of_the_tanh_form(dtype):
+    torch.manual_seed(0)
+    x = torch.cat([torch.randn(1000) * 3, torch.tensor([0.0, -0.0, 60.0, -60.0])]).to(dtype)
+    upstream = torch.randn(len(x)).to(dtype)
+    ours, exact = x.clone().requires_grad_(), x.double().requires_grad_()
+    y, reference = kernels.gelu(ours), F.gelu(exact, approximate="tanh")
+    y.backward(upstream)
+    reference.backward(upstream.double())
+    assert close(y.detach(), reference.detach())
+    assert close(ours.grad, exact.grad)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("size", [1, 5, 16, 37])
+def test_causal_softmax_weighs_the_keys_up_to_the_query(dtype, size):
+    torch.manual_seed(size)
+    scores, upstream = torch.randn(3, 2, size, size).mul(4).to(dtype), torch.randn(3, 2, size, size).to(dtype)
+    later = torch.full((size, size), -math.inf, dtype=torch.double).triu(1)
+    ours, exact = scores.clone().requires_grad_(), scores.double().requires_grad_()
+    weights, reference = kernels.causal_softmax(ours, 0.3), (0.3 * exact + later).softmax(-1)
+    weights.backward(upstream)
+    reference.backward(upstream.double())
+    assert close(weights.detach(), reference.detach())
+    assert torch.allclose(ours.grad.double(), exact.grad, atol=1e-6 if dtype == torch.float32 else 0.02)
+    assert not weights.detach().triu(1).any() and not ours.grad.triu(1).any()
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_norm_and_its_gradients_are_those_of_layer_norm(dtype):
+    torch.manual_seed(0)
+    inputs = torch.randn(3, 7, 40) * 2 + 5, torch.randn(40), torch.randn(40)
+    upstream = torch.randn(3, 7, 40).to(dtype)
+    ours = [x.clone().requires_grad_() for x in inputs]
+    exact = [x.double().requires_grad_() for x in inputs]
+    y, reference = kernels.norm(*ours, 1e-5, dtype), F.layer_norm(exact[0], (40,), *exact[1:], 1e-5)
+    y.backward(upstream)
+    reference.backward(upstream.double())
+    assert y.dtype == dtype
+    assert torch.allclose(
+        y.detach().double(), reference.detach(), atol=1e-5 if dtype == torch.float32 else 0.02
+    )
+    for mine, theirs in zip(ours, exact, strict=True):
+        assert torch.allclose(mine.grad.double(), theirs.grad, atol=2e-5)
+
+
+def test_norm_of_equal_numbers_is_the_bias():
+    bias = torch.randn(40)
+    assert torch.equal(
+        kernels.norm(torch.full((1, 40), 3.0), torch.ones(40), bias, 1e-5, torch.float32)[0], bias
+    )
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("head_size", [16, 48, 64])
+def test_attend_sees_the_filled_slots_and_fills_one_more(dtype, head_size):
+    torch.manual_seed(0)
+    B, H, L, D = 3, 2, 12, head_size
+    slots, qkv = torch.tensor([0, 5, 11]), torch.randn(B, 3 * H * D).to(dtype)
+    keys, values = (torch.randn(B, H, L, D).to(dtype) for _ in range(2))
+    before = keys.clone(), values.clone()
+    out = kernels.attend(qkv, keys, values, slots, 0.2).view(B, H, D)
+    q, k, v = qkv.view(B, 3, H, D).unbind(1)
+    for row, slot in enumerate(slots.tolist()):
+        for storage, old, new in ((keys, before[0], k), (values, before[1], v)):
+            assert torch.equal(storage[row, :, slot], new[row])
+            others = [place for place in range(L) if place != slot]
+            assert torch.equal(storage[row][:, others], old[row][:, others])
+        for head in range(H):
+            seen = keys[row, head, : slot + 1].double(), values[row, head, : slot + 1].double()
+            assert close(out[row, head], (0.2 * seen[0] @ q[row, head].double()).softmax(-1) @ seen[1])
+
+
+def rotated(x, cos, sin):
+    """x (N, heads, D) by cos and sin (N, D): halves of a head as pairs, in double."""
+    half, x = x.shape[-1] // 2, x.double()
+    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+    return x * cos[:, None] + turned * sin[:, None]
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_attend_rotated_lets_queries_share_keys_and_rotates_both(dtype):
+    torch.manual_seed(0)
+    B, H, K, L, D = 3, 6, 2, 12, 32
+    slots = torch.tensor([0, 5, 11])
+    qkv = tuple(torch.randn(B, heads * D).to(dtype) for heads in (H, K, K))
+    keys, values = (torch.randn(B, K, L, D).to(dtype) for _ in range(2))
+    angles = torch.randn(B, D // 2).repeat(1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    out = kernels.attend_rotated(qkv, (cos, sin), keys, values, slots, 0.2).view(B, H, D)
+    q, k, v = (x.view(B, -1, D) for x in qkv)
+    q, k = (rotated(x, cos, sin).to(dtype) for x in (q, k))
+    for row, slot in enumerate(slots.tolist()):
+        assert torch.equal(values[row, :, slot], v[row]) and close(keys[row, :, slot], k[row].double())
+        for head in range(H):
+            shared = head // 3
+            seen = keys[row, shared, : slot + 1].double(), values[row, shared, : slot + 1].double()
+            assert close(out[row, head], (0.2 * seen[0] @ q[row, head].double()).softmax(-1) @ seen[1])
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_rotate_takes_the_rotation_of_the_place_in_the_row(dtype):
+    torch.manual_seed(0)
+    x, angles = torch.randn(10, 3 * 16).to(dtype), torch.randn(5, 8).repeat(1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    expected = rotated(x.view(10, 3, 16), cos.repeat(2, 1), sin.repeat(2, 1)).flatten(1)
+    assert close(kernels.rotate(x.clone(), cos, sin), expected)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_rms_norm_and_swiglu_are_those_of_torch(dtype):
+    torch.manual_seed(0)
+    x, added, gain = torch.randn(5, 24), torch.randn(5, 24).to(dtype), torch.randn(24)
+    total = x + added.float()
+    first = kernels.add_rms_norm(x, None, gain, 1e-5, dtype)
+    assert first.dtype == dtype and close(first, F.rms_norm(x, (24,), gain, 1e-5).double())
+    second = kernels.add_rms_norm(x, added, gain, 1e-5, dtype)
+    assert torch.equal(x, total) and close(second, F.rms_norm(total, (24,), gain, 1e-5).double())
+    gate, up = (torch.randn(5, 24).mul(4).to(dtype) for _ in range(2))
+    expected = F.silu(gate.double()) * up.double()
+    assert close(kernels.swiglu(gate, up), expected)
+
+
+def test_add_norm_adds_in_place_before_it_norms():
+    torch.manual_seed(0)
+    x, added, gain, bias = torch.randn(5, 24), torch.randn(5, 24).bfloat16(), torch.randn(24), torch.randn(24)
+    total = x + added.float()
+    y = kernels.add_norm(x, added, gain, bias, 1e-5)
+    assert torch.equal(x, total)
+    assert torch.equal(y, kernels.norm(total, gain, bias, 1e-5, torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("vocab", [3, 256, 1000])
+def test_a_draw_is_that_of_the_torch_operations(dtype, vocab, monkeypatch):
+    torch.manual_seed(vocab)
+    logits, uniforms = torch.randn(200, vocab).mul(3).to(dtype), torch.rand(200, dtype=torch.double)
+    logits[:, 1] = -math.inf
+    uniforms[:2] = torch.tensor([0.0, 1 - 1e-16])
+    settings = SamplingSettings(temperature=0.7)
+    tokens, logprobs = draw(logits, uniforms, settings)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    plain_tokens, plain_logprobs = draw(logits, uniforms, settings)
+    assert (tokens == plain_tokens).float().mean() > 0.99  # a number at the very edge may fall to either side
+    assert not (tokens == 1).any()
+    same = tokens == plain_tokens
+    assert torch.allclose(logprobs[same], plain_logprobs[same], atol=1e-5)
+
+
+def test_an_infinite_score_or_number_is_not_hidden():
+    assert kernels.gelu(torch.tensor([math.nan])).isnan().all()
+    assert kernels.gelu(torch.tensor([math.nan]).bfloat16()).isnan().all()
+    x = torch.tensor([[1.0, math.inf, 0.0]])
+    assert kernels.norm(x, torch.ones(3), torch.zeros(3), 1e-5, torch.float32).isnan().all()
+    all_bits = torch.full((1, 3), 2**31 - 1, dtype=torch.int32).view(
+        torch.float32
+    )  # NaN that rounds up to zero
+    assert kernels.norm(all_bits, torch.ones(3), torch.zeros(3), 1e-5, torch.bfloat16).isnan().all()
+    assert kernels.causal_softmax(torch.full((1, 2, 2), math.nan), 1.0)[0, 1].isnan().all()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_results_do_not_depend_on_the_number_of_threads(threads):
+    torch.manual_seed(0)
+    x, gain, bias = torch.randn(300, 128), torch.randn(128), torch.randn(128)
+
+    def everything():
+        leaf = x.clone().requires_grad_()
+        weights = [gain.clone().requires_grad_(), bias.clone().requires_grad_()]
+        y = kernels.gelu(kernels.norm(leaf, *weights, 1e-5, torch.float32))
+        kernels.causal_softmax(y[:128].contiguous(), 0.5).square().sum().backward()
+        return [leaf.grad, weights[0].grad, weights[1].grad]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = everything()
+        torch.set_num_threads(threads)
+        assert all(torch.equal(a, b) for a, b in zip(one, everything(), strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_without_a_compiler_the_model_computes_the_same_and_says_so_once(tmp_path):
+    code = """
+import torch, warnings
+from rlhf.machine import kernels
+from rlhf.models.gpt import GPT, GPT2Config
+warnings.simplefilter("always")
+torch.manual_seed(0)
+model = GPT(GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=50, n_positions=16)).eval()
+for _ in range(2): logits = model(input_ids=torch.arange(10)[None]).logits
+print(kernels.library() is None, float(logits.detach().double().square().sum()))
+"""
+    results = []
+    for path in (tmp_path, "/usr/bin:/bin:/usr/local/bin"):
+        environment = {"PATH": str(path), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        results.append((*done.stdout.split(), done.stderr.count("no C++ compiler was found")))
+    assert [(without, said) for without, _, said in results] == [("True", 1), ("False", 0)]
+    assert float(results[0][1]) == pytest.approx(float(results[1][1]), rel=1e-5)

@@ -1,0 +1,64 @@
+"""Memory of this process: how much it held at the most, and that what is freed goes back to the system when asked."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and only glibc is told")
+
+
+def held_by(program: str) -> list[float]:
+    """What a process of its own prints, since freed memory of other tests would be in the way."""
+    begin = "import torch\nfrom rlhf.machine.memory import *\n"
+    now = "def now(): return int(STATUS.read_text().split('VmRSS:')[1].split()[0]) / 1024\n"
+    shown = subprocess.run(
+        [sys.executable, "-c", begin + now + program], capture_output=True, text=True, check=True
+    )
+    return [float(word) for word in shown.stdout.split()]
+
+
+def test_kept_memory_is_given_back_when_asked():
+    before, kept, given_back = held_by(
+        "assert keep_freed_memory()\n"
+        "before = now()\n"
+        "small = [torch.ones(2**18) for _ in range(400)]\n"  # 400 MiB
+        "del small\n"
+        "kept = now()\n"
+        "give_back_freed_memory()\n"
+        "print(before, kept, now())\n"
+    )
+    assert kept > before + 300
+    assert given_back < before + 100
+
+
+def test_a_loop_gives_back_what_it_freed_once_a_minute():
+    before, at_once, later = held_by(
+        "from unittest import mock\n"
+        "keep_freed_memory()\n"
+        "before, started, freed = now(), time.monotonic(), FreedMemory()\n"
+        "small = [torch.ones(2**18) for _ in range(400)]\n"  # 400 MiB
+        "del small\n"
+        "freed.step()\n"
+        "at_once = now()\n"
+        "with mock.patch('time.monotonic', lambda: started + 61):\n"
+        "    freed.step()\n"
+        "print(before, at_once, now())\n"
+    )
+    assert at_once > before + 300
+    assert later < before + 100
+
+
+def test_a_peak_is_of_what_came_after_it_was_forgotten():
+    at_once, forgotten, later = held_by(
+        "large = torch.ones(2**27)\n"  # 512 MiB
+        "at_once = peak_mib()\n"
+        "del large\n"
+        "give_back_freed_memory()\n"
+        "forget_peak()\n"
+        "forgotten = peak_mib()\n"
+        "small = torch.ones(2**25)\n"  # 128 MiB
+        "print(at_once, forgotten, peak_mib())\n"
+    )
+    assert forgotten < at_once - 400
+    assert forgotten + 100 < later < at_once - 300

@@ -1,0 +1,156 @@
+"""tiktoken and transformers must read any text alike, and a user's text must never become a special token."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
+from transformers import GenerationConfig
+
+from rlhf.errors import InputError
+from rlhf.models.tokenizer import Tokenizer, load_tokenizer, published_tokenizer, train_tokenizer
+
+CORPUS = [
+    "The red kite is in the park. Tom's boat isn't blue!\n\n  Three   spaces, 1234 numbers and x = y + 1.",
+    "吾輩は猫である。名前はまだ無い。 Ünïcödé – “quotes” … 😀👩‍👩‍👧",
+] * 20
+SPECIAL = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(CORPUS, 420)
+
+
+@pytest.fixture(scope="module")
+def fast(tokenizer):
+    return tokenizer.fast()
+
+
+texts = st.one_of(
+    st.text(max_size=60),
+    st.text(alphabet=st.characters(codec=None, categories=["Cs", "Cc", "Lo", "So", "Zs", "Ll"]), max_size=40),
+    st.lists(
+        st.sampled_from([*SPECIAL, " ", "猫", "😀", "\ud83d", "\x00", "'s", "\r\n", "a"]), max_size=8
+    ).map("".join),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts)
+def test_both_sides_give_the_same_ids_and_no_special_ones(tokenizer, fast, text):
+    ids = tokenizer.encode(text)
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert fast(whole, add_special_tokens=False, split_special_tokens=True)["input_ids"] == ids
+    assert not set(ids) & {tokenizer.pad_id, *tokenizer.stop_ids}
+    assert tokenizer.decode(ids) == whole
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts, texts)
+def test_a_conversation_is_framed_by_exactly_its_own_special_tokens(tokenizer, question, answer):
+    prompt = tokenizer.encode_prompt([{"role": "user", "content": question}])
+    completion = tokenizer.encode_completion(answer)
+    assert tokenizer.encode(question) == prompt[1 : 1 + len(tokenizer.encode(question))]
+    assert completion == [*tokenizer.encode(answer), tokenizer.eos_id]
+    assert completion.count(tokenizer.eos_id) == 1
+
+
+def test_chat_template_gives_our_ids_and_marks_the_answers(tokenizer, fast):
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "The cat."},
+        {"role": "user", "content": "More"},
+    ]
+    ours = tokenizer.encode_prompt(messages)
+    theirs = fast.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert theirs == ours
+    marked = fast.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    chosen = [
+        token for token, mark in zip(marked["input_ids"], marked["assistant_masks"], strict=True) if mark
+    ]
+    assert chosen == tokenizer.encode_completion("The cat.")
+
+
+def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert isinstance(loaded, Tokenizer)
+    text = "The 猫 isn't <|end|> here 😀"
+    assert loaded.encode(text) == tokenizer.encode(text)
+    assert loaded.encode_prompt(text) == tokenizer.encode_prompt(text)
+    assert (loaded.vocab_size, loaded.eos_id, loaded.stop_ids) == (
+        tokenizer.vocab_size,
+        tokenizer.eos_id,
+        tokenizer.stop_ids,
+    )
+
+
+def test_published_encoding_without_its_file_names_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="TIKTOKEN_CACHE_DIR") as caught:
+        published_tokenizer("p50k_base")
+    assert "\n" not in str(caught.value)
+
+
+CACHE = Path(os.environ.get("TIKTOKEN_CACHE_DIR") or Path(__file__).parents[4] / "shared/data/tiktoken_cache")
+
+
+@pytest.mark.skipif(not CACHE.is_dir(), reason="no cached published encodings")
+def test_published_gpt2_is_gpt2(monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(CACHE))
+    tokenizer = published_tokenizer("gpt2")
+    assert tokenizer.encode("Hello world") == [15496, 995]
+    assert tokenizer.document_end_id == 50256
+    assert tokenizer.fast()("Hello world")["input_ids"] == [15496, 995]
+
+
+GEMMA = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "<|{{ message.role }}|>{{ message.content | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture
+def foreign(tokenizer, tmp_path):
+    """As Gemma has it: documents end otherwise than turns, the template begins with a first token, generation stops at three."""
+    hub = tokenizer.fast()
+    hub.eos_token, hub.chat_template = "<|endoftext|>", GEMMA
+    hub.save_pretrained(tmp_path)
+    GenerationConfig(eos_token_id=[hub.eos_token_id, 7]).save_pretrained(tmp_path)
+    return load_tokenizer(tmp_path)
+
+
+def test_a_foreign_answer_is_closed_by_what_closes_turns_in_its_own_template(foreign, tokenizer):
+    end, document_end = (tokenizer.specials[token] for token in ("<|end|>", "<|endoftext|>"))
+    assert foreign.encode_completion("Blue") == [*tokenizer.encode("Blue"), end]
+    assert (foreign.eos_id, foreign.document_end_id) == (end, document_end)
+    assert foreign.stop_ids == {end, document_end, 7}
+    whole = foreign.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hm"}], add_generation_prompt=True
+    )
+    assert foreign.encode_prompt("Hm") == whole["input_ids"]
+
+
+def test_a_conversation_that_the_models_template_refuses_is_an_error_of_one_line(foreign):
+    with pytest.raises(InputError, match="refuses a conversation of system, user: System role not supported"):
+        foreign.encode_prompt([{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Hm"}])
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_without_a_template_a_prompt_begins_as_the_tokenizer_begins_texts(foreign, begins):
+    hub = foreign.tokenizer
+    hub.chat_template = None
+    if begins:
+        first = [("<|endoftext|>", hub.bos_token_id)]
+        hub.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|endoftext|> $A", special_tokens=first
+        )
+    lines = foreign.encode("User: Hm\nAssistant:")
+    assert foreign.encode_prompt("Hm") == ([hub.bos_token_id] if begins else []) + lines

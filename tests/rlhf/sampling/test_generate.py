@@ -1,0 +1,310 @@
+"""Sampling: honest log-probabilities, whatever the batch, for our GPT and for other people's models."""
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    Gemma2Config,
+    GemmaConfig,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
+
+from rlhf.errors import InputError
+from rlhf.learning.passes import completion_logprobs
+from rlhf.learning.rollout import Rollout
+from rlhf.models.cache import growing_cache
+from rlhf.models.gpt import GPT
+from rlhf.sampling.decode import decoder
+from rlhf.sampling.decode_llama import llama_decoder
+from rlhf.sampling.generate import SamplingSettings, draw, generate, stream
+
+STOP = frozenset({1})
+SMALL = {
+    "vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 2, "eos_token_id": 1, "bos_token_id": 0,
+}  # fmt: skip
+
+
+def build(kind):
+    torch.manual_seed(0)
+    if kind == "gpt":
+        return GPT(
+            GPT2Config(vocab_size=40, n_positions=64, n_embd=32, n_layer=2, n_head=4, pad_token_id=2)
+        ).eval()
+    configs = {"llama": LlamaConfig, "qwen": Qwen2Config, "gemma": Gemma2Config}
+    changes = {"gemma": {"sliding_window": 6, "head_dim": 8}, "llama": {"head_dim": 16}}
+    config = configs[kind](**SMALL, **changes.get(kind, {}))
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(scope="module", params=["gpt", "llama", "qwen", "gemma"])
+def model(request):
+    found = build(request.param)
+    with torch.no_grad():  # sharper than at initialisation, so that a wrong position or mask shows
+        for parameter in found.parameters():
+            parameter.mul_(2.0)
+    return found
+
+
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [5, 6], [20, 21, 22, 23]]
+
+
+def sample(model, prompts=PROMPTS, batch_size=64, **settings):
+    chosen = SamplingSettings(**{"max_new_tokens": 16, **settings})
+    return generate(model, prompts, chosen, stop_ids=STOP, pad_id=2, seed=3, batch_size=batch_size)
+
+
+def test_logprobs_are_those_of_a_full_pass(model):
+    rollout = Rollout.from_samples(PROMPTS, sample(model), 2, 1)
+    with torch.no_grad():
+        ratio = (completion_logprobs(model, rollout) - rollout.logprobs).exp()
+    assert (ratio[rollout.mask] - 1).abs().max() < 1e-4
+
+
+def test_a_completion_does_not_depend_on_its_batch(model):
+    together, alone = sample(model), sample(model, batch_size=1)
+    assert [s.tokens for s in together] == [s.tokens for s in alone]
+
+
+def test_completions_stop_at_the_stop_token_or_at_the_limit(model):
+    for one in sample(model, PROMPTS * 8):
+        assert one.ended == (one.tokens[-1] in STOP)
+        assert not set(one.tokens[:-1]) & STOP
+        assert one.ended or len(one.tokens) == 16
+
+
+def test_greedy_takes_the_argmax(model):
+    for prompt, one in zip(PROMPTS, sample(model, temperature=0.0), strict=True):
+        row = list(prompt)
+        for token in one.tokens:
+            with torch.no_grad():
+                assert int(model(input_ids=torch.tensor([row])).logits[0, -1].argmax()) == token
+            row.append(token)
+
+
+def test_stream_gives_the_tokens_of_generate(model):
+    asked = SamplingSettings(max_new_tokens=40)
+    (one,) = generate(model, [PROMPTS[2]], asked, stop_ids=STOP, pad_id=2, seed=9)
+    streamed = list(stream(model, PROMPTS[2], asked, stop_ids=STOP, seed=9))
+    assert streamed == (one.tokens[:-1] if one.ended else one.tokens)
+
+
+@pytest.mark.parametrize(
+    ("truncation", "support"), [({"top_k": 2}, {0, 1}), ({"top_p": 0.6}, {0, 1}), ({}, {0, 1, 2, 3})]
+)
+def test_truncation_keeps_the_most_probable_tokens(truncation, support):
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log().expand(4000, 4)
+    uniforms = (torch.arange(4000) + 0.5) / 4000
+    tokens, _ = draw(logits, uniforms.double(), SamplingSettings(**truncation))
+    assert set(tokens.tolist()) == support
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.sampled_from([0.0, 2**-53, 0.5, 1 - 2**-53]))
+def test_a_draw_is_the_first_token_at_which_the_running_sum_passes(seed, size, uniform):
+    generator = np.random.default_rng(seed)
+    logits = torch.from_numpy(generator.normal(scale=5, size=(3, size)).astype(np.float32))
+    logits[torch.from_numpy(generator.random((3, size)) < 0.5)] = float("-inf")  # as after top-k
+    logits[:, int(generator.integers(size))] = 0.0
+    uniforms = torch.tensor([uniform, *generator.random(2)], dtype=torch.float64)
+    tokens, logprobs = draw(logits, uniforms, SamplingSettings())
+    for row, wanted, token, logprob in zip(logits, uniforms, tokens, logprobs, strict=True):
+        probabilities = row.double().softmax(0)
+        running = probabilities.cumsum(0)
+        assert probabilities[token] > 0
+        assert running[token] >= wanted - 1e-6 and running[token] - probabilities[token] <= wanted + 1e-6
+        assert math.isclose(logprob, probabilities[token].log(), abs_tol=1e-5)
+
+
+def test_a_wide_nucleus_is_found_too():
+    """A flat distribution over more tokens than are looked at first."""
+    logits = torch.arange(2000, 0, -1).float().log().expand(500, 2000)
+    uniforms = (torch.arange(500).double() + 0.5) / 500
+    tokens, _ = draw(logits, uniforms, SamplingSettings(top_p=0.5))
+    mass = (torch.arange(2000, 0, -1).double() / sum(range(2001))).cumsum(0)
+    last = int((mass < 0.5).sum())  # the token that reaches one half
+    assert tokens.max() <= last and tokens.max() > 0.9 * last
+
+
+def test_a_repetition_penalty_is_that_of_transformers(model):
+    ours = sample(model, temperature=0.0, max_new_tokens=40, repetition_penalty=1.5)
+    assert ours != sample(model, temperature=0.0, max_new_tokens=40)
+    for prompt, one in zip(PROMPTS, ours, strict=True):
+        theirs = model.generate(
+            torch.tensor([prompt]), do_sample=False, max_new_tokens=40, repetition_penalty=1.5,
+            eos_token_id=1, pad_token_id=2,
+        )  # fmt: skip
+        assert one.tokens == theirs[0, len(prompt) :].tolist()
+
+
+def test_the_penalty_leaves_the_reported_logprobs_alone():
+    logits = torch.tensor([[2.0, 1.0, -1.0]])
+    seen = torch.tensor([[True, False, False]])
+    penalty = SamplingSettings(repetition_penalty=3.0)
+    # 2/3 < 1: token 1 is now the most probable, e^1 / (e^(2/3) + e^1 + e^-1); drawn from 0.40 on.
+    token, logprob = draw(logits, torch.tensor([0.45], dtype=torch.float64), penalty, seen)
+    assert token == 1 and math.isclose(logprob, logits[0].log_softmax(0)[1], abs_tol=1e-6)
+    greedy, _ = draw(logits, torch.zeros(1), replace(penalty, temperature=0.0), seen)
+    assert greedy == 1
+
+
+@torch.no_grad()
+def test_decoding_gives_the_logits_of_the_forward_pass_after_rows_left_and_room_grew():
+    model = build("gpt")
+    rows = torch.randint(3, 40, (5, 30))
+    lengths = [12, 3, 9, 1, 12]
+    left_padded = torch.stack(
+        [F.pad(row[:n], (12 - n, 0), value=2) for row, n in zip(rows, lengths, strict=True)]
+    )
+    mask = torch.arange(12) >= 12 - torch.tensor(lengths)[:, None]
+    cache = model.new_cache(5, 14)
+    model(input_ids=left_padded, attention_mask=mask, past_key_values=cache)
+    step = decoder(model, cache).step
+    alive = [0, 1, 2, 3, 4]
+    for number in range(10):
+        if number == 3:
+            alive = [0, 4, 2]
+            cache.keep(torch.tensor(alive))
+        if cache.width == cache.max_len:
+            cache.grow(4)
+        logits = step(torch.stack([rows[i, lengths[i] + number] for i in alive]), cache)
+        for row, i in enumerate(alive):
+            expected = model(input_ids=rows[i : i + 1, : lengths[i] + number + 1]).logits[0, -1]
+            assert torch.allclose(logits[row], expected, atol=1e-5)
+
+
+def test_casting_frozen_weights_once_changes_nothing_and_they_come_back(model, monkeypatch):
+    model.requires_grad_(False)
+    before = dict(model.named_parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        once = sample(model)
+        with monkeypatch.context() as patch:
+            patch.setattr("rlhf.sampling.generate.frozen_weights_cast", lambda _: nullcontext())
+            assert sample(model) == once
+    model.requires_grad_(True)
+    after = dict(model.named_parameters())
+    assert all(after[name] is parameter for name, parameter in before.items())
+
+
+def like_llama(config_class=LlamaConfig, **changes):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config_class(**{**SMALL, "head_dim": 16, **changes})).eval()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: like_llama(),
+        lambda: like_llama(attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
+        lambda: like_llama(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+        lambda: like_llama(MistralConfig, sliding_window=None),
+        lambda: like_llama(Qwen2Config, num_attention_heads=2),
+    ],
+)
+def test_models_built_as_llama_are_decoded_without_their_modules(make):
+    model = make()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_()
+    assert llama_decoder(model) is not None
+    rollout = Rollout.from_samples(PROMPTS, sample(model, max_new_tokens=40), 2, 1)
+    with torch.no_grad():
+        assert (completion_logprobs(model, rollout) - rollout.logprobs).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: like_llama(GemmaConfig),  # the same parts, another scale of embeddings and norms
+        lambda: like_llama(GraniteConfig, logits_scaling=2.0),
+        lambda: like_llama(hidden_act="gelu"),
+        lambda: like_llama(MistralConfig, sliding_window=6),
+        lambda: like_llama(head_dim=8),
+        lambda: like_llama().bfloat16(),
+        lambda: get_peft_model(like_llama(), LoraConfig(r=4, target_modules=["q_proj"])),
+        lambda: build("gpt"),
+    ],
+)
+def test_what_the_decoder_would_compute_otherwise_is_left_to_the_model(make):
+    assert llama_decoder(make()) is None
+
+
+@torch.no_grad()
+def test_a_growing_cache_holds_what_transformers_cache_holds():
+    torch.manual_seed(0)
+    config = like_llama().config
+    ours, theirs = growing_cache(config, 4), DynamicCache(config=config)
+    num_rows = 5
+    for step, width in enumerate([7, 1, 1, 1, 1, 1, 1, 3]):
+        if step in (2, 5):  # the last row takes the place of one that leaves
+            rows = torch.tensor([0, num_rows - 1, *range(2, num_rows - 1)])
+            num_rows = len(rows)
+            ours.batch_select_indices(rows)
+            theirs.batch_select_indices(rows)
+        new = torch.randn(2, num_rows, 2, width, 16)
+        for mine, its in zip(ours.update(*new, 1), theirs.update(*new, 1), strict=True):
+            assert torch.equal(mine, its)
+    assert ours.get_seq_length(1) == theirs.get_seq_length(1) == 16
+
+
+@torch.no_grad()
+def test_prompts_read_in_parts_of_like_length_give_the_logits_of_the_forward_pass(monkeypatch):
+    model = like_llama()
+    monkeypatch.setattr("rlhf.sampling.decode_llama.FEW_TOKENS", 8)
+    monkeypatch.setattr("rlhf.sampling.decode_llama.MANY_TOKENS", 40)
+    monkeypatch.setattr(
+        "rlhf.sampling.decode_llama.PLAIN_WIDTH", 20
+    )  # the longest go through torch's attention
+    prompts = [torch.randint(0, 40, (length,)).tolist() for length in (1, 2, 2, 9, 10, 10, 11, 30, 31)]
+    reader = llama_decoder(model)
+    logits = reader.read(prompts, reader.new_cache(len(prompts), 32))
+    for row, prompt in zip(logits, prompts, strict=True):
+        assert torch.allclose(row, model(input_ids=torch.tensor([prompt])).logits[0, -1], atol=1e-5)
+
+
+def test_adapters_are_sampled_with():
+    model = build("gpt")
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora" in name:
+                parameter.normal_(std=0.3)
+    samples = sample(adapted, max_new_tokens=40)
+    rollout = Rollout.from_samples(PROMPTS, samples, 2, 1)
+    with torch.no_grad():
+        ratio = (completion_logprobs(adapted, rollout) - rollout.logprobs).exp()
+        with adapted.disable_adapter():
+            bare = completion_logprobs(adapted, rollout)
+    assert (ratio[rollout.mask] - 1).abs().max() < 1e-4
+    assert (bare - rollout.logprobs).abs().max() > 0.1
+
+
+def test_draws_follow_the_probabilities():
+    probabilities = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    uniforms = (torch.arange(1000) + 0.5) / 1000
+    tokens, logprobs = draw(probabilities.log().expand(1000, 4), uniforms.double(), SamplingSettings())
+    assert torch.allclose(torch.bincount(tokens) / 1000, probabilities, atol=2e-3)
+    assert torch.allclose(logprobs.exp(), probabilities[tokens], atol=1e-6)
+
+
+def test_a_prompt_without_room_is_refused():
+    model = build("gpt")
+    with pytest.raises(InputError, match="prompt 1 is empty"):
+        sample(model, [[]])
+    with pytest.raises(InputError, match="context is 64"):
+        sample(model, [list(range(3, 40)) * 2])

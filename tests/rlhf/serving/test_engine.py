@@ -1,0 +1,313 @@
+"""Continuous batching: whoever comes and goes, every request gets the answer it would get alone."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
+
+from rlhf.errors import InputError
+from rlhf.models.gpt import GPT
+from rlhf.models.tokenizer import train_tokenizer
+from rlhf.sampling.generate import SamplingSettings, generate
+from rlhf.serving.completions import Answer, Failed, Queued, Request, Started
+from rlhf.serving.engine import Engine, TextStream
+
+TEXTS = [
+    "The red kite is in the park. Tom has a blue boat. Where is the dog? The dog barks. Ünï 日本語 🙂"
+] * 5
+TOKENIZER = train_tokenizer(TEXTS, 400)
+
+
+def small_model(kind):
+    torch.manual_seed(0)
+    size = {"vocab_size": TOKENIZER.vocab_size}
+    if kind == "gpt":
+        return GPT(GPT2Config(n_layer=2, n_head=2, n_embd=32, n_positions=128, initializer_range=0.2, **size))
+    small = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2,
+    }  # fmt: skip
+    if kind == "llama":
+        return AutoModelForCausalLM.from_config(LlamaConfig(**small, **size))
+    window = {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}
+    return AutoModelForCausalLM.from_config(Qwen2Config(**small, **size, **window))
+
+
+@pytest.fixture(scope="module", params=["gpt", "llama", "sliding qwen"])
+def model(request):
+    return small_model(request.param).eval()
+
+
+def ask(number, **more):
+    words = " ".join(
+        random.Random(number).choices(
+            ["where", "is", "the", "red", "blue", "dog", "kite", "boat"], k=1 + number % 9
+        )
+    )
+    asked = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 5 + number % 17, "seed": number}
+    return Request(messages=({"role": "user", "content": words},), **asked | more)
+
+
+def run(engine, arrivals, hangups=()):
+    """Answers by key; arrivals: {step: [(key, request)]}, hangups: {step: [key]}."""
+    answers, hangups = {}, dict(hangups)
+    step = 0
+    while engine.num_requests or any(number >= step for number in arrivals):
+        for key, request in arrivals.get(step, ()):
+            engine.submit(key, request)
+        for key in hangups.get(step, ()):
+            engine.cancel(key)
+        for key, event in engine.step():
+            answers.setdefault(key, Answer()).add(event)
+        step += 1
+        assert step < 2000
+    return answers
+
+
+def alone(model, request):
+    prompt = TOKENIZER.encode_prompt(list(request.messages))
+    sampling = SamplingSettings(
+        max_new_tokens=request.max_new_tokens,
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=request.top_p,
+        repetition_penalty=request.repetition_penalty,
+    )
+    [sample] = generate(
+        model, [prompt], sampling, stop_ids=TOKENIZER.stop_ids, pad_id=TOKENIZER.pad_id, seed=request.seed
+    )
+    return TOKENIZER.decode(sample.tokens), sample.ended
+
+
+def test_answers_equal_those_of_generate_whoever_else_is_in_the_batch(model):
+    settings = ({"repetition_penalty": 1.3}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 0.0})
+    requests = {f"r{i}": ask(i, **settings[i % 4]) for i in range(14)} | {"long": ask(20, max_new_tokens=110)}
+    arrivals = {}
+    for i, (key, request) in enumerate(requests.items()):
+        arrivals.setdefault(i * i // 9, []).append((key, request))
+    answers = run(Engine(model, TOKENIZER, max_rows=4), arrivals, {9: ["r3"], 12: ["r7"]})
+    for key, request in requests.items():
+        if answers[key].reason == "cancelled":
+            continue
+        text, ended = alone(model, request)
+        assert (answers[key].text, answers[key].reason) == (text, "stop" if ended else "length")
+    assert sum(answer.reason == "cancelled" for answer in answers.values()) <= 2
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.integers(0, 40), st.one_of(st.none(), st.integers(0, 25))),
+        min_size=1,
+        max_size=10,
+    ),
+    st.integers(1, 4),
+)
+def test_any_order_of_coming_and_hanging_up_leaves_the_others_alone(plan, max_rows):
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=max_rows)
+    arrivals, hangups = {}, {}
+    for i, (step, number, hangup) in enumerate(plan):
+        arrivals.setdefault(step, []).append((f"r{i}", ask(number)))
+        if hangup is not None:
+            hangups.setdefault(step + hangup, []).append(f"r{i}")
+    answers = run(engine, arrivals, hangups)
+    for i, (_, number, _) in enumerate(plan):
+        answer, (text, _) = answers[f"r{i}"], alone(GPT_MODEL, ask(number))
+        assert answer.text == text if answer.reason != "cancelled" else text.startswith(answer.text)
+    assert engine.num_requests == 0 and engine.slots.cache is None
+
+
+GPT_MODEL = small_model("gpt").eval()
+
+
+def test_a_cancelled_answer_frees_its_slot_for_the_next_step():
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=1)
+    engine.submit("long", ask(1, max_new_tokens=100, seed=3))
+    engine.submit("next", ask(2))
+    first = engine.step()
+    assert ("next", Queued(1)) in first and not any(
+        isinstance(event, Started) for key, event in first if key == "next"
+    )
+    engine.cancel("long")
+    second = engine.step()
+    assert [event.reason for key, event in second if key == "long"] == ["cancelled"]
+    assert any(isinstance(event, Started) for key, event in second if key == "next")
+
+
+def test_a_long_prompt_does_not_hold_up_a_running_answer(monkeypatch):
+    monkeypatch.setattr("rlhf.serving.engine.PREFILL_TOKENS", 16)
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=2)
+    quick = ask(1, max_new_tokens=60, seed=2)
+    long = Request(
+        messages=({"role": "user", "content": "the dog " * 40},),
+        seed=5,
+        top_p=1.0,
+        temperature=1.0,
+        max_new_tokens=8,
+    )
+    engine.submit("quick", quick)
+    engine.step()
+    engine.submit("long", long)
+    answer, steps = Answer(), 0
+    while engine.reading or steps == 0:
+        before = len(engine.running[0].said)
+        for key, event in engine.step():
+            if key == "long":
+                answer.add(event)
+        steps += 1
+        assert len(engine.running[0].said) == before + 1
+    assert steps >= 5
+    assert answer.text + run(engine, {})["long"].text == alone(GPT_MODEL, long)[0]
+
+
+def test_the_line_is_bounded_and_tells_the_place():
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=1, max_waiting=2)
+    for i in range(5):
+        engine.submit(f"r{i}", ask(i))
+        engine.step() if i == 0 else None
+    events = engine.step()
+    assert [(key, event.place) for key, event in events if isinstance(event, Queued)] == [
+        ("r1", 1),
+        ("r2", 2),
+    ]
+    assert [(key, event.kind) for key, event in events if isinstance(event, Failed)] == [
+        ("r3", "busy"),
+        ("r4", "busy"),
+    ]
+    places = {}
+    while engine.num_requests:
+        for key, event in engine.step():
+            if isinstance(event, Queued):
+                places.setdefault(key, []).append(event.place)
+    assert places == {"r2": [1]}
+
+
+def test_one_account_with_many_requests_does_not_keep_another_waiting():
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=2)
+    for i in range(8):
+        engine.submit(f"greedy{i}", ask(8, seed=i + 3, owner="a", max_new_tokens=9 + i))
+    engine.step()
+    assert len(engine.running) == 2
+    engine.submit("other", ask(2, owner="b"))
+    order = []
+    while engine.num_requests:
+        order += [key for key, event in engine.step() if isinstance(event, Started)]
+    assert order[0] == "other"
+
+
+def test_running_answers_advance_together_one_token_a_step():
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=8)
+    for i in range(8):
+        engine.submit(f"r{i}", ask(i, max_new_tokens=40))
+    engine.step()
+    for _ in range(20):
+        said = {row.key: len(row.said) for row in engine.running}
+        engine.step()
+        for row in engine.running:
+            assert len(row.said) == said[row.key] + 1
+
+
+def test_stop_texts_end_an_answer_and_are_not_shown():
+    plain = run(Engine(GPT_MODEL, TOKENIZER), {0: [("a", ask(5, max_new_tokens=40))]})["a"].text
+    stop = plain[len(plain) // 2 :][:3]
+    answer = run(Engine(GPT_MODEL, TOKENIZER), {0: [("a", ask(5, max_new_tokens=40, stop=(stop,)))]})["a"]
+    assert answer.text == plain[: plain.index(stop)] and answer.reason == "stop"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=3), max_size=2))
+def test_streamed_text_is_the_whole_text_up_to_the_first_stop(text, stops):
+    text = text.encode("utf-16", "replace").decode("utf-16", "replace")
+    stream, got = TextStream(TOKENIZER, stops), ""
+    for token in TOKENIZER.encode(text):
+        piece = stream.take(token)
+        got += piece
+        assert "�" not in piece or "�" in text
+        if stream.stopped:
+            break
+    else:
+        got += stream.rest()
+    ends = [text.find(stop) for stop in stops if stop in text]
+    assert got == (text[: min(ends)] if ends else text)
+
+
+def test_the_time_limit_ends_an_answer_with_what_it_has():
+    answer = run(Engine(GPT_MODEL, TOKENIZER), {0: [("a", ask(5, max_new_tokens=100, timeout_s=0.0))]})["a"]
+    assert answer.reason == "time" and answer.completion_tokens == 1
+
+
+def test_a_prompt_over_the_context_is_refused_or_loses_its_oldest_turns():
+    turns = [{"role": "system", "content": "Be brief."}]
+    for i in range(20):
+        turns += [
+            {"role": "user", "content": f"where is dog {i}"},
+            {"role": "assistant", "content": "The dog barks."},
+        ]
+    turns.append({"role": "user", "content": "where is the kite"})
+    engine = Engine(GPT_MODEL, TOKENIZER)
+    engine.submit("strict", Request(messages=tuple(turns)))
+    engine.submit("lenient", Request(messages=tuple(turns), drop_oldest=True, max_new_tokens=16))
+    events = engine.step()
+    [refused] = [event for key, event in events if key == "strict"]
+    assert refused.kind == "input" and "context is 128" in refused.error
+    [started] = [event for key, event in events if key == "lenient" and isinstance(event, Started)]
+    assert started.dropped % 2 == 0 and started.dropped > 20 and started.prompt_tokens + 16 <= 128
+    kept = turns[:1] + turns[1 + started.dropped :]
+    assert started.prompt_tokens == len(TOKENIZER.encode_prompt(kept))
+
+
+def test_probabilities_and_alternatives_are_those_of_the_model():
+    request = ask(6, alternatives=3, max_new_tokens=6)
+    answer = run(Engine(GPT_MODEL, TOKENIZER), {0: [("a", request)], 2: [("b", ask(3))]})["a"]
+    prompt = TOKENIZER.encode_prompt(list(request.messages))
+    [sample] = generate(
+        GPT_MODEL,
+        [prompt],
+        SamplingSettings(max_new_tokens=6),
+        stop_ids=TOKENIZER.stop_ids,
+        pad_id=TOKENIZER.pad_id,
+        seed=6,
+    )
+    said = [token for token in sample.tokens if token not in TOKENIZER.stop_ids]
+    with torch.no_grad():
+        logprobs = GPT_MODEL(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 :].log_softmax(-1)
+    assert len(answer.tokens) == len(said)
+    for info, token, row in zip(answer.tokens, said, logprobs, strict=False):
+        assert info.logprob == pytest.approx(float(row[token]), abs=1e-4)
+        assert [value for _, value in info.alternatives] == pytest.approx(
+            row.topk(3).values.tolist(), abs=1e-4
+        )
+
+
+def test_a_repetition_penalty_forbids_what_was_said_before(monkeypatch):
+    greedy = {"temperature": 0.0, "max_new_tokens": 30}
+    repeated = run(Engine(GPT_MODEL, TOKENIZER), {0: [("a", ask(1, **greedy))]})["a"]
+    penalised = run(Engine(GPT_MODEL, TOKENIZER), {0: [("a", ask(1, repetition_penalty=10.0, **greedy))]})[
+        "a"
+    ]
+    tokens = TOKENIZER.encode(penalised.text)
+    assert len(set(tokens)) / len(tokens) > len(set(TOKENIZER.encode(repeated.text))) / len(
+        TOKENIZER.encode(repeated.text)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", -1), ("temperature", 2.5), ("top_p", 0), ("top_p", 1.1), ("top_k", -1), ("max_new_tokens", 0),
+     ("seed", -1), ("repetition_penalty", 0), ("alternatives", 21), ("stop", ("",)), ("messages", ())],
+)  # fmt: skip
+def test_parameters_out_of_range_are_named(name, value):
+    with pytest.raises(InputError, match=name):
+        Request(**{"messages": ({"role": "user", "content": "hi"},), name: value})
+
+
+def test_embeddings_beyond_the_vocabulary_are_never_said():
+    torch.manual_seed(1)
+    wide = GPT(
+        GPT2Config(n_layer=1, n_head=1, n_embd=8, n_positions=64, vocab_size=50 * TOKENIZER.vocab_size)
+    )
+    answer = run(Engine(wide, TOKENIZER), {0: [("a", ask(3, max_new_tokens=20, alternatives=20))]})["a"]
+    assert answer.completion_tokens > 0 and len(answer.tokens[0].alternatives) == 20

@@ -1,0 +1,180 @@
+"""The engine in a process of its own: killed, cancelled, asked for what is not there."""
+
+import asyncio
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from transformers import GPT2Config
+
+from rlhf.errors import BusyError, InputError
+from rlhf.learning.rewards import score_completions
+from rlhf.models.checkpoints import load_policy
+from rlhf.models.gpt import GPT, ScalarGPT
+from rlhf.models.tokenizer import train_tokenizer
+from rlhf.sampling.generate import SamplingSettings, generate
+from rlhf.serving.completions import Answer, Failed, Piece, Request
+from rlhf.serving.engine_process import EngineProcess
+from rlhf.serving.explain import explain
+
+
+def in_a_loop(coroutine):
+    """Its result, from a thread of its own: Playwright leaves a running loop in this one."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, coroutine).result()
+
+
+TOKENIZER = train_tokenizer(["The red kite is in the park. Tom has a blue boat. Where is the dog?"] * 5, 300)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two policies and a reward model, random and small."""
+    made = {}
+    for seed, (name, kind) in enumerate({"policy": GPT, "reference": GPT, "reward": ScalarGPT}.items()):
+        torch.manual_seed(seed)
+        size = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 2048, "initializer_range": 0.3}
+        made[name] = str(tmp_path_factory.mktemp(name))
+        kind(GPT2Config(vocab_size=TOKENIZER.vocab_size, **size)).save_pretrained(made[name])
+        TOKENIZER.save(made[name])
+    return made
+
+
+@pytest.fixture(scope="module")
+def process():
+    with EngineProcess(max_rows=4, max_waiting=8) as running:
+        yield running
+
+
+def ask(text="where is the dog", **more):
+    return Request(messages=({"role": "user", "content": text},), **{"temperature": 1.0, "top_p": 1.0} | more)
+
+
+def long_request(folder, num_tokens):
+    """A request whose answer has at least that many tokens."""
+    model = load_policy(folder)
+    for seed in range(200):
+        request = ask(seed=seed, max_new_tokens=num_tokens)
+        if len(alone(model, request).tokens) == num_tokens:
+            return request
+    raise AssertionError("no seed gives a long answer")
+
+
+def alone(model, request):
+    sampling = SamplingSettings(
+        max_new_tokens=request.max_new_tokens, temperature=request.temperature, top_p=request.top_p
+    )
+    prompt = TOKENIZER.encode_prompt(list(request.messages))
+    return generate(
+        model, [prompt], sampling, stop_ids=TOKENIZER.stop_ids, pad_id=TOKENIZER.pad_id, seed=request.seed
+    )[0]
+
+
+def test_a_killed_engine_is_restarted_and_answers_go_on_where_they_were(process, folders):
+    request = long_request(folders["policy"], 600)
+    expected = TOKENIZER.decode(alone(load_policy(folders["policy"]), request).tokens)
+
+    async def talk():
+        answer, killed = Answer(), False
+        async for event in process.astream(folders["policy"], request):
+            answer.add(event)
+            if not killed and len(answer.text) > 40:
+                killed = True
+                os.kill(process.process.pid, signal.SIGKILL)
+            assert not isinstance(event, Failed)
+        return answer, killed
+
+    starts = process.num_starts
+    answer, killed = in_a_loop(talk())
+    assert killed and process.num_starts == starts + 1
+    assert answer.text == expected and answer.completion_tokens == 600
+    assert not process.pending
+
+
+def test_an_answer_that_kills_the_engine_again_and_again_is_given_up(process, folders):
+    request = long_request(folders["policy"], 600)
+    pids = set()
+    events = []
+    for event in process.stream(folders["policy"], request):
+        events.append(event)
+        pid = process.process.pid
+        if isinstance(event, Piece) and pid not in pids:
+            pids.add(pid)
+            os.kill(pid, signal.SIGKILL)
+    assert len(pids) == 2 and "given up" in events[-1].error
+    assert in_a_loop(process.answer(folders["policy"], ask(max_new_tokens=3))).completion_tokens <= 3
+
+
+def test_leaving_the_loop_cancels_and_frees_the_slot(process, folders):
+    request = long_request(folders["policy"], 600)
+    for event in process.stream(folders["policy"], request):
+        if isinstance(event, Piece):
+            break
+    deadline = time.monotonic() + 20
+    while (status := in_a_loop(process.call("status"))[folders["policy"]])["running"]:
+        assert time.monotonic() < deadline, status
+    assert not process.pending
+
+
+def test_a_full_line_and_a_missing_model_are_said(process, folders):
+    async def crowd():
+        asked = [process.answer(folders["policy"], ask(seed=i, max_new_tokens=60)) for i in range(30)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers = in_a_loop(crowd())
+    assert {type(answer) for answer in answers} == {Answer, BusyError}
+    assert sum(isinstance(answer, Answer) for answer in answers) >= 8
+    with pytest.raises(InputError, match="no such folder"):
+        in_a_loop(process.answer("/no/such/model", ask()))
+
+
+def test_two_models_answer_at_the_same_time(process, folders):
+    async def both():
+        requests = [(folders[name], ask(seed=3, max_new_tokens=40)) for name in ("policy", "reference")]
+        return await asyncio.gather(*(process.answer(*request) for request in requests))
+
+    answers = in_a_loop(both())
+    for name, answer in zip(("policy", "reference"), answers, strict=True):
+        sample = alone(load_policy(folders[name]), ask(seed=3, max_new_tokens=40))
+        assert answer.text == TOKENIZER.decode(sample.tokens)
+
+
+def test_scores_and_explanations_are_those_of_the_models(process, folders):
+    prompt, answer = [{"role": "user", "content": "where is the dog"}], "in the park"
+    [score] = in_a_loop(process.call("score", folders["reward"], [(prompt, answer)]))
+    from rlhf.models.checkpoints import load_scalar
+
+    assert score == pytest.approx(
+        score_completions(load_scalar(folders["reward"]), TOKENIZER, [(prompt, answer)])[0], abs=1e-5
+    )
+    told = in_a_loop(process.call("explain", folders["policy"], folders["reference"], prompt, answer))
+    tokens = TOKENIZER.encode_completion(answer)
+    assert [info.text for info in told.tokens] == [
+        TOKENIZER.decode([token], keep_special=True) for token in tokens
+    ]
+    row = TOKENIZER.encode_prompt(prompt) + tokens
+    for i, info in enumerate(told.tokens):  # the slow way: one forward pass for each place
+        place = len(row) - len(tokens) + i
+        with torch.no_grad():
+            p, q = (
+                load_policy(folders[name])(torch.tensor([row[:place]])).logits[0, -1].softmax(-1)
+                for name in ("policy", "reference")
+            )
+        assert info.logprob == pytest.approx(float(p[row[place]].log()), abs=1e-4)
+        assert told.ref_logprobs[i] == pytest.approx(float(q[row[place]].log()), abs=1e-4)
+        assert told.kl[i] == pytest.approx(float((p * (p / q).log()).sum()), abs=1e-4)
+        assert info.alternatives[0][1] == pytest.approx(float(p.max().log()), abs=1e-4)
+    same = explain(load_policy(folders["policy"]), load_policy(folders["policy"]), TOKENIZER, prompt, answer)
+    assert same.kl == pytest.approx([0.0] * len(tokens), abs=1e-6)
+
+
+def test_the_process_that_starts_it_imports_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, rlhf.serving.engine_process; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"

@@ -1,0 +1,232 @@
+"""`rlhf align`: data divided by conversation, every step once, a report, and a run that was killed going on."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from annotate.labels import LabelStore
+from rlhf.data import read_demonstrations, read_prompts, read_rankings
+from rlhf.errors import InputError
+from rlhf.models.tokenizer import load_tokenizer
+from rlhf.splits import conversation, mixed, part_of, place
+from rlhf.store import Store
+from stages import align
+from stages.align.data import divide
+from stages.settings import AlignDataSettings
+from tests.stages.conftest import TEXTS
+
+SMALL = {"max_length": 96, "last_blocks": 1}
+RECIPE = {
+    "data": {
+        "demonstrations": "written.jsonl, trees.jsonl",
+        "rankings": "pairs.jsonl, kwise.jsonl",
+        "test_rankings": "pairs_test.jsonl",
+        "texts": "plain.txt",
+        "tasks": "tasks.jsonl",
+        "num_demonstrations": 40,
+        "num_prompts": 30,
+        "num_test_prompts": 6,
+        "max_prompt_tokens": 60,
+        "validation_share": 0.15,
+        "test_share": 0.15,
+    },
+    "sft": {"epochs": 1.0, "batch_size": 8, **SMALL},
+    "reward": {"prompts_per_batch": 8, **SMALL},
+    "gold": {"prompts_per_batch": 8, **SMALL},
+    "ppo": {
+        "episodes": 16, "batch_size": 8, "minibatch_size": 8, "max_new_tokens": 8, "ptx_coef": 0.1, "ptx_examples": 1,
+        "save_every": 1, "keep_every": 1, "bf16": "off",
+    },
+    "judge": {
+        "best_of": 2, "max_new_tokens": 8, "num_tasks": 5, "max_task_tokens": 8, "text_tokens": 600, "num_blind": 4,
+    },
+}  # fmt: skip
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """People's data in four formats; two dialogues of one tree stand in demonstrations and in rankings."""
+    folder, rng = tmp_path_factory.mktemp("data"), random.Random(0)
+    words = " ".join(TEXTS).split()
+
+    def say(n):
+        return " ".join(rng.choices(words, k=n))
+
+    def write(name, rows):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    roots = [f"question {i} {say(3)}" for i in range(80)]
+    write(
+        "written.jsonl",
+        [{"instruction": f"task {i} {say(4)}", "input": "", "output": say(8)} for i in range(80)],
+    )
+    write(
+        "trees.jsonl",
+        [
+            {"messages": [{"role": "user", "text": root}, {"role": "assistant", "text": say(5)}]}
+            for root in roots
+        ],
+    )
+    branches = [
+        [
+            {"role": "user", "text": root},
+            {"role": "assistant", "text": say(4)},
+            {"role": "user", "text": say(3)},
+        ]
+        for root in roots
+    ]
+    write(
+        "kwise.jsonl",
+        [
+            {"messages": branch, "replies": [{"text": say(k + 2), "rank": k} for k in range(3)]}
+            for branch in branches
+        ],
+    )
+    hh = [f"\n\nHuman: hello {i} {say(3)}\n\nAssistant:" for i in range(120)]
+    write("pairs.jsonl", [{"chosen": f"{text} {say(6)}", "rejected": f"{text} {say(4)}"} for text in hh])
+    write(
+        "pairs_test.jsonl",
+        [{"chosen": f"{text} {say(6)}", "rejected": f"{text} {say(4)}"} for text in hh[:15]],
+    )
+    write(
+        "tasks.jsonl",
+        [{"instruction": say(5), "instances": [{"input": f"in {i}", "output": say(3)}]} for i in range(6)],
+    )
+    (folder / "plain.txt").write_text("\n\n".join(say(30) for _ in range(60)))
+    return folder  # fmt: skip
+
+
+LLAMA = pytest.mark.parametrize("foreign_model", ["llama"], indirect=True)
+ALL_MAKES = pytest.mark.parametrize(
+    "foreign_model",
+    ["llama", *(pytest.param(make, marks=pytest.mark.slow) for make in ("gpt2", "qwen", "gemma"))],
+    indirect=True,
+)
+
+
+@LLAMA
+def test_no_conversation_is_in_two_parts(folder, tmp_path, foreign_model):
+    data = divide(AlignDataSettings(**RECIPE["data"]), folder, load_tokenizer(foreign_model), tmp_path, quiet)
+    trained = {
+        "sft": {conversation(row.prompt) for row in read_demonstrations(data.file("demonstrations"))},
+        "proxy": {conversation(row.prompt) for row in read_rankings(data.file("rankings"))},
+        "prompts": {conversation(prompt) for prompt in read_prompts(data.file("prompts"))},
+    }
+    gold = {conversation(row.prompt) for row in read_rankings(data.file("rankings_gold"))}
+    held_out = {conversation(prompt) for prompt in read_prompts(data.file("prompts_test"))}
+    for by_source in data.measured.values():
+        held_out |= {conversation(row.prompt) for file in by_source.values() for row in read_rankings(file)}
+    for part in trained.values():
+        assert part and not part & gold and not part & held_out
+    assert not gold & held_out
+    # What the file of test rankings holds stands in the training file, too, and is still trained on by nobody.
+    tests = {conversation(row.prompt) for row in read_rankings(folder / "pairs_test.jsonl")}
+    assert len(read_rankings(data.measured["test"]["pairs_test"])) == 15
+    assert tests <= held_out
+    # Trees are kept together although their branches have other last messages.
+    assert {row.split()[0] for row in trained["proxy"]} == {"question", "hello"}
+
+
+@LLAMA
+def test_a_part_without_rows_is_refused_by_name(folder, tmp_path, foreign_model):
+    settings = AlignDataSettings(**RECIPE["data"] | {"gold_share": 0.0})
+    with pytest.raises(InputError, match="rankings_gold"):
+        divide(settings, folder, load_tokenizer(foreign_model), tmp_path, quiet)
+
+
+def test_places_do_not_change_with_case_space_or_later_turns():
+    follow_up = [{"role": "user", "content": "A  question"}, {"role": "assistant", "content": "Yes."}]
+    assert place("a question") == place([*follow_up, {"role": "user", "content": "more"}])
+    assert place("a question") != place("another question")
+    shares = {"test": 0.2, "gold": 0.3}
+    parts = [part_of(str(i), shares) for i in range(2000)]
+    assert abs(parts.count("test") / 2000 - 0.2) < 0.03 and abs(parts.count("gold") / 2000 - 0.3) < 0.04
+    assert mixed([[1, 2, 3, 4], [5]], 4) == [1, 5, 2, 3]
+
+
+@ALL_MAKES
+def test_a_whole_run_on_models_of_any_make_and_nothing_twice(folder, tmp_path, foreign_model):
+    store, url = Store(tmp_path / "store"), str(tmp_path / "labels.db")
+    run = {"base": str(foreign_model), "data": folder, "name": "tiny"}
+    results = align.run(RECIPE, store, url, **run, say=quiet)
+    assert [entry.stage for entry in store.entries()] == ["sft", "reward", "reward", "ppo"]
+    names = {row["policy"] for row in results["comparisons"]}
+    assert names == {"sft", "ppo at 8", "ppo", "best of 2"}
+    assert {len(results["examples"]), results["prompts"]} == {6}
+    assert set(results["reward_models"]["gold"]["test"]) >= {"pairs_test"}
+    kept = store.root / "reports/tiny-0/kept"
+    before = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
+    lines: list[str] = []
+    again = align.run(RECIPE, store, url, **run, say=lines.append)
+    assert sum("is there already" in line for line in lines) == 4
+    assert before == {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
+    assert again["comparisons"] == results["comparisons"]
+    with LabelStore(url) as labels:
+        assert labels.progress("tiny-0-blind").tasks == 4
+
+
+def toml(recipe):
+    return "".join(
+        f"[{step}]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
+        for step, table in recipe.items()
+    )
+
+
+@LLAMA
+@pytest.mark.slow
+def test_a_run_killed_in_every_step_ends_where_a_whole_run_ends(folder, tmp_path, foreign_model):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(toml(RECIPE))
+
+    def run(store, kill_at=None):
+        command = [
+            sys.executable,
+            "-m",
+            "stages.cli",
+            "align",
+            "--json",
+            "--recipe",
+            str(recipe),
+            "--store",
+            str(tmp_path / store),
+        ]
+        command += ["--base", str(foreign_model), "--data", str(folder)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            if kill_at and line.startswith(kill_at):
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        out, rest = process.communicate()
+        assert kill_at or process.returncode == 0, rest
+        return json.loads(out) if out else None
+
+    for step in (
+        "── sft",
+        "── reward",
+        "── gold",
+        "── ppo",
+        "── blind",
+        "judge: answers of ppo",
+        "judge: reward on test",
+    ):
+        assert run("killed", step) is None, f"{step} was never reached"
+    killed, whole = run("killed"), run("whole")
+    for name in ("comparisons", "curve", "reward_models", "tasks", "text_loss", "examples"):
+        assert killed[name] == whole[name]
+
+
+def test_a_misspelt_step_or_setting_stops_before_anything_is_written(folder, tmp_path):
+    run = {"base": "sft", "data": folder, "name": "tiny", "say": quiet}
+    for broken in ({"gald": {}}, {"ppo": {"reward": "x"}}, {"judge": {"bestof": 2}}, {"data": {}}):
+        with pytest.raises(InputError):
+            align.run(RECIPE | broken, Store(tmp_path / "store"), None, **run)
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,160 @@
+"""Models come in from folders and GGUF files as they are: weights, tokenizer, licence, hash."""
+
+import hashlib
+import json
+import sys
+
+import gguf
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from rlhf.errors import InputError
+from rlhf.models.checkpoints import load_policy, load_scalar
+from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
+from rlhf.store import Store
+from stages import sft
+from stages.cli.import_command import import_model
+from stages.cli.main import main
+from stages.settings import SFTSettings
+from tests.stages.conftest import TEXTS
+
+TOKENIZER = train_tokenizer(TEXTS, 400)
+
+
+def quiet(line):
+    pass
+
+
+def tiny_llama(tied):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=TOKENIZER.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, rope_theta=20_000.0,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5,
+        tie_word_embeddings=tied, initializer_range=0.2,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def write_gguf(path, model):
+    """As llama.cpp's converter writes a Llama: query and key rows in its rotary order, tokens with types and merges."""
+    config, fast = model.config, TOKENIZER.fast()
+    out = gguf.GGUFWriter(path, "llama")
+    out.add_name("Tiny")
+    out.add_license("apache-2.0")
+    out.add_context_length(config.max_position_embeddings)
+    out.add_embedding_length(config.hidden_size)
+    out.add_block_count(config.num_hidden_layers)
+    out.add_feed_forward_length(config.intermediate_size)
+    out.add_head_count(config.num_attention_heads)
+    out.add_head_count_kv(config.num_key_value_heads)
+    out.add_layer_norm_rms_eps(config.rms_norm_eps)
+    out.add_rope_dimension_count(8)
+    out.add_rope_freq_base(20_000.0)
+    out.add_vocab_size(config.vocab_size)
+    vocabulary = sorted(fast.get_vocab(), key=fast.get_vocab().get)
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("default")
+    out.add_token_list(vocabulary)
+    out.add_token_types([3 if token in TOKENIZER.specials else 1 for token in vocabulary])
+    out.add_token_merges(
+        [" ".join(pair) for pair in json.loads(fast.backend_tokenizer.to_str())["model"]["merges"]]
+    )
+    out.add_bos_token_id(fast.bos_token_id)
+    out.add_eos_token_id(fast.eos_token_id)
+    out.add_pad_token_id(fast.pad_token_id)
+    out.add_chat_template(fast.chat_template)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        for part, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
+            if part in name:
+                weight = weight.view(heads, 2, -1, config.hidden_size).transpose(1, 2).reshape(weight.shape)
+        out.add_tensor(names.get_name(name, try_suffixes=(".weight",)), weight.contiguous().numpy())
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
+@torch.no_grad()
+def logits(model):
+    return model(torch.arange(40)[None] * 7 % TOKENIZER.vocab_size).logits
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_gguf_file_becomes_a_base_with_the_same_logits_tokens_and_its_origin(tied, tmp_path):
+    model = tiny_llama(tied)
+    path = write_gguf(tmp_path / "tiny.gguf", model)
+    store = Store(tmp_path / "store")
+    entry = import_model(store, str(path), "tiny", say=quiet)
+    opened = AutoModelForCausalLM.from_pretrained(entry.path)
+    torch.testing.assert_close(logits(opened), logits(model))
+    assert torch.equal(logits(opened), logits(load_policy(path)))
+    assert (opened.get_output_embeddings().weight is opened.get_input_embeddings().weight) == tied
+    found = load_tokenizer(entry.path)
+    turns = [
+        {"role": "system", "content": "Say <|end|>"},
+        {"role": "user", "content": "The red kite, 12 boats"},
+    ]
+    assert found.encode_prompt(turns) == TOKENIZER.encode_prompt(turns)
+    assert (found.eos_id, found.pad_id) == (TOKENIZER.eos_id, TOKENIZER.pad_id)
+    settings = entry.manifest["settings"]
+    assert (settings["source"], settings["licence"]) == (str(path), "apache-2.0")
+    assert entry.manifest["data"] == {str(path): hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert import_model(store, str(path), "tiny", say=quiet).ref == entry.ref and len(store.entries()) == 1
+    assert store.verify() == []
+
+
+def test_a_stage_trains_from_a_gguf_file_itself(tmp_path):
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(True))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Say", "completion": "The boat"}\n' * 8)
+    tuned = sft.run(SFTSettings(base=str(path), data=str(rows), epochs=1.0), Store(tmp_path / "s"), quiet)
+    assert not torch.equal(logits(load_policy(tuned.path)), logits(load_policy(path)))
+    with pytest.raises(InputError, match="a language model, not a reward model"):
+        load_scalar(path)
+
+
+def test_a_folder_is_imported_in_its_own_precision_with_the_licence_of_its_card(foreign_model, tmp_path):
+    folder = tmp_path / "model"
+    AutoModelForCausalLM.from_pretrained(foreign_model, dtype=torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(foreign_model).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    store = Store(tmp_path / "store")
+    entry = import_model(store, str(folder), "mine", say=quiet)
+    one, other = (AutoModelForCausalLM.from_pretrained(place) for place in (entry.path, folder))
+    assert one.dtype == torch.bfloat16 and type(one) is type(other)
+    assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
+    assert load_tokenizer(entry.path).stop_ids == load_tokenizer(folder).stop_ids
+    assert entry.manifest["settings"]["licence"] == "mit"
+    (folder / "README.md").write_text("# A model\n")
+    said = []
+    assert import_model(store, str(folder), "mine", say=said.append).manifest["settings"]["licence"] is None
+    assert "states no licence" in said[0]
+    again = import_model(store, str(folder), "mine", licence="cc0-1.0", say=quiet)
+    assert again.manifest["settings"]["licence"] == "cc0-1.0"
+
+
+def test_sources_that_cannot_be_used_are_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    whole = write_gguf(tmp_path / "whole.gguf", tiny_llama(True)).read_bytes()
+    files = {
+        "text.gguf": b"hello",
+        "short.gguf": whole[:2000],
+        "cut.gguf": whole[:-20_000],
+        "magic.gguf": b"GGUF",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "empty").mkdir()
+    for name in (*files, "absent.gguf", "absent/deep/folder", "empty"):
+        store = tmp_path / "store"
+        assert main(["import", str(tmp_path / name), "--name", "x", "--store", str(store)]) == 2, name
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("rlhf: error:") and name in lines[0], lines
+        assert not list(store.glob("base/*")) and not list(store.glob(".tmp*"))
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert main(["import", str(tmp_path / "whole.gguf"), "--name", "x", "--store", str(tmp_path / "s")]) == 2
+    assert "pip install gguf" in capsys.readouterr().err

@@ -1,0 +1,210 @@
+"""Talking in a terminal: answers stream, feedback is kept, Ctrl-C stops an answer only; also through a pipe."""
+
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from annotate.labels import LabelStore
+from rlhf.models.checkpoints import load_policy
+from rlhf.sampling.generate import SamplingSettings, generate
+from stages.settings import ChatSettings
+from stages.talk import terminal
+from tests.chat.tiny import TOKENIZER, tiny_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny_store(tmp_path_factory.mktemp("terminal") / "store")
+
+
+@pytest.fixture
+def labels(tmp_path):
+    return tmp_path / "labels.db"
+
+
+def talk(store, lines, labels, **settings):
+    out = io.StringIO()
+    asked = ChatSettings(**{"policy": "ppo", "max_new_tokens": 8, "temperature": 1.0} | settings)
+    terminal.run(asked, store, str(labels), io.StringIO("\n".join(lines) + "\n"), out)
+    return out.getvalue()
+
+
+def kept(labels):
+    """(kind, prompt, completions, ranks or text) of what the label store would train on."""
+    with LabelStore(labels) as found:
+        rankings = [(ranking.prompt, ranking.completions, ranking.ranks) for ranking in found.rankings()]
+        demonstrations = [(row.prompt, row.completion) for row in found.demonstrations()]
+    return rankings, demonstrations
+
+
+def test_every_line_gets_an_answer_and_the_conversation_is_saved(store, labels, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    lines = ["Hello", "And then?", f"/save {path}", "/reset", f"/save {path}", "/quit", "never read"]
+    talk(store, lines, labels)
+    first, second = [json.loads(line)["messages"] for line in path.read_text().splitlines()]
+    assert [message["role"] for message in first] == ["user", "assistant", "user", "assistant"]
+    assert first[2]["content"] == "And then?"
+    assert second == []
+
+
+def test_an_answer_is_what_the_checkpoint_says_for_its_seed(store, labels):
+    settings = SamplingSettings(max_new_tokens=8, top_p=0.95)
+    prompt = TOKENIZER.encode_prompt([{"role": "user", "content": "Hello"}])
+    ends = {"stop_ids": TOKENIZER.stop_ids, "pad_id": TOKENIZER.pad_id}
+    [sample] = generate(load_policy(store.resolve("ppo").path), [prompt], settings, seed=5, **ends)
+    assert talk(store, ["Hello"], labels, seed=4) == TOKENIZER.decode(sample.tokens) + "\n"
+    assert talk(store, ["Hello"], labels, seed=5) != talk(store, ["Hello"], labels, seed=4)
+
+
+def test_system_text_and_checkpoint_can_be_changed(store, labels, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    out = talk(
+        store, ["/model", "/model sft", "/system Be brief.", "Hello", f"/save {path}", "/model nope"], labels
+    )
+    assert "(talking to ppo/0001-tiny)" in out and "  base/0001-tiny" in out
+    assert "(talking to sft/0001-tiny)" in out and "(error: nope" in out
+    [line] = path.read_text().splitlines()
+    assert json.loads(line)["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_good_and_bad_and_edit_go_into_the_label_store(store, labels, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    out = talk(store, ["/good", "Hello", "/good", "/edit The dog barks.", f"/save {path}"], labels)
+    assert "no answer yet" in out and "(kept: good)" in out
+    _, [(prompt, text)] = kept(labels)
+    assert prompt == [{"role": "user", "content": "Hello"}] and text == "The dog barks."
+    assert json.loads(path.read_text())["messages"][-1]["content"] == "The dog barks."
+    with LabelStore(labels) as found:
+        assert found.batches() == ["chat ratings", "chat rewrites"]
+
+
+def test_compare_keeps_the_choice_and_names_the_checkpoints_after_it(store, labels):
+    out = talk(store, ["Hello", "/compare sft", "b", "/compare", "t", "/compare", "what?"], labels)
+    first, second = out.splitlines()[1:3]
+    [(prompt, completions, ranks), tie] = kept(labels)[0]
+    assert prompt == [{"role": "user", "content": "Hello"}]
+    assert completions == (first.removeprefix("A: "), second.removeprefix("B: "))
+    assert ranks[1] < ranks[0] and len(set(tie[2])) == 1
+    assert "sft/0001-tiny" not in first + second and "(no choice kept)" in out
+    assert "sft/0001-tiny" in out.splitlines()[3]
+
+
+def test_a_full_context_leaves_out_the_oldest_turns_and_says_so(store, labels, capsys):
+    talk(store, ["the dog barks in the park " * 12] * 9, labels, system="Be brief.")
+    assert "oldest messages were left out" in capsys.readouterr().err
+
+
+def test_what_cannot_be_answered_is_said_and_not_remembered(store, labels, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    out = talk(store, ["the dog " * 300, "Hello", f"/save {path}"], labels)
+    assert "context is 512" in out
+    assert [message["role"] for message in json.loads(path.read_text())["messages"]] == ["user", "assistant"]
+
+
+def test_a_file_that_cannot_be_written_is_said(store, labels, tmp_path):
+    assert "not saved" in talk(store, ["Hello", f"/save {tmp_path}/no/such/folder/x.jsonl"], labels)
+
+
+def command(store, *more):
+    return [sys.executable, "-m", "stages.cli", "--store", str(store.root), "chat", *more]
+
+
+def test_through_a_pipe_only_answers_come_out(store):
+    done = subprocess.run(
+        command(store, "--max-new-tokens", "8"), input="hi\n", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("\n") == 1 and "> " not in done.stdout and "ppo/0001-tiny" in done.stderr
+
+
+def hears_ctrl_c():
+    """As at a terminal: a suite that a shell runs in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Person:
+    """Somebody at a terminal: types, and reads what is on the screen."""
+
+    def __init__(self, store, home, *more):
+        self.screen, slave = pty.openpty()
+        environment = os.environ | {"XDG_STATE_HOME": str(home), "TERM": "xterm"}
+        self.process = subprocess.Popen(
+            command(store, *more),
+            stdin=slave,
+            stdout=slave,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            preexec_fn=hears_ctrl_c,
+        )
+        os.close(slave)
+
+    def type(self, keys):
+        os.write(self.screen, keys.encode())
+
+    def read_until(self, *endings, patience=90.0):
+        """What is printed until one of `endings` stands at the end and nothing follows for a while."""
+        seen, started = b"", time.monotonic()
+        while time.monotonic() - started < patience:
+            ready, _, _ = select.select([self.screen], [], [], 0.5)
+            if ready:
+                seen += os.read(self.screen, 4096)
+            elif seen.decode(errors="replace").endswith(endings or ("",)):
+                return seen.decode(errors="replace")
+        raise AssertionError(f"no {endings!r} at the end of {seen!r}")
+
+    def leave(self):
+        self.type("/quit\n")
+        assert self.process.wait(timeout=60) == 0
+        os.close(self.screen)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_at_a_terminal_lines_are_edited_completed_and_remembered(store, tmp_path):
+    labels = tmp_path / "labels.db"
+    options = ("--max-new-tokens", "8", "--labels", str(labels))
+    person = Person(store, tmp_path, *options)
+    person.read_until("> ")
+    person.type("xhere is the dog\x01\x04w\n")  # Ctrl-A, Ctrl-D: to the beginning, delete a character
+    person.read_until("> ")
+    person.type("/go\t\n")  # Tab completes
+    assert "(kept: good)" in person.read_until("> ")
+    person.type("/edit\n")
+    person.read_until()
+    person.type("\x01\x0bThe dog barks.\n")  # Ctrl-A, Ctrl-K: the answer stands there to be edited
+    assert "kept as a demonstration" in person.read_until("> ")
+    person.leave()
+    [(prompt, text)] = kept(labels)[1]
+    assert prompt == [{"role": "user", "content": "where is the dog"}] and text == "The dog barks."
+    again = Person(store, tmp_path, *options)
+    again.read_until("> ")
+    for _ in range(5):
+        again.type("\x1b[A")  # up: back through the last session's lines to the first one
+    assert "where is the dog" in again.read_until("where is the dog")
+    again.type("\n")
+    again.read_until("> ")
+    again.leave()
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_ctrl_c_stops_the_answer_and_not_the_program(store, tmp_path):
+    person = Person(store, tmp_path, "--policy", "base", "--max-new-tokens", "4000")
+    person.read_until("> ")
+    person.type("Hello there\n")
+    seen = b""
+    while not seen.partition(b"there\r\n")[2]:  # until the answer begins: all of it takes half a second
+        seen += os.read(person.screen, 64)
+    person.process.send_signal(signal.SIGINT)
+    assert "…" in person.read_until("> ")
+    assert person.process.poll() is None
+    person.type("half a line")
+    person.read_until("half a line")
+    person.process.send_signal(signal.SIGINT)
+    person.read_until("> ")
+    person.leave()
