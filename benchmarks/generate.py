@@ -18,7 +18,7 @@ ROWS, PROMPT, NEW = 64, 64, 64
 
 
 def ours(size: Model) -> Any:
-    from rlhf.learning.training import autocast, set_threads
+    from rlhf.machine.devices import autocast, set_threads
     from rlhf.sampling.generate import SamplingSettings, generate
 
     set_threads(0)  # as every command does: OMP_NUM_THREADS decides, freed memory is kept

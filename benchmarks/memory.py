@@ -35,7 +35,7 @@ def llama() -> Any:
 
 def measure(way: str) -> dict[str, float]:
     """One iteration of PPO, the models' weights in MiB, the peak in MiB, and seconds."""
-    from rlhf.learning.training import set_threads
+    from rlhf.machine.devices import set_threads
     from rlhf.models.adapters import lora, scalar_over, with_adapters
     from rlhf.models.checkpoints import scalar_from_policy
     from rlhf.models.tokenizer import train_tokenizer

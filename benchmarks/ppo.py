@@ -1,4 +1,4 @@
-"""PPO episodes per second: stages/ppo/trainer.py against trl 1.12.0's PPOTrainer, in turn, on the same work.
+"""PPO episodes per second: stages/ppo against trl 1.12.0's PPOTrainer, in turn, on the same work.
 
 python benchmarks/ppo.py [--sizes tiny small gpt2 | --model FOLDER] [--rounds 3]
 
@@ -80,18 +80,18 @@ def ours(size: Model, work: Work) -> dict[str, Any]:
     from types import SimpleNamespace
 
     from rlhf.learning.metrics import MetricLog
+    from rlhf.learning.prompts import PromptRow
     from rlhf.learning.rewards import Reward, RewardModel
-    from rlhf.learning.training import set_threads
+    from rlhf.machine.devices import set_threads
     from rlhf.models.checkpoints import scalar_from_policy
-    from stages.ppo import trainer as ppo
-    from stages.ppo.inputs import PromptRow
+    from stages.ppo import PPOConfig, loop
     from stages.ppo.learner import new_learner
 
     set_threads(0)
     policy, reference = size.our_causal_lm(), size.our_causal_lm().eval().requires_grad_(False)
     value, scores = scalar_from_policy(policy), scalar_from_policy(policy).eval().requires_grad_(False)
     reference.load_state_dict(policy.state_dict())
-    settings = ppo.PPOConfig(
+    settings = PPOConfig(
         episodes=work.rows * (work.warm + work.iterations), batch_size=work.rows, minibatch_size=MINIBATCH,
         inner_epochs=work.epochs, micro_batch_size=work.micro_batch, max_new_tokens=NEW, lr=1e-6, value_lr=1e-6, save_every=0,
     )  # fmt: skip
@@ -99,16 +99,16 @@ def ours(size: Model, work: Work) -> dict[str, Any]:
     reward = Reward({"reward": RewardModel(scores)})
     prompts = [PromptRow("", row) for row in torch.randint(1, size.vocab, (work.rows, PROMPT)).tolist()]
     tokenizer: Any = SimpleNamespace(stop_ids=frozenset(), pad_id=0, eos_id=0)
-    clock, first_sample = Clock(), ppo.sample
+    clock, first_sample = Clock(), loop.sample
 
     def sample(config: Any, policy: Any, rows: Any, tokenizer: Any, iteration: int) -> Any:
         if iteration == work.warm:
             clock.restart()
         return clock.timed("sample", first_sample)(config, policy, rows, tokenizer, iteration)
 
-    ppo.sample = sample
-    ppo.gather_experience = clock.timed("score", ppo.gather_experience)
-    ppo.train(settings, learner, reference, reward, prompts, tokenizer, log=MetricLog(None))
+    loop.sample = sample
+    loop.gather_experience = clock.timed("score", loop.gather_experience)
+    loop.train(settings, learner, reference, reward, prompts, tokenizer, log=MetricLog(None))
     return clock.result(work.rows * work.iterations)
 
 

@@ -22,7 +22,8 @@ from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.corpus import corpus
 from rlhf.store import Store
 from stages import ppo
-from stages.judging.evaluate import answer, best_of, compared, judged, kl_between, kl_of_best_of
+from stages.judging.answers import answer, best_of, kl_of_best_of
+from stages.judging.evaluate import compared, judged, kl_between
 from stages.settings import EvalSettings, PPOSettings
 
 NUM_PROMPTS, UNSEEN_WORDS, UNSEEN_SEED = 600, 20_000, 987_654

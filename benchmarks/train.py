@@ -20,7 +20,8 @@ SHAPES = {"tiny": (16, 128), "small": (16, 128), "gpt2": (8, 128)}  # sequences 
 
 def ours(size: Size) -> Any:
     from rlhf.learning.head import token_logprobs
-    from rlhf.learning.training import adamw, autocast, set_threads
+    from rlhf.learning.optimizers import adamw
+    from rlhf.machine.devices import autocast, set_threads
 
     set_threads(0)
     model = size.our_causal_lm().train()

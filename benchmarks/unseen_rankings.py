@@ -14,9 +14,9 @@ from pathlib import Path
 from rlhf.store import Store
 from stages.align.data import Division, read_sources
 from stages.align.measure import Model, ranking_scores
-from stages.cli.main import read_recipe
-from stages.quickstart.steps import settings_of
+from stages.cli.options import read_recipe
 from stages.settings import AlignDataSettings
+from stages.steps import settings_of
 
 UNSEEN = {"reward": ("gold", "validation", "test"), "gold": ("rest", "validation", "test")}
 

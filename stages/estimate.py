@@ -20,8 +20,8 @@ from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts,
 from rlhf.machine.memory import peak_mib
 from stages.align.data import AlignData
 from stages.align.steps import SETTINGS, settings_on
-from stages.quickstart.steps import settings_of
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
+from stages.steps import settings_of
 
 ROWS = 1000  # where there is no data
 WORDS = (
@@ -70,7 +70,7 @@ def said_time(seconds: float) -> str:
 
 def fitting_recipe(folder: str) -> tuple[str, str]:
     """The recipe for a model on this machine, and why: by its size, and whether there is a GPU."""
-    from rlhf.learning.training import best_device
+    from rlhf.machine.devices import best_device
     from rlhf.models.checkpoints import load_policy
 
     millions = sum(p.numel() for p in load_policy(folder).parameters()) / 1e6
@@ -107,7 +107,7 @@ def probe(stage: str, folder: str, settings: Any, num_rows: int) -> Estimate:
     for stream in (1, 2):  # trainers report to both
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     started = time.perf_counter()
-    from rlhf.learning.training import set_threads
+    from rlhf.machine.devices import set_threads
 
     set_threads(0)
     work, begun, seconds = PROBES[stage](folder, settings, num_rows)

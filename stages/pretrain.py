@@ -15,19 +15,16 @@ from rlhf.inputs import packed_tokens
 from rlhf.learning.head import token_logprobs
 from rlhf.learning.losses import lm_loss
 from rlhf.learning.metrics import MetricLog
+from rlhf.learning.optimizers import Optimizers, muon_and_adamw
 from rlhf.learning.training import (
-    Optimizers,
-    autocast,
-    best_device,
     load_state,
-    muon_and_adamw,
     restore_runtime,
     runtime_state,
     save_state,
     seed_everything,
-    set_threads,
     warmup_cosine,
 )
+from rlhf.machine.devices import autocast, best_device, set_threads
 from rlhf.machine.threads import ThreadWatch
 from rlhf.models.gpt import GPT
 from rlhf.models.tokenizer import Tokenizer, published_tokenizer, train_tokenizer

@@ -1,4 +1,4 @@
-"""What a trl trainer shows and refuses while it runs: one progress bar, and a stop on a loss that is no number."""
+"""What trl's trainers of SFT and of the reward model share: arguments, one progress bar, a stop on a loss that is no number."""
 
 import math
 from pathlib import Path
@@ -10,8 +10,31 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from rlhf.errors import TrainingError
 from rlhf.learning.metrics import MetricLog
 from rlhf.machine import processes
+from rlhf.machine.devices import best_device, has_fast_bf16
 from rlhf.machine.memory import FreedMemory
 from rlhf.machine.threads import ThreadWatch
+from stages.settings import RewardSettings, SFTSettings
+
+
+def common_arguments(settings: SFTSettings | RewardSettings, work: Path | str) -> dict[str, Any]:
+    """Arguments of a trl config; the trainer's checkpoints go to `work`, of which it keeps the last."""
+    device = best_device()
+    return {
+        "output_dir": str(work),
+        "num_train_epochs": settings.epochs,
+        "learning_rate": settings.lr,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+        "bf16": has_fast_bf16(device),
+        "use_cpu": device.type == "cpu",
+        "save_total_limit": 1,
+        "report_to": settings.report_to,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "dataloader_pin_memory": False,
+        "disable_tqdm": True,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+    }
 
 
 class Progress(TrainerCallback):

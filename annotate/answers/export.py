@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annotate.answers.choice import RANKED, Choice, chosen_annotations
+from annotate.answers.choice import RANKED, Choice
+from annotate.answers.chosen import chosen_annotations
 from annotate.answers.snapshots import StoredAnswer, answers, fix
 from annotate.store.database import Database
 from annotate.work.submit import THUMBS

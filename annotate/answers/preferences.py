@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, select
 
-from annotate.answers.choice import RANKED, Choice, chosen_annotations
+from annotate.answers.choice import RANKED, Choice
+from annotate.answers.chosen import chosen_annotations
 from annotate.answers.snapshots import StoredAnswer, answers, ids_in
 from annotate.store.schema import Annotation, Batch, Labeler, Task
 from annotate.work.submit import THUMBS

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from annotate.answers.choice import Choice, chosen_annotations, chunks
+from annotate.answers.choice import Choice, chunks
+from annotate.answers.chosen import chosen_annotations
 from annotate.store.schema import Annotation, Batch, Labeler, Prompt, Snapshot, SnapshotAnnotation, Task
 from annotate.work.batches import answers_of
 from annotate.work.history import items_of

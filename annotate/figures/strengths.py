@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annotate.answers.choice import Choice, chosen_annotations
+from annotate.answers.choice import Choice
+from annotate.answers.chosen import chosen_annotations
 from annotate.answers.snapshots import answers
 from annotate.store.database import Database
 from rlhf.data import fingerprint

@@ -14,7 +14,7 @@ from rlhf.learning.head import logprobs_at, scaled, token_logprobs
 from rlhf.learning.losses import entropy, lm_loss
 from rlhf.learning.rollout import Rollout
 from rlhf.models.padding import longest
-from rlhf.models.trunk import trunk_states
+from rlhf.models.trunk import has_scalar_head, trunk_states, unwrapped
 
 HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
 LENGTH_PARTS = 4  # of a batch of whole rows: less padding against more operations
@@ -172,22 +172,6 @@ def _full_logits(model: Any, rollout: Rollout, start: int) -> Tensor:
     attention_mask = rollout.attention_mask.long()
     output = model(input_ids=rollout.tokens, attention_mask=attention_mask, use_cache=False, **extra)
     return output.logits[:, -keep:]  # the last ones, because prompt tuning puts virtual tokens in front
-
-
-def unwrapped(model: Any) -> Any:
-    """The transformers model inside peft's wrapper, adapters included; any other model itself.
-
-    Soft prompts and prefixes live in the wrapper, which then stays.
-    """
-    if not hasattr(model, "get_base_model") or model.active_peft_config.is_prompt_learning:
-        return model
-    return model.get_base_model()
-
-
-def has_scalar_head(bare: Any) -> bool:
-    """Whether the model is a trunk `base_model` with a linear head `score` on its hidden states."""
-    trunk = getattr(bare, "base_model", bare)
-    return isinstance(getattr(bare, "score", None), nn.Module) and trunk is not bare
 
 
 def head_weight(model: Any) -> Tensor | None:

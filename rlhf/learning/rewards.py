@@ -14,7 +14,7 @@ from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
 from rlhf.learning.passes import completion_scores, last_scores
 from rlhf.learning.rollout import Rollout, in_length_order
-from rlhf.learning.training import autocast
+from rlhf.machine.devices import autocast
 from rlhf.models.checkpoints import reward_offset
 from rlhf.models.padding import batches_by_length, pad_tokens
 from rlhf.models.tokenizer import AnyTokenizer

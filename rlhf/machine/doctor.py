@@ -63,7 +63,7 @@ def _cores() -> Check:
 
 
 def _bf16() -> Check:
-    from rlhf.learning.training import bf16_units
+    from rlhf.machine.devices import bf16_units
 
     if (found := bf16_units()) is None:
         return Check("bf16 units", "unknown on this system")

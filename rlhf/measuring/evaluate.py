@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlhf.learning.passes import completion_logprobs
 from rlhf.learning.rollout import Rollout
-from rlhf.learning.training import autocast
+from rlhf.machine.devices import autocast
 
 NUM_RESAMPLES = 2000
 

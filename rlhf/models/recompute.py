@@ -7,8 +7,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from rlhf.learning.passes import unwrapped
-from rlhf.models.trunk import blocks_of
+from rlhf.models.trunk import blocks_of, unwrapped
 
 
 @contextmanager

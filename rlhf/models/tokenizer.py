@@ -327,3 +327,8 @@ def _last_merge(ranks: dict[bytes, int], token: bytes, rank: int) -> tuple[bytes
             break
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts[0], b"".join(parts[1:])
+
+
+def any_tokenizer(tokenizer: Any) -> AnyTokenizer:
+    """One of our tokenizers, or a Hugging Face tokenizer in our clothes."""
+    return ForeignTokenizer(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else tokenizer

@@ -38,3 +38,19 @@ def blocks_of(model: Any) -> nn.ModuleList:
         f"{type(model).__name__} has no list of blocks, so neither last_blocks nor gradient_checkpointing can be set; "
         "train all of it, or adapters"
     )
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside peft's wrapper, adapters included; any other model itself.
+
+    Soft prompts and prefixes live in the wrapper, which then stays.
+    """
+    if not hasattr(model, "get_base_model") or model.active_peft_config.is_prompt_learning:
+        return model
+    return model.get_base_model()
+
+
+def has_scalar_head(bare: Any) -> bool:
+    """Whether the model is a trunk `base_model` with a linear head `score` on its hidden states."""
+    trunk = getattr(bare, "base_model", bare)
+    return isinstance(getattr(bare, "score", None), nn.Module) and trunk is not bare

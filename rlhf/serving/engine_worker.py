@@ -40,7 +40,7 @@ class Models:
     """The engines of the models in use; the one not used for longest goes when there are too many."""
 
     def __init__(self, max_rows: int, max_waiting: int, max_models: int, precision: str) -> None:
-        from rlhf.learning.training import best_device, set_threads
+        from rlhf.machine.devices import best_device, set_threads
         from rlhf.machine.threads import ThreadWatch
 
         set_threads(0)
@@ -124,7 +124,7 @@ class Models:
         """The model in the precision it is served in: bfloat16 for large ones where the hardware multiplies it."""
         import torch
 
-        from rlhf.learning.training import has_fast_bf16
+        from rlhf.machine.devices import has_fast_bf16
 
         large = sum(weight.numel() for weight in model.parameters()) >= BF16_WEIGHTS
         half = self.precision == "bfloat16" or (

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlhf.data import fingerprint, read_prompts, read_rankings
-from rlhf.learning.training import set_threads
+from rlhf.machine.devices import set_threads
 from rlhf.machine.memory import give_back_freed_memory
 from rlhf.store import write_text
-from stages.align import measure
 from stages.align.data import AlignData
-from stages.align.measure import Model
+from stages.align.measure import Model, answers, best_of, compare, follows, ranking_scores, scores, text_loss
 from stages.settings import AlignEvalSettings
 
 NUM_EXAMPLES = 40
@@ -62,7 +61,7 @@ class Judgment:
         given = {name: self.answers(name, place) for place, name in enumerate(self.policies)}
         candidates = self.answers("sft", len(given), self.settings.best_of)
         rewards = self.scores("reward", f"{self.settings.best_of} answers of sft", candidates)
-        given[best] = measure.best_of(candidates, rewards, self.settings.best_of, self.missing_eos_penalty)
+        given[best] = best_of(candidates, rewards, self.settings.best_of, self.missing_eos_penalty)
         gold = {name: self.scores("gold", name, answers) for name, answers in given.items()}
         after = [name for name in self.policies if name not in ("base", "sft")]
         pairs = [
@@ -75,7 +74,7 @@ class Judgment:
         return {
             "prompts": len(prompts),
             "temperature": self.settings.temperature,
-            "comparisons": [measure.compare(*pair, given, gold, self.settings.best_of) for pair in pairs],
+            "comparisons": [compare(*pair, given, gold, self.settings.best_of) for pair in pairs],
             "curve": [self.point(name, given[name], gold[name]) for name in ("sft", *after)],
             "reward_models": {judge: self.accuracy(judge) for judge in self.judges},
             "tasks": {name: self.tasks(name) for name in ("base", "sft", "ppo")} if self.parts.has_tasks else {},
@@ -95,7 +94,7 @@ class Judgment:
         return self.kept.take(
             f"answers of {policy}" if n == 1 else f"{n} answers of {policy}",
             inputs,
-            lambda: measure.answers(
+            lambda: answers(
                 self.settings, model, None if policy == "sft" else sft, read_prompts(file), n, seed
             ),
         )
@@ -106,7 +105,7 @@ class Judgment:
         return self.kept.take(
             f"{judge} scores of {whose}",
             [model.hash, file, answers["texts"]],
-            lambda: measure.scores(model, read_prompts(file), answers),
+            lambda: scores(model, read_prompts(file), answers),
         )
 
     def point(self, policy: str, answers: Answers, gold: list[float]) -> dict[str, Any]:
@@ -127,7 +126,7 @@ class Judgment:
                 source: self.kept.take(
                     f"{judge} on {part} {source}",
                     [model.hash, str(file), longest],
-                    lambda file=file: measure.ranking_scores(model, read_rankings(file), longest),  # type: ignore[misc]
+                    lambda file=file: ranking_scores(model, read_rankings(file), longest),  # type: ignore[misc]
                 )
                 for source, file in self.parts.measured[part].items()
             }
@@ -140,7 +139,7 @@ class Judgment:
         return self.kept.take(
             f"tasks by {policy}",
             [model.hash, file, asdict(self.settings), self.seed],
-            lambda: measure.follows(model, self.settings, read_prompts(file), self.seed),
+            lambda: follows(model, self.settings, read_prompts(file), self.seed),
         )
 
     def text_loss(self, policy: str) -> dict[str, Any]:
@@ -149,5 +148,5 @@ class Judgment:
         return self.kept.take(
             f"plain text by {policy}",
             [model.hash, file, self.settings.text_tokens],
-            lambda: measure.text_loss(model, file, self.settings.text_tokens),
+            lambda: text_loss(model, file, self.settings.text_tokens),
         )

@@ -12,7 +12,7 @@ from rlhf.inputs import packed_tokens
 from rlhf.learning.passes import completion_logprobs, text_logprobs
 from rlhf.learning.rewards import score_completions
 from rlhf.learning.rollout import Rollout, in_length_order
-from rlhf.learning.training import autocast, best_device
+from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.constraints import constrained
 from rlhf.measuring.evaluate import (
     ranking_accuracy,
@@ -23,7 +23,8 @@ from rlhf.measuring.evaluate import (
 )
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import load_tokenizer
-from stages.judging.evaluate import compared, kl_of_best_of, sampled
+from stages.judging.answers import kl_of_best_of, sampled
+from stages.judging.evaluate import compared
 from stages.settings import AlignEvalSettings
 
 BATCH_SIZE = 32

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.data import as_messages
 from rlhf.store import Entry, write_text
-from stages.quickstart.report import page, table
+from stages.page import page, table
 
 Rows = list[list[str]]
 GAP = "  "

@@ -14,7 +14,6 @@ from rlhf.inputs import base_of, model_of
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Entry, Store
 from stages.align.data import AlignData, divide
-from stages.quickstart.steps import Steps, settings_of
 from stages.settings import (
     AlignDataSettings,
     AlignEvalSettings,
@@ -23,6 +22,7 @@ from stages.settings import (
     SampleSettings,
     SFTSettings,
 )
+from stages.steps import Steps, settings_of
 
 SETTINGS: dict[str, type] = {
     "data": AlignDataSettings,

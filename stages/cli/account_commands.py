@@ -12,12 +12,12 @@ ROLES = ("labeler", "lead", "admin")
 def open_labels(options: argparse.Namespace) -> Any:
     """The label store that the options name."""
     from annotate.labels import LabelStore
-    from stages.cli.main import labels_url_of
+    from stages.cli.options import labels_url_of
 
     return LabelStore(labels_url_of(options))
 
 
-def add_commands(own: Any, shared: argparse.ArgumentParser) -> None:
+def add_account_commands(own: Any, shared: argparse.ArgumentParser) -> None:
     """Add `user` and `token` with their commands to those of `labels`."""
 
     def group(name: str, help: str) -> Any:

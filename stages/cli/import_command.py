@@ -1,16 +1,9 @@
 """`rlhf import`: a model from a folder, a GGUF file or a hub into the store, with where it came from."""
 
 import argparse
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from rlhf.errors import InputError
-from rlhf.models.sources import UNREADABLE, find_source
-from rlhf.store import Entry, Store, inputs_hash
-
-READ_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
+from stages.import_model import import_model
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -25,89 +18,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from stages.cli.main import say, store_of
+    from stages.cli.options import say, store_of
 
     entry = import_model(store_of(options), options.source, options.name, options.licence, say)
     print(f"{entry.ref}  {entry.path}")
-
-
-def import_model(
-    store: Store,
-    name_of_source: str,
-    name: str,
-    licence: str | None = None,
-    say: Callable[[str], None] = print,
-) -> Entry:
-    """Put a model with its tokenizer into the store as a base; returns the entry already there for the same source.
-
-    The manifest's settings name source, revision (of a hub's model) and licence, its data the source's sha256. Weights
-    keep the source's dtype; those of a GGUF file are dequantised to float32. Raises InputError for unusable sources.
-    """
-    source = find_source(name_of_source)
-    path = source.path if source.path.exists() else _download(name_of_source)
-    settings: dict[str, Any] = {
-        "name": name,
-        "source": name_of_source,
-        "revision": None if source.path.exists() else path.name,
-        "licence": licence or licence_of(path),
-    }
-    inputs: dict[str, Any] = {
-        "parents": {}, "settings": settings, "data": {name_of_source: sha256_of(path)}, "seed": 0,
-    }  # fmt: skip
-    if found := store.find("base", inputs_hash("base", **inputs)):
-        say(f"import: {found.ref} is there already")
-        return found
-    from rlhf.models.checkpoints import load_policy
-    from rlhf.models.tokenizer import load_tokenizer
-
-    tokenizer = load_tokenizer(path)
-    model = load_policy(path, dtype=None if source.gguf else "auto")
-    if settings["licence"] is None:
-        say(f"import: {name_of_source} states no licence; name it with --licence")
-    with store.new("base", name, **inputs) as writer:
-        model.save_pretrained(writer.path)
-        tokenizer.save(writer.path)
-        writer.metrics = {"parameters": model.num_parameters(), "licence": settings["licence"]}
-    return writer.entry
-
-
-def _download(hub_id: str) -> Path:
-    """The folder of a hub's model in the local cache; fetched where it is not there or not the newest."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=READ_FILES))
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
-        reason = str(problem).strip().splitlines()[0]
-        raise InputError(
-            f"{hub_id}: no such folder or file, and the hub gave no such model: {reason}"
-        ) from None
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file; of a folder the hash over its files' names and hashes."""
-    if path.is_dir():
-        files = sorted(found for found in path.rglob("*") if found.is_file())
-        listing = "".join(f"{sha256_of(found)}  {found.relative_to(path).as_posix()}\n" for found in files)
-        return hashlib.sha256(listing.encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def licence_of(path: Path) -> str | None:
-    """The licence that a GGUF file's metadata or a folder's model card states."""
-    if path.is_file():
-        from transformers.integrations.gguf.reader import read_gguf_metadata
-
-        try:
-            return read_gguf_metadata(str(path))[0].get("general.license")
-        except UNREADABLE as problem:
-            raise InputError(f"{path}: this GGUF file is damaged: {problem}") from problem
-    card = path / "README.md"
-    if not card.is_file():
-        return None
-    from huggingface_hub import ModelCard
-
-    found = ModelCard.load(card, ignore_metadata_errors=True).data.license
-    return ", ".join(found) if isinstance(found, list) else found

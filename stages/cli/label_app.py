@@ -44,7 +44,7 @@ def run_label(options: argparse.Namespace) -> None:
         raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf[label]'") from None
     from annotate.app.settings import AppSettings
     from annotate.labels import LabelStore
-    from stages.cli.main import labels_url_of, say, store_of
+    from stages.cli.options import labels_url_of, say, store_of
 
     proxies = tuple(options.trusted_proxy or AppSettings.trusted_proxies)
     settings = AppSettings(

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError, LabelError
-from stages.cli import account_commands
-from stages.cli.account_commands import open_labels
+from stages.cli.account_commands import add_account_commands, open_labels
 
 EXTRAS = ("ratings", "flags", "comment", "none_acceptable", "strength")
 
@@ -41,7 +40,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     command = add("backup", "a consistent copy while people work", make_backup)
     command.add_argument("target", help="file that does not exist yet")
     add("check", "prove that the label store is whole", check_labels)
-    account_commands.add_commands(own, shared)
+    add_account_commands(own, shared)
 
 
 def _add_batches(add: Any) -> None:
@@ -198,7 +197,7 @@ def add_gold(options: argparse.Namespace) -> None:
 
 
 def prioritize(options: argparse.Namespace) -> None:
-    from stages.cli.main import labels_url_of, say, store_of
+    from stages.cli.options import labels_url_of, say, store_of
     from stages.labeling import prioritize
 
     done = prioritize.run(options.reward, options.batch, store_of(options), labels_url_of(options), say)

@@ -29,7 +29,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def run_doctor(options: argparse.Namespace) -> None:
     from rlhf.machine.doctor import report
-    from stages.cli.main import labels_url_of, store_of
+    from stages.cli.options import labels_url_of, store_of
 
     for check in report(store_of(options).root, labels_url_of(options)):
         print(f"{'!' if check.advice else ' '} {check.name:<18} {check.found}")
@@ -43,7 +43,7 @@ def estimate_stages(options: argparse.Namespace) -> None:
     """Print what each stage would take with --base, --recipe and --data, each line as soon as it is measured."""
     from rlhf.inputs import model_of
     from stages.align.steps import parts_of
-    from stages.cli.main import read_recipe, store_of
+    from stages.cli.options import read_recipe, store_of
     from stages.estimate import estimates, fitting_recipe, said_time
 
     folder, _ = model_of(store_of(options), options.base)

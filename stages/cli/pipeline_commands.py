@@ -34,7 +34,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def run_quickstart(options: argparse.Namespace) -> None:
     from stages import quickstart
-    from stages.cli.main import labels_url_of, read_recipe, say, store_of
+    from stages.cli.options import labels_url_of, read_recipe, say, store_of
 
     name = options.recipe or "quickstart"
     results = quickstart.run(
@@ -51,7 +51,7 @@ def run_quickstart(options: argparse.Namespace) -> None:
 
 def run_align(options: argparse.Namespace) -> None:
     from stages import align
-    from stages.cli.main import labels_url_of, read_recipe, say, store_of
+    from stages.cli.options import labels_url_of, read_recipe, say, store_of
 
     if options.recipe is None:
         raise InputError(

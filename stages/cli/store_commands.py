@@ -33,7 +33,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _store(options: argparse.Namespace) -> Store:
-    from stages.cli.main import store_of
+    from stages.cli.options import store_of
 
     return store_of(options)
 

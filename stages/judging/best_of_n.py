@@ -10,13 +10,13 @@ from typing import Any
 
 from rlhf.errors import InputError
 from rlhf.inputs import model_of, prompts_of
+from rlhf.learning.reward_sources import combined_reward, rewards_named
 from rlhf.learning.rollout import Rollout
-from rlhf.learning.training import best_device, set_threads
+from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.store import Store, write_text
-from stages.judging.evaluate import kl_of_best_of, sampled_candidates
-from stages.ppo.inputs import joined, rewards_named
+from stages.judging.answers import kl_of_best_of, sampled_candidates
 from stages.settings import BestOfNSettings
 
 PROMPTS_AT_ONCE = 512  # bounds what is held in memory; each group is written before the next is sampled
@@ -39,7 +39,7 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     folder, _ = model_of(store, settings.policy)
     policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
     sources, _, _ = rewards_named(store, settings.reward)
-    reward = joined(sources, tokenizer)
+    reward = combined_reward(sources, tokenizer)
     prompts, _ = prompts_of(settings.prompts, "train", settings.num_prompts, settings.seed + 1)
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
     demonstrations: list[dict[str, Any]] = []

@@ -1,49 +1,21 @@
 """Judge checkpoints on prompts that no stage has seen: win rate with its interval, KL, reward, length, endings."""
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from rlhf.data import Prompt, as_messages, read_prompts
+from rlhf.data import Prompt, read_prompts
 from rlhf.errors import InputError
 from rlhf.inputs import model_of, starter_items
-from rlhf.learning.rewards import Reward, score_completions
-from rlhf.learning.rollout import Rollout
-from rlhf.learning.training import autocast, best_device, set_threads
+from rlhf.learning.rewards import score_completions
+from rlhf.machine.devices import best_device, set_threads
 from rlhf.measuring.evaluate import WinRate, sequence_kl, win_rate
-from rlhf.models.checkpoints import load_policy, load_scalar
-from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.sampling.generate import Sample, SamplingSettings, generate
+from rlhf.models.checkpoints import load_scalar
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
 from rlhf.store import Store
-from stages.ppo.inputs import joined, rewards_named
-from stages.settings import EvalSettings, PPOConfig
-
-BATCH_SIZE = 256
-
-
-@dataclass(frozen=True)
-class Answers:
-    """One completion for each prompt, as text and as a rollout of the policy that gave them."""
-
-    policy: Any
-    tokenizer: AnyTokenizer
-    rollout: Rollout
-    texts: list[str]
-    ended: list[bool]
-
-    @property
-    def mean_length(self) -> float:
-        """Tokens per completion, the stop token counted."""
-        return float(self.rollout.mask.sum(1).float().mean())
-
-    @property
-    def share_ended(self) -> float:
-        return sum(self.ended) / len(self.ended)
+from stages.judging.answers import Answers, answer
+from stages.settings import EvalSettings
 
 
 def run(settings: EvalSettings, store: Store, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -96,35 +68,6 @@ def kl_between(answers: Answers, reference: Any) -> float | None:
     return round(float(sequence_kl(answers.policy, reference, answers.rollout).mean()), 4)
 
 
-def answer(
-    settings: EvalSettings, store: Store, reference: str, prompts: Sequence[Prompt], seed: int
-) -> Answers:
-    """One completion of every prompt by the checkpoint a reference names."""
-    folder, _ = model_of(store, reference)
-    policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
-    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts]
-    samples = sampled(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
-    rollout = Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=8)
-    texts = [tokenizer.decode(sample.tokens).strip() for sample in samples]
-    return Answers(policy, tokenizer, rollout, texts, [sample.ended for sample in samples])
-
-
-def sampled(
-    policy: Any,
-    tokenizer: AnyTokenizer,
-    rows: list[list[int]],
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
-) -> list[Sample]:
-    """One sample for each row of prompt tokens, in the number format the stages use."""
-    sampling = SamplingSettings(max_new_tokens=max_new_tokens, temperature=temperature)
-    with autocast(policy.device):
-        return generate(
-            policy, rows, sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed, batch_size=BATCH_SIZE
-        )  # fmt: skip
-
-
 def _prompts(settings: EvalSettings) -> tuple[list[Prompt], list[Item]]:
     if settings.prompts:
         if settings.reward is None:
@@ -155,59 +98,3 @@ def judged(items: Sequence[Item], answers: Answers) -> list[float]:
         judge(item, text, ended).score
         for item, text, ended in zip(items, answers.texts, answers.ended, strict=True)
     ]
-
-
-def best_of(
-    settings: EvalSettings, store: Store, policy: str, reward: str, prompts: Sequence[Prompt], n: int
-) -> Answers:
-    """For each prompt the completion of n that the reward model scores highest: what PPO has to beat."""
-    folder, _ = model_of(store, policy)
-    model, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
-    rewards, _, _ = rewards_named(store, reward)
-    candidates = sampled_candidates(
-        model, tokenizer, joined(rewards, tokenizer), prompts, n, settings.temperature, settings.max_new_tokens,
-        settings.seed + 7,
-    )  # fmt: skip
-    rollout = candidates.rollout.select(candidates.best())
-    texts = [tokenizer.decode(said).strip() for said in rollout.completions]
-    return Answers(model, tokenizer, rollout, texts, rollout.ended.tolist())
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """n completions of each of P prompts, in a row, and their scores (P, n), a penalty taken from those not ended."""
-
-    rollout: Rollout
-    scores: Tensor
-
-    def best(self) -> list[int]:
-        """The row of each prompt's best completion. KL to the sampling policy: at most `kl_of_best_of(n)`."""
-        n = self.scores.shape[1]
-        return [p * n + int(best) for p, best in enumerate(self.scores.argmax(1))]
-
-
-def kl_of_best_of(n: int) -> float:
-    """Nats per completion that choosing the best of n is away from sampling, at most (Beirami et al. 2024)."""
-    return math.log(n) - (n - 1) / n
-
-
-def sampled_candidates(
-    policy: Any,
-    tokenizer: AnyTokenizer,
-    reward: Reward,
-    prompts: Sequence[Prompt],
-    n: int,
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
-    missing_eos_penalty: float = PPOConfig.missing_eos_penalty,
-) -> Candidates:
-    """n completions of every prompt with the scores PPO would see, its missing-EOS penalty included."""
-    conversations = [prompt for prompt in prompts for _ in range(n)]
-    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in conversations]
-    samples = sampled(policy, tokenizer, rows, temperature, max_new_tokens, seed)
-    rollout = Rollout.from_samples(
-        rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id
-    )
-    scores = reward.combined(reward.components(rollout)) - missing_eos_penalty * (~rollout.ended).float()
-    return Candidates(rollout, scores.view(len(prompts), n))

@@ -121,7 +121,7 @@ class _Model:
 
     def __init__(self, store: Store, checkpoint: str) -> None:
         from rlhf.inputs import model_of
-        from rlhf.learning.training import best_device, set_threads
+        from rlhf.machine.devices import best_device, set_threads
         from rlhf.models.checkpoints import load_policy
         from rlhf.models.tokenizer import load_tokenizer
 
@@ -134,7 +134,7 @@ class _Model:
     def answers(self, request: live.Wanted) -> dict[str, bool]:
         """Different answers to one prompt, each with whether it ended."""
         from rlhf.data import as_messages
-        from stages.judging.evaluate import sampled
+        from stages.judging.answers import sampled
         from stages.labeling.sample import different
 
         rows = [self.tokenizer.encode_prompt(as_messages(request.prompt))] * request.k
@@ -146,7 +146,7 @@ class _Model:
 
 
 if __name__ == "__main__":
-    from stages.cli.main import quiet_libraries
+    from stages.quiet import quiet_libraries
 
     quiet_libraries()
     with suppress(KeyboardInterrupt):

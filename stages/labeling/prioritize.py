@@ -8,7 +8,7 @@ from annotate.work.priority import open_tasks, set_priorities, uncertainty
 from rlhf.errors import InputError
 from rlhf.inputs import model_of
 from rlhf.learning.rewards import score_completions
-from rlhf.learning.training import best_device, set_threads
+from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_scalar
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Store

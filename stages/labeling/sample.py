@@ -12,13 +12,14 @@ from annotate.simulate import simulate
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
 from rlhf.inputs import model_of, prompts_of
-from rlhf.learning.training import best_device, seed_everything, set_threads
+from rlhf.learning.training import seed_everything
+from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.sampling.generate import Sample
 from rlhf.starter.items import take_items
 from rlhf.store import Store
-from stages.judging.evaluate import sampled
+from stages.judging.answers import sampled
 from stages.settings import SampleSettings
 
 

@@ -15,14 +15,14 @@ from torch.nn.utils.rnn import pad_sequence
 from rlhf.errors import TrainingError
 from rlhf.learning.metrics import component_metrics, rollout_metrics, value_metrics
 from rlhf.learning.passes import completion_logprobs, completion_values
+from rlhf.learning.prompts import PromptRow
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rl import gae, kl_k1, kl_k3, kl_shaped, rescale, whiten
 from rlhf.learning.rollout import Experience, Rollout, in_length_order
-from rlhf.learning.training import autocast
 from rlhf.machine import processes
+from rlhf.machine.devices import autocast
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sampling.generate import SamplingSettings, generate
-from stages.ppo.inputs import PromptRow
 from stages.ppo.learner import Learner
 from stages.ppo.models import reference_model
 from stages.settings import PPOConfig

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rlhf.errors import InputError
+from rlhf.learning.optimizers import Optimizers, adamw
 from rlhf.learning.rl import AdaptiveKL, FixedKL, KLBudget, RunningMoments
-from rlhf.learning.training import Average, Optimizers, adamw, learned, restore_runtime, runtime_state
+from rlhf.learning.training import Average, learned, restore_runtime, runtime_state
 from rlhf.models.adapters import save_plain
 from rlhf.models.last_blocks import Lower
 from rlhf.models.tokenizer import AnyTokenizer
@@ -107,18 +107,3 @@ def summary(history: list[dict[str, float]], seconds: float) -> dict[str, float]
         "episodes": int(history[-1]["episodes"]),
         "train_s": round(seconds, 1),
     }
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """Text for PPO-ptx as one row of tokens (N,). Which pieces a step gets depends on seed and step only."""
-
-    tokens: Tensor
-    length: int
-    seed: int
-
-    def rows(self, iteration: int, step: int, num_rows: int) -> Tensor:
-        """(num_rows, length + 1) consecutive tokens from random places of the text."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration * 1_009 + step)
-        starts = torch.randint(0, len(self.tokens) - self.length, (num_rows,), generator=generator)
-        return self.tokens[starts[:, None] + torch.arange(self.length + 1)]

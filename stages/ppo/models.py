@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.errors import InputError
-from rlhf.learning.passes import has_scalar_head, unwrapped
+from rlhf.learning.reward_sources import RewardSource
 from rlhf.models.adapters import copy_beside, is_adapted, train_adapters
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
 from rlhf.models.tokenizer import AnyTokenizer
-from stages.ppo.inputs import RewardSource
+from rlhf.models.trunk import has_scalar_head, unwrapped
 
 
 @dataclass(frozen=True)

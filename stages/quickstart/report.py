@@ -12,14 +12,16 @@ from annotate.labels import LabelStore
 from rlhf.data import Ranking
 from rlhf.inputs import starter_items
 from rlhf.learning.rewards import score_completions
-from rlhf.learning.training import best_device
+from rlhf.machine.devices import best_device
 from rlhf.measuring.evaluate import ranking_accuracy, win_rate
 from rlhf.models.checkpoints import load_scalar
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
 from rlhf.store import Entry, Store, write_text
-from stages.judging.evaluate import Answers, answer, best_of, compared, judged, kl_between
+from stages.judging.answers import Answers, answer, best_of
+from stages.judging.evaluate import compared, judged, kl_between
+from stages.page import page, table
 from stages.settings import EvalSettings
 
 NUM_EXAMPLES = 10
@@ -238,18 +240,6 @@ def example_lines(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.curves { display: flex; flex-wrap: wrap; gap: 1rem; }
-.note { color: #777; }
-small { color: #777; }
-"""
-
-
 def html_page(title: str, results: Mapping[str, Any], models: Mapping[str, Entry]) -> str:
     """The report as one page without anything to load from elsewhere."""
     picture = _win_picture(results["comparisons"])
@@ -264,12 +254,6 @@ def html_page(title: str, results: Mapping[str, Any], models: Mapping[str, Entry
         f"score of 1 to 7 behind each.</p>{table(_example_rows(results))}",
     ]
     return page(title, body)
-
-
-def page(title: str, body: list[str]) -> str:
-    """A whole HTML page of parts."""
-    head = f"<meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
-    return f"<!doctype html><html lang=en>{head}{''.join(body)}</html>\n"
 
 
 def comparison_rows(results: Mapping[str, Any]) -> list[list[str]]:
@@ -292,13 +276,6 @@ def _example_rows(results: Mapping[str, Any]) -> list[list[str]]:
         ]
         rows.append([example["prompt"], *answers])
     return rows
-
-
-def table(rows: list[list[str]]) -> str:
-    """An HTML table of texts, the first row its head."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
-    body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows[1:]]
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"
 
 
 def _win_picture(rows: list[dict[str, Any]]) -> str:

@@ -4,13 +4,11 @@ Every step asks its store first and is skipped where the same inputs already gav
 goes on where it was.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from rlhf.errors import InputError
-from rlhf.machine.memory import forget_peak, give_back_freed_memory, peak_mib
 from rlhf.store import Entry, Store
 from stages.settings import (
     EvalSettings,
@@ -20,6 +18,7 @@ from stages.settings import (
     SampleSettings,
     SFTSettings,
 )
+from stages.steps import Steps, settings_of
 
 SETTINGS: dict[str, type] = {
     "pretrain": PretrainSettings,
@@ -38,20 +37,6 @@ FIXED: dict[str, frozenset[str]] = {
     "ppo": frozenset({"policy", "reward", "prompts", "name", "seed"}),
     "eval": frozenset({"policy", "against", "prompts", "reward", "split", "seed"}),
 }
-S = TypeVar("S")
-
-
-def settings_of(kind: type[S], recipe: Mapping[str, Mapping[str, Any]], stage: str, **fixed: Any) -> S:
-    """The settings of one stage from its table in a recipe. Raises InputError for a name the stage does not have."""
-    table = {**recipe.get(stage, {}), **fixed}
-    try:
-        return kind(**table)
-    except TypeError:
-        known = sorted(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-        unknown = ", ".join(sorted(set(table) - set(known)))
-        raise InputError(
-            f"recipe, [{stage}]: no setting named {unknown}; known are {', '.join(known)}"
-        ) from None
 
 
 def run(
@@ -99,33 +84,6 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
         settings_of(kind, recipe, stage)
         if given := sorted(FIXED[stage] & set(recipe.get(stage, {}))):
             raise InputError(f"recipe, [{stage}]: the pipeline itself sets {', '.join(given)}: {alone}")
-
-
-class Steps:
-    """Runs the steps, says which one is on, and keeps how long each took and the most memory it held."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-        self.seconds: dict[str, float] = {}
-        self.peak_gib: dict[str, float] = {}
-
-    def take(self, name: str, step: Callable[[], S]) -> S:
-        self.say(f"── {name}")
-        give_back_freed_memory()
-        forget_peak()
-        started = time.monotonic()
-        result = step()
-        self.seconds[name] = round(time.monotonic() - started, 1)
-        self.peak_gib[name] = round(peak_mib() / 1024, 2)
-        return result
-
-    def cost(self) -> dict[str, Any]:
-        """What the report says of time and memory, by step."""
-        return {
-            "seconds": self.seconds,
-            "peak_gib": self.peak_gib,
-            "peak_memory_gib": max(self.peak_gib.values()),
-        }
 
 
 def _base(recipe: Any, store: Store, name: str, seed: int, say: Any) -> Entry:

@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from rlhf.learning.linear_probe import ranking_probe
 from rlhf.learning.passes import last_states
-from rlhf.learning.training import autocast
 from rlhf.machine import processes
+from rlhf.machine.devices import autocast
 from rlhf.models.padding import batches_by_length, pad_tokens
 from stages.reward.data import padded_ranks
 

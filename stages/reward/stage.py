@@ -11,27 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from torch import Tensor
-from trl import RewardConfig, RewardTrainer
+from trl import RewardConfig
 
 from annotate.labels import LabelStore
 from rlhf.data import Prompt, Ranking, fingerprint, read_demonstrations, read_rankings
 from rlhf.errors import InputError
 from rlhf.inputs import base_of, learning, published, within_context
-from rlhf.learning.losses import ranking_losses
 from rlhf.learning.metrics import MetricLog
-from rlhf.learning.passes import scores_by_length
+from rlhf.learning.optimizers import JointOptimizer, muon_and_adamw
 from rlhf.learning.rewards import score_completions
-from rlhf.learning.training import (
-    JointOptimizer,
-    autocast,
-    best_device,
-    muon_and_adamw,
-    seed_everything,
-    set_threads,
-)
+from rlhf.learning.training import seed_everything
 from rlhf.machine import processes
+from rlhf.machine.devices import best_device, set_threads
 from rlhf.measuring.evaluate import ranking_accuracy
 from rlhf.models.adapters import is_adapted, save_beside, trunk_hash
 from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
@@ -40,53 +31,12 @@ from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from stages.reward.data import RankedPrompt, RankingCollator, grouped, split_by_prompt, tokenized
 from stages.reward.head import fit_head
+from stages.reward.trainer import RankingTrainer
 from stages.settings import RewardSettings
-from stages.trl_arguments import common_arguments
-from stages.trl_parts import last_checkpoint, show_progress
+from stages.trl_parts import common_arguments, last_checkpoint, show_progress
 
 STEPS_PER_SAVE = 50
 NUM_FOR_ZERO = 200  # demonstrations whose mean reward is set to zero
-
-
-class RankingTrainer(RewardTrainer):
-    """trl's RewardTrainer with Ouyang et al. 2022, equation 1, over whole rankings."""
-
-    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        return dataset
-
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["rows", "ranks"]
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        bare = self.accelerator.unwrap_model(model)
-        tokens, mask = inputs["input_ids"], inputs["attention_mask"]
-        # accelerate puts its autocast around forward, and this goes past forward.
-        with autocast(tokens.device):
-            scores = scores_by_length(bare, tokens, mask)  # (R,)
-        present = inputs["present"]
-        by_prompt = torch.zeros(present.shape[0], present.shape[2], device=tokens.device)
-        by_prompt[present[:, 0]] = scores  # (P, K)
-        repeated = by_prompt[:, None].expand(present.shape)
-        losses = ranking_losses(repeated.flatten(0, 1), inputs["ranks"].flatten(0, 1), present.flatten(0, 1))
-        # Rankings differ in number from process to process: the denominator is that of all of them.
-        loss = losses.sum() / processes.total(present[:, :, 0].sum())
-        return (loss, {"scores": by_prompt}) if return_outputs else loss
-
-    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
-        """One batch's gradient and loss, both summed over the processes.
-
-        By hand: compute_loss goes past the wrapper that would sum gradients, which acts in forward.
-        """
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.accelerator.sync_gradients:
-            processes.sum_gradients(self.accelerator.unwrap_model(model).parameters())
-        return processes.total(loss)
 
 
 def run(

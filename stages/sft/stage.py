@@ -13,8 +13,9 @@ from rlhf.data import Demonstration, as_messages, fingerprint, read_demonstratio
 from rlhf.errors import InputError
 from rlhf.inputs import base_of, learning, model_of, published, within_context
 from rlhf.learning.metrics import MetricLog
-from rlhf.learning.training import best_device, seed_everything, set_dropout, set_threads
+from rlhf.learning.training import seed_everything, set_dropout
 from rlhf.machine import processes
+from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
@@ -22,8 +23,7 @@ from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from stages.settings import SFTSettings
 from stages.sft.trainer import DemonstrationTrainer, mean_reward
-from stages.trl_arguments import common_arguments
-from stages.trl_parts import last_checkpoint, show_progress
+from stages.trl_parts import common_arguments, last_checkpoint, show_progress
 
 VALIDATION_SHARE = 0.1
 

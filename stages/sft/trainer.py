@@ -8,12 +8,12 @@ from trl import SFTTrainer
 
 from rlhf.data import Prompt
 from rlhf.learning.head import PLAIN, token_logprobs
-from rlhf.learning.passes import head_weight, unwrapped
+from rlhf.learning.passes import head_weight
 from rlhf.learning.rewards import score_completions
-from rlhf.learning.training import autocast
 from rlhf.machine import processes
+from rlhf.machine.devices import autocast
 from rlhf.models.tokenizer import AnyTokenizer
-from rlhf.models.trunk import trunk_states
+from rlhf.models.trunk import trunk_states, unwrapped
 from rlhf.sampling.generate import SamplingSettings, generate
 
 

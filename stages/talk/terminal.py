@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from rlhf.data import Message
 from rlhf.errors import InputError, RLHFError
 from rlhf.inputs import model_of
-from rlhf.learning.training import best_device, set_threads
+from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.serving.completions import Done, Failed, Piece, Request, Started

@@ -10,10 +10,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from rlhf.errors import InputError, TrainingError
 from rlhf.learning.passes import completion_logprobs
-from rlhf.learning.training import has_fast_bf16
-from stages.ppo import experience
-from stages.ppo import trainer as ppo
-from stages.ppo.inputs import prompt_order
+from rlhf.learning.prompts import prompt_order
+from rlhf.machine.devices import has_fast_bf16
+from stages.ppo import experience, loop
 from tests.tiny_ppo import (
     EVERYTHING,
     MODELS,
@@ -53,7 +52,7 @@ def test_a_sampler_that_disagrees_with_the_forward_pass_is_logged_or_stops_the_r
     ]
     monkeypatch.setattr(experience, "generate", shifted)
     made = trainer()
-    if shift > ppo.MAX_SAMPLING_GAP:
+    if shift > loop.MAX_SAMPLING_GAP:
         before = weights(made.model)
         with pytest.raises(TrainingError, match=r"0.50 nats a token"):
             made.train()
@@ -88,7 +87,7 @@ def test_no_padding_changes_a_logged_number(monkeypatch):
 def test_logged_numbers_are_means_over_all_minibatches():
     """policy/loss and its like, added up anew from every minibatch the update saw."""
     seen = []
-    real = ppo.policy_loss
+    real = loop.policy_loss
 
     def watched(logprobs, old, advantages, clip):
         loss = real(logprobs, old, advantages, clip)
@@ -96,7 +95,7 @@ def test_logged_numbers_are_means_over_all_minibatches():
         return loss
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ppo, "policy_loss", watched)
+        patch.setattr(loop, "policy_loss", watched)
         row = trainer(config(episodes=8, inner_epochs=3, minibatch_size=3, lr=3e-3)).train()[0]
     assert len(seen) == 9
     tokens = sum(int(mask.sum()) for _, _, mask in seen)

@@ -5,13 +5,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.errors import InputError
+from rlhf.learning.reward_sources import rewards_named
 from rlhf.learning.rewards import score_completions
 from rlhf.models.adapters import is_adapted, lora, reward_over, trunk_hash
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Store
 from stages import ppo, reward, sft
-from stages.ppo.inputs import rewards_named
 from stages.ppo.models import assembled
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
 

@@ -47,7 +47,7 @@ def place(tmp_path_factory):
     ]  # fmt: skip
     # In bfloat16 the rounding depends on how the rows are shared out.
     (folder / "float32.py").write_text(
-        "import rlhf.learning.training\nrlhf.training.has_fast_bf16 = lambda device: False\n"
+        "import rlhf.machine.devices\nrlhf.machine.devices.has_fast_bf16 = lambda device: False\n"
         "from stages.cli import main\nraise SystemExit(main())\n"
     )
     for name, rows in (("sft", demonstrations), ("reward", rankings)):

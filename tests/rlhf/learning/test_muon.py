@@ -7,7 +7,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from rlhf.learning.muon import BatchedMuon, orthogonalised
-from rlhf.learning.training import muon_and_adamw
+from rlhf.learning.optimizers import muon_and_adamw
 
 
 def test_batched_muon_steps_as_torch_does_and_exchanges_state_with_it():
@@ -49,5 +49,5 @@ def test_orthogonalised_keeps_the_directions_and_brings_the_singular_values_near
 def test_products_are_bfloat16_only_where_the_hardware_multiplies_it(monkeypatch):
     model = GPT2LMHeadModel(GPT2Config(vocab_size=32, n_positions=8, n_embd=8, n_layer=1, n_head=1))
     for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("rlhf.learning.training.has_fast_bf16", lambda device, fast=fast: fast)
+        monkeypatch.setattr("rlhf.learning.optimizers.has_fast_bf16", lambda device, fast=fast: fast)
         assert muon_and_adamw(model, 1e-3, 0.01)[0].dtype == dtype

@@ -6,15 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.learning.training import (
-    Optimizers,
-    adamw,
-    clip_gradients,
-    load_state,
-    save_state,
-    set_dropout,
-    warmup_cosine,
-)
+from rlhf.learning.optimizers import Optimizers, adamw, clip_gradients
+from rlhf.learning.training import load_state, save_state, set_dropout, warmup_cosine
 from rlhf.measuring.evaluate import (
     ranking_accuracy,
     ratio_interval,

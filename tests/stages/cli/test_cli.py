@@ -8,7 +8,8 @@ import time
 import pytest
 
 from rlhf.errors import InputError
-from stages.cli.main import main, parse, read_recipe, settings_from
+from stages.cli.main import main, parse
+from stages.cli.options import read_recipe, settings_from
 
 COMMANDS = [
     "quickstart",

@@ -14,8 +14,8 @@ from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
 from rlhf.store import Store
 from stages import sft
-from stages.cli.import_command import import_model
 from stages.cli.main import main
+from stages.import_model import import_model
 from stages.settings import SFTSettings
 from tests.stages.conftest import TEXTS
 

@@ -13,7 +13,7 @@ from rlhf.learning.metrics import TokenMeans
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
 from stages.ppo import PPOConfig, experience
-from stages.ppo import trainer as ppo
+from stages.ppo.loop import add_ptx_gradient
 from tests.tiny_ppo import (
     PROMPTS,
     TEXTS,
@@ -151,7 +151,7 @@ def test_the_gradient_of_ppo_ptx_is_gamma_times_the_mean_per_token_of_eight_rows
     rows = made.pretraining.rows(iteration=1, step=2, num_rows=made.args.ptx_examples * 2)
     assert rows.shape == (16, 64)  # the context is 64, shorter than the usual 128
     means = TokenMeans()
-    ppo.add_ptx_gradient(made.args, made.model.eval(), rows, means)
+    add_ptx_gradient(made.args, made.model.eval(), rows, means)
     given = {name: p.grad.clone() for name, p in made.model.named_parameters()}
     made.model.zero_grad()
     loss = made.model(

@@ -11,7 +11,7 @@ from rlhf.learning.training import load_state
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.trunk import blocks_of
 from stages.ppo.experience import gather_experience, sample, with_lower_states
-from stages.ppo.trainer import update
+from stages.ppo.loop import update
 from tests.tiny_ppo import adapters, close_histories, config, llama, policy, same, scalar, trainer, weights
 
 SETTINGS = {"last_blocks": 1, "inner_epochs": 2, "micro_batch_size": 3, "lr": 1e-2, "value_lr": 1e-2}

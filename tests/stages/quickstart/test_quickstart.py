@@ -18,8 +18,9 @@ from rlhf.store import Store
 from stages import ppo, pretrain, quickstart, reward, sft
 from stages.judging import evaluate
 from stages.labeling import sample
+from stages.ppo import trainer
 from stages.reward import stage
-from stages.reward.stage import RankingTrainer
+from stages.reward.trainer import RankingTrainer
 from stages.settings import (
     ChatSettings,
     EvalSettings,
@@ -194,7 +195,7 @@ PPO = {
 def test_interrupted_ppo_ends_bit_for_bit_where_uninterrupted_ppo_ends(trained, monkeypatch):
     whole = ppo.run(PPOSettings(**PPO, name="whole"), trained, quiet)
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        pull_plug_after(patch, ppo, 2)
+        pull_plug_after(patch, trainer, 2)
         ppo.run(PPOSettings(**PPO, name="stopped"), trained, quiet)
     lines: list[str] = []
     resumed = ppo.run(PPOSettings(**PPO, name="stopped"), trained, lines.append)

@@ -1,38 +1,22 @@
-"""What PPO starts from: prompts as tokens, rewards from models, functions or names, pretraining text."""
+"""Rewards from models, functions or names, as one reward for the completions of a policy."""
 
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedTokenizerBase
-
-from rlhf.data import Prompt, as_messages, fingerprint, read_texts
+from rlhf.data import fingerprint
 from rlhf.errors import InputError
-from rlhf.inputs import model_of, packed_tokens
+from rlhf.inputs import model_of
 from rlhf.learning.rewards import ForeignRewardModel, Reward, RewardFunction, RewardModel, Scorer, name_of
-from rlhf.learning.training import best_device
+from rlhf.machine.devices import best_device
 from rlhf.models.adapters import reward_over
 from rlhf.models.checkpoints import load_scalar
-from rlhf.models.tokenizer import AnyTokenizer, ForeignTokenizer, load_tokenizer, same_tokens
-from rlhf.starter.corpus import corpus
+from rlhf.models.tokenizer import AnyTokenizer, any_tokenizer, load_tokenizer, same_tokens
 from rlhf.store import STAGES, Entry, Store
-from stages.ppo.learner import Pretraining
-from stages.settings import PPOConfig
-
-PTX_LENGTH = 128  # tokens of a pretraining row, fewer where the context is shorter
-
-
-@dataclass(frozen=True)
-class PromptRow:
-    """A prompt and its tokens in the policy's chat format."""
-
-    prompt: Prompt
-    tokens: list[int]
 
 
 @dataclass(frozen=True)
@@ -60,39 +44,6 @@ class RewardSource:
         return ForeignRewardModel(self.source, self.tokenizer, policy_tokenizer, bf16)
 
 
-def any_tokenizer(tokenizer: Any) -> AnyTokenizer:
-    """One of our tokenizers, or a Hugging Face tokenizer in our clothes."""
-    return ForeignTokenizer(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else tokenizer
-
-
-def prompt_rows(
-    prompts: Iterable[Prompt], tokenizer: AnyTokenizer, policy: Any, max_new_tokens: int
-) -> list[PromptRow]:
-    """Prompts with their tokens; raises InputError if one leaves no room for max_new_tokens in the policy's context."""
-    context = getattr(policy.config, "max_position_embeddings", None)
-    rows = [PromptRow(prompt, tokenizer.encode_prompt(as_messages(prompt))) for prompt in prompts]
-    for number, row in enumerate(rows, start=1):
-        if context and len(row.tokens) + max_new_tokens + 1 > context:
-            raise InputError(
-                f"prompt {number} has {len(row.tokens)} tokens and max_new_tokens is {max_new_tokens}; with an end token "
-                f"they exceed the context of {context}: shorten the prompt or lower max_new_tokens"
-            )
-    if not rows:
-        raise InputError("no prompts; name a file with --prompts")
-    return rows
-
-
-def prompt_order(num_prompts: int, first: int, num_episodes: int, seed: int) -> list[int]:
-    """Prompts of the episodes from `first` on: consecutive slices of one random order per pass over all prompts."""
-    chosen: list[int] = []
-    for episode in range(first, first + num_episodes):
-        epoch, place = divmod(episode, num_prompts)
-        if not chosen or place == 0:
-            order = torch.randperm(num_prompts, generator=torch.Generator().manual_seed(seed * 7919 + epoch))
-        chosen.append(int(order[place]))
-    return chosen
-
-
 def reward_sources(reward_model: Any, tokenizers: Any) -> list[RewardSource]:
     """Reward models and functions, one or a list, each with its tokenizer, as rewards with names."""
     models = list(reward_model) if isinstance(reward_model, list | tuple) else [reward_model]
@@ -108,17 +59,21 @@ def reward_sources(reward_model: Any, tokenizers: Any) -> list[RewardSource]:
     return distinct(sources)
 
 
-def joined(
-    rewards: Sequence[RewardSource], tokenizer: AnyTokenizer, config: PPOConfig | None = None
+def combined_reward(
+    rewards: Sequence[RewardSource],
+    tokenizer: AnyTokenizer,
+    *,
+    bf16: str = "auto",
+    combine: str = "mean",
+    weights: Sequence[float] = (),
+    pessimism: float = 0.0,
 ) -> Reward:
-    """Rewards as one, for completions of the policy that has this tokenizer; by default their mean."""
-    config = config or PPOConfig()
-    return Reward(
-        {reward.name: reward.scorer(tokenizer, config.bf16) for reward in rewards},
-        config.reward_combine,
-        parsed_weights(config.reward_weights),
-        config.reward_pessimism,
-    )
+    """Rewards as one `Reward`, for completions of the policy that has this tokenizer; by default their mean.
+
+    bf16: auto, on or off, for reward models. combine, weights, pessimism: see `Reward`.
+    """
+    scorers = {reward.name: reward.scorer(tokenizer, bf16) for reward in rewards}
+    return Reward(scorers, combine, tuple(weights), pessimism)
 
 
 def parsed_weights(text: str) -> tuple[float, ...]:
@@ -191,27 +146,3 @@ def load_function(name: str) -> tuple[Callable[..., Any], str]:
     if not callable(function):
         raise InputError(f"reward {name}: not a function")
     return function, Path(str(found.__file__)).read_text()
-
-
-def pretraining_text(source: str | None, seed: int) -> list[str]:
-    """Text for PPO-ptx: of a file or data set, or the starter corpus."""
-    return read_texts(source) if source else corpus(200_000, seed)
-
-
-def pretraining_rows(
-    config: PPOConfig, tokenizer: AnyTokenizer, texts: Iterable[Any] | None, policy: Any
-) -> Pretraining | None:
-    """The texts as one row of tokens to draw from; None where γ is 0. Raises InputError where there are too few."""
-    if not config.ptx_coef:
-        if texts is not None:
-            raise InputError(
-                "pretrain_dataset is given but ptx_coef is 0; set it, such as to the paper's 27.8"
-            )
-        return None
-    if texts is None:
-        raise InputError("ptx_coef is set: PPO-ptx needs texts, pretrain_dataset")
-    length = min(PTX_LENGTH, getattr(policy.config, "max_position_embeddings", None) or PTX_LENGTH) - 1
-    tokens = packed_tokens(tokenizer, [row["text"] if isinstance(row, dict) else row for row in texts])
-    if len(tokens) <= length:
-        raise InputError(f"pretraining text: {len(tokens)} tokens; PPO-ptx needs more than {length}")
-    return Pretraining(tokens, length, config.seed)

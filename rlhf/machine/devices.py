@@ -1,0 +1,59 @@
+"""Where tensors live and in which number format they are multiplied."""
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+
+from rlhf.machine.memory import keep_freed_memory
+from rlhf.machine.threads import fastest_threads
+
+BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512-BF16"}
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware (AMX, AVX-512-BF16, Ampere and later)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(bf16_units())
+
+
+@cache
+def bf16_units() -> tuple[str, ...] | None:
+    """What this CPU multiplies bfloat16 matrices with, by name; None where the system does not tell."""
+    try:
+        with open("/proc/cpuinfo") as info:
+            flags = next((line for line in info if line.startswith("flags")), "")
+    except OSError:
+        return None
+    return tuple(name for flag, name in BF16_FLAGS.items() if flag in flags)
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, then Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def autocast(device: torch.device, bf16: str = "auto") -> AbstractContextManager[Any]:
+    """A bfloat16 autocast region for `bf16` on, off or auto (on where the hardware multiplies it)."""
+    if bf16 == "on" or (bf16 == "auto" and has_fast_bf16(device)):
+        # The cache of cast weights pays off only within one forward pass and is cleared at the region's end.
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def set_threads(num_threads: int) -> int:
+    """Use `num_threads` CPU threads, or as many as are fastest now for 0; returns the number in use.
+
+    Also lets the process keep the memory it frees, which every step asks for again.
+    """
+    keep_freed_memory()
+    if not num_threads:
+        return fastest_threads()
+    torch.set_num_threads(num_threads)
+    return num_threads

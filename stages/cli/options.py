@@ -1,0 +1,187 @@
+"""Settings from flags, --set and recipes."""
+
+import argparse
+import dataclasses
+import os
+import sys
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import InputError
+from rlhf.store import Store
+from stages import settings as stage_settings
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+STAGES: dict[str, type] = {
+    "pretrain": stage_settings.PretrainSettings,
+    "sft": stage_settings.SFTSettings,
+    "sample": stage_settings.SampleSettings,
+    "reward": stage_settings.RewardSettings,
+    "ppo": stage_settings.PPOSettings,
+    "best-of-n": stage_settings.BestOfNSettings,
+    "eval": stage_settings.EvalSettings,
+    "chat": stage_settings.ChatSettings,
+    "serve": stage_settings.ServeSettings,
+}
+
+
+# The tables of a recipe; those that are no stage's are steps of `rlhf align`.
+TABLES: dict[str, type] = STAGES | {
+    "data": stage_settings.AlignDataSettings,
+    "gold": stage_settings.RewardSettings,
+    "judge": stage_settings.AlignEvalSettings,
+}
+
+
+TRAINING = ("pretrain", "sft", "reward", "ppo")
+
+
+def say(line: str) -> None:
+    """Progress goes to stderr; results alone go to stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def everywhere_options() -> argparse.ArgumentParser:
+    """The options that every command takes."""
+    shared = argparse.ArgumentParser(add_help=False)
+    group = shared.add_argument_group("everywhere")
+    unset = argparse.SUPPRESS  # so that an option given before the command survives the command's defaults
+    group.add_argument("--store", default=unset, help="checkpoint store ($RLHF_STORE, ./store)")
+    group.add_argument(
+        "--labels",
+        dest="labels_url",
+        default=unset,
+        help="label store: file or postgresql:// URL ($RLHF_LABELS, STORE/labels.db)",
+    )
+    group.add_argument("--recipe", default=unset, help="settings file (TOML) or the name of one in recipes/")
+    group.add_argument("--debug", action="store_true", default=unset, help="show the traceback of an error")
+    return shared
+
+
+def add_settings(command: argparse.ArgumentParser, kind: type) -> None:
+    """One option for each setting that has a flag, --set for all of them."""
+    rare = []
+    # A class's own settings first: fields of the class it extends stand in front otherwise.
+    for field in sorted(dataclasses.fields(kind), key=lambda field: field.name not in kind.__annotations__):
+        shown = "none" if field.default is None else field.default
+        if not field.metadata["flag"]:
+            rare.append(f"{field.name} ({shown}): {field.metadata['help']}")
+            continue
+        flag, help = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} ({shown})"
+        if field.name == "labels":  # the option of that name is the label store
+            flag = "--snapshot"
+        if field.type in (bool, "bool"):
+            command.add_argument(
+                flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=help
+            )
+        else:
+            choices = field.metadata["choices"] or None
+            command.add_argument(
+                flag, dest=field.name, default=None, choices=choices, help=help, metavar=_metavar(field)
+            )
+    described = f"any setting; also {'; '.join(rare)}" if rare else "any setting"
+    command.add_argument(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=described.replace("%", "%%"),
+    )
+
+
+def _metavar(field: Any) -> str | None:
+    if field.metadata["choices"]:
+        return None
+    return {int: "N", float: "X"}.get(_value_type(field), "NAME")
+
+
+def _value_type(field: Any) -> type:
+    found = field.type if not isinstance(field.type, str) else eval(field.type)
+    if isinstance(found, types.UnionType):
+        found = next(kind for kind in typing.get_args(found) if kind is not types.NoneType)
+    return found
+
+
+def parsed(kind: type, name: str, value: Any, where: str) -> Any:
+    """A setting's value from text or TOML in the field's type. Raises InputError naming where it stood."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if name not in fields:
+        raise InputError(f"{where}: no setting named {name}; known are {', '.join(sorted(fields))}")
+    field, expected = fields[name], _value_type(fields[name])
+    if field.default is None and value in (None, "", "none"):
+        return None
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        raise InputError(f"{where}: {name} is one of {', '.join(choices)}, not {value}")
+    if expected is bool:
+        if str(value).lower() not in ("true", "false", "1", "0"):
+            raise InputError(f"{where}: {name} is true or false, not {value}")
+        return str(value).lower() in ("true", "1")
+    if isinstance(value, bool) or (expected is str and not isinstance(value, str)):
+        raise InputError(f"{where}: {name} needs {expected.__name__}, not {value!r}")
+    try:
+        return expected(str(value).replace("_", "")) if expected is not str else value
+    except ValueError:
+        raise InputError(f"{where}: {name} needs {expected.__name__}, not {value!r}") from None
+
+
+def read_recipe(name: str | None) -> dict[str, dict[str, Any]]:
+    """A recipe's tables by stage, values in the settings' types. Raises InputError for anything it may not hold."""
+    if name is None:
+        return {}
+    path = Path(name) if Path(name).suffix == ".toml" or Path(name).exists() else RECIPES / f"{name}.toml"
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError:
+        known = ", ".join(sorted(found.stem for found in RECIPES.glob("*.toml")))
+        raise InputError(f"recipe {name}: no such file, nor one of {known}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML: {error}") from None
+    recipe = {}
+    for stage, table in tables.items():
+        if stage not in TABLES or not isinstance(table, dict):
+            raise InputError(f"{path}: no stage named {stage}; known are {', '.join(TABLES)}")
+        kind = TABLES[stage]
+        recipe[stage] = {key: parsed(kind, key, value, f"{path}, [{stage}]") for key, value in table.items()}
+    return recipe
+
+
+def settings_from(options: argparse.Namespace) -> Any:
+    """A stage's settings: defaults, overlaid by the recipe, by --set and by options."""
+    kind = STAGES[options.stage]
+    values = read_recipe(options.recipe).get(options.stage, {})
+    for assignment in options.assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment}: write it as NAME=VALUE")
+        values[name] = parsed(kind, name, value, "--set")
+    for field in dataclasses.fields(kind):
+        value = getattr(options, field.name, None)
+        if value is not None:
+            values[field.name] = parsed(kind, field.name, value, f"--{field.name.replace('_', '-')}")
+    return kind(**values)
+
+
+def store_of(options: argparse.Namespace) -> Store:
+    root = Path(options.store or os.environ.get("RLHF_STORE") or "store").expanduser()
+    return Store(root, resume_only=getattr(options, "resume", False))
+
+
+def labels_url_of(options: argparse.Namespace) -> str:
+    return options.labels_url or os.environ.get("RLHF_LABELS") or str(store_of(options).root / "labels.db")
+
+
+def show(entry: Any) -> None:
+    """A new entry's reference on stdout, its metrics on stderr; of several processes the first shows it."""
+    from rlhf.machine import processes
+
+    if not processes.is_first():
+        return
+    say("  ".join(f"{name} {value}" for name, value in entry.manifest["metrics"].items()))
+    print(entry.ref)

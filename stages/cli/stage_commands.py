@@ -1,0 +1,91 @@
+"""The commands that run one stage each."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+
+from stages.cli.options import labels_url_of, say, settings_from, show, store_of
+
+
+def run_pretrain(options: argparse.Namespace) -> None:
+    from stages import pretrain
+
+    show(pretrain.run(settings_from(options), store_of(options), say))
+
+
+def run_sft(options: argparse.Namespace) -> None:
+    from stages import sft
+
+    show(sft.run(settings_from(options), store_of(options), say))
+
+
+def run_sample(options: argparse.Namespace) -> None:
+    from stages.labeling import sample
+
+    print(sample.run(settings_from(options), store_of(options), labels_url_of(options), say))
+
+
+def run_reward(options: argparse.Namespace) -> None:
+    from stages import reward
+
+    show(reward.run(settings_from(options), store_of(options), labels_url_of(options), say))
+
+
+def run_ppo(options: argparse.Namespace) -> None:
+    from stages import ppo
+
+    show(ppo.run(settings_from(options), store_of(options), say))
+
+
+def run_eval(options: argparse.Namespace) -> None:
+    from stages.judging import evaluate
+
+    settings = settings_from(options)
+    for policy in settings.policy.split(","):
+        result = evaluate.run(dataclasses.replace(settings, policy=policy.strip()), store_of(options), say)
+        if options.json:
+            print(json.dumps(result), flush=True)
+        else:
+            print("\n".join(f"{name:<12} {value}" for name, value in result.items()), flush=True)
+
+
+def run_best_of_n(options: argparse.Namespace) -> None:
+    from stages.judging import best_of_n
+
+    result = best_of_n.run(settings_from(options), store_of(options), say)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(f"{name:<14} {value}" for name, value in result.items()))
+
+
+def run_chat(options: argparse.Namespace) -> None:
+    settings = settings_from(options)
+    if settings.web:
+        from stages.talk import serve
+
+        serve.run_page(settings, store_of(options), labels_url_of(options), say)
+        return
+    from stages.talk import terminal
+
+    terminal.run(settings, store_of(options), labels_url_of(options))
+
+
+def run_serve(options: argparse.Namespace) -> None:
+    from stages.talk import serve
+
+    serve.run(settings_from(options), store_of(options), labels_url_of(options), say)
+
+
+RUNNERS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "pretrain": run_pretrain,
+    "sft": run_sft,
+    "sample": run_sample,
+    "reward": run_reward,
+    "ppo": run_ppo,
+    "best-of-n": run_best_of_n,
+    "eval": run_eval,
+    "chat": run_chat,
+    "serve": run_serve,
+}

@@ -1,0 +1,56 @@
+"""Pretraining text for PPO-ptx (Ouyang et al. 2022, eq. 2)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.data import read_texts
+from rlhf.errors import InputError
+from rlhf.inputs import packed_tokens
+from rlhf.models.tokenizer import AnyTokenizer
+from rlhf.starter.corpus import corpus
+from stages.settings import PPOConfig
+
+PTX_LENGTH = 128  # tokens of a pretraining row, fewer where the context is shorter
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Text for PPO-ptx as one row of tokens (N,). Which pieces a step gets depends on seed and step only."""
+
+    tokens: Tensor
+    length: int
+    seed: int
+
+    def rows(self, iteration: int, step: int, num_rows: int) -> Tensor:
+        """(num_rows, length + 1) consecutive tokens from random places of the text."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration * 1_009 + step)
+        starts = torch.randint(0, len(self.tokens) - self.length, (num_rows,), generator=generator)
+        return self.tokens[starts[:, None] + torch.arange(self.length + 1)]
+
+
+def pretraining_text(source: str | None, seed: int) -> list[str]:
+    """Text for PPO-ptx: of a file or data set, or the starter corpus."""
+    return read_texts(source) if source else corpus(200_000, seed)
+
+
+def pretraining_rows(
+    config: PPOConfig, tokenizer: AnyTokenizer, texts: Iterable[Any] | None, policy: Any
+) -> Pretraining | None:
+    """The texts as one row of tokens to draw from; None where γ is 0. Raises InputError where there are too few."""
+    if not config.ptx_coef:
+        if texts is not None:
+            raise InputError(
+                "pretrain_dataset is given but ptx_coef is 0; set it, such as to the paper's 27.8"
+            )
+        return None
+    if texts is None:
+        raise InputError("ptx_coef is set: PPO-ptx needs texts, pretrain_dataset")
+    length = min(PTX_LENGTH, getattr(policy.config, "max_position_embeddings", None) or PTX_LENGTH) - 1
+    tokens = packed_tokens(tokenizer, [row["text"] if isinstance(row, dict) else row for row in texts])
+    if len(tokens) <= length:
+        raise InputError(f"pretraining text: {len(tokens)} tokens; PPO-ptx needs more than {length}")
+    return Pretraining(tokens, length, config.seed)
