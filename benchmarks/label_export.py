@@ -16,12 +16,12 @@ import time
 import uuid
 from pathlib import Path
 
+from annotate.answers.adjudicate import differing, disagreements
 from annotate.answers.choice import Choice
-from annotate.app.computed import Computed
-from annotate.app.tables import tables
+from annotate.figures.computed import Computed
+from annotate.figures.tables import tables
 from annotate.labels import LabelStore, NewTask, Submission
 from annotate.store.backup import check
-from annotate.work.adjudicate import differing, disagreements
 from annotate.work.batches import overview
 from annotate.work.history import history, own_progress
 

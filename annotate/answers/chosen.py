@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
+from annotate.answers.agreement import apart
 from annotate.answers.choice import Choice, standing
-from annotate.figures.agreement import apart
 from annotate.store.schema import Annotation
 from rlhf.errors import LabelError
 
@@ -34,7 +34,7 @@ def _verdicts(connection: Connection) -> dict[int, int]:
 
 def _agreed(connection: Connection, choice: Choice, least: float) -> set[int]:
     """Tasks whose labelers, those the choice leaves out by name or date too, agree at least so much."""
-    from annotate.figures.ballots import ballots, grouped
+    from annotate.answers.ballots import ballots, grouped
 
     everybody = Choice(batch=choice.batch, include_simulated=choice.include_simulated)
     groups = grouped(ballots(connection, everybody))

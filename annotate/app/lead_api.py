@@ -14,17 +14,17 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.background import BackgroundTask
 
+from annotate.answers.adjudicate import Disagreement, adjudicate, differing, disagreements
 from annotate.answers.choice import Choice
 from annotate.answers.export import export
-from annotate.app.computed import Computed
 from annotate.app.identity import Db, Lead
 from annotate.app.new_batch import BatchIn, UploadIn, first_problem, make_batch, task_of
 from annotate.app.payloads import AnswerIn, order_text, shown, submission, task_json
-from annotate.app.tables import FIGURES, Table, as_csv, tables
 from annotate.app.work_api import view_of
+from annotate.figures.computed import Computed
+from annotate.figures.tables import FIGURES, Table, as_csv, tables
 from annotate.store.accounts import Account
 from annotate.store.database import Database
-from annotate.work.adjudicate import Disagreement, adjudicate, differing, disagreements
 from annotate.work.batches import batch_settings, change_batch, overview
 from annotate.work.webhooks import set_webhook
 
@@ -164,7 +164,7 @@ def table_csv(request: Request, name: str, account: Lead, database: Db, chosen: 
 @router.get("/plots/{name}.svg")
 def plot_svg(request: Request, name: str, account: Lead, database: Db, chosen: Chosen) -> Response:
     """A figure as a picture, of the answers that the dashboard counted last; 404 where there is nothing to draw."""
-    from annotate.app.charts import chart
+    from annotate.figures.charts import chart
 
     computed: Computed = request.app.state.computed
     known = computed.soon(chosen, lambda: tables(database, chosen)).value

@@ -9,14 +9,14 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from annotate.app.charts import CHARTS
 from annotate.app.chosen import Chosen
-from annotate.app.computed import NOTHING, Computed, Result
 from annotate.app.identity import Db
 from annotate.app.lead_api import choice
 from annotate.app.pages import LEAD_PATH, language_of, shell
-from annotate.app.tables import Table, shown, tables
 from annotate.app.texts import Texts, texts
+from annotate.figures.charts import CHARTS
+from annotate.figures.computed import NOTHING, Computed, Result
+from annotate.figures.tables import Table, shown, tables
 from annotate.store.database import Database
 from annotate.work.batches import BatchOverview, overview
 from annotate.work.live import queue

@@ -12,12 +12,12 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from annotate.app import assets, lead_api, lead_pages, pages, work_api
-from annotate.app.computed import Computed
 from annotate.app.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
 from annotate.app.identity import Doorman
 from annotate.app.new_batch import Sampler
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings
+from annotate.figures.computed import Computed
 from annotate.labels import LabelStore
 from annotate.store.accounts import has_accounts
 from annotate.store.database import DatabaseDown

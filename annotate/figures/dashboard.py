@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Text, cast, func, select
 
+from annotate.answers import agreement
+from annotate.answers.agreement import Agreement, Group, agreement_of, consensus_of
+from annotate.answers.ballots import Ballot, grouped
 from annotate.answers.choice import RANKED, Choice, standing
-from annotate.figures import agreement
-from annotate.figures.agreement import Agreement, Group, agreement_of, consensus_of
-from annotate.figures.ballots import Ballot, grouped
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, Completion, Labeler, RankingItem, Task, TaskCompletion
 from annotate.work.history import items_of

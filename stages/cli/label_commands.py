@@ -213,7 +213,7 @@ def export_labels(options: argparse.Namespace) -> None:
 
 
 def show_stats(options: argparse.Namespace) -> None:
-    from annotate.figures.ballots import ballots
+    from annotate.answers.ballots import ballots
     from annotate.figures.dashboard import agreement_overall
 
     with open_labels(options) as store:

@@ -6,6 +6,7 @@ import json
 import pytest
 from datasets import load_dataset, load_from_disk
 
+from annotate.answers.adjudicate import adjudicate
 from annotate.answers.choice import Choice
 from annotate.answers.export import export
 from annotate.answers.foreign import read_labels
@@ -13,7 +14,6 @@ from annotate.answers.importing import import_rankings
 from annotate.labels import NewTask, Submission
 from annotate.simulate import simulate
 from annotate.store.backup import check
-from annotate.work.adjudicate import adjudicate
 from annotate.work.batches import BatchSettings
 from rlhf.data import Ranking, read_rankings
 from rlhf.errors import InputError, LabelError

@@ -6,13 +6,13 @@ import random
 import numpy as np
 import pytest
 
+from annotate.answers.adjudicate import adjudicate, differing, disagreements
+from annotate.answers.ballots import ballots
 from annotate.answers.choice import Choice
-from annotate.app.tables import FIGURES, tables
 from annotate.figures import dashboard
-from annotate.figures.ballots import ballots
 from annotate.figures.strengths import strength_table, strengths
+from annotate.figures.tables import FIGURES, tables
 from annotate.labels import NewTask, Submission
-from annotate.work.adjudicate import adjudicate, differing, disagreements
 from rlhf.errors import LabelError
 
 ALL = Choice()

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annotate.answers.adjudicate import adjudicate
 from annotate.labels import LabelStore, NewTask, Submission
 from annotate.store import accounts
 from annotate.work import assign
-from annotate.work.adjudicate import adjudicate
 from annotate.work.batches import Asks, batch_settings, change_batch, open_batches, overview
 from annotate.work.drafts import draft_of, drop_draft, save_draft
 from annotate.work.history import history, own_progress, past_answer

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from annotate.app.tables import Table, column
+from annotate.figures.tables import Table, column
 from rlhf.measuring import plots
 
 _pyplot = threading.Lock()  # matplotlib's pyplot keeps global state

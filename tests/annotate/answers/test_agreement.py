@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from annotate.figures.agreement import (
+from annotate.answers.agreement import (
     Group,
     agreement,
     agreement_by_labeler,

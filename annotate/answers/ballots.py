@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, select
 
+from annotate.answers.agreement import Group
 from annotate.answers.choice import RANKED, Choice, chunks, standing
-from annotate.figures.agreement import Group
 from annotate.store.schema import Annotation, Labeler, RankingItem, Task
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import select
 
+from annotate.answers.agreement import Agreement
+from annotate.answers.ballots import ballots
 from annotate.answers.choice import Choice
 from annotate.answers.export import cell
 from annotate.figures import dashboard
-from annotate.figures.agreement import Agreement
-from annotate.figures.ballots import ballots
 from annotate.figures.strengths import StrengthTable, strengths
 from annotate.store.database import Database
 from annotate.store.schema import Labeler

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from annotate.answers.agreement import apart
+from annotate.answers.ballots import ballots, grouped
 from annotate.answers.choice import RANKED, Choice, standing
-from annotate.figures.agreement import apart
-from annotate.figures.ballots import ballots, grouped
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, Labeler

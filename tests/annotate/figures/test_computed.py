@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from annotate.app.computed import Computed
+from annotate.figures.computed import Computed
 from annotate.labels import NewTask, Submission
 
 
