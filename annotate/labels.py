@@ -125,7 +125,7 @@ class LabelStore:
     def snapshot(self, batch: str | None = None, *, choice: Choice | None = None) -> SnapshotRecord:
         """Fix the set of answers that stand now under an id; later answers and edits do not change it."""
         with self.database.write() as connection:
-            return snapshots.take(connection, choice or Choice(batch=batch))
+            return snapshots.take_snapshot(connection, choice or Choice(batch=batch))
 
     def rankings(
         self, batch: str | None = None, *, snapshot: str | None = None, include_simulated: bool = True

@@ -16,7 +16,7 @@ import time
 import uuid
 from pathlib import Path
 
-from annotate.answers.adjudicate import differing, disagreements
+from annotate.answers.adjudicate import disagreement_by_task, disagreements
 from annotate.answers.choice import Choice
 from annotate.figures.computed import Computed
 from annotate.figures.tables import tables
@@ -158,8 +158,8 @@ def measure(store: LabelStore) -> None:
     timed("own progress", lambda: own_progress(store.database, "labeler 0", "done"))
     choice = Choice(batch="done")
     timed("all figures, computed", lambda: tables(store.database, choice), 1)
-    timed("tasks that differ, computed", lambda: differing(store.database, choice), 1)
-    shares = differing(store.database, choice)
+    timed("tasks that differ, computed", lambda: disagreement_by_task(store.database, choice), 1)
+    shares = disagreement_by_task(store.database, choice)
     timed("disagreements, then", lambda: disagreements(store.database, choice, shares, 1))
     computed = Computed(store.database)
     timed(

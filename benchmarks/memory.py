@@ -36,7 +36,7 @@ def llama() -> Any:
 def measure(way: str) -> dict[str, float]:
     """One iteration of PPO, the models' weights in MiB, the peak in MiB, and seconds."""
     from rlhf.machine.devices import set_threads
-    from rlhf.models.adapters import lora, scalar_over, with_adapters
+    from rlhf.models.adapters import lora, scalar_model_over, with_adapters
     from rlhf.models.checkpoints import scalar_from_policy
     from rlhf.models.tokenizer import train_tokenizer
     from stages.ppo.trainer import PPOConfig, PPOTrainer
@@ -44,7 +44,7 @@ def measure(way: str) -> dict[str, float]:
     set_threads(0)
     before, policy = peak_mib(), llama()
     adapted = way.startswith("adapters")
-    reward = with_adapters(scalar_over(policy), 16, "score") if adapted else scalar_from_policy(policy)
+    reward = with_adapters(scalar_model_over(policy), 16, "score") if adapted else scalar_from_policy(policy)
     trainer = PPOTrainer(
         PPOConfig(
             episodes=16, batch_size=16, minibatch_size=8, micro_batch_size=8, max_new_tokens=32,

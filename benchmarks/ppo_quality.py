@@ -22,8 +22,8 @@ from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.corpus import corpus
 from rlhf.store import Store
 from stages import ppo
-from stages.judging.answers import answer, best_of, kl_of_best_of
-from stages.judging.evaluate import compared, judged, kl_between
+from stages.judging.answers import answer_prompts, best_of, kl_of_best_of
+from stages.judging.evaluate import judge_scores, kl_between, win_rate_fields
 from stages.settings import EvalSettings, PPOSettings
 
 NUM_PROMPTS, UNSEEN_WORDS, UNSEEN_SEED = 600, 20_000, 987_654
@@ -43,20 +43,20 @@ def trained(store, seed):
     return found
 
 
-def judge_scores(store, references, seed):
+def scores_by_name(store, references, seed):
     """Scores of all answers by name, and their KL to the SFT model."""
     settings = EvalSettings(num_prompts=NUM_PROMPTS, seed=seed)
     items = starter_items("test", NUM_PROMPTS, seed + 1)
     prompts = [item.prompt for item in items]
     answers = {
-        name: answer(settings, store, reference, prompts, seed + 1_000_003 * place)
+        name: answer_prompts(settings, store, reference, prompts, seed + 1_000_003 * place)
         for place, (name, reference) in enumerate(references.items())
     }
     kl = {name: kl_between(given, answers["sft"].policy) for name, given in answers.items()}
     for n in (4, 16):
         answers[f"best of {n}"] = best_of(settings, store, references["sft"], "reward", prompts, n)
         kl[f"best of {n}"] = round(kl_of_best_of(n), 4)
-    return {name: judged(items, given) for name, given in answers.items()}, kl
+    return {name: judge_scores(items, given) for name, given in answers.items()}, kl
 
 
 @torch.no_grad()
@@ -72,14 +72,14 @@ def perplexity(folder):
 def one_seed(path, seed):
     store = Store(Path(path))
     references = trained(store, seed)
-    scores, kl = judge_scores(store, references, seed)
+    scores, kl = scores_by_name(store, references, seed)
     rows = {
         name: {
             "kl": kl[name],
             "score": float(np.mean(given)),
-            "over sft": compared(win_rate(given, scores["sft"], seed)),
-            "over best of 4": compared(win_rate(given, scores["best of 4"], seed)),
-            "over best of 16": compared(win_rate(given, scores["best of 16"], seed)),
+            "over sft": win_rate_fields(win_rate(given, scores["sft"], seed)),
+            "over best of 4": win_rate_fields(win_rate(given, scores["best of 4"], seed)),
+            "over best of 16": win_rate_fields(win_rate(given, scores["best of 16"], seed)),
         }
         for name, given in scores.items()
     }

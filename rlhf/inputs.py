@@ -18,7 +18,7 @@ from rlhf.starter.items import Item, take_items
 from rlhf.store import STAGES, Entry, Store, inputs_hash
 
 
-def model_of(store: Store, name: str) -> tuple[str, Entry | None]:
+def locate_model(store: Store, name: str) -> tuple[str, Entry | None]:
     """Where to load a model from: a store entry's folder, a folder outside the store, a GGUF file or a hub id.
 
     A name whose first part is a stage is looked up in the store; an existing folder or file is taken as it is.
@@ -34,13 +34,13 @@ def model_of(store: Store, name: str) -> tuple[str, Entry | None]:
     return name, None
 
 
-def base_of(store: Store, name: str, role: str = "base") -> tuple[str, dict[str, Entry]]:
+def locate_base(store: Store, name: str, role: str = "base") -> tuple[str, dict[str, Entry]]:
     """`model_of`, with the entry as the parents of a new one."""
-    folder, entry = model_of(store, name)
+    folder, entry = locate_model(store, name)
     return folder, {role: entry} if entry else {}
 
 
-def learning(model: Any, last_blocks: int, lora_rank: int, head: str | None = None) -> Any:
+def limit_trainable(model: Any, last_blocks: int, lora_rank: int, head: str | None = None) -> Any:
     """The model with what a stage's settings let learn of it: all, its last blocks, or adapters (and a head).
 
     Raises InputError where both are asked for.
@@ -57,15 +57,15 @@ def within_context(model: Any, max_length: int) -> int:
     return min(max_length, getattr(model.config, "max_position_embeddings", max_length))
 
 
-def published(store: Store, stage: str, inputs: dict[str, Any]) -> Entry:
+def entry_for_all(store: Store, stage: str, inputs: dict[str, Any]) -> Entry:
     """The entry of these inputs, for all processes once the first of them has written it."""
-    processes.wait()
+    processes.barrier()
     entry = store.find(stage, inputs_hash(stage, **inputs))
     assert entry is not None
     return entry
 
 
-def prompts_of(
+def load_prompts(
     source: str | None, split: str, num_prompts: int, seed: int
 ) -> tuple[list[Prompt], dict[str, Any]]:
     """Prompts from a file or data set, or from a split of the starter world; and their fingerprint by source."""

@@ -68,11 +68,11 @@ def inputs_hash(stage: str, parents: dict[str, Entry], settings: Any, data: Any,
     settings: a dictionary, or a dataclass of which `deciding` counts.
     """
     found = {role: entry.hash for role, entry in parents.items()}
-    text = json.dumps([stage, found, deciding(settings), data, seed], sort_keys=True, default=str)
+    text = json.dumps([stage, found, hashed_settings(settings), data, seed], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def deciding(settings: Any) -> dict[str, Any]:
+def hashed_settings(settings: Any) -> dict[str, Any]:
     """The settings that a result depends on: of a dataclass all but the fields whose metadata says `decides` is False."""
     if isinstance(settings, dict):
         return settings

@@ -19,7 +19,7 @@ from typing import Any
 from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts, read_rankings, read_texts
 from rlhf.machine.memory import peak_mib
 from stages.align.data import AlignData
-from stages.align.steps import SETTINGS, settings_on
+from stages.align.steps import SETTINGS, stage_settings
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
 from stages.steps import settings_of
 
@@ -59,10 +59,10 @@ class Estimate:
         """One line for people."""
         if self.peak_mib is None:
             return self.work
-        return f"about {said_time(self.seconds)}, {self.peak_mib / 1024:.1f} GiB: {self.work}"
+        return f"about {format_duration(self.seconds)}, {self.peak_mib / 1024:.1f} GiB: {self.work}"
 
 
-def said_time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in the unit people would use."""
     size, unit = next((size, unit) for size, unit in UNITS if seconds >= 1.5 * size or size == 1)
     return f"{seconds / size:.1f} {unit}"
@@ -93,7 +93,9 @@ def estimates(
     for stage in PROBES:
         if stage == "gold" and stage not in recipe:
             continue
-        settings = settings_on(parts, recipe, stage) if parts else settings_of(SETTINGS[stage], recipe, stage)
+        settings = (
+            stage_settings(parts, recipe, stage) if parts else settings_of(SETTINGS[stage], recipe, stage)
+        )
         # A new process for each: its peak is the stage's, and one that the system ends takes nothing with it.
         with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
             try:
@@ -114,12 +116,12 @@ def probe(stage: str, folder: str, settings: Any, num_rows: int) -> Estimate:
     return Estimate(stage, work, begun - started + seconds, peak_mib())
 
 
-def said(num_words: int, place: int) -> str:
+def filler_text(num_words: int, place: int) -> str:
     """Words in place of data, others at every place."""
     return " ".join([str(place), *(WORDS[(place + i) % len(WORDS)] for i in range(num_words - 1))])
 
 
-def spread(rows: Sequence[Any], num_rows: int) -> list[Any]:
+def evenly_spaced(rows: Sequence[Any], num_rows: int) -> list[Any]:
     """So many rows from all over the data, some more than once where it has fewer."""
     return [rows[i * len(rows) // num_rows] for i in range(num_rows)]
 
@@ -134,7 +136,7 @@ def forward_share(model: Any, settings: SFTSettings | RewardSettings) -> float:
     return blocks / (blocks + backward)
 
 
-def described(num_rows: int, named: str | None, what: str) -> str:
+def describe_rows(num_rows: int, named: str | None, what: str) -> str:
     return f"{num_rows:,} {what}" + ("" if named else " of about 160 words, the recipe naming no file")
 
 
@@ -167,18 +169,18 @@ def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, f
     from rlhf.models.tokenizer import load_tokenizer
     from stages.sft.stage import VALIDATION_SHARE, trainer_of
 
-    made = [Demonstration(prompt=said(40, n), completion=said(120, n)) for n in range(num_rows)]
+    made = [Demonstration(prompt=filler_text(40, n), completion=filler_text(120, n)) for n in range(num_rows)]
     rows = read_demonstrations(settings.data, settings.skip_bad_rows) if settings.data else made
     held_out = 0.0 if settings.validation_data else VALIDATION_SHARE
     with tempfile.TemporaryDirectory() as work:
-        training = spread(rows, 2 * STEPS * settings.batch_size)  # some may be too long
+        training = evenly_spaced(rows, 2 * STEPS * settings.batch_size)  # some may be too long
         trainer = trainer_of(
             settings, folder, load_tokenizer(folder), training, training, Path(work), None, lambda line: None
         )
         begun, step_s = timed_steps(trainer)
     trained_on = len(trainer.train_dataset) / len(training)  # less if too long, or packed together
     num_steps = settings.epochs * len(rows) * (1 - held_out) * trained_on / settings.batch_size
-    work = f"{described(len(rows), settings.data, 'demonstrations')}, {num_steps:.0f} steps of {step_s:.2f} s"
+    work = f"{describe_rows(len(rows), settings.data, 'demonstrations')}, {num_steps:.0f} steps of {step_s:.2f} s"
     return (
         work,
         begun,
@@ -189,46 +191,54 @@ def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, f
 def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[str, float, float]:
     """As `probe_sft`."""
     from rlhf.models.tokenizer import load_tokenizer
-    from stages.reward.data import grouped
+    from stages.reward.data import group_by_prompt
     from stages.reward.stage import trainer_of
 
     made = [
-        Ranking(prompt=said(40, n), completions=(said(120, n), said(120, n + 1)), ranks=(0, 1))
+        Ranking(
+            prompt=filler_text(40, n),
+            completions=(filler_text(120, n), filler_text(120, n + 1)),
+            ranks=(0, 1),
+        )
         for n in range(num_rows)
     ]
     rows = read_rankings(settings.data, settings.skip_bad_rows) if settings.data else made
-    groups = grouped(rows)
+    groups = group_by_prompt(rows)
     what = "prompts" if settings.data else "prompts, two answers each"
     num_steps = (
         settings.epochs * len(groups) * (1 - settings.validation_fraction) / settings.prompts_per_batch
     )
     with tempfile.TemporaryDirectory() as work:
-        training = spread(groups, STEPS * settings.prompts_per_batch)
+        training = evenly_spaced(groups, STEPS * settings.prompts_per_batch)
         trainer = trainer_of(settings, folder, load_tokenizer(folder), training, Path(work))
         begun, step_s = timed_steps(trainer)
-    work = f"{described(len(groups), settings.data, what)}, {num_steps:.0f} steps of {step_s:.2f} s"
+    work = f"{describe_rows(len(groups), settings.data, what)}, {num_steps:.0f} steps of {step_s:.2f} s"
     passes = settings.validation_fraction + (1 / settings.epochs if settings.probe_l2 else 0)
     return work, begun, num_steps * step_s * (1 + passes * forward_share(trainer.model, settings))
 
 
 def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, float, float]:
     """As `probe_sft`, for iterations of which one with at most EPISODES completions is measured."""
-    from rlhf.models.adapters import lora, scalar_over, with_adapters
+    from rlhf.models.adapters import lora, scalar_model_over, with_adapters
     from rlhf.models.checkpoints import load_policy, scalar_from_policy
     from rlhf.models.tokenizer import load_tokenizer
     from stages.ppo.trainer import PPOTrainer
 
     policy, rank = load_policy(folder), settings.lora_rank
-    reward = with_adapters(scalar_over(policy), rank, "score") if rank else scalar_from_policy(policy)
-    prompts = read_prompts(settings.prompts) if settings.prompts else [said(40, n) for n in range(num_rows)]
-    texts = read_texts(settings.ptx_data) if settings.ptx_data else [said(100, n) for n in range(num_rows)]
+    reward = with_adapters(scalar_model_over(policy), rank, "score") if rank else scalar_from_policy(policy)
+    prompts = (
+        read_prompts(settings.prompts) if settings.prompts else [filler_text(40, n) for n in range(num_rows)]
+    )
+    texts = (
+        read_texts(settings.ptx_data) if settings.ptx_data else [filler_text(100, n) for n in range(num_rows)]
+    )
     at_once = min(settings.minibatch_size, EPISODES)
     small = replace(
         settings, episodes=at_once, batch_size=at_once, minibatch_size=at_once, kl_budget=0.0, save_every=0
     )
     trainer = PPOTrainer(
         small, processing_class=load_tokenizer(folder), model=policy, reward_model=reward,
-        train_dataset=spread(prompts, at_once), peft_config=lora(rank) if rank else None,
+        train_dataset=evenly_spaced(prompts, at_once), peft_config=lora(rank) if rank else None,
         pretrain_dataset=texts if settings.ptx_coef else None, say=lambda line: None,
     )  # fmt: skip
     trainer.args = replace(small, episodes=4, batch_size=4, minibatch_size=4)

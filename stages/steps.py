@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from rlhf.errors import InputError
-from rlhf.machine.memory import forget_peak, give_back_freed_memory, peak_mib
+from rlhf.machine.memory import give_back_freed_memory, peak_mib, reset_peak
 
 S = TypeVar("S")
 
@@ -31,10 +31,10 @@ class Steps:
         self.seconds: dict[str, float] = {}
         self.peak_gib: dict[str, float] = {}
 
-    def take(self, name: str, step: Callable[[], S]) -> S:
+    def run_step(self, name: str, step: Callable[[], S]) -> S:
         self.say(f"── {name}")
         give_back_freed_memory()
-        forget_peak()
+        reset_peak()
         started = time.monotonic()
         result = step()
         self.seconds[name] = round(time.monotonic() - started, 1)

@@ -52,7 +52,7 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc=self.name, mininterval=1,
-            disable=not processes.is_first(),
+            disable=not processes.is_main_process(),
         )  # fmt: skip
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from annotate.answers.agreement import apart
-from annotate.answers.ballots import ballots, grouped
+from annotate.answers.agreement import disagreement_share
+from annotate.answers.ballots import ballots, group_by_task
 from annotate.answers.choice import RANKED, Choice, standing
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database
@@ -58,11 +58,11 @@ def adjudicate(database: Database, lead: str, submission: Submission) -> int:
         return write_submissions(connection, number, [submission], Source(adjudicates=True))[0]
 
 
-def differing(database: Database, choice: Choice) -> dict[int, float]:
+def disagreement_by_task(database: Database, choice: Choice) -> dict[int, float]:
     """Tasks whose labelers differ, each with the share of their judgements that do."""
     with database.read() as connection:
-        groups = grouped(ballots(connection, choice))
-    shares = {task: apart(group.ranks) for task, group in groups.items()}
+        groups = group_by_task(ballots(connection, choice))
+    shares = {task: disagreement_share(group.ranks) for task, group in groups.items()}
     return {task: share for task, share in shares.items() if share}
 
 

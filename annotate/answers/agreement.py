@@ -142,7 +142,7 @@ def consensus_of(groups: Iterable[Group]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def apart(ranks: np.ndarray) -> float:
+def disagreement_share(ranks: np.ndarray) -> float:
     """Of the judgements on pairs of answers by pairs of labelers, the share that differs; ranks (L, K), 0 for L < 2."""
     n = len(ranks)
     if n < 2:

@@ -52,7 +52,7 @@ def ranks_of(connection: Connection, annotations: Sequence[int]) -> dict[int, li
     return found
 
 
-def grouped(given: Sequence[Ballot]) -> dict[int, Group]:
+def group_by_task(given: Sequence[Ballot]) -> dict[int, Group]:
     """Ballots by task."""
     by_task: dict[int, list[Ballot]] = {}
     for ballot in given:

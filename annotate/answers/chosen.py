@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
-from annotate.answers.agreement import apart
+from annotate.answers.agreement import disagreement_share
 from annotate.answers.choice import Choice, standing
 from annotate.store.schema import Annotation
 from rlhf.errors import LabelError
@@ -34,10 +34,12 @@ def _verdicts(connection: Connection) -> dict[int, int]:
 
 def _agreed(connection: Connection, choice: Choice, least: float) -> set[int]:
     """Tasks whose labelers, those the choice leaves out by name or date too, agree at least so much."""
-    from annotate.answers.ballots import ballots, grouped
+    from annotate.answers.ballots import ballots, group_by_task
 
     everybody = Choice(batch=choice.batch, include_simulated=choice.include_simulated)
-    groups = grouped(ballots(connection, everybody))
+    groups = group_by_task(ballots(connection, everybody))
     return {
-        task for task, group in groups.items() if len(group.ranks) > 1 and 1 - apart(group.ranks) >= least
+        task
+        for task, group in groups.items()
+        if len(group.ranks) > 1 and 1 - disagreement_share(group.ranks) >= least
     }

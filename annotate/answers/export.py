@@ -11,7 +11,7 @@ from typing import Any
 
 from annotate.answers.choice import RANKED, Choice
 from annotate.answers.chosen import chosen_annotations
-from annotate.answers.snapshots import StoredAnswer, answers, fix
+from annotate.answers.snapshots import StoredAnswer, snapshot_of, stored_answers
 from annotate.store.database import Database
 from annotate.work.submit import THUMBS
 from rlhf.data import as_messages
@@ -100,13 +100,13 @@ def export(database: Database, target: Path, format: str, choice: Choice) -> Exp
         ids = chosen_annotations(connection, choice, KINDS.get(format, RANKED))
         if not ids:
             raise InputError(f"no {format} to export; nothing was written")
-        snapshot = fix(connection, ids).id
+        snapshot = snapshot_of(connection, ids).id
     written = 0
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal written
         with database.read() as connection:
-            for answer in answers(connection, ids):
+            for answer in stored_answers(connection, ids):
                 for row in rows_of(answer, format):
                     written += 1
                     yield row

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from annotate.answers.choice import RANKED, Choice
 from annotate.answers.chosen import chosen_annotations
-from annotate.answers.snapshots import StoredAnswer, answers, ids_in
+from annotate.answers.snapshots import StoredAnswer, ids_in, stored_answers
 from annotate.store.schema import Annotation, Batch, Labeler, Task
 from annotate.work.submit import THUMBS
 from rlhf.data import Ranking
@@ -21,7 +21,7 @@ def rankings(connection: Connection, choice: Choice, snapshot: str | None = None
         ids = ids_in(connection, snapshot)
         if choice.batch is not None or not choice.include_simulated:
             ids = sorted(set(ids) & _ever_given(connection, choice))
-    return preferences(answers(connection, ids))
+    return preferences(stored_answers(connection, ids))
 
 
 def preferences(given: Iterable[StoredAnswer]) -> list[Ranking]:

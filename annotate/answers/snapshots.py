@@ -25,17 +25,17 @@ class SnapshotRecord:
     num_annotations: int
 
 
-def take(connection: Connection, choice: Choice) -> SnapshotRecord:
+def take_snapshot(connection: Connection, choice: Choice) -> SnapshotRecord:
     """Fix the answers that stand now; the same set gets the same id. Raises LabelError where there is none."""
     ids = chosen_annotations(connection, choice)
     if not ids:
         raise LabelError(
             "no answers to take a snapshot of; rank some first (rlhf sample, rlhf labels import)"
         )
-    return fix(connection, ids)
+    return snapshot_of(connection, ids)
 
 
-def fix(connection: Connection, ids: Sequence[int]) -> SnapshotRecord:
+def snapshot_of(connection: Connection, ids: Sequence[int]) -> SnapshotRecord:
     """The snapshot of these answers, made where it is not there yet."""
     clients: list[str] = []
     for some in chunks(ids):
@@ -86,7 +86,7 @@ class StoredAnswer:
         )
 
 
-def answers(connection: Connection, ids: Sequence[int]) -> Iterator[StoredAnswer]:
+def stored_answers(connection: Connection, ids: Sequence[int]) -> Iterator[StoredAnswer]:
     """Answers by id, in the order given, a few hundred at a time in memory."""
     query = (
         select(Annotation.__table__, Labeler.name, Labeler.origin.label("labeler_origin"), Batch.name.label("batch"))

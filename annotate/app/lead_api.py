@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.background import BackgroundTask
 
-from annotate.answers.adjudicate import Disagreement, adjudicate, differing, disagreements
+from annotate.answers.adjudicate import Disagreement, adjudicate, disagreement_by_task, disagreements
 from annotate.answers.choice import Choice
 from annotate.answers.export import export
 from annotate.app.identity import Db, Lead
@@ -192,7 +192,7 @@ def list_disagreements(
     asks = replace(batch_settings(database, batch).asks, comment=True)
     chosen = Choice(batch=batch, include_simulated=not people_only)
     computed: Computed = request.app.state.computed
-    shares = computed.soon(("differing", chosen), lambda: differing(database, chosen)).value
+    shares = computed.soon(("differing", chosen), lambda: disagreement_by_task(database, chosen)).value
     found = disagreements(database, chosen, shares or {}, limit, offset)
     return {
         "disagreements": [_disagreement(database, account, one, asks) for one in found],

@@ -19,7 +19,7 @@ from annotate.figures.computed import NOTHING, Computed, Result
 from annotate.figures.tables import Table, shown, tables
 from annotate.store.database import Database
 from annotate.work.batches import BatchOverview, overview
-from annotate.work.live import queue
+from annotate.work.live import queue_counts
 
 router = APIRouter(include_in_schema=False)
 ROWS_SHOWN = 200
@@ -43,7 +43,7 @@ def _coming(database: Database, row: BatchOverview) -> dict[str, int] | None:
     """Prompts of a live batch that are still to come, and those given up; None for other batches."""
     if not row.live:
         return None
-    found = queue(database, row.name)
+    found = queue_counts(database, row.name)
     return {"coming": found["waiting"] + found["wanted"] + found["claimed"], "failed": found["failed"]}
 
 

@@ -22,7 +22,7 @@ from annotate.store.accounts import Account
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, Lease, Task
 from annotate.work import drafts
-from annotate.work.assign import TaskView, has_answered, renew, view_tasks, why_nothing
+from annotate.work.assign import TaskView, has_answered, reason_without_task, renew, view_tasks
 from annotate.work.batches import BatchOverview, batch_settings, open_batches, overview
 from annotate.work.history import OwnProgress, history, own_progress, past_answer
 from rlhf.data import as_messages
@@ -67,7 +67,7 @@ def next_task(
     minutes = request.app.state.settings.lease_minutes
     view = request.app.state.store.lease(account.name, batch, minutes)
     if view is None:
-        reason = why_nothing(database, account.name, batch)
+        reason = reason_without_task(database, account.name, batch)
         return {"task": None, "reason": reason}
     return {"task": _task(database, account, view)}
 

@@ -16,7 +16,7 @@ from sqlalchemy import Text, cast, func, select
 
 from annotate.answers import agreement
 from annotate.answers.agreement import Agreement, Group, agreement_of, consensus_of
-from annotate.answers.ballots import Ballot, grouped
+from annotate.answers.ballots import Ballot, group_by_task
 from annotate.answers.choice import RANKED, Choice, standing
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, Completion, Labeler, RankingItem, Task, TaskCompletion
@@ -90,12 +90,12 @@ def throughput(database: Database, choice: Choice) -> list[DayCount]:
 
 def agreement_overall(given: Sequence[Ballot], seed: int = 0) -> Agreement:
     """Agreement between all labelers."""
-    return agreement_of(grouped(given).values(), seed)
+    return agreement_of(group_by_task(given).values(), seed)
 
 
 def agreement_by_labeler(given: Sequence[Ballot], seed: int = 0) -> dict[str, Agreement]:
     """Agreement of each labeler with everybody else who ranked the same task."""
-    return agreement.agreement_by_labeler(grouped(given).values(), seed)
+    return agreement.agreement_by_labeler(group_by_task(given).values(), seed)
 
 
 def agreement_over_time(given: Sequence[Ballot], seed: int = 0) -> dict[str, Agreement]:
@@ -104,7 +104,7 @@ def agreement_over_time(given: Sequence[Ballot], seed: int = 0) -> dict[str, Agr
     for ballot in given:
         last[ballot.task] = max(ballot.created, last.get(ballot.task, 0.0))
     by_day: dict[str, list[Group]] = defaultdict(list)
-    for task, group in grouped(given).items():
+    for task, group in group_by_task(given).items():
         by_day[day_of(last[task])].append(group)
     return {day: agreement_of(groups, seed) for day, groups in sorted(by_day.items())}
 
@@ -114,7 +114,7 @@ def against_consensus(given: Sequence[Ballot]) -> dict[str, Share]:
     reason = "undefined because no pair has other labelers who are of one mind"
     return {
         name: Share(right / pairs, right, pairs) if pairs else Share(None, 0, 0, reason)
-        for name, (right, pairs) in sorted(consensus_of(grouped(given).values()).items())
+        for name, (right, pairs) in sorted(consensus_of(group_by_task(given).values()).items())
     }
 
 

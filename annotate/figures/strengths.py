@@ -8,7 +8,7 @@ import numpy as np
 
 from annotate.answers.choice import Choice
 from annotate.answers.chosen import chosen_annotations
-from annotate.answers.snapshots import answers
+from annotate.answers.snapshots import stored_answers
 from annotate.store.database import Database
 from rlhf.data import fingerprint
 
@@ -44,7 +44,7 @@ def strengths(database: Database, choice: Choice, seed: int = 0) -> StrengthTabl
     """The table of the choice's comparisons between answers of two known, different checkpoints."""
     games: list[Game] = []
     with database.read() as connection:
-        for answer in answers(connection, chosen_annotations(connection, choice, ("compare",))):
+        for answer in stored_answers(connection, chosen_annotations(connection, choice, ("compare",))):
             a, b = answer.checkpoints
             if a and b and a != b:
                 verdict = "tie" if answer.row.verdict == "both_bad" else answer.row.verdict

@@ -65,7 +65,7 @@ def lease_tasks(
             connection.execute(insert(Lease), [{"task_id": task, **lease} for task in found])
         chosen += found
         if row.live is not None:
-            live.want(connection, row.id)
+            live.request_more(connection, row.id)
     return chosen
 
 
@@ -185,7 +185,7 @@ def has_answered(connection: Connection, labeler: int, task: int) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def why_nothing(database: Database, labeler: str, batch: str | None = None) -> str:
+def reason_without_task(database: Database, labeler: str, batch: str | None = None) -> str:
     """Why there was no task: sampling (wait for fresh answers), quota, closed, done, or nothing when there is one now."""
     with database.read() as connection:
         number = labeler_id(connection, labeler)
@@ -202,7 +202,7 @@ def _why(connection: Connection, labeler: int, batch: Any) -> str:
         return "quota"
     if any(connection.execute(query.limit(1)).first() for query in _candidates(labeler, batch)):
         return ""
-    return "sampling" if batch.live is not None and live.pending(connection, batch.id) else "done"
+    return "sampling" if batch.live is not None and live.answers_pending(connection, batch.id) else "done"
 
 
 def view_tasks(connection: Connection, task_ids: Sequence[int], labeler: int) -> list[TaskView]:

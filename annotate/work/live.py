@@ -32,7 +32,7 @@ CLAIM_S = 300.0  # a claim this old belonged to a sampler that died
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SamplingRequest:
     """A prompt a labeler will need: sample k answers from the checkpoint with these sampling settings."""
 
     id: int
@@ -61,10 +61,10 @@ def add_live_batch(
         if not rows:
             raise LabelError(f"batch {settings.name}: no prompts to sample answers to")
         connection.execute(insert(LiveRequest), rows)
-        want(connection, batch)
+        request_more(connection, batch)
 
 
-def want(connection: Connection, batch: int) -> None:
+def request_more(connection: Connection, batch: int) -> None:
     """Ask for as many more prompts as keep AHEAD tasks in stock for the labelers at work."""
     held = select(func.count()).where(Lease.task_id == Task.id, Lease.expires > time.time())
     stock = connection.execute(
@@ -84,14 +84,14 @@ def want(connection: Connection, batch: int) -> None:
         connection.execute(update(LiveRequest).where(LiveRequest.id.in_(ids)).values(state="wanted"))
 
 
-def pending(connection: Connection, batch: int) -> bool:
+def answers_pending(connection: Connection, batch: int) -> bool:
     """Whether fresh answers may still come."""
     coming = LiveRequest.state.in_(("waiting", "wanted", "claimed"))
     query = select(LiveRequest.id).where(LiveRequest.batch_id == batch, coming).limit(1)
     return connection.execute(query).first() is not None
 
 
-def claim(database: Database, num: int = 8, batch: str | None = None) -> list[Wanted]:
+def claim_requests(database: Database, num: int = 8, batch: str | None = None) -> list[SamplingRequest]:
     """Prompts for a sampler to work on now, at most `num`; each to one sampler, again once its claim is old."""
     now = time.time()
     ready = or_(
@@ -114,10 +114,10 @@ def claim(database: Database, num: int = 8, batch: str | None = None) -> list[Wa
         if rows:
             taken = LiveRequest.id.in_([row.id for row in rows])
             connection.execute(update(LiveRequest).where(taken).values(state="claimed", claimed=now))
-    return [Wanted(row.id, row.content, **row.live) for row in rows]
+    return [SamplingRequest(row.id, row.content, **row.live) for row in rows]
 
 
-def fulfil(
+def fulfil_request(
     database: Database, request: int, completions: Sequence[str], ended: Sequence[bool | None]
 ) -> int | None:
     """Make a task of the sampled answers; returns its id, None where another sampler was faster.
@@ -151,7 +151,7 @@ def fulfil(
         return number
 
 
-def fail(database: Database, request: int, reason: str) -> None:
+def fail_request(database: Database, request: int, reason: str) -> None:
     """Give a prompt up, with the reason for the lead to read; the next prompt is wanted in its place."""
     with database.write() as connection:
         batch = connection.execute(
@@ -161,7 +161,7 @@ def fail(database: Database, request: int, reason: str) -> None:
             raise LabelError(f"request {request}: no such request for answers")
         change = update(LiveRequest).where(LiveRequest.id == request, LiveRequest.state != "done")
         connection.execute(change.values(state="failed", error=reason))
-        want(connection, batch)
+        request_more(connection, batch)
 
 
 def any_live(database: Database) -> bool:
@@ -172,7 +172,7 @@ def any_live(database: Database) -> bool:
         return connection.execute(query.limit(1)).first() is not None
 
 
-def queue(database: Database, batch: str) -> dict[str, int]:
+def queue_counts(database: Database, batch: str) -> dict[str, int]:
     """How many prompts of a live batch are waiting, wanted, claimed, done and failed."""
     with database.read() as connection:
         mine = LiveRequest.batch_id == batch_id(connection, batch)

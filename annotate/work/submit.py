@@ -125,7 +125,7 @@ def _insert(connection: Connection, labeler: int, new: Sequence[Submission], sou
         for table in (Lease, Draft):
             for some in _chunks(ids):
                 connection.execute(delete(table).where(table.labeler_id == labeler, table.task_id.in_(some)))
-        recount(connection, ids)
+        recount_answers(connection, ids)
 
 
 def _said(submission: Submission) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _earlier(
     return found
 
 
-def recount(connection: Connection, task_ids: Sequence[int]) -> None:
+def recount_answers(connection: Connection, task_ids: Sequence[int]) -> None:
     """Set the tasks' counts of standing answers. The tasks are locked."""
     answers = (
         select(func.count())

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 from annotate.store.database import Database
 from annotate.store.schema import Batch, Task, WebhookDelivery
 from annotate.work.batches import batch_id
-from annotate.work.live import pending
+from annotate.work.live import answers_pending
 from rlhf.errors import LabelError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_ATTEMPTS, TIMEOUT_S = 10.0, 3600.0, 20, 10.0
@@ -45,7 +45,7 @@ def notice_completed(connection: Connection, batches: Sequence[int]) -> None:
         if row.completed is not None:
             continue
         unfinished = select(Task.id).where(Task.batch_id == batch, Task.done < Task.overlap).limit(1)
-        if connection.execute(unfinished).first() or pending(connection, batch):
+        if connection.execute(unfinished).first() or answers_pending(connection, batch):
             continue
         now = time.time()
         connection.execute(update(Batch).where(Batch.id == batch).values(completed=now))

@@ -13,7 +13,7 @@ from rlhf.errors import InputError
 from rlhf.learning.head import logprobs_at, scaled, token_logprobs
 from rlhf.learning.losses import entropy, lm_loss
 from rlhf.learning.rollout import Rollout
-from rlhf.models.padding import longest
+from rlhf.models.padding import padded_length
 from rlhf.models.trunk import has_scalar_head, trunk_states, unwrapped
 
 HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
@@ -134,7 +134,7 @@ def scores_by_length(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tens
     order = lengths.argsort(stable=True)
     scores = []
     for rows in order.chunk(LENGTH_PARTS):
-        width = min(tokens.shape[1], longest(lengths[rows], 8))
+        width = min(tokens.shape[1], padded_length(lengths[rows], 8))
         scores.append(last_scores(model, tokens[rows, :width], attention_mask[rows, :width]))
     return torch.cat(scores)[order.argsort()]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from rlhf.data import fingerprint
 from rlhf.errors import InputError
-from rlhf.inputs import model_of
+from rlhf.inputs import locate_model
 from rlhf.learning.rewards import ForeignRewardModel, Reward, RewardFunction, RewardModel, Scorer, name_of
 from rlhf.machine.devices import best_device
-from rlhf.models.adapters import reward_over
+from rlhf.models.adapters import reward_model_over
 from rlhf.models.checkpoints import load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, any_tokenizer, load_tokenizer, same_tokens
 from rlhf.store import STAGES, Entry, Store
@@ -56,7 +56,7 @@ def reward_sources(reward_model: Any, tokenizers: Any) -> list[RewardSource]:
         RewardSource(name_of(model), model, None if tokenizer is None else any_tokenizer(tokenizer))
         for model, tokenizer in zip(models, given, strict=True)
     ]
-    return distinct(sources)
+    return number_equal_names(sources)
 
 
 def combined_reward(
@@ -76,7 +76,7 @@ def combined_reward(
     return Reward(scorers, combine, tuple(weights), pessimism)
 
 
-def parsed_weights(text: str) -> tuple[float, ...]:
+def parse_weights(text: str) -> tuple[float, ...]:
     """Numbers with commas between. Raises InputError for anything else."""
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
@@ -84,7 +84,7 @@ def parsed_weights(text: str) -> tuple[float, ...]:
         raise InputError(f"reward_weights: {text} is not a list of numbers with commas between") from None
 
 
-def rewards_named(
+def load_rewards(
     store: Store, names: str, policy: Any = None, say: Callable[[str], None] = print
 ) -> tuple[list[RewardSource], dict[str, Entry], dict[str, Any]]:
     """The rewards that --reward names, the store entries among them by role, and the fingerprints of the functions.
@@ -99,9 +99,9 @@ def rewards_named(
             sources.append(RewardSource(name.partition(":")[2], function))
             data[f"reward function {name}"] = fingerprint(code)
             continue
-        folder, entry = model_of(store, name)
+        folder, entry = locate_model(store, name)
         label = entry.name if entry else Path(name).name
-        model = reward_over(folder, policy) if policy is not None else None
+        model = reward_model_over(folder, policy) if policy is not None else None
         if policy is not None and model is None:
             say(f"ppo: {name} was not trained by adapters over this policy, so it is held whole beside it")
         model = model or load_scalar(folder)
@@ -110,10 +110,10 @@ def rewards_named(
             parents["reward" if len(wanted) == 1 else f"reward {number}"] = entry
     if not sources:
         raise InputError("no reward; name a reward model or module:function with --reward")
-    return distinct(sources), parents, data
+    return number_equal_names(sources), parents, data
 
 
-def distinct(sources: Sequence[RewardSource]) -> list[RewardSource]:
+def number_equal_names(sources: Sequence[RewardSource]) -> list[RewardSource]:
     """The same rewards, numbered where their names are not distinct."""
     names = [source.name for source in sources]
     return [

@@ -15,7 +15,7 @@ from torch import Tensor
 from rlhf.data import Prompt
 from rlhf.errors import InputError
 from rlhf.models.last_blocks import Lower
-from rlhf.models.padding import batches_by_length, left_mask, longest, pad_tokens
+from rlhf.models.padding import batches_by_length, length_mask, pad_tokens, padded_length
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Rollout:
             ]
         tokens, attention_mask = pad_tokens(rows, pad_id, round_to)
         lengths = torch.tensor([len(said) for said in completions], dtype=torch.long)
-        mask = left_mask(lengths, longest(lengths, round_to))
+        mask = length_mask(lengths, padded_length(lengths, round_to))
         logprobs = torch.zeros(mask.shape)
         logprobs[mask] = torch.tensor([logprob for sample in samples for logprob in sample.logprobs])
         ended = torch.tensor([sample.ended for sample in samples], dtype=torch.bool)
@@ -102,8 +102,8 @@ class Rollout:
         rows = [int(i) for i in indices]
         at = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
         prompts, completions = [self.prompts[i] for i in rows], [self.completions[i] for i in rows]
-        T = longest(torch.tensor([len(said) for said in completions]), self.round_to)
-        S = longest(self.attention_mask[at].sum(1), self.round_to)
+        T = padded_length(torch.tensor([len(said) for said in completions]), self.round_to)
+        S = padded_length(self.attention_mask[at].sum(1), self.round_to)
         return Rollout(
             prompts,
             completions,

@@ -41,7 +41,7 @@ def warmup(iteration: int, warmup_iterations: int) -> float:
     return min(1.0, 0.1 + 0.9 * iteration / warmup_iterations) if warmup_iterations else 1.0
 
 
-def learned(model: nn.Module) -> dict[str, Tensor]:
+def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights that learn, by name, without a copy: what a run that goes on must bring back."""
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
@@ -51,17 +51,17 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {name: value.clone() for name, value in learned(model).items()}
+        self.weights = {name: value.clone() for name, value in trainable_weights(model).items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        for name, value in learned(model).items():
+        for name, value in trainable_weights(model).items():
             self.weights[name].lerp_(value, 1 - self.decay)
 
     @contextmanager
     def in_place_of(self, model: nn.Module) -> Iterator[None]:
         """The model with the averaged weights; its own come back at the end."""
-        raw = {name: value.clone() for name, value in learned(model).items()}
+        raw = {name: value.clone() for name, value in trainable_weights(model).items()}
         model.load_state_dict(self.weights, strict=False)
         try:
             yield

@@ -53,7 +53,7 @@ class FreedMemory:
             self.given_back = time.monotonic()
 
 
-def forget_peak() -> None:
+def reset_peak() -> None:
     """From here on `peak_mib` is the peak of what follows, where the system can forget one (Linux, CUDA)."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

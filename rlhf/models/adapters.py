@@ -52,7 +52,7 @@ def save_plain(model: Any, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def copy_beside(model: Any, others: Iterable[Any]) -> Any:
+def copy_sharing_frozen(model: Any, others: Iterable[Any]) -> Any:
     """A copy of a model that shares with it every parameter of the others that does not learn."""
     shared = {id(p): p for other in others for p in other.parameters() if not p.requires_grad}
     return copy.deepcopy(model, shared)
@@ -74,7 +74,7 @@ def trunk_hash(model: Any) -> str:
     return digest.hexdigest()
 
 
-def scalar_over(policy: Any) -> Any:
+def scalar_model_over(policy: Any) -> Any:
     """A scalar model whose trunk has the policy's very parameters, and a head of its own, untrained."""
     config = copy.deepcopy(policy.config)
     config.num_labels = 1
@@ -90,7 +90,7 @@ def scalar_over(policy: Any) -> Any:
     return scalar.eval()
 
 
-def save_beside(model: Any, trunk: str, offset: float, folder: Path) -> None:
+def save_adapters(model: Any, trunk: str, offset: float, folder: Path) -> None:
     """Keep a reward model's adapters and head under folder/adapter, with the hash of the trunk beneath them.
 
     offset: what the merged checkpoint adds to every score.
@@ -101,7 +101,7 @@ def save_beside(model: Any, trunk: str, offset: float, folder: Path) -> None:
     (folder / FOLDER / "trunk.json").write_text(json.dumps({"sha256": trunk, "reward_offset": offset}) + "\n")
 
 
-def reward_over(folder: str | Path, policy: Any) -> Any | None:
+def reward_model_over(folder: str | Path, policy: Any) -> Any | None:
     """The reward model of a checkpoint over the policy's own weights; None where it was made over another trunk."""
     from peft import PeftModel
 
@@ -111,6 +111,6 @@ def reward_over(folder: str | Path, policy: Any) -> Any | None:
     made = json.loads(note.read_text())
     if made["sha256"] != trunk_hash(policy):
         return None
-    scalar = scalar_over(policy)
+    scalar = scalar_model_over(policy)
     scalar.config.reward_offset = made["reward_offset"]
     return PeftModel.from_pretrained(scalar, str(note.parent)).eval()

@@ -78,7 +78,7 @@ class Attention(nn.Module):
             return kernels.causal_softmax(q @ keys, self.scale)
         scores = (q * self.scale) @ keys
         if is_causal:
-            mask = triangle(scores.shape[-1], scores.dtype, scores.device)
+            mask = causal_bias(scores.shape[-1], scores.dtype, scores.device)
         return (scores if mask is None else scores + mask).softmax(-1)
 
 
@@ -201,14 +201,14 @@ class Trunk(GPTPreTrained):
             past_key_values = cache
         elif use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        positions, visible = self.look(x, attention_mask, position_ids, past_key_values)
-        mask, is_causal = self.mask(x, visible)
+        positions, visible = self.positions_and_mask(x, attention_mask, position_ids, past_key_values)
+        mask, is_causal = self.attention_bias(x, visible)
         x = self.drop(x + self.wpe(positions))
         for block in self.h:
             x = block(x, mask, is_causal, past_key_values)
         return BaseModelOutputWithPast(last_hidden_state=self.ln_f(x), past_key_values=past_key_values)
 
-    def look(
+    def positions_and_mask(
         self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Positions (1 or B, T), and what each token may see, (1 or B, 1, T, W) bool, or None for the usual."""
@@ -222,7 +222,7 @@ class Trunk(GPTPreTrained):
             positions = slots.clamp(max=self.config.n_positions - 1) if position_ids is None else position_ids
             return positions, (keys <= slots[:, :, None])[:, None]
         if cache is not None:
-            return self.look_back(T, attention_mask, position_ids, cache)
+            return self.positions_and_mask_of_cache(T, attention_mask, position_ids, cache)
         positions = torch.arange(T, device=x.device)[None]
         if attention_mask is None:
             if position_ids is None:
@@ -235,15 +235,15 @@ class Trunk(GPTPreTrained):
         if position_ids is None:
             position_ids = (real.cumsum(1) - 1).clamp(min=0)
         visible = real[:, None, None]
-        return position_ids, visible & lower(T, T, 0, x.device) if self.causal else visible
+        return position_ids, visible & causal_mask(T, T, 0, x.device) if self.causal else visible
 
-    def look_back(
+    def positions_and_mask_of_cache(
         self, T: int, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Any
     ) -> tuple[Tensor, Tensor]:
         """`look` over a transformers Cache of any kind."""
         past, (width, _) = cache.get_seq_length(), cache.get_mask_sizes(T, 0)
         device = self.wte.weight.device
-        visible = lower(T, width, past, device)[None, None]
+        visible = causal_mask(T, width, past, device)[None, None]
         if attention_mask is not None:
             real = attention_mask.bool()
             if position_ids is None:
@@ -262,26 +262,26 @@ class Trunk(GPTPreTrained):
         sequence = F.pad(starts.cumsum(1), (1, 0))
         visible = (sequence[:, :, None] == sequence[:, None])[:, None]
         T = position_ids.shape[1]
-        return visible & lower(T, T, 0, position_ids.device) if self.causal else visible
+        return visible & causal_mask(T, T, 0, position_ids.device) if self.causal else visible
 
-    def mask(self, x: Tensor, visible: Tensor | None) -> tuple[Tensor | None, bool]:
+    def attention_bias(self, x: Tensor, visible: Tensor | None) -> tuple[Tensor | None, bool]:
         """What to add to the scores in the dtype they will have, or None; and whether the kernel hides the future."""
         if visible is None:
             return None, self.causal
-        return (visible if visible.is_floating_point() else additive(visible, compute_dtype(x))), False
+        return (visible if visible.is_floating_point() else additive_mask(visible, compute_dtype(x))), False
 
 
-def lower(num_queries: int, num_keys: int, offset: Any, device: Any) -> Tensor:
+def causal_mask(num_queries: int, num_keys: int, offset: Any, device: Any) -> Tensor:
     """(T, W) bool: query t, at place offset + t, sees the keys up to its own place."""
     queries = torch.arange(num_queries, device=device) + offset
     return torch.arange(num_keys, device=device) <= queries[:, None]
 
 
 @lru_cache(maxsize=8)
-def triangle(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def causal_bias(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What to add to scores (…, T, T) so that no query sees a later key."""
     with torch.inference_mode(False):  # an inference tensor could not be used in training later
-        return additive(lower(size, size, 0, device), dtype)
+        return additive_mask(causal_mask(size, size, 0, device), dtype)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -290,7 +290,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where visible, else the lowest finite number: a row that sees nothing must not become NaN."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
         ~visible, torch.finfo(dtype).min

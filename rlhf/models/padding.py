@@ -12,19 +12,19 @@ def pad_tokens(rows: Sequence[Sequence[int]], pad_id: int, round_to: int = 1) ->
     S is the longest row, rounded up to a multiple of `round_to`.
     """
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
-    attention_mask = left_mask(lengths, longest(lengths, round_to))
+    attention_mask = length_mask(lengths, padded_length(lengths, round_to))
     tokens = torch.full(attention_mask.shape, pad_id, dtype=torch.long)
     tokens[attention_mask] = torch.tensor([token for row in rows for token in row], dtype=torch.long)
     return tokens, attention_mask
 
 
-def longest(lengths: Tensor, round_to: int) -> int:
+def padded_length(lengths: Tensor, round_to: int) -> int:
     """The largest of lengths (B,), at least 1, rounded up to a multiple of `round_to`."""
     most = max(1, int(lengths.max()) if len(lengths) else 0)
     return -(-most // round_to) * round_to
 
 
-def left_mask(lengths: Tensor, width: int) -> Tensor:
+def length_mask(lengths: Tensor, width: int) -> Tensor:
     """(B, width) bool, true on the first lengths (B,) places of each row."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 

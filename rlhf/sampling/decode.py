@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlhf.machine import kernels
 from rlhf.models.cache import KVCache
-from rlhf.models.gpt import GPT, Conv1D, additive
+from rlhf.models.gpt import GPT, Conv1D, additive_mask
 
 Weights = tuple[Tensor, Tensor]  # (in, out) and (out,)
 
@@ -38,7 +38,7 @@ class Decoder:
         if self.fits(x, cache):
             return self.step_in_loops(x, slots, cache)
         visible = torch.arange(cache.keys.shape[3], device=x.device) <= slots[:, None]
-        bias = additive(visible, self.dtype)[:, None, None]  # (B, 1, 1, L)
+        bias = additive_mask(visible, self.dtype)[:, None, None]  # (B, 1, 1, L)
         for layer, (block, weights) in enumerate(zip(self.blocks, self.weights, strict=True)):
             qkv = _product(block.ln_1(x), weights[0])
             x = x + _product(_attention(qkv, block.attn.scale, bias, slots, cache, layer), weights[1])

@@ -37,7 +37,7 @@ class TextStream:
         self.held = ""  # may be the beginning of a stop text
         self.stopped = False
 
-    def take(self, token: int) -> str:
+    def push(self, token: int) -> str:
         """The text that is certain now."""
         self.window.append(token)
         text = self.tokenizer.decode(self.window)
@@ -48,7 +48,7 @@ class TextStream:
             self.shown = len(self.tokenizer.decode(self.window))
         return self._before_stop(new)
 
-    def rest(self) -> str:
+    def flush(self) -> str:
         """What was held back, once no token follows."""
         new = self.tokenizer.decode(self.window)[self.shown :] if self.window else ""
         text = self._before_stop(new)
@@ -253,7 +253,7 @@ class Engine:
         row.said.append(token)
         if token in self.tokenizer.stop_ids:
             return
-        text = row.text.take(token)
+        text = row.text.push(token)
         tokens = () if likely is None else (self._token_info(token, likely, row.request.alternatives),)
         if text or tokens:
             self.events.append((row.key, Piece(text, tokens)))
@@ -282,7 +282,7 @@ class Engine:
         self._finish(row, reason)
 
     def _finish(self, row: _Row, reason: str) -> None:
-        rest = "" if row.text.stopped or reason == "cancelled" else row.text.rest()
+        rest = "" if row.text.stopped or reason == "cancelled" else row.text.flush()
         if rest:
             self.events.append((row.key, Piece(rest)))
         self.events.append((row.key, Done(reason, len(row.said))))

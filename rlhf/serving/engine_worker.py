@@ -29,7 +29,7 @@ def work(connection: Any, max_rows: int, max_waiting: int, max_models: int, prec
             if not models.busy:
                 models.watch.last = None  # waiting for work is no slow step
             while connection.poll(0 if models.busy else None):
-                models.take(connection.recv())
+                models.handle(connection.recv())
             if events := models.step():
                 connection.send(events)
     except (EOFError, OSError):
@@ -64,7 +64,7 @@ class Models:
             engine.num_requests or engine.events for engine in self.engines.values()
         )
 
-    def take(self, command: tuple[Any, ...]) -> None:
+    def handle(self, command: tuple[Any, ...]) -> None:
         """Carry out one command; a failure is told to whoever asked."""
         name, key, *arguments = command
         if name == "cancel":

@@ -23,14 +23,14 @@ T = TypeVar("T")
 Answers = Mapping[str, list[Any]]
 
 
-class Kept:
+class MeasurementCache:
     """Measurements as JSON files in a folder, each made once for the same inputs."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
         folder.mkdir(parents=True, exist_ok=True)
 
-    def take(self, name: str, inputs: Any, measure: Callable[[], T]) -> T:
+    def get_or_measure(self, name: str, inputs: Any, measure: Callable[[], T]) -> T:
         path, key = self.folder / f"{name}.json", fingerprint(inputs)
         if path.exists() and (saved := json.loads(path.read_text()))["inputs"] == key:
             return saved["result"]
@@ -51,7 +51,7 @@ class Judgment:
     parts: AlignData
     max_length: Mapping[str, int]
     missing_eos_penalty: float
-    kept: Kept
+    kept: MeasurementCache
     seed: int
 
     def run(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Judgment:
         model, sft, file = self.policies[policy], self.policies["sft"], self.parts.file("prompts_test")
         seed = self.seed + 1_000_003 * draw
         inputs = [model.hash, sft.hash, asdict(self.settings), file, n, seed]
-        return self.kept.take(
+        return self.kept.get_or_measure(
             f"answers of {policy}" if n == 1 else f"{n} answers of {policy}",
             inputs,
             lambda: answers(
@@ -102,7 +102,7 @@ class Judgment:
     def scores(self, judge: str, whose: str, answers: Answers) -> list[float]:
         """A reward model's score of every answer."""
         model, file = self.judges[judge], self.parts.file("prompts_test")
-        return self.kept.take(
+        return self.kept.get_or_measure(
             f"{judge} scores of {whose}",
             [model.hash, file, answers["texts"]],
             lambda: scores(model, read_prompts(file), answers),
@@ -123,7 +123,7 @@ class Judgment:
         model, longest = self.judges[judge], self.max_length[judge]
         return {
             part: {
-                source: self.kept.take(
+                source: self.kept.get_or_measure(
                     f"{judge} on {part} {source}",
                     [model.hash, str(file), longest],
                     lambda file=file: ranking_scores(model, read_rankings(file), longest),  # type: ignore[misc]
@@ -136,7 +136,7 @@ class Judgment:
     def tasks(self, policy: str) -> dict[str, Any]:
         """How often a policy keeps constraints that a program can check."""
         model, file = self.policies[policy], self.parts.file("tasks")
-        return self.kept.take(
+        return self.kept.get_or_measure(
             f"tasks by {policy}",
             [model.hash, file, asdict(self.settings), self.seed],
             lambda: follows(model, self.settings, read_prompts(file), self.seed),
@@ -145,7 +145,7 @@ class Judgment:
     def text_loss(self, policy: str) -> dict[str, Any]:
         """A policy's loss on held-out plain text: what alignment cost."""
         model, file = self.policies[policy], self.parts.file("texts_test")
-        return self.kept.take(
+        return self.kept.get_or_measure(
             f"plain text by {policy}",
             [model.hash, file, self.settings.text_tokens],
             lambda: text_loss(model, file, self.settings.text_tokens),

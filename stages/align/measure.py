@@ -13,7 +13,7 @@ from rlhf.learning.passes import completion_logprobs, text_logprobs
 from rlhf.learning.rewards import score_completions
 from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast, best_device
-from rlhf.measuring.constraints import constrained
+from rlhf.measuring.constraints import add_constraints
 from rlhf.measuring.evaluate import (
     ranking_accuracy,
     ratio_interval,
@@ -23,8 +23,8 @@ from rlhf.measuring.evaluate import (
 )
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import load_tokenizer
-from stages.judging.answers import kl_of_best_of, sampled
-from stages.judging.evaluate import compared
+from stages.judging.answers import kl_of_best_of, sample_answers
+from stages.judging.evaluate import win_rate_fields
 from stages.settings import AlignEvalSettings
 
 BATCH_SIZE = 32
@@ -49,7 +49,7 @@ def answers(
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), load_tokenizer(model.folder)
     conversations = [prompt for prompt in prompts for _ in range(n)]
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in conversations]
-    samples = sampled(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
+    samples = sample_answers(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
     texts = [tokenizer.decode(sample.tokens).strip() for sample in samples]
     kl: list[float | None] = [None] * len(samples)
     if sft is not None:
@@ -103,7 +103,7 @@ def compare(
     return {
         "policy": policy,
         "against": against,
-        **compared(win_rate(gold[policy], gold[against])),
+        **win_rate_fields(win_rate(gold[policy], gold[against])),
         "win_rate_at_equal_length": round(equal[0], 4),
         "ci95_at_equal_length": [round(x, 4) for x in equal[1:]],
         "kl": round(kl_of_best_of(n), 4) if policy.startswith("best of") else mean(kl),
@@ -174,9 +174,9 @@ def calibration(rankings: Sequence[Ranking], scored: Sequence[Sequence[float]]) 
 def follows(model: Model, settings: AlignEvalSettings, tasks: Sequence[Prompt], seed: int) -> dict[str, Any]:
     """Share of tasks with a checkable constraint whose greedy answer keeps it, with interval, and by kind."""
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), load_tokenizer(model.folder)
-    wanted = constrained(tasks, settings.num_tasks, seed)
+    wanted = add_constraints(tasks, settings.num_tasks, seed)
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt, _ in wanted]
-    samples = sampled(policy, tokenizer, rows, 0.0, settings.max_task_tokens, seed)
+    samples = sample_answers(policy, tokenizer, rows, 0.0, settings.max_task_tokens, seed)
     texts = [tokenizer.decode(sample.tokens).strip() for sample in samples]
     kept = [float(constraint.holds(text)) for text, (_, constraint) in zip(texts, wanted, strict=True)]
     by_kind: dict[str, list[float]] = {}

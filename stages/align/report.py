@@ -26,13 +26,13 @@ def write_report(
         accuracy_rows(results),
         cost_rows(results),
     ):
-        for line in (*aligned(rows), ""):
+        for line in (*align_columns(rows), ""):
             say(line)
     say(f"blind comparison for people: rlhf label, batch {results['blind_batch']}")
     say(f"report: {folder / 'report.html'}")
 
 
-def aligned(rows: Rows) -> list[str]:
+def align_columns(rows: Rows) -> list[str]:
     """Rows as lines of text with columns under each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -40,7 +40,7 @@ def aligned(rows: Rows) -> list[str]:
     ]
 
 
-def share(values: Any) -> str:
+def format_share(values: Any) -> str:
     """A share with its interval, in per cent."""
     estimate, low, high = values
     return f"{estimate:.1%} [{low:.1%}, {high:.1%}]"
@@ -82,8 +82,8 @@ def comparison_rows(results: Mapping[str, Any]) -> Rows:
         rows.append([
             row["policy"],
             row["against"],
-            share((row["win_rate"], *row["ci95"])),
-            share((row["win_rate_at_equal_length"], *row["ci95_at_equal_length"])),
+            format_share((row["win_rate"], *row["ci95"])),
+            format_share((row["win_rate_at_equal_length"], *row["ci95_at_equal_length"])),
             str(row["ties"]),
             "" if row["kl"] is None else f"{row['kl']:.2f}",
             f"{row['mean_words']:.1f}",
@@ -100,7 +100,7 @@ def accuracy_rows(results: Mapping[str, Any]) -> Rows:
         for part, sources in parts.items():
             for source, found in sources.items():
                 rows.append([
-                    judge, part, source, str(found["pairs"]), share(found["accuracy"]), f"{found['longer_answer'][0]:.1%}",
+                    judge, part, source, str(found["pairs"]), format_share(found["accuracy"]), f"{found['longer_answer'][0]:.1%}",
                     f"{found['p_against_longer']:.2g}",
                 ])  # fmt: skip
     return rows
@@ -111,7 +111,9 @@ def cost_rows(results: Mapping[str, Any]) -> Rows:
     rows = [["policy", "loss on plain text, nats per token", "constraints kept [95 %]"]]
     for name, loss in results["text_loss"].items():
         tasks = results["tasks"].get(name)
-        rows.append([name, f"{loss['loss']:.4f}", share((tasks["share"], *tasks["ci95"])) if tasks else ""])
+        rows.append(
+            [name, f"{loss['loss']:.4f}", format_share((tasks["share"], *tasks["ci95"])) if tasks else ""]
+        )
     return rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
-from rlhf.inputs import base_of, model_of
+from rlhf.inputs import locate_base, locate_model
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Entry, Store
 from stages.align.data import AlignData, divide
@@ -64,15 +64,17 @@ def run(
     check(recipe)
     label = f"{name}-{seed}"
     steps = Steps(say)
-    parts = steps.take("data", lambda: _data(recipe, store, base, data, say))
-    sft = steps.take("sft", lambda: _sft(recipe, store, base, parts, label, seed, say))
-    reward = steps.take("reward", lambda: _reward(recipe, store, sft.ref, parts, label, seed, say))
-    gold = steps.take("gold", lambda: _gold(recipe, store, base, parts, label, seed + GOLD_SEED, say))
-    ppo = steps.take("ppo", lambda: _ppo(recipe, store, sft, reward, parts, label, seed, say))
+    parts = steps.run_step("data", lambda: _data(recipe, store, base, data, say))
+    sft = steps.run_step("sft", lambda: _sft(recipe, store, base, parts, label, seed, say))
+    reward = steps.run_step("reward", lambda: _reward(recipe, store, sft.ref, parts, label, seed, say))
+    gold = steps.run_step("gold", lambda: _gold(recipe, store, base, parts, label, seed + GOLD_SEED, say))
+    ppo = steps.run_step("ppo", lambda: _ppo(recipe, store, sft, reward, parts, label, seed, say))
     entries = {"sft": sft, "reward": reward, "gold": gold, "ppo": ppo}
-    batch = steps.take("blind", lambda: _blind(recipe, store, labels_url, sft, ppo, parts, label, seed, say))
+    batch = steps.run_step(
+        "blind", lambda: _blind(recipe, store, labels_url, sft, ppo, parts, label, seed, say)
+    )
     folder = store.root / "reports" / label
-    results = steps.take("judge", lambda: _judge(recipe, store, base, entries, parts, folder, seed, say))
+    results = steps.run_step("judge", lambda: _judge(recipe, store, base, entries, parts, folder, seed, say))
     results |= {"blind_batch": batch, **steps.cost()}
     write_report(folder, label, results, entries, say)
     return results
@@ -93,17 +95,17 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _data(recipe: Any, store: Store, base: str, folder: Path, say: Any) -> AlignData:
-    return parts_of(recipe, base_of(store, base)[0], folder, store.root / "data", say)
+    return divide_data(recipe, locate_base(store, base)[0], folder, store.root / "data", say)
 
 
-def parts_of(
+def divide_data(
     recipe: Mapping[str, Any], model: str, folder: Path, root: Path, say: Callable[[str], None]
 ) -> AlignData:
     """The data under `folder` divided into files under `root` as the recipe says, by the tokens of a model."""
     return divide(settings_of(AlignDataSettings, recipe, "data"), folder, load_tokenizer(model), root, say)
 
 
-def settings_on(parts: AlignData, recipe: Mapping[str, Any], stage: str, **fixed: Any) -> Any:
+def stage_settings(parts: AlignData, recipe: Mapping[str, Any], stage: str, **fixed: Any) -> Any:
     """A training stage's settings from its table in the recipe, on its part of the data."""
     texts = parts.file("texts") if recipe.get("ppo", {}).get("ptx_coef") else None
     files: dict[str, dict[str, Any]] = {
@@ -121,13 +123,13 @@ def settings_on(parts: AlignData, recipe: Mapping[str, Any], stage: str, **fixed
 def _sft(recipe: Any, store: Store, base: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
     from stages import sft
 
-    return sft.run(settings_on(parts, recipe, "sft", name=name, seed=seed, base=base), store, say)
+    return sft.run(stage_settings(parts, recipe, "sft", name=name, seed=seed, base=base), store, say)
 
 
 def _reward(recipe: Any, store: Store, sft: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
     from stages import reward
 
-    settings = settings_on(parts, recipe, "reward", name=name, seed=seed, init=sft)
+    settings = stage_settings(parts, recipe, "reward", name=name, seed=seed, init=sft)
     return reward.run(settings, store, None, say)
 
 
@@ -135,7 +137,7 @@ def _gold(recipe: Any, store: Store, base: str, parts: AlignData, name: str, see
     """From the base model, since the SFT model is what it judges."""
     from stages import reward
 
-    settings = settings_on(parts, recipe, "gold", name=f"{name}-gold", seed=seed, init=base)
+    settings = stage_settings(parts, recipe, "gold", name=f"{name}-gold", seed=seed, init=base)
     return reward.run(settings, store, None, say)
 
 
@@ -144,7 +146,7 @@ def _ppo(
 ) -> Entry:
     from stages import ppo
 
-    settings = settings_on(parts, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref)
+    settings = stage_settings(parts, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref)
     return ppo.run(settings, store, say)
 
 
@@ -180,10 +182,10 @@ def _judge(
     seed: int,
     say: Any,
 ) -> dict[str, Any]:
-    from stages.align.judge import Judgment, Kept
+    from stages.align.judge import Judgment, MeasurementCache
     from stages.align.measure import Model
 
-    where, entry = model_of(store, base)
+    where, entry = locate_model(store, base)
     ppo = entries["ppo"]
     policies = {
         "base": Model(where, entry.hash if entry else where),
@@ -196,5 +198,5 @@ def _judge(
     max_length = {name: entries[name].manifest["settings"]["max_length"] for name in judges}
     penalty = ppo.manifest["settings"]["missing_eos_penalty"]
     settings = settings_of(AlignEvalSettings, recipe, "judge")
-    kept = Kept(folder / "kept", say)
+    kept = MeasurementCache(folder / "kept", say)
     return Judgment(settings, policies, judges, parts, max_length, penalty, kept, seed).run()

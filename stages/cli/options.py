@@ -108,7 +108,7 @@ def _value_type(field: Any) -> type:
     return found
 
 
-def parsed(kind: type, name: str, value: Any, where: str) -> Any:
+def parse_setting(kind: type, name: str, value: Any, where: str) -> Any:
     """A setting's value from text or TOML in the field's type. Raises InputError naming where it stood."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if name not in fields:
@@ -148,7 +148,9 @@ def read_recipe(name: str | None) -> dict[str, dict[str, Any]]:
         if stage not in TABLES or not isinstance(table, dict):
             raise InputError(f"{path}: no stage named {stage}; known are {', '.join(TABLES)}")
         kind = TABLES[stage]
-        recipe[stage] = {key: parsed(kind, key, value, f"{path}, [{stage}]") for key, value in table.items()}
+        recipe[stage] = {
+            key: parse_setting(kind, key, value, f"{path}, [{stage}]") for key, value in table.items()
+        }
     return recipe
 
 
@@ -160,11 +162,11 @@ def settings_from(options: argparse.Namespace) -> Any:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise InputError(f"--set {assignment}: write it as NAME=VALUE")
-        values[name] = parsed(kind, name, value, "--set")
+        values[name] = parse_setting(kind, name, value, "--set")
     for field in dataclasses.fields(kind):
         value = getattr(options, field.name, None)
         if value is not None:
-            values[field.name] = parsed(kind, field.name, value, f"--{field.name.replace('_', '-')}")
+            values[field.name] = parse_setting(kind, field.name, value, f"--{field.name.replace('_', '-')}")
     return kind(**values)
 
 
@@ -177,11 +179,11 @@ def labels_url_of(options: argparse.Namespace) -> str:
     return options.labels_url or os.environ.get("RLHF_LABELS") or str(store_of(options).root / "labels.db")
 
 
-def show(entry: Any) -> None:
+def print_entry(entry: Any) -> None:
     """A new entry's reference on stdout, its metrics on stderr; of several processes the first shows it."""
     from rlhf.machine import processes
 
-    if not processes.is_first():
+    if not processes.is_main_process():
         return
     say("  ".join(f"{name} {value}" for name, value in entry.manifest["metrics"].items()))
     print(entry.ref)

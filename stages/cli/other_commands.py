@@ -41,12 +41,12 @@ def run_doctor(options: argparse.Namespace) -> None:
 
 def estimate_stages(options: argparse.Namespace) -> None:
     """Print what each stage would take with --base, --recipe and --data, each line as soon as it is measured."""
-    from rlhf.inputs import model_of
-    from stages.align.steps import parts_of
+    from rlhf.inputs import locate_model
+    from stages.align.steps import divide_data
     from stages.cli.options import read_recipe, store_of
-    from stages.estimate import estimates, fitting_recipe, said_time
+    from stages.estimate import estimates, fitting_recipe, format_duration
 
-    folder, _ = model_of(store_of(options), options.base)
+    folder, _ = locate_model(store_of(options), options.base)
     name, reason = (options.recipe, "as named") if options.recipe else fitting_recipe(folder)
     recipe = read_recipe(name)
     if options.data and "data" not in recipe:
@@ -54,13 +54,13 @@ def estimate_stages(options: argparse.Namespace) -> None:
     print(f"  {'recipe':<18} {name}: {reason}")
     with tempfile.TemporaryDirectory() as work:
         data = Path(options.data) if options.data else None
-        parts = parts_of(recipe, folder, data, Path(work), lambda line: None) if data else None
+        parts = divide_data(recipe, folder, data, Path(work), lambda line: None) if data else None
         found = []
         for one in estimates(folder, recipe, parts):
             print_estimate(one)
             found.append(one)
     if all(one.peak_mib is not None for one in found):
-        print(f"  {'together':<18} about {said_time(sum(one.seconds for one in found))}")
+        print(f"  {'together':<18} about {format_duration(sum(one.seconds for one in found))}")
 
 
 def print_estimate(found: Any) -> None:

@@ -5,19 +5,19 @@ import dataclasses
 import json
 from collections.abc import Callable
 
-from stages.cli.options import labels_url_of, say, settings_from, show, store_of
+from stages.cli.options import labels_url_of, print_entry, say, settings_from, store_of
 
 
 def run_pretrain(options: argparse.Namespace) -> None:
     from stages import pretrain
 
-    show(pretrain.run(settings_from(options), store_of(options), say))
+    print_entry(pretrain.run(settings_from(options), store_of(options), say))
 
 
 def run_sft(options: argparse.Namespace) -> None:
     from stages import sft
 
-    show(sft.run(settings_from(options), store_of(options), say))
+    print_entry(sft.run(settings_from(options), store_of(options), say))
 
 
 def run_sample(options: argparse.Namespace) -> None:
@@ -29,13 +29,13 @@ def run_sample(options: argparse.Namespace) -> None:
 def run_reward(options: argparse.Namespace) -> None:
     from stages import reward
 
-    show(reward.run(settings_from(options), store_of(options), labels_url_of(options), say))
+    print_entry(reward.run(settings_from(options), store_of(options), labels_url_of(options), say))
 
 
 def run_ppo(options: argparse.Namespace) -> None:
     from stages import ppo
 
-    show(ppo.run(settings_from(options), store_of(options), say))
+    print_entry(ppo.run(settings_from(options), store_of(options), say))
 
 
 def run_eval(options: argparse.Namespace) -> None:

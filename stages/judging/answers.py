@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from rlhf.data import Prompt, as_messages
-from rlhf.inputs import model_of
-from rlhf.learning.reward_sources import combined_reward, rewards_named
+from rlhf.inputs import locate_model
+from rlhf.learning.reward_sources import combined_reward, load_rewards
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import autocast, best_device
@@ -42,20 +42,20 @@ class Answers:
         return sum(self.ended) / len(self.ended)
 
 
-def answer(
+def answer_prompts(
     settings: EvalSettings, store: Store, reference: str, prompts: Sequence[Prompt], seed: int
 ) -> Answers:
     """One completion of every prompt by the checkpoint a reference names."""
-    folder, _ = model_of(store, reference)
+    folder, _ = locate_model(store, reference)
     policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts]
-    samples = sampled(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
+    samples = sample_answers(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
     rollout = Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=8)
     texts = [tokenizer.decode(sample.tokens).strip() for sample in samples]
     return Answers(policy, tokenizer, rollout, texts, [sample.ended for sample in samples])
 
 
-def sampled(
+def sample_answers(
     policy: Any,
     tokenizer: AnyTokenizer,
     rows: list[list[int]],
@@ -75,10 +75,10 @@ def best_of(
     settings: EvalSettings, store: Store, policy: str, reward: str, prompts: Sequence[Prompt], n: int
 ) -> Answers:
     """For each prompt the completion of n that the reward model scores highest: what PPO has to beat."""
-    folder, _ = model_of(store, policy)
+    folder, _ = locate_model(store, policy)
     model, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
-    rewards, _, _ = rewards_named(store, reward)
-    candidates = sampled_candidates(
+    rewards, _, _ = load_rewards(store, reward)
+    candidates = sample_candidates(
         model, tokenizer, combined_reward(rewards, tokenizer), prompts, n, settings.temperature, settings.max_new_tokens,
         settings.seed + 7,
     )  # fmt: skip
@@ -105,7 +105,7 @@ def kl_of_best_of(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def sampled_candidates(
+def sample_candidates(
     policy: Any,
     tokenizer: AnyTokenizer,
     reward: Reward,
@@ -119,7 +119,7 @@ def sampled_candidates(
     """n completions of every prompt with the scores PPO would see, its missing-EOS penalty included."""
     conversations = [prompt for prompt in prompts for _ in range(n)]
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in conversations]
-    samples = sampled(policy, tokenizer, rows, temperature, max_new_tokens, seed)
+    samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
     rollout = Rollout.from_samples(
         rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id
     )

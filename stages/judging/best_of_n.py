@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
-from rlhf.inputs import model_of, prompts_of
-from rlhf.learning.reward_sources import combined_reward, rewards_named
+from rlhf.inputs import load_prompts, locate_model
+from rlhf.learning.reward_sources import combined_reward, load_rewards
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.store import Store, write_text
-from stages.judging.answers import kl_of_best_of, sampled_candidates
+from stages.judging.answers import kl_of_best_of, sample_candidates
 from stages.settings import BestOfNSettings
 
 PROMPTS_AT_ONCE = 512  # bounds what is held in memory; each group is written before the next is sampled
@@ -36,17 +36,17 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
             f"{out}: {'exists already' if out.exists() else 'not a .jsonl file'}; name a new .jsonl file"
         )
     set_threads(0)
-    folder, _ = model_of(store, settings.policy)
+    folder, _ = locate_model(store, settings.policy)
     policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
-    sources, _, _ = rewards_named(store, settings.reward)
+    sources, _, _ = load_rewards(store, settings.reward)
     reward = combined_reward(sources, tokenizer)
-    prompts, _ = prompts_of(settings.prompts, "train", settings.num_prompts, settings.seed + 1)
+    prompts, _ = load_prompts(settings.prompts, "train", settings.num_prompts, settings.seed + 1)
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
     demonstrations: list[dict[str, Any]] = []
     of_all = of_best = 0.0
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):
         some = prompts[start : start + PROMPTS_AT_ONCE]
-        candidates = sampled_candidates(
+        candidates = sample_candidates(
             policy, tokenizer, reward, some, settings.n, settings.temperature, settings.max_new_tokens,
             settings.seed * 1_000_003 + start, settings.missing_eos_penalty,
         )  # fmt: skip

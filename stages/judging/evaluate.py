@@ -5,7 +5,7 @@ from typing import Any
 
 from rlhf.data import Prompt, read_prompts
 from rlhf.errors import InputError
-from rlhf.inputs import model_of, starter_items
+from rlhf.inputs import locate_model, starter_items
 from rlhf.learning.rewards import score_completions
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.measuring.evaluate import WinRate, sequence_kl, win_rate
@@ -14,7 +14,7 @@ from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
 from rlhf.store import Store
-from stages.judging.answers import Answers, answer
+from stages.judging.answers import Answers, answer_prompts
 from stages.settings import EvalSettings
 
 
@@ -27,7 +27,7 @@ def run(settings: EvalSettings, store: Store, say: Callable[[str], None] = print
     set_threads(0)
     prompts, items = _prompts(settings)
     say(f"eval: {settings.policy} on {len(prompts)} prompts")
-    answers = answer(settings, store, settings.policy, prompts, settings.seed)
+    answers = answer_prompts(settings, store, settings.policy, prompts, settings.seed)
     scores = _scores(settings, store, items, prompts, answers)
     result: dict[str, Any] = {
         "policy": settings.policy,
@@ -45,13 +45,15 @@ def run(settings: EvalSettings, store: Store, say: Callable[[str], None] = print
     }
     if settings.against:
         # Draws of its own: shared random numbers would turn sampling luck into ties and flatter the better side.
-        other = answer(settings, store, settings.against, prompts, settings.seed + 1_000_003)
-        result |= compared(win_rate(scores, _scores(settings, store, items, prompts, other), settings.seed))
+        other = answer_prompts(settings, store, settings.against, prompts, settings.seed + 1_000_003)
+        result |= win_rate_fields(
+            win_rate(scores, _scores(settings, store, items, prompts, other), settings.seed)
+        )
         result["kl"] = kl_between(answers, other.policy)
     return result
 
 
-def compared(rate: WinRate) -> dict[str, Any]:
+def win_rate_fields(rate: WinRate) -> dict[str, Any]:
     """A win rate as JSON fields."""
     return {
         "win_rate": round(rate.win_rate, 4),
@@ -86,13 +88,13 @@ def _scores(
     settings: EvalSettings, store: Store, items: list[Item], prompts: Sequence[Prompt], answers: Answers
 ) -> list[float]:
     if items:
-        return judged(items, answers)
-    folder, _ = model_of(store, str(settings.reward))
+        return judge_scores(items, answers)
+    folder, _ = locate_model(store, str(settings.reward))
     model, tokenizer = load_scalar(folder).to(best_device()), load_tokenizer(folder)
     return score_completions(model, tokenizer, list(zip(prompts, answers.texts, strict=True)))
 
 
-def judged(items: Sequence[Item], answers: Answers) -> list[float]:
+def judge_scores(items: Sequence[Item], answers: Answers) -> list[float]:
     """The starter judge's score, 1 to 7, of each answer."""
     return [
         judge(item, text, ended).score

@@ -100,7 +100,7 @@ def work(store: Store, labels_url: str, parent: int) -> None:
     with LabelStore(labels_url) as labels:
         while os.getppid() == parent:
             try:
-                wanted = live.claim(labels.database, PROMPTS_AT_ONCE)
+                wanted = live.claim_requests(labels.database, PROMPTS_AT_ONCE)
             except LabelError:
                 wanted = []  # the database is away for now
             for request in wanted:
@@ -108,10 +108,10 @@ def work(store: Store, labels_url: str, parent: int) -> None:
                     if model is None or model.checkpoint != request.checkpoint:
                         model = _Model(store, request.checkpoint)
                     texts = model.answers(request)
-                    live.fulfil(labels.database, request.id, tuple(texts), tuple(texts.values()))
+                    live.fulfil_request(labels.database, request.id, tuple(texts), tuple(texts.values()))
                 except RLHFError as error:
                     with suppress(LabelError):
-                        live.fail(labels.database, request.id, str(error))
+                        live.fail_request(labels.database, request.id, str(error))
             if not wanted:
                 time.sleep(PAUSE_S)
 
@@ -120,28 +120,28 @@ class _Model:
     """The checkpoint that answered last, kept in memory."""
 
     def __init__(self, store: Store, checkpoint: str) -> None:
-        from rlhf.inputs import model_of
+        from rlhf.inputs import locate_model
         from rlhf.machine.devices import best_device, set_threads
         from rlhf.models.checkpoints import load_policy
         from rlhf.models.tokenizer import load_tokenizer
 
         set_threads(0)
-        folder, _ = model_of(store, checkpoint)
+        folder, _ = locate_model(store, checkpoint)
         self.checkpoint = checkpoint
         self.policy = load_policy(folder).to(best_device()).eval()
         self.tokenizer = load_tokenizer(folder)
 
-    def answers(self, request: live.Wanted) -> dict[str, bool]:
+    def answers(self, request: live.SamplingRequest) -> dict[str, bool]:
         """Different answers to one prompt, each with whether it ended."""
         from rlhf.data import as_messages
-        from stages.judging.answers import sampled
+        from stages.judging.answers import sample_answers
         from stages.labeling.sample import different
 
         rows = [self.tokenizer.encode_prompt(as_messages(request.prompt))] * request.k
         sampling = live.SAMPLING | request.sampling
         temperature, length = float(sampling["temperature"]), int(sampling["max_new_tokens"])
         return different(
-            self.tokenizer, sampled(self.policy, self.tokenizer, rows, temperature, length, request.id)
+            self.tokenizer, sample_answers(self.policy, self.tokenizer, rows, temperature, length, request.id)
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from annotate.labels import LabelStore
 from annotate.work.priority import open_tasks, set_priorities, uncertainty
 from rlhf.errors import InputError
-from rlhf.inputs import model_of
+from rlhf.inputs import locate_model
 from rlhf.learning.rewards import score_completions
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_scalar
@@ -22,7 +22,7 @@ def run(
     say: Callable[[str], None] = print,
 ) -> int:
     """Order a batch's open tasks by the reward model's uncertainty about them; returns how many there are."""
-    folder, _ = model_of(store, reward)
+    folder, _ = locate_model(store, reward)
     with LabelStore(labels_url) as labels:
         tasks = [task for task in open_tasks(labels.database, batch) if len(task.completions) > 1]
         if not tasks:

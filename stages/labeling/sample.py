@@ -11,7 +11,7 @@ from annotate.labels import LabelStore, NewTask
 from annotate.simulate import simulate
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
-from rlhf.inputs import model_of, prompts_of
+from rlhf.inputs import load_prompts, locate_model
 from rlhf.learning.training import seed_everything
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_policy
@@ -19,7 +19,7 @@ from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.sampling.generate import Sample
 from rlhf.starter.items import take_items
 from rlhf.store import Store
-from stages.judging.answers import sampled
+from stages.judging.answers import sample_answers
 from stages.settings import SampleSettings
 
 
@@ -35,9 +35,9 @@ def run(
     """
     _check(settings)
     models = [
-        (folder, entry, name) for name in _policies(settings) for folder, entry in [model_of(store, name)]
+        (folder, entry, name) for name in _policies(settings) for folder, entry in [locate_model(store, name)]
     ]
-    prompts, data = prompts_of(settings.prompts, settings.split, settings.num_prompts, settings.seed)
+    prompts, data = load_prompts(settings.prompts, settings.split, settings.num_prompts, settings.seed)
     inputs = [[entry.hash if entry else name for _, entry, name in models], asdict(settings), data]
     source = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
     named = [(folder, entry.ref if entry else name) for folder, entry, name in models]
@@ -102,7 +102,7 @@ def _tasks(
         policy, tokenizer = _loaded(settings, folder)
         rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(share)]
         seed = settings.seed + 77 + number
-        samples = sampled(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
+        samples = sample_answers(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
         for place, found in enumerate(answers):
             for text, ended in different(tokenizer, samples[place * share : (place + 1) * share]).items():
                 found.setdefault(text, (ended, checkpoint))

@@ -35,7 +35,7 @@ def sample(
 ) -> Rollout:
     """A completion of every prompt, each process writing its share."""
     tokens = [prompt.tokens for prompt in prompts]
-    mine = processes.share(len(tokens))
+    mine = processes.shard(len(tokens))
     sampling = SamplingSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
     with autocast(policy.device, config.bf16):
         samples = generate(
@@ -44,7 +44,7 @@ def sample(
         )  # fmt: skip
     conversations = [prompt.prompt for prompt in prompts]
     return Rollout.from_samples(
-        tokens, processes.gathered(samples), tokenizer.pad_id, ROUND_TO, conversations, tokenizer.eos_id
+        tokens, processes.gather_rows(samples), tokenizer.pad_id, ROUND_TO, conversations, tokenizer.eos_id
     )
 
 
@@ -58,7 +58,7 @@ def with_lower_states(config: PPOConfig, learner: Learner, rollout: Rollout) -> 
         return lower.states(policy, part.tokens.to(policy.device), part.attention_mask.to(policy.device))
 
     with autocast(policy.device, config.bf16):
-        return replace(rollout, lower=lower, states=over_rows(rollout, config, states))  # (B, S, C)
+        return replace(rollout, lower=lower, states=map_rows(rollout, config, states))  # (B, S, C)
 
 
 @torch.no_grad()
@@ -69,12 +69,12 @@ def gather_experience(
     policy, value_model, mask = learner.policy.eval(), learner.value_model.eval(), rollout.mask
     with autocast(policy.device, config.bf16):
         with reference_model(policy, reference) as frozen:
-            ref_logprobs = over_rows(
+            ref_logprobs = map_rows(
                 rollout, config, lambda part: completion_logprobs(frozen, part, config.temperature)
             )
-        values = over_rows(rollout, config, lambda part: completion_values(value_model, part))  # (B, T)
-    mine = rollout.select(processes.share(len(rollout)))
-    components = torch.stack(processes.gathered(list(reward.components(mine))))  # (B, M)
+        values = map_rows(rollout, config, lambda part: completion_values(value_model, part))  # (B, T)
+    mine = rollout.select(processes.shard(len(rollout)))
+    components = torch.stack(processes.gather_rows(list(reward.components(mine))))  # (B, M)
     scores = reward.combined(components)  # (B,)
     if not torch.isfinite(scores).all():
         raise TrainingError(
@@ -99,7 +99,7 @@ def gather_experience(
     return Experience(rollout, values, whiten(advantages, mask), returns), metrics
 
 
-def over_rows(rollout: Rollout, config: PPOConfig, work: Callable[[Rollout], Tensor]) -> Tensor:
+def map_rows(rollout: Rollout, config: PPOConfig, work: Callable[[Rollout], Tensor]) -> Tensor:
     """work (b, T) of all rows, (B, T) on the CPU: each process its share, batched by length."""
-    mine = in_length_order(rollout.select(processes.share(len(rollout))), config.micro_batch_size, work)
-    return pad_sequence(processes.gathered(mine), batch_first=True)
+    mine = in_length_order(rollout.select(processes.shard(len(rollout))), config.micro_batch_size, work)
+    return pad_sequence(processes.gather_rows(mine), batch_first=True)

@@ -9,7 +9,7 @@ import torch
 from rlhf.errors import InputError
 from rlhf.learning.optimizers import Optimizers, adamw
 from rlhf.learning.rl import AdaptiveKL, FixedKL, KLBudget, RunningMoments
-from rlhf.learning.training import Average, learned, restore_runtime, runtime_state
+from rlhf.learning.training import Average, restore_runtime, runtime_state, trainable_weights
 from rlhf.models.adapters import save_plain
 from rlhf.models.last_blocks import Lower
 from rlhf.models.tokenizer import AnyTokenizer
@@ -33,8 +33,8 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "policy": learned(self.policy),
-            "value_model": learned(self.value_model),
+            "policy": trainable_weights(self.policy),
+            "value_model": trainable_weights(self.value_model),
             "policy_optimizer": self.policy_optimizer.state_dict(),
             "value_optimizer": self.value_optimizer.state_dict(),
             "beta": self.beta.state_dict(),

@@ -61,7 +61,11 @@ def train(
     num_iterations = -(-config.episodes // config.batch_size)
     steps = range(learner.iteration, num_iterations)
     bar = tqdm(
-        steps, initial=learner.iteration, total=num_iterations, desc="ppo", disable=not processes.is_first()
+        steps,
+        initial=learner.iteration,
+        total=num_iterations,
+        desc="ppo",
+        disable=not processes.is_main_process(),
     )
     watch, freed = ThreadWatch(), FreedMemory()
     for iteration in bar:
@@ -104,7 +108,7 @@ def update(
     minibatches = experience.shuffled(config.minibatch_size, config.inner_epochs, learner.generator)
     for step, minibatch in enumerate(minibatches):
         losses = torch.zeros(2, device=policy.device)
-        for part in minibatch.select(processes.share(len(minibatch))).split(config.micro_batch_size):
+        for part in minibatch.select(processes.shard(len(minibatch))).split(config.micro_batch_size):
             part = part.to(policy.device)
             old = part.rollout.logprobs
             with autocast(policy.device, config.bf16):
@@ -119,7 +123,7 @@ def update(
             if step == 0:  # before any update both are the same policy's
                 logged["policy/sampling_gap"] = (logprobs - old).abs()
             means.add(part.rollout.mask, {"policy/loss": actor, "value/loss": critic, **logged})
-        if not torch.isfinite(processes.total(losses)).all():
+        if not torch.isfinite(processes.sum_over_processes(losses)).all():
             raise TrainingError(
                 f"iteration {learner.iteration}: the loss is not finite; nothing was applied. Lower the learning rate"
             )
@@ -134,7 +138,7 @@ def update(
         if learner.average:
             learner.average.update(policy)
     policy_norm, value_norm = torch.tensor(norms).mean(0).tolist()
-    return means.means(UPDATE_METRICS, processes.total) | {
+    return means.means(UPDATE_METRICS, processes.sum_over_processes) | {
         "policy/grad_norm": policy_norm,
         "value/grad_norm": value_norm,
     }
@@ -142,7 +146,7 @@ def update(
 
 def check_sampler(means: TokenMeans, iteration: int) -> None:
     """Raises TrainingError where the sampler gave other log-probabilities than a forward pass of the same policy."""
-    gap = means.means(["policy/sampling_gap"], processes.total)["policy/sampling_gap"]
+    gap = means.means(["policy/sampling_gap"], processes.sum_over_processes)["policy/sampling_gap"]
     if gap > MAX_SAMPLING_GAP:
         raise TrainingError(
             f"iteration {iteration}: log-probabilities from sampling are {gap:.2f} nats a token away from those of "
@@ -157,7 +161,7 @@ def add_ptx_gradient(config: PPOConfig, policy: Any, rows: Tensor, means: TokenM
     whatever the number and length of the rows, which come in parts of micro_batch_size.
     """
     rows, num_tokens = rows.to(policy.device), rows[:, 1:].numel()
-    mine = processes.share(len(rows))
+    mine = processes.shard(len(rows))
     for part in rows[mine.start : mine.stop].split(config.micro_batch_size) if mine else ():
         with autocast(policy.device, config.bf16):
             loss = -text_logprobs(policy, part)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.errors import InputError
 from rlhf.learning.reward_sources import RewardSource
-from rlhf.models.adapters import copy_beside, is_adapted, train_adapters
+from rlhf.models.adapters import copy_sharing_frozen, is_adapted, train_adapters
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
 from rlhf.models.tokenizer import AnyTokenizer
@@ -28,7 +28,7 @@ class Models:
     lower: Lower | None = None
 
 
-def assembled(
+def assemble_models(
     policy: Any,
     reference: Any,
     value_model: Any,
@@ -80,7 +80,7 @@ def policy_and_reference(
         policy = model
         if lower and reference is not None:
             lower.share_with(reference, policy)
-        reference = copy_beside(model, [model]) if reference is None else reference
+        reference = copy_sharing_frozen(model, [model]) if reference is None else reference
     if reference is not None:
         reference.eval().requires_grad_(False)
     return policy, reference
@@ -110,7 +110,7 @@ def value_model_for(
     """
     for reward in rewards:
         if reward.reads(tokenizer) and has_value_head(reward):
-            model = copy_beside(reward.source, [policy])
+            model = copy_sharing_frozen(reward.source, [policy])
             return train_adapters(model) if is_adapted(model) else model.requires_grad_(True)
     say(
         "ppo: no reward model reads the policy's tokens: the value model is the policy's trunk with a new head"

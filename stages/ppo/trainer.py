@@ -13,20 +13,20 @@ from typing import Any
 
 from rlhf.data import fingerprint, prompts_in
 from rlhf.errors import InputError
-from rlhf.inputs import model_of, prompts_of, published
+from rlhf.inputs import entry_for_all, load_prompts, locate_model
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.prompts import prompt_rows
-from rlhf.learning.reward_sources import combined_reward, parsed_weights, reward_sources, rewards_named
+from rlhf.learning.reward_sources import combined_reward, load_rewards, parse_weights, reward_sources
 from rlhf.learning.training import load_state, save_state, seed_everything
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import lora, save_plain
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
-from rlhf.store import Entry, Store, deciding, inputs_hash
+from rlhf.store import Entry, Store, hashed_settings, inputs_hash
 from stages.ppo.learner import new_learner, summary
 from stages.ppo.loop import train
-from stages.ppo.models import assembled
+from stages.ppo.models import assemble_models
 from stages.ppo.pretraining import pretraining_rows, pretraining_text
 from stages.settings import PPOConfig, PPOSettings
 
@@ -62,12 +62,12 @@ class PPOTrainer:
         logging_dir: str | Path | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        processes.join()
-        say = say if processes.is_first() else lambda line: None
+        processes.join_process_group()
+        say = say if processes.is_main_process() else lambda line: None
         seed_everything(args.seed)
         self.args, self.tokenizer = args, any_tokenizer(processing_class)
         rewards = reward_sources(reward_model, reward_processing_class)
-        models = assembled(
+        models = assemble_models(
             model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks, say=say,
         )  # fmt: skip
         model, self.reference = models.policy, models.reference
@@ -76,12 +76,12 @@ class PPOTrainer:
                 each.to(best_device())
         self.reward = combined_reward(
             rewards, self.tokenizer, bf16=args.bf16, combine=args.reward_combine,
-            weights=parsed_weights(args.reward_weights), pessimism=args.reward_pessimism,
+            weights=parse_weights(args.reward_weights), pessimism=args.reward_pessimism,
         )  # fmt: skip
         self.prompts = prompt_rows(prompts_in(train_dataset), self.tokenizer, model, args.max_new_tokens)
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
-        self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_first() else None)
+        self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
         self.state_file = Path(output_dir) / "state.pt" if output_dir else None
         self.resume(say)
 
@@ -104,7 +104,7 @@ class PPOTrainer:
 
     def save_model(self, folder: str | Path) -> None:
         """The policy into `folder`, adapters merged, with value/ and, where averaged or kept, ema/ and checkpoints/."""
-        if processes.is_first():
+        if processes.is_main_process():
             self.learner.save(self.tokenizer, Path(folder))
             self.log.save(Path(folder))
             if self.state_file and (kept := self.state_file.parent / "checkpoints").exists():
@@ -112,7 +112,7 @@ class PPOTrainer:
 
     def keep_policy(self) -> None:
         """The policy as it is now under checkpoints/ of output_dir, named by the episodes it has learned from."""
-        if self.state_file and processes.is_first():
+        if self.state_file and processes.is_main_process():
             episodes = self.learner.iteration * self.args.batch_size
             folder = self.state_file.parent / "checkpoints" / f"{episodes:06d}"
             save_plain(self.model, folder)
@@ -120,17 +120,19 @@ class PPOTrainer:
 
     def save_state(self) -> None:
         """Write what an exact continuation needs to output_dir."""
-        if self.state_file and processes.is_first():
+        if self.state_file and processes.is_main_process():
             self.state_file.parent.mkdir(parents=True, exist_ok=True)
             state = self.learner.state_dict()
-            save_state(self.state_file, state | {"args": deciding(self.args), "history": self.log.history})
+            save_state(
+                self.state_file, state | {"args": hashed_settings(self.args), "history": self.log.history}
+            )
 
     def resume(self, say: Callable[[str], None]) -> None:
         """Go on from the state in output_dir, if there is one. Raises InputError for one of other settings."""
         state = load_state(self.state_file) if self.state_file else None
         if state is None:
             return
-        if state["args"] != deciding(self.args):
+        if state["args"] != hashed_settings(self.args):
             raise InputError(
                 f"{self.state_file}: the state of a run with other settings; choose another output_dir"
             )
@@ -141,14 +143,14 @@ class PPOTrainer:
 
 def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
     """PPO from the SFT model against rewards, by name, into the store; a run that was stopped goes on by itself."""
-    processes.join()
-    say = say if processes.is_first() else lambda line: None
-    policy_folder, sft = model_of(store, settings.policy)
+    processes.join_process_group()
+    say = say if processes.is_main_process() else lambda line: None
+    policy_folder, sft = locate_model(store, settings.policy)
     policy = load_policy(policy_folder)
-    rewards, reward_parents, reward_data = rewards_named(
+    rewards, reward_parents, reward_data = load_rewards(
         store, settings.reward, policy if settings.lora_rank else None, say
     )
-    prompts, data = prompts_of(settings.prompts, "train", settings.episodes, settings.seed + 1)
+    prompts, data = load_prompts(settings.prompts, "train", settings.episodes, settings.seed + 1)
     texts = pretraining_text(settings.ptx_data, settings.seed) if settings.ptx_coef else None
     if texts:
         data["pretraining text"] = fingerprint(texts)
@@ -170,9 +172,9 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
     )  # fmt: skip
     started = time.monotonic()
     trainer.train()
-    if processes.is_first():
+    if processes.is_main_process():
         with store.new("ppo", settings.name, **inputs) as writer:
             trainer.save_model(writer.path)
             writer.metrics = summary(trainer.log.history, time.monotonic() - started)
         store.discard_work("ppo", key)
-    return published(store, "ppo", inputs)
+    return entry_for_all(store, "ppo", inputs)

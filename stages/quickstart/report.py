@@ -19,8 +19,8 @@ from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
 from rlhf.store import Entry, Store, write_text
-from stages.judging.answers import Answers, answer, best_of
-from stages.judging.evaluate import compared, judged, kl_between
+from stages.judging.answers import Answers, answer_prompts, best_of
+from stages.judging.evaluate import judge_scores, kl_between, win_rate_fields
 from stages.page import page, table
 from stages.settings import EvalSettings
 
@@ -55,7 +55,7 @@ def _compare(
     )
     prompts = [item.prompt for item in items]
     given: dict[str, Answers] = {
-        stage: answer(settings, store, models[stage].ref, prompts, settings.seed + 1_000_003 * place)
+        stage: answer_prompts(settings, store, models[stage].ref, prompts, settings.seed + 1_000_003 * place)
         for place, stage in enumerate(("base", "sft", "ppo"))
     }
     pairs = [("sft", "base"), ("ppo", "sft")]
@@ -64,12 +64,12 @@ def _compare(
             settings, store, models["sft"].ref, models["reward"].ref, prompts, BEST_OF
         )
         pairs += [("best of 4", "sft"), ("ppo", "best of 4")]
-    scores = {name: judged(items, answers) for name, answers in given.items()}
+    scores = {name: judge_scores(items, answers) for name, answers in given.items()}
     where = {"split": settings.split, "temperature": settings.temperature}
     rows = []
     for policy, against in pairs:
         row = {**where, "policy": policy, "against": against}
-        row |= compared(win_rate(scores[policy], scores[against], settings.seed))
+        row |= win_rate_fields(win_rate(scores[policy], scores[against], settings.seed))
         row |= {
             "kl": _kl(policy, given),
             "mean_score": round(sum(scores[policy]) / len(items), 4),

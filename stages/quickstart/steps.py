@@ -55,18 +55,20 @@ def run(
     check(recipe)
     label = f"{name}-{seed}"
     steps = Steps(say)
-    base = steps.take("base", lambda: _base(recipe, store, label, seed, say))
-    sft = steps.take("sft", lambda: _sft(recipe, store, label, seed, base, say))
-    batches = steps.take("labels", lambda: _labels(recipe, store, labels_url, label, seed, sft, say))
-    reward = steps.take("reward", lambda: _reward(recipe, store, labels_url, label, seed, sft, batches, say))
-    ppo = steps.take("ppo", lambda: _ppo(recipe, store, label, seed, sft, reward, say))
+    base = steps.run_step("base", lambda: _base(recipe, store, label, seed, say))
+    sft = steps.run_step("sft", lambda: _sft(recipe, store, label, seed, base, say))
+    batches = steps.run_step("labels", lambda: _labels(recipe, store, labels_url, label, seed, sft, say))
+    reward = steps.run_step(
+        "reward", lambda: _reward(recipe, store, labels_url, label, seed, sft, batches, say)
+    )
+    ppo = steps.run_step("ppo", lambda: _ppo(recipe, store, label, seed, sft, reward, say))
     from stages.quickstart.report import judge_all, write_report
 
     settings = settings_of(
         EvalSettings, recipe, "eval", policy=ppo.ref, against=sft.ref, reward=reward.ref, seed=seed
     )
     models = {"base": base, "sft": sft, "reward": reward, "ppo": ppo}
-    results = steps.take("eval", lambda: judge_all(settings, store, models, labels_url, batches, say))
+    results = steps.run_step("eval", lambda: judge_all(settings, store, models, labels_url, batches, say))
     results |= steps.cost()
     folder = store.root / "reports" / label
     write_report(folder, label, results, models, say)

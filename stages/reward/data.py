@@ -23,7 +23,7 @@ class RankedPrompt:
     ranks: tuple[tuple[int, ...], ...]
 
 
-def grouped(rankings: Sequence[Ranking]) -> list[RankedPrompt]:
+def group_by_prompt(rankings: Sequence[Ranking]) -> list[RankedPrompt]:
     """Rankings of the same completions to the same prompt joined, in the order of first appearance; all ties left out.
 
     Raises InputError for fewer than two prompts with a preference.
@@ -53,7 +53,7 @@ def split_by_prompt(
     return training, [group for group, out in zip(groups, held_out, strict=True) if out]
 
 
-def tokenized(groups: Sequence[RankedPrompt], tokenizer: AnyTokenizer, max_length: int) -> Dataset:
+def tokenize_rankings(groups: Sequence[RankedPrompt], tokenizer: AnyTokenizer, max_length: int) -> Dataset:
     """One row per prompt: `rows` (K lists of ids, prompt with completion), `ranks` (labelers × K).
 
     Prompts longer than half of `max_length` lose their beginning, completions their end.

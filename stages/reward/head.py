@@ -35,11 +35,11 @@ def fit_head(model: Any, rankings: Dataset, pad_id: int, l2: float) -> None:
 def _features(model: Any, rows: list[list[int]], pad_id: int) -> Tensor:
     """The trunk's state after each of R rows of tokens, (R, C) float32."""
     batches = list(batches_by_length([len(row) for row in rows], BATCH))
-    mine = processes.share(len(batches))
+    mine = processes.shard(len(batches))
     by_length: list[Tensor] = []
-    for number in tqdm(mine, desc="reward, head", mininterval=1, disable=not processes.is_first()):
+    for number in tqdm(mine, desc="reward, head", mininterval=1, disable=not processes.is_main_process()):
         tokens, mask = pad_tokens([rows[place] for place in batches[number]], pad_id, round_to=8)
         with autocast(model.device):
             by_length += last_states(model, tokens.to(model.device), mask.to(model.device)).float().cpu()
     order = torch.tensor([place for batch in batches for place in batch])
-    return torch.stack(processes.gathered(by_length))[order.argsort()]
+    return torch.stack(processes.gather_rows(by_length))[order.argsort()]

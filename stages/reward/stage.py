@@ -16,7 +16,7 @@ from trl import RewardConfig
 from annotate.labels import LabelStore
 from rlhf.data import Prompt, Ranking, fingerprint, read_demonstrations, read_rankings
 from rlhf.errors import InputError
-from rlhf.inputs import base_of, learning, published, within_context
+from rlhf.inputs import entry_for_all, limit_trainable, locate_base, within_context
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.optimizers import JointOptimizer, muon_and_adamw
 from rlhf.learning.rewards import score_completions
@@ -24,12 +24,18 @@ from rlhf.learning.training import seed_everything
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.measuring.evaluate import ranking_accuracy
-from rlhf.models.adapters import is_adapted, save_beside, trunk_hash
+from rlhf.models.adapters import is_adapted, save_adapters, trunk_hash
 from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
-from stages.reward.data import RankedPrompt, RankingCollator, grouped, split_by_prompt, tokenized
+from stages.reward.data import (
+    RankedPrompt,
+    RankingCollator,
+    group_by_prompt,
+    split_by_prompt,
+    tokenize_rankings,
+)
 from stages.reward.head import fit_head
 from stages.reward.trainer import RankingTrainer
 from stages.settings import RewardSettings
@@ -51,11 +57,11 @@ def run(
     Of the label store it takes the snapshot settings.labels, or one made now (of one batch, if named). Afterwards the
     demonstrations that the policy was fine-tuned on have mean reward 0 (Ouyang et al. 2022, section 3.5).
     """
-    processes.join()
-    say = say if processes.is_first() else lambda line: None
+    processes.join_process_group()
+    say = say if processes.is_main_process() else lambda line: None
     settings, rankings = _rankings(settings, labels_url, batch)
-    groups = grouped(rankings)
-    folder, parents = base_of(store, settings.init, "init")
+    groups = group_by_prompt(rankings)
+    folder, parents = locate_base(store, settings.init, "init")
     inputs: dict[str, Any] = {
         "parents": parents,
         "settings": settings,
@@ -72,11 +78,11 @@ def run(
     say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(held_out)} held out")
     started = time.monotonic()
     work = store.work_folder("reward", inputs_hash("reward", **inputs))
-    log = MetricLog(store.root / "logs" / f"reward-{settings.name}" if processes.is_first() else None)
+    log = MetricLog(store.root / "logs" / f"reward-{settings.name}" if processes.is_main_process() else None)
     trainer = trainer_of(settings, folder, tokenizer, training, work)
     show_progress(trainer, "reward", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    if processes.is_first():
+    if processes.is_main_process():
         metrics = {"prompts": len(training), "train_s": round(time.monotonic() - started, 1)}
         with store.new("reward", settings.name, **inputs) as writer:
             model = trainer.model.eval()
@@ -86,7 +92,7 @@ def run(
             tokenizer.save(writer.path)
             log.save(writer.path)
         store.discard_work("reward", inputs_hash("reward", **inputs))
-    return published(store, "reward", inputs)
+    return entry_for_all(store, "reward", inputs)
 
 
 def save(model: Any, policy: str, offset: float, folder: Path) -> None:
@@ -95,7 +101,7 @@ def save(model: Any, policy: str, offset: float, folder: Path) -> None:
     policy: where the model that it was made of is loaded from.
     """
     if is_adapted(model):
-        save_beside(model, trunk_hash(load_policy(policy)), offset, folder)
+        save_adapters(model, trunk_hash(load_policy(policy)), offset, folder)
         model = model.merge_and_unload()
     if offset:
         fold_bias(model, offset)
@@ -122,7 +128,7 @@ def _rankings(
     if settings.data:
         return settings, read_rankings(settings.data, settings.skip_bad_rows)
     with LabelStore(labels_url) as labels:
-        snapshot = settings.labels or processes.from_first(lambda: labels.snapshot(batch).id)
+        snapshot = settings.labels or processes.broadcast_from_main(lambda: labels.snapshot(batch).id)
         return replace(settings, labels=snapshot), labels.rankings(snapshot=snapshot)
 
 
@@ -168,13 +174,15 @@ def trainer_of(
     model = scalar_from_policy(load_policy(folder))
     if settings.lora_rank and settings.muon_lr:
         raise InputError("reward: muon_lr is for whole matrices; with lora_rank leave it 0")
-    rankings = tokenized(training, tokenizer, within_context(model, settings.max_length))
+    rankings = tokenize_rankings(training, tokenizer, within_context(model, settings.max_length))
     if settings.probe_l2 and not last_checkpoint(work):
         fit_head(model.to(device), rankings, tokenizer.pad_id, settings.probe_l2)
-    model = learning(model, settings.last_blocks, settings.lora_rank, head="score")
+    model = limit_trainable(model, settings.last_blocks, settings.lora_rank, head="score")
     config = RewardConfig(
         **common_arguments(settings, work),
-        per_device_train_batch_size=processes.each("prompts_per_batch", settings.prompts_per_batch),
+        per_device_train_batch_size=processes.rows_per_process(
+            "prompts_per_batch", settings.prompts_per_batch
+        ),
         warmup_steps=10,
         max_length=None,
         save_strategy="steps",

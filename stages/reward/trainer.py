@@ -40,7 +40,7 @@ class RankingTrainer(RewardTrainer):
         repeated = by_prompt[:, None].expand(present.shape)
         losses = ranking_losses(repeated.flatten(0, 1), inputs["ranks"].flatten(0, 1), present.flatten(0, 1))
         # Rankings differ in number from process to process: the denominator is that of all of them.
-        loss = losses.sum() / processes.total(present[:, :, 0].sum())
+        loss = losses.sum() / processes.sum_over_processes(present[:, :, 0].sum())
         return (loss, {"scores": by_prompt}) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
@@ -51,4 +51,4 @@ class RankingTrainer(RewardTrainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             processes.sum_gradients(self.accelerator.unwrap_model(model).parameters())
-        return processes.total(loss)
+        return processes.sum_over_processes(loss)

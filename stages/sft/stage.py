@@ -11,7 +11,7 @@ from trl import SFTConfig
 
 from rlhf.data import Demonstration, as_messages, fingerprint, read_demonstrations
 from rlhf.errors import InputError
-from rlhf.inputs import base_of, learning, model_of, published, within_context
+from rlhf.inputs import entry_for_all, limit_trainable, locate_base, locate_model, within_context
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.training import seed_everything, set_dropout
 from rlhf.machine import processes
@@ -30,10 +30,10 @@ VALIDATION_SHARE = 0.1
 
 def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
     """Fine-tune a base model on demonstrations into the store; returns the entry already there for the same inputs."""
-    processes.join()
-    say = say if processes.is_first() else lambda line: None
+    processes.join_process_group()
+    say = say if processes.is_main_process() else lambda line: None
     training, validation = _demonstrations(settings)
-    folder, parents = base_of(store, settings.base)
+    folder, parents = locate_base(store, settings.base)
     inputs: dict[str, Any] = {
         "parents": parents,
         "settings": settings,
@@ -48,13 +48,13 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     tokenizer = load_tokenizer(folder)
     work = store.work_folder("sft", inputs_hash("sft", **inputs))
     started = time.monotonic()
-    log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_first() else None)
+    log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_main_process() else None)
     trainer = trainer_of(
         settings, folder, tokenizer, training, validation, work, _reward_of(settings, store), say
     )
     show_progress(trainer, "sft", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    if processes.is_first():
+    if processes.is_main_process():
         losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
         best = trainer.state.best_metric
         with store.new("sft", settings.name, **inputs) as writer:
@@ -68,7 +68,7 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
                 "train_s": round(time.monotonic() - started, 1),
             }
         store.discard_work("sft", inputs_hash("sft", **inputs))
-    return published(store, "sft", inputs)
+    return entry_for_all(store, "sft", inputs)
 
 
 def _demonstrations(settings: SFTSettings) -> tuple[list[Demonstration], list[Demonstration]]:
@@ -89,7 +89,9 @@ def _demonstrations(settings: SFTSettings) -> tuple[list[Demonstration], list[De
     return rows[held_out:], rows[:held_out]
 
 
-def tokenized(rows: Sequence[Demonstration], tokenizer: AnyTokenizer, max_length: int) -> Dataset:
+def tokenize_demonstrations(
+    rows: Sequence[Demonstration], tokenizer: AnyTokenizer, max_length: int
+) -> Dataset:
     """A data set with `input_ids` and `labels` (−100 on the prompt); rows longer than `max_length` lose their end.
 
     A row whose prompt alone fills `max_length` is left out. Raises InputError if none is left.
@@ -121,11 +123,11 @@ def trainer_of(
     """trl's trainer of the model in `folder`, set up; reward picks the epoch where there is one."""
     model = load_policy(folder)
     set_dropout(model, settings.dropout)
-    model = learning(model, settings.last_blocks, settings.lora_rank)
+    model = limit_trainable(model, settings.last_blocks, settings.lora_rank)
     max_length = within_context(model, settings.max_length)
     config = SFTConfig(
         **common_arguments(settings, work),
-        per_device_train_batch_size=processes.each("batch_size", settings.batch_size),
+        per_device_train_batch_size=processes.rows_per_process("batch_size", settings.batch_size),
         per_device_eval_batch_size=settings.batch_size,
         max_length=max_length,
         packing=settings.packing,
@@ -137,7 +139,7 @@ def trainer_of(
         logging_steps=5,
     )
     prompts = [as_messages(row.prompt) for row in validation]
-    rows = tokenized(training, tokenizer, max_length)
+    rows = tokenize_demonstrations(training, tokenizer, max_length)
     if left_out := len(training) - len(rows):
         say(
             f"sft: {left_out} of {len(training)} demonstrations left out: their prompts alone fill max_length = {max_length}"
@@ -146,7 +148,7 @@ def trainer_of(
         model=model,
         args=config,
         train_dataset=rows,
-        eval_dataset=tokenized(validation, tokenizer, max_length),
+        eval_dataset=tokenize_demonstrations(validation, tokenizer, max_length),
         processing_class=tokenizer.fast(),
         score=None
         if reward is None
@@ -157,5 +159,5 @@ def trainer_of(
 def _reward_of(settings: SFTSettings, store: Store) -> tuple[Any, AnyTokenizer] | None:
     if settings.reward is None:
         return None
-    folder, _ = model_of(store, settings.reward)
+    folder, _ = locate_model(store, settings.reward)
     return load_scalar(folder).to(best_device()), load_tokenizer(folder)

@@ -49,7 +49,7 @@ class DemonstrationTrainer(SFTTrainer):
     def _fits(self, inputs: dict[str, Tensor]) -> bool:
         """Whether this batch's logits are many, on a CPU, and nothing but a product: no packed rows, no adapted head."""
         tokens = inputs["input_ids"]
-        if tokens.device.type != "cpu" or "attention_mask" not in inputs or processes.count() > 1:
+        if tokens.device.type != "cpu" or "attention_mask" not in inputs or processes.world_size() > 1:
             return False
         weight = head_weight(self.model)
         return weight is not None and tokens.numel() * len(weight) > PLAIN

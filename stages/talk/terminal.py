@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from rlhf.data import Message
 from rlhf.errors import InputError, RLHFError
-from rlhf.inputs import model_of
+from rlhf.inputs import locate_model
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer
@@ -46,7 +46,7 @@ class Models:
 
     def engine(self, name: str) -> tuple[str, Engine, Entry | None]:
         """A checkpoint's full name, its engine and its entry. Raises StoreError or InputError."""
-        folder, entry = model_of(self.store, name)
+        folder, entry = locate_model(self.store, name)
         if folder not in self.engines:
             policy = load_policy(folder).to(best_device())
             self.engines[folder] = Engine(policy, load_tokenizer(folder), max_rows=1)

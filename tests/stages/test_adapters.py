@@ -5,14 +5,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.errors import InputError
-from rlhf.learning.reward_sources import rewards_named
+from rlhf.learning.reward_sources import load_rewards
 from rlhf.learning.rewards import score_completions
-from rlhf.models.adapters import is_adapted, lora, reward_over, trunk_hash
+from rlhf.models.adapters import is_adapted, lora, reward_model_over, trunk_hash
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Store
 from stages import ppo, reward, sft
-from stages.ppo.models import assembled
+from stages.ppo.models import assemble_models
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
 
 SMALL = {"lora_rank": 4, "lr": 1e-2, "name": "f"}
@@ -53,7 +53,7 @@ def test_adapters_are_merged_into_plain_checkpoints(foreign_model, tuned):
 def test_a_reward_model_over_the_policys_weights_gives_the_scores_of_its_checkpoint(tuned):
     folder, policy = tuned.resolve("reward").path, load_policy(tuned.resolve("sft").path)
     rows, tokenizer = [("Say 1", "It is red."), ("Say 2 or 3", "No.")], load_tokenizer(folder)
-    over = reward_over(folder, policy)
+    over = reward_model_over(folder, policy)
     whole = score_completions(load_scalar(folder), tokenizer, rows, bf16="off")
     assert score_completions(over, tokenizer, rows, bf16="off") == pytest.approx(whole, abs=1e-4)
     assert whole[0] != pytest.approx(whole[1], abs=1e-3)
@@ -66,15 +66,19 @@ def test_over_another_trunk_there_is_no_such_model(foreign_model, tuned):
     folder = tuned.resolve("reward").path
     base = load_policy(foreign_model)
     assert trunk_hash(base) != trunk_hash(load_policy(tuned.resolve("sft").path))
-    assert reward_over(folder, base) is None and reward_over(tuned.resolve("sft").path, base) is None
+    assert (
+        reward_model_over(folder, base) is None and reward_model_over(tuned.resolve("sft").path, base) is None
+    )
 
 
 def test_four_models_of_ppo_hold_one_base(tuned):
     policy = load_policy(tuned.resolve("sft").path)
     base = {id(p): p.numel() for p in policy.parameters()}
-    rewards, *_ = rewards_named(tuned, "reward", policy, quiet)
+    rewards, *_ = load_rewards(tuned, "reward", policy, quiet)
     tokenizer = load_tokenizer(tuned.resolve("sft").path)
-    models = assembled(policy, None, None, rewards, tokenizer, peft_config=lora(4), last_blocks=0, say=quiet)
+    models = assemble_models(
+        policy, None, None, rewards, tokenizer, peft_config=lora(4), last_blocks=0, say=quiet
+    )
     assert models.reference is None  # the policy with its adapters off
     own = [
         {name: p for name, p in model.named_parameters() if id(p) not in base}

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
 from stages.align.data import divide
 from stages.cli.main import main
-from stages.estimate import Estimate, spread
+from stages.estimate import Estimate, evenly_spaced
 from stages.settings import AlignDataSettings
 
 TEXTS = ["The red kite is in the park. Tom has a blue boat. Say one two three four. The dog barks."] * 5
@@ -111,7 +111,7 @@ def test_a_recipe_of_align_is_estimated_on_the_data_it_divides(model, tmp_path, 
 
 
 def test_rows_for_the_probe_come_from_all_over_the_data():
-    assert spread(list(range(10)), 5) == [0, 2, 4, 6, 8] and spread([1, 2], 4) == [1, 1, 2, 2]
+    assert evenly_spaced(list(range(10)), 5) == [0, 2, 4, 6, 8] and evenly_spaced([1, 2], 4) == [1, 1, 2, 2]
 
 
 def test_what_did_not_fit_has_no_time():

@@ -12,8 +12,8 @@ from annotate.answers.agreement import (
     agreement_by_labeler,
     agreement_of,
     alpha_of,
-    apart,
     consensus_of,
+    disagreement_share,
 )
 from rlhf.data import Ranking
 
@@ -95,7 +95,7 @@ def test_shares_equal_counting_one_by_one(by_prompt):
     assert {name: pair for name, pair in consensus_of(groups).items() if pair[1]} == {
         name: (sum(equal), len(equal)) for name, equal in consensus.items()
     }
-    assert [apart(group.ranks) for group in groups] == pytest.approx(
+    assert [disagreement_share(group.ranks) for group in groups] == pytest.approx(
         [1 - np.mean(same[3 * p : 3 * p + 3]) for p in range(len(groups))]
     )
 

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from annotate.answers.adjudicate import adjudicate, differing, disagreements
+from annotate.answers.adjudicate import adjudicate, disagreement_by_task, disagreements
 from annotate.answers.ballots import ballots
 from annotate.answers.choice import Choice
 from annotate.figures import dashboard
@@ -169,8 +169,8 @@ def test_simulated_labelers_can_be_left_out_of_every_figure(judged):
     rank(judged, "robot", "both", (1, 0))
     rank(judged, "ann", "both", (0, 1))
     everybody, only_people = (Choice(batch="both", include_simulated=given) for given in (True, False))
-    assert len(differing(judged.database, everybody)) == 1
-    assert differing(judged.database, only_people) == {}
+    assert len(disagreement_by_task(judged.database, everybody)) == 1
+    assert disagreement_by_task(judged.database, only_people) == {}
 
 
 def test_disagreements_come_worst_first_and_a_verdict_puts_them_last(judged):
@@ -182,11 +182,11 @@ def test_disagreements_come_worst_first_and_a_verdict_puts_them_last(judged):
             ranks = answers[task.prompt][place]
             judged.submit(name, Submission(task_id=task.id, client_id=f"{name}{task.id}", ranks=ranks))
     two = Choice(batch="two")
-    found = disagreements(judged.database, two, differing(judged.database, two))
+    found = disagreements(judged.database, two, disagreement_by_task(judged.database, two))
     assert [row.task.prompt for row in found] == ["d0", "d1"] and found[0].share == 1.0
     assert [answer.labeler for answer in found[0].answers] == ["ann", "bob"]
     adjudicate(judged.database, "lea", Submission(task_id=found[0].task.id, client_id="v", ranks=(0, 1)))
-    again = disagreements(judged.database, two, differing(judged.database, two))
+    again = disagreements(judged.database, two, disagreement_by_task(judged.database, two))
     assert [row.task.prompt for row in again] == ["d1", "d0"] and again[1].adjudicated.by == "lea"
     with pytest.raises(LabelError, match="verdicts are given by a lead"):
         adjudicate(judged.database, "ann", Submission(task_id=1, client_id="w", ranks=(0, 1)))

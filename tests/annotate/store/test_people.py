@@ -136,7 +136,9 @@ def test_a_quota_ends_one_labelers_work(store):
     change_batch(store.database, "round", quota=2)
     for number in range(2):
         store.submit("ann", answer(store.lease("ann"), f"q{number}"))
-    assert store.lease("ann") is None and assign.why_nothing(store.database, "ann", "round") == "quota"
+    assert (
+        store.lease("ann") is None and assign.reason_without_task(store.database, "ann", "round") == "quota"
+    )
     assert store.lease("bob") is not None
     assert len(store.lease_many("cleo", 10)) == 2
 
@@ -144,7 +146,7 @@ def test_a_quota_ends_one_labelers_work(store):
 def test_a_closed_batch_gives_out_nothing_and_keeps_what_comes(store):
     task = store.lease("ann")
     change_batch(store.database, "round", open=False)
-    assert store.lease("bob") is None and assign.why_nothing(store.database, "bob") == "closed"
+    assert store.lease("bob") is None and assign.reason_without_task(store.database, "bob") == "closed"
     assert open_batches(store.database, "bob") == []
     store.submit("ann", answer(task))
     assert len(store.rankings()) == 1

@@ -28,16 +28,16 @@ def live_store(store):
 
 def sample(store, num=10):
     """What a sampler process does."""
-    wanted = live.claim(store.database, num)
+    wanted = live.claim_requests(store.database, num)
     for one in wanted:
-        live.fulfil(store.database, one.id, [f"{one.prompt} a", f"{one.prompt} b"], [True, False])
+        live.fulfil_request(store.database, one.id, [f"{one.prompt} a", f"{one.prompt} b"], [True, False])
     return wanted
 
 
 def test_answers_are_made_as_tasks_are_opened(live_store):
     store = live_store
     assert store.lease("ann", "live") is None
-    assert assign.why_nothing(store.database, "ann", "live") == "sampling"
+    assert assign.reason_without_task(store.database, "ann", "live") == "sampling"
     wanted = sample(store)
     assert [one.prompt for one in wanted] == ["q0", "q1", "q2"]
     assert (wanted[0].checkpoint, wanted[0].k, wanted[0].sampling) == ("ppo/1", 2, {"temperature": 0.7})
@@ -48,26 +48,26 @@ def test_answers_are_made_as_tasks_are_opened(live_store):
         sample(store)
     assert {task.prompt for task in answers} == {f"q{i}" for i in range(6)}
     assert answers[0].ended == (True, False)
-    assert assign.why_nothing(store.database, "ann", "live") == "done"
-    assert live.queue(store.database, "live")["done"] == 6
+    assert assign.reason_without_task(store.database, "ann", "live") == "done"
+    assert live.queue_counts(store.database, "live")["done"] == 6
 
 
 def test_a_dead_samplers_claims_go_to_the_next_and_a_late_answer_changes_nothing(live_store):
-    first = live.claim(live_store.database)
-    assert live.claim(live_store.database) == []
+    first = live.claim_requests(live_store.database)
+    assert live.claim_requests(live_store.database) == []
     with live_store.database.write() as connection:
         connection.execute(text(f"UPDATE live_request SET claimed = claimed - {live.CLAIM_S + 1}"))
     assert sample(live_store) == first
-    assert live.fulfil(live_store.database, first[0].id, ["late", "later"], [None, None]) is None
+    assert live.fulfil_request(live_store.database, first[0].id, ["late", "later"], [None, None]) is None
     assert live_store.progress("live").tasks == 3
 
 
 def test_a_prompt_that_cannot_be_answered_is_given_up_with_its_reason(live_store):
-    (one, *_) = live.claim(live_store.database)
+    (one, *_) = live.claim_requests(live_store.database)
     with pytest.raises(LabelError, match="1 answers"):
-        live.fulfil(live_store.database, one.id, ["only one"], [True])
-    live.fail(live_store.database, one.id, "every answer was the same")
-    counts = live.queue(live_store.database, "live")
+        live.fulfil_request(live_store.database, one.id, ["only one"], [True])
+    live.fail_request(live_store.database, one.id, "every answer was the same")
+    counts = live.queue_counts(live_store.database, "live")
     assert counts["failed"] == 1 and counts["wanted"] == 1
 
 

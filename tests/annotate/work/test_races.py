@@ -10,7 +10,7 @@ from sqlalchemy import text
 from annotate.labels import LabelStore, NewTask, Submission
 from annotate.store.backup import check
 from annotate.work.batches import BatchSettings
-from annotate.work.live import add_live_batch, claim, fulfil
+from annotate.work.live import add_live_batch, claim_requests, fulfil_request
 from annotate.work.webhooks import set_webhook
 
 PEOPLE = [f"racer {i}" for i in range(8)]
@@ -155,11 +155,11 @@ def test_samplers_share_the_work(stores):
     add_live_batch(stores[0].database, BatchSettings(name="live"), prompts, "ppo/1", k=2)
     with stores[0].database.write() as connection:
         connection.execute(text("UPDATE live_request SET state = 'wanted'"))
-    shares = at_once(*(lambda store=store: claim(store.database, 3) for store in stores))
+    shares = at_once(*(lambda store=store: claim_requests(store.database, 3) for store in stores))
     ids = [wanted.id for share in shares for wanted in share]
     assert len(ids) == len(set(ids)) == 20
     at_once(
-        *(lambda store=store, i=i: fulfil(store.database, i, ["a", "b"], [True, True])
+        *(lambda store=store, i=i: fulfil_request(store.database, i, ["a", "b"], [True, True])
           for store in stores for i in ids[:1])
     )  # fmt: skip
     assert stores[0].progress("live").tasks == 1

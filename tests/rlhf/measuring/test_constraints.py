@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rlhf.measuring.constraints import KINDS, constrained, drawn
+from rlhf.measuring.constraints import KINDS, add_constraints, random_constraint
 
 # For each kind: answers that keep it and answers that do not.
 VERDICTS = {
@@ -25,14 +25,16 @@ VERDICTS = {
 
 @pytest.mark.parametrize("seed", range(30))
 def test_verdicts_are_those_of_a_reader(seed):
-    constraint = drawn(random.Random(seed))
+    constraint = random_constraint(random.Random(seed))
     good, bad = VERDICTS[constraint.kind]
     assert all(constraint.holds(text) for text in good)
     assert not any(constraint.holds(text) for text in bad)
 
 
 def test_bullet_points_are_counted_exactly():
-    bullets = next(c for s in range(200) if (c := drawn(random.Random(s))).kind == "n bullet points")
+    bullets = next(
+        c for s in range(200) if (c := random_constraint(random.Random(s))).kind == "n bullet points"
+    )
     n = int(bullets.text.split("exactly ")[1].split()[0])
     assert bullets.holds("Here:\n" + "* one\n" * n)
     assert not bullets.holds("* one\n" * (n + 1))
@@ -40,9 +42,9 @@ def test_bullet_points_are_counted_exactly():
 
 def test_every_kind_comes_up_and_the_constraint_stands_behind_the_last_message():
     prompt = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Tell me."}]  # fmt: skip
-    tasks = constrained([prompt] * 200, 150, seed=0)
+    tasks = add_constraints([prompt] * 200, 150, seed=0)
     assert len(tasks) == 150 and {c.kind for _, c in tasks} == set(VERDICTS) and len(KINDS) == len(VERDICTS)
     for asked, constraint in tasks:
         assert asked[:2] == prompt[:2] and asked[2]["content"] == f"Tell me.\n\n{constraint.text}"
-    again = constrained([prompt] * 200, 150, seed=0)
+    again = add_constraints([prompt] * 200, 150, seed=0)
     assert [asked for asked, _ in again] == [asked for asked, _ in tasks]

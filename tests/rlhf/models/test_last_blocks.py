@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, Lla
 from rlhf.errors import InputError
 from rlhf.learning.passes import completion_logprobs, completion_scores, completion_values
 from rlhf.learning.rollout import Rollout
-from rlhf.models.adapters import copy_beside
+from rlhf.models.adapters import copy_sharing_frozen
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.gpt import GPT
 from rlhf.models.last_blocks import freeze_lower
@@ -129,7 +129,7 @@ def test_a_model_whose_lower_part_is_equal_shares_it_and_another_does_not(kind):
 def test_a_copy_shares_the_lower_part_and_nothing_else(kind):
     policy = causal(kind)
     lower = freeze_lower(policy, 2)
-    reference = copy_beside(policy, [policy])
+    reference = copy_sharing_frozen(policy, [policy])
     assert (
         lower.is_of(reference)
         and policy.get_input_embeddings().weight is reference.get_input_embeddings().weight

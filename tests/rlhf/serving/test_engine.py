@@ -223,13 +223,13 @@ def test_streamed_text_is_the_whole_text_up_to_the_first_stop(text, stops):
     text = text.encode("utf-16", "replace").decode("utf-16", "replace")
     stream, got = TextStream(TOKENIZER, stops), ""
     for token in TOKENIZER.encode(text):
-        piece = stream.take(token)
+        piece = stream.push(token)
         got += piece
         assert "�" not in piece or "�" in text
         if stream.stopped:
             break
     else:
-        got += stream.rest()
+        got += stream.flush()
     ends = [text.find(stop) for stop in stops if stop in text]
     assert got == (text[: min(ends)] if ends else text)
 
