@@ -84,7 +84,7 @@ def _hasher() -> Any:
     try:
         from argon2 import PasswordHasher
     except ImportError:
-        raise LabelError("passwords need the package argon2-cffi; install rlhf[label]") from None
+        raise LabelError("passwords need the package argon2-cffi; install rlhf-loop[label]") from None
     return PasswordHasher()
 
 

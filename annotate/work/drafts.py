@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, storable
@@ -50,9 +50,3 @@ def draft_of(database: Database, labeler: str, task: int) -> dict[str, Any] | No
     with database.read() as connection:
         mine = and_(Draft.task_id == task, Draft.labeler_id == labeler_id(connection, labeler))
         return connection.execute(select(Draft.content).where(mine)).scalar()
-
-
-def drop_draft(database: Database, labeler: str, task: int) -> None:
-    with database.write() as connection:
-        mine = and_(Draft.task_id == task, Draft.labeler_id == labeler_id(connection, labeler))
-        connection.execute(delete(Draft).where(mine))

@@ -64,7 +64,7 @@ def combined_reward(
     tokenizer: AnyTokenizer,
     *,
     bf16: str = "auto",
-    combine: str = "mean",
+    combine: str = "sum",
     weights: Sequence[float] = (),
     pessimism: float = 0.0,
 ) -> Reward:

@@ -21,7 +21,6 @@ from rlhf.models.tokenizer import AnyTokenizer
 
 Scorer = Callable[[Rollout], Tensor]
 TextScorer = Callable[[list[Prompt], list[str]], Sequence[float]]
-COMBINATIONS = ("sum", "min", "lower-bound")
 
 
 class RewardModel:

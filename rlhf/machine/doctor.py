@@ -110,7 +110,9 @@ def _package(name: str) -> Check:
         return Check(name, metadata.version(name))
     except metadata.PackageNotFoundError:
         return Check(
-            name, "not installed", "pip install 'rlhf[label]'" if name == "gradio" else f"pip install {name}"
+            name,
+            "not installed",
+            "pip install 'rlhf-loop[label]'" if name == "gradio" else f"pip install {name}",
         )
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedConfig
 
 
 def head_sizes(config: PreTrainedConfig) -> tuple[int, int, int]:
@@ -109,53 +108,3 @@ class KVCache:
         self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
         self.lengths, self.rows = self.lengths[rows], self.rows[: len(rows)]
         self.width = int(self.lengths.max()) if len(rows) else 0
-
-
-class GrowingLayer(DynamicLayer):
-    """transformers' layer of a cache, with room for more tokens: a new one is written, the others are not copied.
-
-    keys, values: (B, H, W, D), the filled part of a storage that is longer.
-    """
-
-    def __init__(self, growth: int) -> None:
-        super().__init__()
-        self.growth = growth  # tokens for which there is room at a time
-        self.rooms: dict[str, Tensor] = {}
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B, H, T, D); returns all so far, (B, H, W, D)."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        width = self.get_seq_length()
-        self.keys = self._longer("keys", width, key_states)
-        self.values = self._longer("values", width, value_states)
-        return self.keys, self.values
-
-    def _longer(self, name: str, width: int, new: Tensor) -> Tensor:
-        room, old = self.rooms.get(name), getattr(self, name)
-        if room is None or room.data_ptr() != old.data_ptr() or room.shape[2] < width + new.shape[2]:
-            B, H, T, D = new.shape
-            room = new.new_empty(B, H, width + T + self.growth, D)
-            if width:
-                room[:, :, :width] = old
-            self.rooms[name] = room
-        room[:, :, width : width + new.shape[2]] = new
-        return room[:, :, : width + new.shape[2]]
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Drop all rows but `indices` (R,), which take their order; who keeps his place is not copied."""
-        places = torch.arange(len(indices), device=indices.device)
-        moved, width = indices != places, self.get_seq_length()
-        for name, room in self.rooms.items():
-            room[places[moved], :, :width] = room[indices[moved], :, :width]
-            self.rooms[name] = room[: len(indices)]
-            setattr(self, name, self.rooms[name][:, :, :width])
-
-
-def growing_cache(config: PreTrainedConfig, growth: int) -> DynamicCache:
-    """transformers' cache for a model; layers that keep all keys and values have room, others stay its own."""
-    cache = DynamicCache(config=config)
-    cache.layers = [GrowingLayer(growth) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache

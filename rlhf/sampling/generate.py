@@ -13,11 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from rlhf.errors import InputError
 from rlhf.machine import kernels
-from rlhf.models.cache import KVCache, growing_cache
+from rlhf.models.cache import KVCache
 from rlhf.models.padding import batches_by_length
 from rlhf.sampling.decode import decoder, frozen_weights_cast
 from rlhf.sampling.decode_llama import LlamaDecoder, llama_decoder
@@ -186,10 +186,10 @@ def _closed_up(going: list[int]) -> list[int]:
 
 
 def new_cache(model: PreTrainedModel, num_rows: int, num_tokens: int) -> Any:
-    """The model's own preallocated cache where it has one, else transformers' with room to grow."""
+    """The model's own preallocated cache where it has one, else transformers'."""
     if hasattr(model, "new_cache"):
         return model.new_cache(num_rows, num_tokens)
-    return growing_cache(model.config, GROWTH)
+    return DynamicCache(config=model.config)
 
 
 def keep_rows(cache: Any, rows: Tensor) -> None:

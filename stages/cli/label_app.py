@@ -41,7 +41,7 @@ def run_label(options: argparse.Namespace) -> None:
     try:
         from annotate.app.server import create_app, serve
     except ModuleNotFoundError as error:
-        raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf[label]'") from None
+        raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf-loop[label]'") from None
     from annotate.app.settings import AppSettings
     from annotate.labels import LabelStore
     from stages.cli.options import labels_url_of, say, store_of

@@ -14,7 +14,7 @@ from rlhf.errors import InputError
 from rlhf.store import Store
 from stages import settings as stage_settings
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 STAGES: dict[str, type] = {

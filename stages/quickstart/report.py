@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from annotate.answers.agreement import agreement
 from annotate.labels import LabelStore
 from rlhf.data import Ranking
 from rlhf.inputs import starter_items
@@ -129,13 +130,14 @@ def label_accuracy(
         )
     )
     by_model = [[scored[str(ranking.prompt), text] for text in ranking.completions] for ranking in rankings]
+    agree = agreement(rankings).decided
     items = {item.prompt: item for item in starter_items("validation", 5 * len(rankings), settings.seed)}
     return {
         "accuracy": _accuracy(by_model, rankings),
         "judge": _accuracy(_judge_scores(rankings, items), rankings),
         "longer_answer": _accuracy(_lengths(rankings, 1.0), rankings),
         "shorter_answer": _accuracy(_lengths(rankings, -1.0), rankings),
-        "labelers_agree": labeler_agreement(rankings),
+        "labelers_agree": None if agree is None else round(agree, 4),
         "rankings": len(rankings),
     }
 
@@ -160,23 +162,6 @@ def _judge_scores(rankings: list[Ranking], items: Mapping[str, Item]) -> list[li
         [judge(items[str(ranking.prompt)], text, True).score for text in ranking.completions]
         for ranking in rankings
     ]
-
-
-def labeler_agreement(rankings: list[Ranking]) -> float | None:
-    """Share of pairs two labelers order alike, among pairs on which both have a preference; None where none overlap."""
-    alike = both = 0
-    tasks: dict[tuple[str, tuple[str, ...]], list[tuple[int, ...]]] = {}
-    for ranking in rankings:
-        tasks.setdefault((str(ranking.prompt), ranking.completions), []).append(ranking.ranks)
-    for ranks in tasks.values():
-        for i, one in enumerate(ranks):
-            for other in ranks[i + 1 :]:
-                for a in range(len(one)):
-                    for b in range(a):
-                        if one[a] != one[b] and other[a] != other[b]:
-                            both += 1
-                            alike += (one[a] < one[b]) == (other[a] < other[b])
-    return round(alike / both, 4) if both else None
 
 
 def write_report(

@@ -11,7 +11,7 @@ from annotate.labels import LabelStore, NewTask, Submission
 from annotate.store import accounts
 from annotate.work import assign
 from annotate.work.batches import Asks, batch_settings, change_batch, open_batches, overview
-from annotate.work.drafts import draft_of, drop_draft, save_draft
+from annotate.work.drafts import draft_of, save_draft
 from annotate.work.history import history, own_progress, past_answer
 from annotate.work.priority import open_tasks, set_priorities, uncertainty
 from rlhf.errors import LabelError
@@ -50,8 +50,6 @@ def test_a_late_save_does_not_undo_a_newer_one(store):
     assert save_draft(store.database, "ann", task.id, {"comment": "new"}, 20)
     assert not save_draft(store.database, "ann", task.id, {"comment": "old"}, 10)
     assert draft_of(store.database, "ann", task.id) == {"comment": "new"}
-    drop_draft(store.database, "ann", task.id)
-    assert draft_of(store.database, "ann", task.id) is None
 
 
 def test_drafts_are_ones_own_and_of_ones_own_tasks(store):

@@ -55,7 +55,7 @@ def test_a_peak_is_of_what_came_after_it_was_forgotten():
         "at_once = peak_mib()\n"
         "del large\n"
         "give_back_freed_memory()\n"
-        "forget_peak()\n"
+        "reset_peak()\n"
         "forgotten = peak_mib()\n"
         "small = torch.ones(2**25)\n"  # 128 MiB
         "print(at_once, forgotten, peak_mib())\n"

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
-    DynamicCache,
     Gemma2Config,
     GemmaConfig,
     GPT2Config,
@@ -26,7 +25,6 @@ from transformers import (
 from rlhf.errors import InputError
 from rlhf.learning.passes import completion_logprobs
 from rlhf.learning.rollout import Rollout
-from rlhf.models.cache import growing_cache
 from rlhf.models.gpt import GPT
 from rlhf.sampling.decode import decoder
 from rlhf.sampling.decode_llama import llama_decoder
@@ -242,24 +240,6 @@ def test_models_built_as_llama_are_decoded_without_their_modules(make):
 )
 def test_what_the_decoder_would_compute_otherwise_is_left_to_the_model(make):
     assert llama_decoder(make()) is None
-
-
-@torch.no_grad()
-def test_a_growing_cache_holds_what_transformers_cache_holds():
-    torch.manual_seed(0)
-    config = like_llama().config
-    ours, theirs = growing_cache(config, 4), DynamicCache(config=config)
-    num_rows = 5
-    for step, width in enumerate([7, 1, 1, 1, 1, 1, 1, 3]):
-        if step in (2, 5):  # the last row takes the place of one that leaves
-            rows = torch.tensor([0, num_rows - 1, *range(2, num_rows - 1)])
-            num_rows = len(rows)
-            ours.batch_select_indices(rows)
-            theirs.batch_select_indices(rows)
-        new = torch.randn(2, num_rows, 2, width, 16)
-        for mine, its in zip(ours.update(*new, 1), theirs.update(*new, 1), strict=True):
-            assert torch.equal(mine, its)
-    assert ours.get_seq_length(1) == theirs.get_seq_length(1) == 16
 
 
 @torch.no_grad()
