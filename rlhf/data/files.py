@@ -23,8 +23,8 @@ COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 ROWS_KEYS = ("data", "rows", "train", "examples", "samples", "records", "items")
 CHUNK = 2**20
 ROWS_TO_JUDGE_A_COLUMN = 20
-STRUCTURED = re.compile(r"\s*(\[\s*[\[{\"']|\{\s*[\"'])")
-OUR_LISTS, OUR_LIST = ("completions", "ranks", "flags", "ratings", "scores"), re.compile(r"\[")
+STRUCTURED = re.compile(r"\s*(\[.*\]|\{.*\})\s*", re.DOTALL)
+OUR_LISTS, OUR_LIST = ("completions", "ranks", "flags", "ratings", "scores"), re.compile(r"\[.*\]", re.DOTALL)
 FORMULA_STARTS = tuple("=+-@\t\r\n'")
 
 
@@ -245,7 +245,7 @@ def _is_structured(name: str, cells: list[str]) -> bool:
     """Whether a column holds JSON: all of its cells that are not empty look like lists or objects."""
     there = [cell for cell in cells if cell]
     looks = OUR_LIST if name in OUR_LISTS else STRUCTURED
-    return bool(there) and all(looks.match(cell) for cell in there)
+    return bool(there) and all(looks.fullmatch(cell) for cell in there)
 
 
 def _table_row(names: list[str], cells: list[str], structured: set[int]) -> Any:

@@ -23,6 +23,7 @@ class Rows(Sequence[T], Generic[T]):
     def __init__(self, account: Account, encode: Callable[[T], Any], decode: Callable[[Any], T]) -> None:
         self.account = account
         self._encode, self._decode = encode, decode
+        self._json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=spelled_value).encode
         self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  lives as long as the rows
         self._starts = array("Q", [0])
         self._hashes = array("q")
@@ -31,7 +32,7 @@ class Rows(Sequence[T], Generic[T]):
 
     def append(self, row: T) -> None:
         """Add a row; only the reader does."""
-        data = json.dumps(self._encode(row), ensure_ascii=False, separators=(",", ":"), default=spelled_value)
+        data = self._json(self._encode(row))
         kept = data.encode("utf-8", "surrogatepass")
         self._sha256.update(kept + b"\n")
         self._file.write(kept)

@@ -6,6 +6,7 @@ from rlhf.data.formats.context import EMPTY, MAY_MATTER
 from rlhf.data.formats.turns import spelled, squeezed
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Ranking, Row, as_messages
 
+MATTERS = frozenset(MAY_MATTER)
 MAY_BE_TURNS = ("history", "context", "input")
 
 
@@ -13,7 +14,7 @@ def checked(result: Any, row: Row | None) -> None:
     """Raises BadRow for what is malformed or misses a column that may matter, LeftOut for what cannot teach."""
     if isinstance(result, Ranking):
         _ranking(result)
-    if row is not None and any(name in row for name in MAY_MATTER):
+    if row is not None and not MATTERS.isdisjoint(row):
         _nothing_lost(result, row)
 
 

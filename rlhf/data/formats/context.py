@@ -10,6 +10,7 @@ ASKED = ("prompt", "instruction", "question", "query", "problem", "user_input", 
 SYSTEM = ("system", "system_prompt", "system_message")
 MORE = ("input", "context")
 CONVERSATIONS = ("messages", "conversations", "conversation", "conversation_input", "dialogue", "dialog")
+SAID_BEFORE = frozenset((*SYSTEM, "history", "context"))
 CONTEXT = (*SYSTEM, "history", *MORE)
 # Columns that may change what an answer means. A format that has no use for one refuses it by name.
 MAY_MATTER = (
@@ -62,6 +63,8 @@ def _asked(row: Row, column: str) -> str | list[Turn]:
 
 def said_before(row: Row) -> list[Turn]:
     """The turns of a row's system text, its history and a context that is a conversation."""
+    if SAID_BEFORE.isdisjoint(row):
+        return []
     turns = []
     for name in SYSTEM:
         if row.get(name) not in EMPTY and (said := text(row[name], name)).strip():

@@ -14,6 +14,7 @@ SCORE_KEYS = ("fine-grained_score", "overall_score", "score", "pm_score", "ratin
 SCORE_LISTS = ("scores", "rewards", "ratings")
 # A row's own rating of its one answer, and HelpSteer's scale from 0 to 4.
 RATINGS = ("helpfulness", "score", "rating", "reward", "overall_score", "quality")
+HAS_RATING = frozenset(RATINGS)
 HELPSTEER = ("correctness", "coherence")
 MIDDLE_OF_HELPSTEER = 2
 
@@ -146,6 +147,8 @@ def _post(row: Row) -> str:
 
 def rating_of(row: Row) -> tuple[str, float] | None:
     """The column with the rating of a row's answer, and the rating."""
+    if HAS_RATING.isdisjoint(row):
+        return None
     for name in RATINGS:
         value = row.get(name)
         if isinstance(value, dict) or (found := number(value)) is None:

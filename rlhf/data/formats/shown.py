@@ -16,11 +16,14 @@ VERDICTS = (
     "label", "kto_tag", "accepted", "approved", "desirable", "is_safe", "is_correct", "correct", "review_result", "thumbs",
     "thumbs_up", "liked",
 )  # fmt: skip
+HAS_VERDICT = frozenset(VERDICTS)
 REJECTED = (False, "false", "rejected", "thumbs_down", "down", "bad", "undesirable")
 
 
 def refuse_rejected(row: Row) -> None:
     """Raises LeftOut for an answer that people rejected, BadRow for a label that may or may not say so."""
+    if HAS_VERDICT.isdisjoint(row):
+        return
     for name in VERDICTS:
         value = row.get(name)
         if isinstance(value, str):
@@ -76,10 +79,11 @@ def shown_answer(row: Row) -> Iterator[Demonstration]:
     column = next((name for name in ANSWERS if name in row), "label")
     given = row[column]
     if isinstance(given, str):
-        prompt = prompt_of(row)
-        if not given.strip():
+        prompt, stripped = prompt_of(row), given.strip()
+        if not stripped:
             raise LeftOut("without an answer")
-        yield Demonstration(prompt=prompt, completion=given.strip() if is_marked(row) else given)
+        completion = stripped if stripped != given and is_marked(row) else given
+        yield Demonstration(prompt=prompt, completion=completion)
         return
     if not isinstance(given, dict | list):
         text(given, column)

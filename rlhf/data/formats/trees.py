@@ -16,16 +16,18 @@ Question = tuple[
 
 def _questions(node: Node, before: list[Message]) -> Iterator[Question]:
     """Every message of the prompter with what was said before it, and its replies."""
-    if not isinstance(node, dict) or node.get("role") not in SIDES:
-        raise BadRow(f"a message of a tree needs a role of prompter or assistant, not {spelled(node)}")
+    role = node.get("role")
+    side = SIDES.get(role) if isinstance(role, str) else None
+    if side is None:
+        raise BadRow(f"a message of a tree needs a role of prompter or assistant, not {spelled(role)}")
     if _removed(node):
         return
-    conversation = [*before, {"role": SIDES[node["role"]], "content": text(node.get("text"), "text")}]
+    conversation = [*before, {"role": side, "content": text(node.get("text"), "text")}]
     given = node.get("replies") or []
     if not isinstance(given, list):
         raise BadRow(f'"replies" must be a list, not {spelled(given)}')
     replies = [reply for reply in given if isinstance(reply, dict) and not _removed(reply)]
-    if SIDES[node["role"]] == "user":
+    if side == "user":
         yield conversation, replies
     for reply in replies:
         yield from _questions(reply, conversation)
