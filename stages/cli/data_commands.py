@@ -75,8 +75,8 @@ def show_data(options: argparse.Namespace) -> None:
     """Print what the source would be read as."""
     from dataclasses import replace
 
-    from rlhf.data.show import described, read_as
     from stages.cli.options import say
+    from stages.show_data import described, read_as
 
     lengths = _lengths(options.tokenizer)
     reading = reading_of(options)
