@@ -3,6 +3,7 @@
 The files are read by our readers and not by `datasets`, which turns what looks like a date into one.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from rlhf.data.files import kind_of
 from rlhf.errors import InputError
+from rlhf.store import write_text
 
 DEFAULT_SPLIT = "train"
 
@@ -23,17 +25,21 @@ def fetched(
     """
     from huggingface_hub import HfApi
 
+    asked = json.dumps([inside, split, revision])
     try:
         if offline():
-            sha = _cached_sha(name, repository, revision)
+            sha, paths = _remembered(name, repository, asked)
         else:
             sha = f"{HfApi().dataset_info(repository, revision=revision).sha}"
-        paths = _paths(name, repository, inside, split, sha)
-        return [_file(repository, path, sha) for path in paths], sha
+            paths = _paths(name, repository, inside, split, sha)
+        files = [_file(repository, path, sha) for path in paths]
+        if not offline():
+            _remember(repository, asked, sha, paths)
+        return files, sha
     except InputError:
         raise
     except Exception as problem:
-        raise InputError(f"{name}: {_said(problem, repository, revision)}") from None
+        raise InputError(f"{name}: {_said(problem, revision)}") from None
 
 
 def offline() -> bool:
@@ -47,31 +53,37 @@ def _file(repository: str, path: str, sha: str) -> Path:
     return Path(hf_hub_download(repository, path, repo_type="dataset", revision=sha))
 
 
-def _cached_sha(name: str, repository: str, revision: str | None) -> str:
-    """The commit of what was fetched before."""
+def _memory(repository: str) -> Path:
+    """Where it stands which files a name meant, beside the files in the hub's cache."""
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}"
-    reference = folder / "refs" / (revision or "main")
-    if reference.exists():
-        return reference.read_text().strip()
-    if revision and (folder / "snapshots" / revision).is_dir():
-        return revision
-    kept = sorted((folder / "snapshots").glob("*"))
-    if len(kept) == 1 and revision is None:
-        return kept[0].name
-    raise InputError(
-        f"{name}: not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it: rlhf data fetch {name}"
-    )
+    return Path(constants.HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}" / "rlhf.json"
+
+
+def _remember(repository: str, asked: str, sha: str, paths: list[str]) -> None:
+    file = _memory(repository)
+    known = json.loads(file.read_text()) if file.exists() else {}
+    write_text(file, json.dumps(known | {asked: [sha, paths]}))
+
+
+def _remembered(name: str, repository: str, asked: str) -> tuple[str, list[str]]:
+    file = _memory(repository)
+    known = json.loads(file.read_text()) if file.exists() else {}
+    if asked not in known:
+        raise InputError(
+            f"{name}: was not fetched, and HF_HUB_OFFLINE forbids to; with a network: rlhf data fetch {name}"
+        )
+    sha, paths = known[asked]
+    return sha, paths
 
 
 def _paths(name: str, repository: str, inside: str | None, split: str | None, sha: str) -> list[str]:
-    """Paths in the repository: of a file or folder that `inside` names, else of a configuration's split."""
-    there = _listed(repository, sha)
-    if inside and (inside in there or any(path.startswith(f"{inside}/") for path in there)):
-        chosen = [path for path in there if path == inside or path.startswith(f"{inside}/")]
-        if kind_of(Path(inside)):
-            return chosen
+    """Paths in the repository: of a file that `inside` names, else of a configuration's split."""
+    from huggingface_hub import HfApi
+
+    there = HfApi().list_repo_files(repository, repo_type="dataset", revision=sha)
+    if inside and inside in there:
+        return [inside]
     files = _data_files(name, repository, inside, sha)
     wanted = split or (next(iter(files)) if len(files) == 1 else DEFAULT_SPLIT)
     if wanted not in files:
@@ -84,17 +96,6 @@ def _paths(name: str, repository: str, inside: str | None, split: str | None, sh
             f"{name}: no file of its split {wanted} can be read ({', '.join(files[wanted][:3]) or 'none there'})"
         )
     return known
-
-
-def _listed(repository: str, sha: str) -> list[str]:
-    from huggingface_hub import HfApi, constants
-
-    if offline():
-        folder = (
-            Path(constants.HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}" / "snapshots" / sha
-        )
-        return [f"{path.relative_to(folder)}" for path in sorted(folder.rglob("*")) if path.is_file()]
-    return HfApi().list_repo_files(repository, repo_type="dataset", revision=sha)
 
 
 def _data_files(name: str, repository: str, configuration: str | None, sha: str) -> dict[str, list[str]]:
@@ -119,11 +120,11 @@ def _inside(url: str, sha: str) -> str:
     return re.sub(rf"^.*?(?:@|/resolve/){re.escape(sha)}/", "", url)
 
 
-def _said(problem: Exception, repository: str, revision: str | None) -> str:
+def _said(problem: Exception, revision: str | None) -> str:
     """The hub's answer in words that say what to do."""
     kind = type(problem).__name__
     if kind == "GatedRepoError":
-        return f"its owner must let you in: ask on its page on the hub, then log in with `hf auth login` or set HF_TOKEN ({repository})"
+        return "its owner must let you in: ask on its page on the hub, then log in with `hf auth login` or set HF_TOKEN"
     if kind in ("RepositoryNotFoundError", "DatasetNotFoundError"):
         return "no such data set on the hub, or a private one; if it is yours, log in with `hf auth login` or set HF_TOKEN"
     if kind == "RevisionNotFoundError":
