@@ -196,6 +196,7 @@ class _Pass:
     def __init__(self, rows: Rows[Any], options: ReadOptions, keep_columns: bool) -> None:
         self.rows, self.account, self.options, self.keep_columns = rows, rows.account, options, keep_columns
         self.reader = Parser(rows.account, options)
+        self.num_gathered = 0
         self.together: dict[str, tuple[Format, list[tuple[str, Row]]]] = {}
 
     def run(self, sources: list[Place], num_rows: int | None, seed: int) -> None:
@@ -211,7 +212,7 @@ class _Pass:
             order += _weighted(range(start, self.rows.num_kept), place.weight, seed)
         if num_rows is not None:
             order = _at_random(order, num_rows, seed)
-        if len(order) != self.rows.num_kept or num_rows is not None:
+        if num_rows is not None or any(place.weight != 1 for place in sources):
             self.rows.arrange(order)
 
     def _take(self, lines: Iterator[tuple[str, Any]], num_rows: int) -> None:
@@ -232,11 +233,13 @@ class _Pass:
     def _row(self, where: str, raw: Any) -> None:
         self.account.num_rows += 1
         try:
-            num_given = 0
+            num_given, gathered_before = 0, self.num_gathered
             for _, result in self.reader.results(where, raw, self._gather):
                 self._keep(raw, result)
                 num_given += 1
             self.account.num_read += num_given > 0
+            if not num_given and self.num_gathered == gathered_before:
+                self.account.leave_out(where, f"without {self.account.use}")
         except LeftOut as problem:
             self.account.leave_out(where, f"{problem}")
         except (BadRow, RecursionError) as problem:
@@ -254,6 +257,7 @@ class _Pass:
         self.rows.append(PromptRow(prompt=result, columns=raw) if self.keep_columns else result)
 
     def _gather(self, found: Format, placed: tuple[str, Row]) -> None:
+        self.num_gathered += 1
         self.together.setdefault(found.name, (found, []))[1].append(placed)
 
     def _finish_together(self) -> None:

@@ -29,7 +29,7 @@ def listed(row: Row) -> Iterator[Ranking]:
     name = list_of(row)
     given = row[name] if name else None
     if not isinstance(given, list) or not given:
-        raise BadRow(f'"{name}" must be a list of answers, not {spelled(given)}')
+        raise BadRow(f'"{name}" must be a list of answers, not {spelled(given) if given else "empty"}')
     if all(isinstance(one, dict) for one in given):
         yield _of_objects(row, given, str(name))
         return

@@ -76,7 +76,9 @@ def asked_conversation(row: Row) -> Iterator[Prompt]:
 def shown_answer(row: Row) -> Iterator[Demonstration]:
     """The demonstration in a prompt and the column of its answer."""
     refuse_rejected(row)
-    column = next((name for name in ANSWERS if name in row), "label")
+    column = next((name for name in ANSWERS if name in row), None)
+    if column is None:
+        raise BadRow(f'"completion" is missing (columns found: {", ".join(row)}); see docs/data.md')
     given = row[column]
     if isinstance(given, str):
         prompt, stripped = prompt_of(row), given.strip()

@@ -66,13 +66,6 @@ def _is_tree(row: Row) -> bool:
     return isinstance(row["prompt"], dict) and {"role", "text"} <= row["prompt"].keys()
 
 
-def _is_answer_label(row: Row) -> bool:
-    return isinstance(row["label"], str) and row["label"].strip().lower() not in (
-        *map(str, shown.REJECTED),
-        "true",
-    )
-
-
 def _is_ranked_list(row: Row) -> bool:
     return isinstance(row[lists.list_of(row) or ""], list)
 
@@ -190,10 +183,6 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
-        demonstrations=shown.shown_answer, prompts=shown.asked,
-    ),
-    Format(
-        name="prompts with labels as answers", needs=(_any(ASKED), "label"), uses=CONTEXT, when=_is_answer_label,
         demonstrations=shown.shown_answer, prompts=shown.asked,
     ),
     Format(name="questions by turns", needs=("turns",), prompts=shown.asked_turns, when=lambda row: isinstance(row["turns"], list)),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rlhf.data.rows import ROLES, BadRow, Message, Prompt
+from rlhf.data.rows import ROLES, BadRow, LeftOut, Message, Prompt
 
 ROLE_NAMES = {
     "prompter": "user", "human": "user", "user": "user",
@@ -123,7 +123,9 @@ def conversation(value: Any, column: str, alternating: bool = False) -> list[Tur
     """
     if isinstance(value, dict):
         return [message(value, column)]
-    if not isinstance(value, list) or not value:
+    if value == []:
+        raise LeftOut("without a conversation")
+    if not isinstance(value, list):
         raise BadRow(f'"{column}" must be a list of at least one {{role, content}}, not {spelled(value)}')
     if alternating and all(isinstance(one, str) for one in value):
         return [Turn(("user", "assistant")[i % 2], one) for i, one in enumerate(value)]
