@@ -215,13 +215,15 @@ class _Pass:
         if num_rows is not None or any(place.weight != 1 for place in sources):
             self.rows.arrange(order)
 
-    def _take(self, lines: Iterator[tuple[str, Any]], num_rows: int) -> None:
-        for where, raw in lines:
+    def _take(self, lines: Iterator[tuple[int, str, Any]], num_rows: int) -> None:
+        """The first num_rows results of these lines, in the order of the file."""
+        lines_of: list[int] = []
+        for line, where, raw in lines:
             self._row(where, raw)
+            lines_of += [line] * (self.rows.num_kept - len(lines_of))
             if self.rows.num_kept >= num_rows:
-                self.rows.arrange(range(num_rows))
-                return
-        self._finish_together()
+                break
+        self.rows.arrange(sorted(range(min(num_rows, len(lines_of))), key=lines_of.__getitem__))
 
     def _place(self, place: Place) -> None:
         progress = _Progress(self.options.say, place.shown)
@@ -294,5 +296,8 @@ def _weighted(kept: range, weight: float, seed: int) -> list[int]:
 
 
 def _at_random(order: list[int], num_rows: int, seed: int) -> list[int]:
+    """num_rows of the places at random, in the order they had."""
     picked = random_order(len(order), seed)
-    return [order[place] for place, _ in zip(picked, range(num_rows), strict=False)]
+    return [
+        order[place] for place in sorted(place for place, _ in zip(picked, range(num_rows), strict=False))
+    ]

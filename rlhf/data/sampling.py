@@ -29,8 +29,8 @@ def random_order(num_rows: int, seed: int) -> Iterator[int]:
             yield place
 
 
-def chosen_lines(places: list[Place], num_rows: int, seed: int) -> Iterator[tuple[str, Any]] | None:
-    """(place, row) in a random order of one plain file of JSON lines; None for any other source.
+def chosen_lines(places: list[Place], num_rows: int, seed: int) -> Iterator[tuple[int, str, Any]] | None:
+    """(number, place, row) in a random order of one plain file of JSON lines; None for any other source.
 
     None too where the rows only say something together, or so many are wanted that reading all is no more work.
     """
@@ -70,10 +70,10 @@ def _line_starts(path: Path) -> "array[int]":
     return starts
 
 
-def _lines(path: Path, starts: "array[int]", seed: int) -> Iterator[tuple[str, Any]]:
+def _lines(path: Path, starts: "array[int]", seed: int) -> Iterator[tuple[int, str, Any]]:
     with path.open("rb") as file:
         for place in random_order(len(starts), seed):
             file.seek(starts[place])
             line = file.readline()
             if line.strip():
-                yield f"{path}:{place + 1}", json_row(line)
+                yield place, f"{path}:{place + 1}", json_row(line)
