@@ -72,7 +72,7 @@ def load_prompts(
     if source is None:
         prompts: list[Prompt] = [item.prompt for item in take_items(split, num_prompts, seed)]
         return prompts, {f"starter {split} prompts": fingerprint(prompts)}
-    prompts = read_prompts(source)[:num_prompts]
+    prompts = list(read_prompts(source, num_prompts=num_prompts, seed=seed))
     return prompts, {source: fingerprint(prompts)}
 
 

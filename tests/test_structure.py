@@ -16,7 +16,7 @@ FLOORS = [
     ["rlhf", "annotate", "stages", "rlhf/errors", "stages/quiet", "stages/page"],
     ["rlhf/data", "rlhf/store", "rlhf/machine", "stages/settings"],
     ["rlhf/models", "rlhf/splits", "rlhf/starter", "annotate/store", "stages/steps"],
-    ["rlhf/inputs", "rlhf/sampling", "annotate/work", "stages/import_model"],
+    ["rlhf/inputs", "rlhf/sampling", "annotate/work", "stages/import_model", "stages/show_data"],
     ["rlhf/learning", "annotate/answers"],
     [
         "rlhf/measuring",

@@ -110,7 +110,8 @@ def upload_batch(
         raise HTTPException(422, f"settings: {first_problem(error)}") from None
     sampler = request.app.state.sampler
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"upload{Path(file.filename or '').suffix.lower()[:10]}"
+        endings = "".join(Path(file.filename or "").suffixes[-2:]).lower()  # .jsonl.gz is two
+        path = Path(folder) / f"upload{endings[-20:]}"
         with path.open("wb") as target:
             shutil.copyfileobj(file.file, target)
         made = make_batch(database, new, path, file.filename or "the file", sampler=sampler)

@@ -61,9 +61,9 @@ class AlignData:
 def read_sources(settings: AlignDataSettings, folder: Path) -> Sources:
     """Every file that the settings name, relative to `folder`."""
 
-    def each(names: str, read: Callable[..., list[Any]]) -> By:
+    def each(names: str, read: Callable[..., Iterable[Any]]) -> By:
         paths = [folder / name.strip() for name in names.split(",") if name.strip()]
-        return {path.name.split(".")[0]: read(path, settings.skip_bad_rows) for path in paths}
+        return {path.name.split(".")[0]: list(read(path, settings.skip_bad_rows)) for path in paths}
 
     demonstrations, rankings = (
         each(settings.demonstrations, read_demonstrations),

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf.errors import InputError, LabelError
 from stages.cli.account_commands import add_account_commands, open_labels
+from stages.cli.data_commands import add_reading, reading_of
 
 EXTRAS = ("ratings", "flags", "comment", "none_acceptable", "strength")
 
@@ -54,7 +55,7 @@ def _add_batches(add: Any) -> None:
         "--kind", choices=("rank", "demonstrate"), default="rank", help="what people do (rank)"
     )
     command.add_argument("--unranked", action="store_true", help="let people rank them anew")
-    command.add_argument("--skip-bad-rows", action="store_true", help="leave malformed rows out")
+    add_reading(command)
     _add_batch_settings(command)
     command = add("batch", "show or change a batch's settings", change_batch)
     command.add_argument("batch", help="name of the batch")
@@ -66,6 +67,7 @@ def _add_batches(add: Any) -> None:
     command = add("gold", "gold questions from ranked rows, mixed into a batch", add_gold)
     command.add_argument("file", help="rankings whose ranks are the right answers")
     command.add_argument("--batch", required=True, help="name of a batch that is there")
+    add_reading(command)
     command = add("prioritize", "give out first what the reward model is least sure of", prioritize)
     command.add_argument("--batch", required=True, help="name of the batch")
     command.add_argument("--reward", default="reward", help="reward model (reward)")
@@ -149,11 +151,11 @@ def import_labels(options: argparse.Namespace) -> None:
         name=options.batch, kind=options.kind, origin="import", **_batch_settings(options)
     )
     if options.kind == "demonstrate":
-        prompts = read_prompts(options.file, options.skip_bad_rows)
+        prompts = read_prompts(options.file, options=reading_of(options))
         with open_labels(options) as store:
             done = import_prompts(store.database, settings, prompts)
     else:
-        rankings = read_labels(options.file, options.skip_bad_rows)
+        rankings = read_labels(options.file, options=reading_of(options))
         with open_labels(options) as store:
             done = import_rankings(store.database, settings, rankings, keep_ranks=not options.unranked)
     print(f"batch {options.batch}: {done.tasks} tasks, {done.answers} rankings")
@@ -190,7 +192,7 @@ def add_gold(options: argparse.Namespace) -> None:
     from annotate.answers.foreign import read_labels
     from annotate.answers.importing import add_gold_questions
 
-    rankings = read_labels(options.file)
+    rankings = read_labels(options.file, options=reading_of(options))
     with open_labels(options) as store:
         added = add_gold_questions(store.database, options.batch, rankings)
     print(f"batch {options.batch}: {added} gold questions added")

@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     from stages.cli import (
+        data_commands,
         import_command,
         label_app,
         label_commands,
@@ -67,6 +68,6 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=RUNNERS[name], stage=name)
 
-    for module in (import_command, store_commands, label_app, label_commands, other_commands):
+    for module in (data_commands, import_command, store_commands, label_app, label_commands, other_commands):
         module.add_commands(commands, shared)
     return top

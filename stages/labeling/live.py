@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def add_batch(
                 f"batch {name}: is there already, and its answers are fixed; choose another --batch"
             )
         return
-    rows: list[Prompt] = (
+    rows: Sequence[Prompt] = (
         read_prompts(prompts) if prompts else [item.prompt for item in take_items("train", 200, 0)]
     )
     live.add_live_batch(labels.database, BatchSettings(name=name), rows, reference, k)

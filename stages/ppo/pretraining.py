@@ -1,6 +1,6 @@
 """Pretraining text for PPO-ptx (Ouyang et al. 2022, eq. 2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ class Pretraining:
         return self.tokens[starts[:, None] + torch.arange(self.length + 1)]
 
 
-def pretraining_text(source: str | None, seed: int) -> list[str]:
+def pretraining_text(source: str | None, seed: int) -> Sequence[str]:
     """Text for PPO-ptx: of a file or data set, or the starter corpus."""
     return read_texts(source) if source else corpus(200_000, seed)
 

@@ -14,7 +14,7 @@ import torch
 from trl import RewardConfig
 
 from annotate.labels import LabelStore
-from rlhf.data import Prompt, Ranking, fingerprint, read_demonstrations, read_rankings
+from rlhf.data import Demonstration, Prompt, Ranking, fingerprint, read_demonstrations, read_rankings
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, limit_trainable, locate_base, within_context
 from rlhf.learning.metrics import MetricLog
@@ -123,7 +123,7 @@ def _source(settings: RewardSettings) -> str:
 
 def _rankings(
     settings: RewardSettings, labels_url: str | Path | None, batch: str | None
-) -> tuple[RewardSettings, list[Ranking]]:
+) -> tuple[RewardSettings, Sequence[Ranking]]:
     """The rankings, and the settings with the snapshot they are of."""
     if settings.data:
         return settings, read_rankings(settings.data, settings.skip_bad_rows)
@@ -138,7 +138,7 @@ def _demonstrations_of(sft: Entry | None) -> list[tuple[Prompt, str]]:
         return []
     made = sft.manifest["settings"]
     if made["data"] is None:
-        rows = demonstrations("train", made["num_demonstrations"], made["seed"])
+        rows: Sequence[Demonstration] = demonstrations("train", made["num_demonstrations"], made["seed"])
     else:
         rows = read_demonstrations(made["data"])
     return [(row.prompt, row.completion) for row in rows[:NUM_FOR_ZERO]]

@@ -71,7 +71,7 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     return entry_for_all(store, "sft", inputs)
 
 
-def _demonstrations(settings: SFTSettings) -> tuple[list[Demonstration], list[Demonstration]]:
+def _demonstrations(settings: SFTSettings) -> tuple[Sequence[Demonstration], Sequence[Demonstration]]:
     if settings.data is None:
         num_validation = max(20, int(VALIDATION_SHARE * settings.num_demonstrations))
         return (

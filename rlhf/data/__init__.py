@@ -1,0 +1,30 @@
+"""Data that people have, read right or refused by name. Imports no torch and nothing heavy."""
+
+from rlhf.data.account import Account
+from rlhf.data.parser import ReadOptions
+from rlhf.data.reading import (
+    prompts_in,
+    read_demonstrations,
+    read_prompt_rows,
+    read_prompts,
+    read_rankings,
+    read_texts,
+)
+from rlhf.data.rows import (
+    ROLES,
+    BadRow,
+    Demonstration,
+    Message,
+    Prompt,
+    PromptRow,
+    Ranking,
+    as_messages,
+    fingerprint,
+)
+from rlhf.data.spool import Rows
+
+__all__ = [
+    "ROLES", "Account", "BadRow", "Demonstration", "Message", "Prompt", "PromptRow", "Ranking", "ReadOptions", "Rows",
+    "as_messages", "fingerprint", "prompts_in", "read_demonstrations", "read_prompt_rows", "read_prompts",
+    "read_rankings", "read_texts",
+]  # fmt: skip

@@ -1,0 +1,334 @@
+"""Files as they are: rows of JSON lines, JSON, CSV, TSV, Parquet and text, read bit by bit, also compressed."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rlhf.data.rows import BadRow
+from rlhf.errors import InputError
+
+Placed = tuple[str, Any]
+LINES = (".jsonl", ".ndjson")
+TABLES = (".csv", ".tsv")
+KINDS = (*LINES, ".json", *TABLES, ".parquet", ".arrow", ".txt")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+ROWS_KEYS = ("data", "rows", "train", "examples", "samples", "records", "items")
+CHUNK = 2**20
+ROWS_TO_JUDGE_A_COLUMN = 20
+STRUCTURED = re.compile(r"\s*(\[.*\]|\{.*\})\s*", re.DOTALL)
+OUR_LISTS, OUR_LIST = ("completions", "ranks", "flags", "ratings", "scores"), re.compile(r"\[.*\]", re.DOTALL)
+FORMULA_STARTS = tuple("=+-@\t\r\n'")
+
+
+def kind_of(path: Path) -> str:
+    """The ending that says what a file is, such as ".jsonl", without that of its compression; "" for none we read."""
+    name = path.name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    kind = Path(name).suffix
+    return kind if kind in KINDS else ""
+
+
+def rows_of(
+    path: Path, texts_as: str, watch: Callable[[BinaryIO], None] = lambda file: None
+) -> Iterator[Placed]:
+    """(place, row) of a file; a line that is no JSON comes as a BadRow.
+
+    texts_as: "prompt" for the lines of a text file, "text" for its paragraphs. watch: told of the file, for progress.
+    Raises InputError for a file that cannot be read.
+    """
+    kind = kind_of(path)
+    try:
+        if kind in (".parquet", ".arrow"):
+            yield from _table(path, kind)
+            return
+        with path.open("rb") as raw:
+            watch(raw)
+            with _unpacked(raw, path) as file:
+                yield from _text_rows(file, path, kind, texts_as)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, lzma.LZMAError) as problem:
+        said = (
+            "it is no UTF-8 text; save it as UTF-8"
+            if isinstance(problem, UnicodeDecodeError)
+            else f"{problem}"
+        )
+        raise InputError(f"{path}: cannot be read ({said.splitlines()[0] if said else 'damaged'})") from None
+
+
+def _text_rows(file: Any, path: Path, kind: str, texts_as: str) -> Iterator[Placed]:
+    if kind in LINES:
+        yield from _lines(file, path)
+    elif kind == ".json":
+        yield from _json(file, path)
+    elif kind in TABLES:
+        yield from _cells(_text(file, newline=""), path, kind)
+    elif kind == ".txt":
+        lines = _text(file, newline=None)
+        yield from _plain_lines(lines, path) if texts_as == "prompt" else _paragraphs(lines, path)
+    else:
+        raise InputError(f"{path}: unknown kind of file; use {' '.join(KINDS)} or a datasets folder")
+
+
+def _unpacked(raw: BinaryIO, path: Path) -> Any:
+    ending = path.suffix.lower()
+    if ending == ".gz":
+        return gzip.GzipFile(fileobj=raw)
+    if ending == ".bz2":
+        return bz2.BZ2File(raw)
+    if ending == ".xz":
+        return lzma.LZMAFile(raw)
+    if ending == ".zst":
+        import pyarrow
+
+        return io.BufferedReader(
+            _Readable(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw), "zstd")), CHUNK
+        )
+    return io.BufferedReader(raw, CHUNK) if isinstance(raw, io.RawIOBase) else raw
+
+
+class _Readable(io.RawIOBase):
+    """pyarrow's stream as one of Python's, which has lines."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _text(file: Any, newline: str | None) -> io.TextIOWrapper:
+    """The file as text: UTF-8, or UTF-16 where its first bytes say so, as spreadsheets write it."""
+    start = file.peek(2)[:2]
+    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    return io.TextIOWrapper(file, encoding=encoding, newline=newline)
+
+
+# JSON
+
+
+def _lines(file: Any, path: Path) -> Iterator[Placed]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield f"{path}:{number}", json_row(line)
+
+
+def json_row(line: bytes) -> Any:
+    """The row of one line of JSON, or the BadRow that says what is wrong with it."""
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except RecursionError:
+        return BadRow("nested too deep")
+    except UnicodeDecodeError:
+        return BadRow("no UTF-8 text")
+    except ValueError as problem:
+        return BadRow(f"not JSON ({getattr(problem, 'msg', problem)})")
+
+
+def _json(file: Any, path: Path) -> Iterator[Placed]:
+    """A list of rows, an object that holds one, one row, or lines of JSON under the name .json."""
+    lines = [line for line in islice(file, 200) if line.strip()]
+    start = lines[0].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] if lines else b""
+    head = io.BytesIO(b"".join(lines))
+    rest = _Joined(head, file)
+    if start == b"[":
+        yield from _array(io.TextIOWrapper(io.BufferedReader(rest, CHUNK), encoding="utf-8-sig"), path)
+    elif len(lines) > 1 and isinstance(json_row(lines[0]), dict):
+        yield from _lines(io.BufferedReader(rest, CHUNK), path)
+    elif lines:
+        yield from _object(rest.readall(), path)
+
+
+class _Joined(io.RawIOBase):
+    """What was read already, then the rest of the file."""
+
+    def __init__(self, head: BinaryIO, file: BinaryIO) -> None:
+        self.parts = [head, file]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        for part in self.parts:
+            if data := part.read(len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
+        return 0
+
+
+def _object(data: bytes, path: Path) -> Iterator[Placed]:
+    found = json_row(data)
+    if isinstance(found, BadRow):
+        raise InputError(f"{path}: {found}")
+    inner = [name for name in ROWS_KEYS if isinstance(found, dict) and isinstance(found.get(name), list)]
+    lists = [name for name in inner if found[name] and all(isinstance(row, dict) for row in found[name])]
+    if len(lists) == 1 and "annotations" not in found:
+        yield from ((f"{path}:{number}", row) for number, row in enumerate(found[lists[0]], start=1))
+    else:
+        yield f"{path}:1", found
+
+
+def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:
+    """The elements of a JSON array, decoded as they arrive."""
+    decoder, size, is_end = json.JSONDecoder(), CHUNK, False
+    buffer, at, num_rows, line, is_after_row = file.read(size).lstrip()[1:], 0, 0, 1, False
+    while True:
+        at = _past_space(buffer, at)
+        if buffer[at : at + 1] == "]" and (is_after_row or not num_rows):
+            return
+        if is_after_row and buffer[at : at + 1]:
+            if buffer[at] != ",":
+                raise InputError(f"{path}:{line}: not JSON (a comma or ] is missing after row {num_rows})")
+            at, is_after_row = _past_space(buffer, at + 1), False
+        problem: Any = None
+        if not is_after_row:
+            try:
+                row, end = decoder.raw_decode(buffer, at)
+            except (ValueError, RecursionError) as found:
+                problem = found
+            if problem is None and (end < len(buffer) or is_end):
+                num_rows, line, is_after_row = num_rows + 1, line + buffer.count("\n", at, end), True
+                yield f"{path}:{num_rows}", row
+                at, size = end, CHUNK
+                continue
+        if is_end or isinstance(problem, RecursionError):
+            said = "nested too deep" if isinstance(problem, RecursionError) else "not JSON, or cut off"
+            raise InputError(f"{path}:{line}: {said} (in row {num_rows + 1})")
+        more = file.read(size)
+        buffer, at, size, is_end = buffer[at:] + more, 0, size * 2, not more
+
+
+SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _past_space(buffer: str, at: int) -> int:
+    found = SPACE.match(buffer, at)
+    return found.end() if found else at
+
+
+# Tables
+
+
+def _cells(file: io.TextIOWrapper, path: Path, kind: str) -> Iterator[Placed]:
+    csv.field_size_limit(2**31 - 1)
+    header = file.readline()
+    delimiter = "\t" if kind == ".tsv" else next((sign for sign in (",", ";", "\t") if sign in header), ",")
+    table = csv.reader(chain([header], file), delimiter=delimiter)
+    names = next(table, [])
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}:1: two columns are called {twice}; rename one")
+    first = [(table.line_num, row) for row in islice(table, ROWS_TO_JUDGE_A_COLUMN)]
+    structured = {
+        i for i in range(len(names)) if _is_structured(names[i], [row[i] for _, row in first if len(row) > i])
+    }
+    for number, row in chain(first, ((table.line_num, row) for row in table)):
+        if row:
+            yield f"{path}:{number}", _table_row(names, row, structured)
+
+
+def _is_structured(name: str, cells: list[str]) -> bool:
+    """Whether a column holds JSON: all of its cells that are not empty look like lists or objects."""
+    there = [cell for cell in cells if cell]
+    looks = OUR_LIST if name in OUR_LISTS else STRUCTURED
+    return bool(there) and all(looks.fullmatch(cell) for cell in there)
+
+
+def _table_row(names: list[str], cells: list[str], structured: set[int]) -> Any:
+    if len(cells) > len(names):
+        return BadRow(
+            f"{len(cells)} cells under {len(names)} column names; quote cells that hold the separator"
+        )
+    row = {}
+    for i, (name, text) in enumerate(zip(names, cells, strict=False)):
+        if not name:
+            continue
+        value = _cell(text, i in structured)
+        if isinstance(value, BadRow):
+            return BadRow(f'"{name}" {value}')
+        row[name] = value
+    return row
+
+
+def _cell(text: str, is_structured: bool) -> Any:
+    """A cell: text, without the apostrophe that our exports put before what a spreadsheet would run, or JSON.
+
+    A column counts as JSON where all of its first cells look like lists or objects; one such cell among texts is a text.
+    """
+    if text[:1] == "'" and text[1:2] in FORMULA_STARTS and text[1:2]:
+        return text[1:]
+    if not is_structured or not text:
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return BadRow(
+            "holds a list or object that is not JSON (Python's spelling?); save the set as JSON lines"
+        )
+
+
+def _table(path: Path, kind: str) -> Iterator[Placed]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        if kind == ".parquet":
+            batches: Any = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=256)
+        else:
+            batches = _arrow_batches(path)
+        number = 0
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}:{number}", row
+    except (pyarrow.ArrowException, ValueError) as problem:
+        raise InputError(f"{path}: cannot be read ({f'{problem}'.splitlines()[0]})") from None
+
+
+def _arrow_batches(path: Path) -> Iterator[Any]:
+    import pyarrow
+
+    with pyarrow.memory_map(f"{path}") as source:
+        try:
+            yield from pyarrow.ipc.open_stream(source)
+        except pyarrow.ArrowInvalid:
+            found = pyarrow.ipc.open_file(source)
+            yield from (found.get_batch(i) for i in range(found.num_record_batches))
+
+
+# Text
+
+
+def _plain_lines(lines: Iterator[str], path: Path) -> Iterator[Placed]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield f"{path}:{number}", {"prompt": line.removesuffix("\n")}
+
+
+def _paragraphs(lines: Iterator[str], path: Path) -> Iterator[Placed]:
+    """A text's parts between blank lines, whatever its line ends are."""
+    part: list[str] = []
+    start = 1
+    for number, line in enumerate(lines, start=1):
+        if line != "\n":
+            part.append(line)
+            continue
+        if "".join(part).strip():
+            yield f"{path}:{start}", {"text": "".join(part).removesuffix("\n")}
+        part, start = [], number + 1
+    if "".join(part).strip():
+        yield f"{path}:{start}", {"text": "".join(part).removesuffix("\n")}

@@ -1,0 +1,1 @@
+"""The table of formats and the readers of its rows."""

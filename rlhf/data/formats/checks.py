@@ -1,0 +1,66 @@
+"""What a result must be to teach anything, whichever reader it came from."""
+
+from typing import Any
+
+from rlhf.data.formats.context import EMPTY, MAY_MATTER
+from rlhf.data.formats.turns import spelled, squeezed
+from rlhf.data.rows import BadRow, Demonstration, LeftOut, Ranking, Row, as_messages
+
+MATTERS = frozenset(MAY_MATTER)
+MAY_BE_TURNS = ("history", "context", "input")
+
+
+def checked(result: Any, row: Row | None) -> None:
+    """Raises BadRow for what is malformed or misses a column that may matter, LeftOut for what cannot teach."""
+    if isinstance(result, Ranking):
+        _ranking(result)
+    if row is not None and not MATTERS.isdisjoint(row):
+        _nothing_lost(result, row)
+
+
+def _ranking(ranking: Ranking) -> None:
+    if len(ranking.completions) != len(ranking.ranks) or len(ranking.ranks) < 2:
+        raise BadRow("a ranking needs at least 2 completions and one rank for each")
+    if not all(isinstance(text, str) for text in ranking.completions):
+        raise BadRow("a completion is not a text")
+    if not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in ranking.ranks):
+        raise BadRow("ranks are whole numbers; 0 is best")
+    for name, given in (("flags", ranking.flags), ("ratings", ranking.ratings), ("scores", ranking.scores)):
+        if given and len(given) != len(ranking.ranks):
+            raise BadRow(f"{len(given)} {name} for {len(ranking.ranks)} completions")
+    said = [text.strip() for text in ranking.completions]
+    if len(set(said)) == 1:
+        raise LeftOut("whose answers are equal")
+    rank_of: dict[str, int] = {}
+    for text, rank in zip(said, ranking.ranks, strict=True):
+        if rank_of.setdefault(text, rank) != rank:
+            raise LeftOut("that rank one answer twice")
+
+
+def _nothing_lost(result: Any, row: Row) -> None:
+    """A column that may change what an answer means stands in the result, or the row is refused by its name."""
+    inside: str | None = None
+    for name in MAY_MATTER:
+        value = row.get(name)
+        if value in EMPTY or (isinstance(value, str) and not value.strip()):
+            continue
+        if not isinstance(value, str):
+            if name in MAY_BE_TURNS:
+                continue
+            raise BadRow(
+                f'"{name}" holds {spelled(value)}, and no reader knows what it means here; --map ignore={name} leaves it out'
+            )
+        inside = _said(result) if inside is None else inside
+        if squeezed(value) not in inside:
+            raise BadRow(
+                f'"{name}" may belong to the prompt, and no reader knows how; --map says, or ignore={name} leaves it out'
+            )
+
+
+def _said(result: Any) -> str:
+    if isinstance(result, Ranking | Demonstration):
+        answers = result.completions if isinstance(result, Ranking) else (result.completion,)
+        return squeezed(" ".join([*(one["content"] for one in as_messages(result.prompt)), *answers]))
+    if isinstance(result, str):
+        return squeezed(result)
+    return squeezed(" ".join(one["content"] for one in result)) if isinstance(result, list) else ""

@@ -1,0 +1,65 @@
+"""Columns under the names of the table of formats: in lower case, or as `--map` says."""
+
+from typing import Any
+
+from rlhf.data.formats.context import ASKED, CONTEXT, CONVERSATIONS
+from rlhf.data.rows import BadRow, Row
+from rlhf.errors import InputError
+
+IGNORE = "ignore"
+FIELDS = (
+    *ASKED, *CONTEXT, *CONVERSATIONS, "completion", "chosen", "rejected", "completions", "ranks", "scores", "labeler",
+    "label", "rating", "margin", "text", "winner", "response_a", "response_b", "score_a", "score_b", "score_chosen",
+    "score_rejected", IGNORE,
+)  # fmt: skip
+
+
+class Columns:
+    """What `--map` says: `prompt=question,chosen=good` (a dot goes into an object), `ignore=label` to leave one out.
+
+    Raises InputError for a mapping that is none.
+    """
+
+    def __init__(self, mapping: str = "") -> None:
+        self.named: dict[str, str] = {}
+        self.ignored: set[str] = set()
+        for part in (part.strip() for part in mapping.split(",") if part.strip()):
+            field, equals, column = (each.strip() for each in part.partition("="))
+            if not equals or not column:
+                raise InputError(f"--map {part}: write it as FIELD=COLUMN, such as prompt=question")
+            if field == IGNORE:
+                self.ignored.add(column)
+            elif field not in FIELDS:
+                raise InputError(f"--map {part}: no field {field}; known are {', '.join(FIELDS)}")
+            else:
+                self.named[field] = column
+
+    def of(self, raw: dict[str, Any]) -> Row:
+        """The row's columns that hold something; with a mapping only those that it names."""
+        if self.named:
+            return Row(
+                {
+                    field: value
+                    for field, column in self.named.items()
+                    if (value := _value(raw, column)) is not None
+                }
+            )
+        row = Row()
+        for name, value in raw.items():
+            if value is not None and name not in self.ignored:
+                lower = name.lower()
+                if lower in row:
+                    raise BadRow(f'two columns are called "{lower}"; name one of them with --map')
+                row[lower] = value
+        return row
+
+
+def _value(raw: dict[str, Any], column: str) -> Any:
+    if column in raw:
+        return raw[column]
+    value: Any = raw
+    for name in column.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise BadRow(f'"{column}", which --map names, is missing (columns found: {", ".join(raw)})')
+        value = value[name]
+    return value

@@ -1,0 +1,216 @@
+"""Rankings of several answers in one list, and of answers that stand in rows of their own with ratings."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rlhf.data.formats.context import prompt_of
+from rlhf.data.formats.shown import is_marked, shown_answer
+from rlhf.data.formats.turns import number, spelled, text, whole_number
+from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Ranking, Row
+
+LISTS = ("completions", "answers", "responses", "generations", "outputs", "candidates")
+TEXT_KEYS = ("text", "response", "answer", "content", "output", "completion", "value", "body")
+SCORE_KEYS = ("fine-grained_score", "overall_score", "score", "pm_score", "rating", "reward", "votes")
+SCORE_LISTS = ("scores", "rewards", "ratings")
+# A row's own rating of its one answer, and HelpSteer's scale from 0 to 4.
+RATINGS = ("helpfulness", "score", "rating", "reward", "overall_score", "quality")
+HAS_RATING = frozenset(RATINGS)
+HELPSTEER = ("correctness", "coherence")
+MIDDLE_OF_HELPSTEER = 2
+
+
+def list_of(columns: Any) -> str | None:
+    """The column that holds several answers."""
+    return next((name for name in LISTS if name in columns), None)
+
+
+def listed(row: Row) -> Iterator[Ranking]:
+    """The ranking of a list of answers: texts beside `ranks` or `scores`, or objects that hold theirs."""
+    name = list_of(row)
+    given = row[name] if name else None
+    if not isinstance(given, list) or not given:
+        raise BadRow(f'"{name}" must be a list of answers, not {spelled(given) if given else "empty"}')
+    if all(isinstance(one, dict) for one in given):
+        yield _of_objects(row, given, str(name))
+        return
+    texts = tuple(text(one, str(name)) for one in given)
+    labeler = row.get("labeler")
+    yield Ranking(
+        prompt=prompt_of(row),
+        completions=texts,
+        labeler=labeler
+        if isinstance(labeler, str)
+        else f"{whole_number(labeler)}"
+        if labeler is not None
+        else "",
+        flags=tuple(tuple(flags or ()) for flags in _list(row, "flags")),
+        **_ranks_of_texts(row, len(texts)),
+    )
+
+
+def _ranks_of_texts(row: Row, num_answers: int) -> dict[str, Any]:
+    """ranks, and our own ratings or the source's scores beside them."""
+    if "ranks" in row:
+        ranks, ratings = tuple(_list(row, "ranks")), tuple(_list(row, "ratings"))
+        scores = tuple(number(one) for one in _list(row, "scores"))
+        return {"ranks": ranks, "ratings": ratings, "scores": scores if None not in scores else ()}
+    for name in SCORE_LISTS:
+        if name in row:
+            scores = tuple(number(one) for one in _list(row, name))
+            if None in scores or len(scores) != num_answers:
+                raise BadRow(f'"{name}" must hold one number for each of the {num_answers} answers')
+            return {"ranks": ranks_by_score([one or 0.0 for one in scores]), "scores": scores}
+    raise BadRow('"ranks" is missing: nothing says which answers are better; see docs/data.md')
+
+
+def _list(row: Row, name: str) -> Sequence[Any]:
+    value = row.get(name)
+    if value is not None and not isinstance(value, list):
+        raise BadRow(f'"{name}" must be a list, not {spelled(value)}')
+    return value or ()
+
+
+def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> Ranking:
+    key = next((key for key in TEXT_KEYS if all(isinstance(one.get(key), str) for one in given)), None)
+    if key is None:
+        raise BadRow(f'the answers in "{name}" have no text (looked for {", ".join(TEXT_KEYS)})')
+    strip = is_marked(row)
+    texts = tuple(one[key].strip() if strip else one[key] for one in given)
+    ranks = [whole_number(one.get("rank")) for one in given]
+    if None not in ranks:
+        return Ranking(
+            prompt=prompt_of(row), completions=texts, ranks=_from_zero([one or 0 for one in ranks])
+        )
+    for score in SCORE_KEYS:
+        scores = [number(one.get(score)) for one in given]
+        if None not in scores:
+            found = tuple(one or 0.0 for one in scores)
+            return Ranking(
+                prompt=prompt_of(row), completions=texts, ranks=ranks_by_score(found), scores=found
+            )
+    raise BadRow(f'the answers in "{name}" have neither "rank" nor a score: nothing says which is better')
+
+
+def _from_zero(ranks: Sequence[float]) -> tuple[int, ...]:
+    places = {rank: place for place, rank in enumerate(sorted(set(ranks)))}
+    return tuple(places[rank] for rank in ranks)
+
+
+def ranks_by_score(scores: Sequence[float]) -> tuple[int, ...]:
+    """Rank 0 for the highest score, the same rank for the same score."""
+    return _from_zero([-score for score in scores])
+
+
+def summaries(row: Row) -> Iterator[Ranking]:
+    """A comparison of summaries (Stiennon et al. 2020), `choice` being the better one's place."""
+    given = row["summaries"]
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise BadRow('"summaries" must be a list of {text}')
+    texts, choice = (
+        tuple(text(one.get("text"), "summaries") for one in given),
+        whole_number(row.get("choice")),
+    )
+    if choice is None or not 0 <= choice < len(texts):
+        raise BadRow('"choice" must be the place of the better summary')
+    labeler = row.get("worker")
+    yield Ranking(
+        prompt=_post(row),
+        completions=texts,
+        ranks=tuple(int(i != choice) for i in range(len(texts))),
+        labeler=labeler if isinstance(labeler, str) else "",
+    )
+
+
+def asked_for_summary(row: Row) -> Iterator[Prompt]:
+    """The post or article to sum up."""
+    yield _post(row)
+
+
+def _post(row: Row) -> str:
+    """The prompt in the form that the paper's models and trl's copies of this data have."""
+    info = row["info"]
+    if not isinstance(info, dict):
+        raise BadRow('"info" must be an object with a post or an article')
+    if isinstance(info.get("post"), str):
+        named = (("SUBREDDIT: r/", "subreddit"), ("TITLE: ", "title"), ("POST: ", "post"))
+        parts = [f"{label}{info[key]}" for label, key in named if isinstance(info.get(key), str)]
+    else:
+        title = [info["title"]] if isinstance(info.get("title"), str) else []
+        parts = [*title, text(info.get("article"), "info.article")]
+    if not "".join(parts).strip():
+        raise LeftOut("without a prompt")
+    return "\n\n".join([*parts, "TL;DR:"])
+
+
+# Rated answers, one a row
+
+
+def rating_of(row: Row) -> tuple[str, float] | None:
+    """The column with the rating of a row's answer, and the rating."""
+    if HAS_RATING.isdisjoint(row):
+        return None
+    for name in RATINGS:
+        value = row.get(name)
+        if isinstance(value, dict) or (found := number(value)) is None:
+            continue
+        return name, found
+    return None
+
+
+def _single(row: Row) -> Demonstration:
+    (found,) = shown_answer(row)
+    return found
+
+
+Placed = tuple[str, Row]
+Gathered = Iterator[tuple[str, Any]]
+
+
+def _by_prompt(rows: Iterable[Placed]) -> tuple[dict[str, list[tuple[str, Demonstration, float]]], Gathered]:
+    """Rated answers by their prompt, and what was wrong with the others."""
+    groups: dict[str, list[tuple[str, Demonstration, float]]] = {}
+    problems: list[tuple[str, Any]] = []
+    for where, row in rows:
+        try:
+            found, rated = _single(row), rating_of(row)
+            if rated is None:
+                raise BadRow(f"the answer has no rating (looked for {', '.join(RATINGS)})")
+            groups.setdefault(repr(found.prompt), []).append((where, found, rated[1]))
+        except (BadRow, LeftOut) as problem:
+            problems.append((where, problem))
+    return groups, iter(problems)
+
+
+def rated_rankings(rows: Iterable[Placed]) -> Gathered:
+    """(place, ranking or problem) of rated answers, those to one prompt compared with each other."""
+    groups, problems = _by_prompt(rows)
+    yield from problems
+    for given in groups.values():
+        where, first, _ = given[0]
+        if len(given) < 2:
+            yield where, LeftOut("with no other answer to compare")
+            continue
+        scores = tuple(score for _, _, score in given)
+        completions = tuple(found.completion for _, found, _ in given)
+        yield (
+            where,
+            Ranking(
+                prompt=first.prompt, completions=completions, ranks=ranks_by_score(scores), scores=scores
+            ),
+        )
+
+
+def rated_demonstrations(rows: Iterable[Placed]) -> Gathered:
+    """(place, demonstration or problem): of the answers to one prompt the best, and none from the lower half of HelpSteer's scale."""
+    kept = list(rows)
+    groups, problems = _by_prompt(kept)
+    yield from problems
+    best = {prompt: max(score for _, _, score in given) for prompt, given in groups.items()}
+    lowest = {
+        where: MIDDLE_OF_HELPSTEER if all(name in row for name in HELPSTEER) else float("-inf")
+        for where, row in kept
+    }
+    for prompt, given in groups.items():
+        for where, found, score in given:
+            low = score < best[prompt] or score < lowest[where]
+            yield where, LeftOut("rated below others") if low else found

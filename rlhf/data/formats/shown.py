@@ -1,0 +1,181 @@
+"""Demonstrations: the answers of a row that are to be learned."""
+
+from collections.abc import Iterator, Sequence
+
+from rlhf.data.formats.context import ASKED, CONVERSATIONS, prompt_of, whole, with_words
+from rlhf.data.formats.turns import Turn, as_turns, conversation, marked, squeezed, text
+from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Row, as_messages
+
+# In the order of preference: where two are there, the first says more.
+ANSWERS = (
+    "completion", "response", "output", "solution", "generated_solution", "answer", "target", "targets", "ideal",
+    "model_output", "summary",
+)  # fmt: skip
+# Columns that say whether the answer was accepted.
+VERDICTS = (
+    "label", "kto_tag", "accepted", "approved", "desirable", "is_safe", "is_correct", "correct", "review_result", "thumbs",
+    "thumbs_up", "liked",
+)  # fmt: skip
+HAS_VERDICT = frozenset(VERDICTS)
+REJECTED = (False, "false", "rejected", "thumbs_down", "down", "bad", "undesirable")
+
+
+def refuse_rejected(row: Row) -> None:
+    """Raises LeftOut for an answer that people rejected, BadRow for a label that may or may not say so."""
+    if HAS_VERDICT.isdisjoint(row):
+        return
+    for name in VERDICTS:
+        value = row.get(name)
+        if isinstance(value, str):
+            value = value.strip().lower()
+        if any(value is no if isinstance(no, bool) else value == no for no in REJECTED):
+            raise LeftOut("that people rejected")
+        if name == "label" and value in (0, -1, "0", "-1", "1") and not isinstance(value, bool):
+            raise BadRow(
+                f'"label" is {value}: if 0 means rejected, write false; else leave it out with --map ignore=label'
+            )
+
+
+def demonstration(turns: Sequence[Turn]) -> Demonstration:
+    """A conversation up to its last answer that may be learned. Raises LeftOut where there is none."""
+    answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
+    if not answers:
+        raise LeftOut("without an answer")
+    learned = [i for i in answers if turns[i].learned]
+    if not learned:
+        raise LeftOut("whose answers are not to be learned")
+    last = learned[-1]
+    if not turns[last].content.strip():
+        raise LeftOut("without an answer")
+    unlearned = tuple(i for i in answers if i < last and not turns[i].learned)
+    return Demonstration(prompt=with_words(turns[:last]), completion=turns[last].content, unlearned=unlearned)
+
+
+def shown_conversation(row: Row) -> Iterator[Demonstration]:
+    """The demonstration in a column of messages."""
+    refuse_rejected(row)
+    column = next(name for name in CONVERSATIONS if name in row)
+    yield demonstration(whole(row, conversation(row[column], column, alternating=True), column))
+
+
+def asked_conversation(row: Row) -> Iterator[Prompt]:
+    """What a column of messages asks: up to the turn that the row's own prompt names, else all but its last answer."""
+    column = next(name for name in CONVERSATIONS if name in row)
+    turns = whole(row, conversation(row[column], column, alternating=True), column)
+    asked = next((row[name] for name in ASKED if isinstance(row.get(name), str)), None)
+    if asked is not None:
+        named = [
+            i
+            for i, turn in enumerate(turns)
+            if turn.role == "user" and squeezed(turn.content) == squeezed(asked)
+        ]
+        turns = turns[: named[0] + 1] if named else turns
+    yield with_words(turns[:-1] if turns[-1].role == "assistant" else turns)
+
+
+def shown_answer(row: Row) -> Iterator[Demonstration]:
+    """The demonstration in a prompt and the column of its answer."""
+    refuse_rejected(row)
+    column = next((name for name in ANSWERS if name in row), None)
+    if column is None:
+        raise BadRow(f'"completion" is missing (columns found: {", ".join(row)}); see docs/data.md')
+    given = row[column]
+    if isinstance(given, str):
+        prompt, stripped = prompt_of(row), given.strip()
+        if not stripped:
+            raise LeftOut("without an answer")
+        completion = stripped if stripped != given and is_marked(row) else given
+        yield Demonstration(prompt=prompt, completion=completion)
+        return
+    if not isinstance(given, dict | list):
+        text(given, column)
+    turns = conversation(given, column)
+    if turns[0].role != "assistant":
+        yield demonstration(whole(row, turns, column))
+    else:
+        yield demonstration([*as_turns(prompt_of(row)), *turns])
+
+
+def is_marked(row: Row) -> bool:
+    """Whether the row's prompt is one text with markers, so that spaces around its answers belong to the markers."""
+    asked = next((row[name] for name in ASKED if name in row), None)
+    return isinstance(asked, str) and marked(asked, "prompt") is not None
+
+
+def asked(row: Row) -> Iterator[Prompt]:
+    """The prompt of a row's own column."""
+    yield prompt_of(row)
+
+
+def asked_turns(row: Row) -> Iterator[Prompt]:
+    """The first of the questions in `turns`, as MT-bench and Arena-Hard have them."""
+    turns = row["turns"]
+    if not isinstance(turns, list) or not turns:
+        raise BadRow('"turns" must be a list of questions')
+    first = turns[0]["content"] if isinstance(turns[0], dict) and "content" in turns[0] else turns[0]
+    said = text(first, "turns")
+    if not said.strip():
+        raise LeftOut("without a prompt")
+    yield said
+
+
+def instance(row: Row) -> Row:
+    """A self-instruct task with the input and output of its first instance."""
+    instances = row["instances"]
+    if not isinstance(instances, list) or not instances or not isinstance(instances[0], dict):
+        raise BadRow('"instances" must be a list of {input, output}')
+    return row.changed({"instruction": row.get("instruction"), **instances[0]})
+
+
+def nested(row: Row) -> Row:
+    """LangSmith's example, `inputs` and `outputs`, as columns of one row."""
+    asked_of, answered = row.get("inputs"), row.get("outputs") or {}
+    if not isinstance(asked_of, dict) or not isinstance(answered, dict):
+        raise BadRow('"inputs" and "outputs" must be objects')
+    columns = {name.lower(): value for name, value in asked_of.items() if value is not None}
+    if "messages" in columns:
+        columns["prompt"] = columns.pop("messages")
+    answer = [value for value in answered.values() if value is not None]
+    if len(answer) == 1:
+        columns["completion"] = answer[0]
+    elif answer:
+        named = next((name for name in ANSWERS if name in answered), None)
+        if named is None:
+            raise BadRow(f'cannot tell which of {", ".join(answered)} in "outputs" is the answer')
+        columns["completion"] = answered[named]
+    return row.changed(columns)
+
+
+def transcript(row: Row) -> Iterator[Prompt]:
+    """What a red team's transcript asked last."""
+    turns = marked(text(row["transcript"], "transcript"), "transcript")
+    if turns is None:
+        raise BadRow('"transcript" has no "\\n\\nHuman:" turns')
+    yield with_words(turns[:-1] if turns[-1].role == "assistant" else turns)
+
+
+def shown_text(row: Row) -> Iterator[Demonstration]:
+    """The demonstration in one text with markers, as openassistant-guanaco has them."""
+    refuse_rejected(row)
+    turns = marked(text(row["text"], "text"), "text")
+    if turns is None:
+        raise BadRow('"text" alone is no demonstration: nothing says where the prompt ends; see docs/data.md')
+    yield demonstration(turns)
+
+
+def asked_text(row: Row) -> Iterator[Prompt]:
+    """What a text with markers asks last."""
+    turns = marked(text(row["text"], "text"), "text")
+    if turns is None:
+        raise BadRow('"text" alone is no prompt: nothing says where it ends; see docs/data.md')
+    yield with_words(turns[:-1] if turns[-1].role == "assistant" else turns)
+
+
+def joined_text(row: Row) -> Iterator[str]:
+    """A document of a `text` column."""
+    yield text(row["text"], "text")
+
+
+def demonstration_text(found: Demonstration) -> str:
+    """A demonstration as one document."""
+    return "\n".join([*(one["content"] for one in as_messages(found.prompt)), found.completion])

@@ -1,0 +1,212 @@
+"""The one table of formats: what each is told by, which columns it uses, and who reads it. First match wins."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.data.formats import argilla, label_studio, lists, pairs, shown, trees
+from rlhf.data.formats.context import ASKED, CONTEXT, CONVERSATIONS
+from rlhf.data.formats.turns import marked
+from rlhf.data.rows import Row
+
+Reader = Callable[[Row], Iterator[Any]]
+RANKINGS, DEMONSTRATIONS, PROMPTS, TEXTS = "rankings", "demonstrations", "prompts", "texts"
+USES = (RANKINGS, DEMONSTRATIONS, PROMPTS, TEXTS)
+
+
+@dataclass(frozen=True)
+class Together:
+    """A reader of all rows of a format at once, for rows that only say something together."""
+
+    read: Callable[[Iterable[tuple[str, Row]]], Iterator[tuple[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """needs: columns, each name or `one|other`, that a row must have; uses: others it reads; when: what else must hold.
+
+    rankings, demonstrations, prompts: the reader for each use, None where the format holds no such thing.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    uses: tuple[str, ...] = ()
+    when: Callable[[Row], bool] | None = None
+    rankings: Reader | Together | None = None
+    demonstrations: Reader | Together | None = None
+    prompts: Reader | Together | None = None
+    texts: Reader | None = None
+
+    def reader(self, use: str) -> Reader | Together | None:
+        """Who reads it for a use; documents are made of demonstrations where a format has no texts."""
+        found: Reader | Together | None = getattr(self, use)
+        return found
+
+    def fits(self, columns: Iterable[str]) -> bool:
+        """Whether the columns are there."""
+        there = set(columns)
+        return all(there & set(need.split("|")) for need in self.needs)
+
+    def used(self, columns: Iterable[str]) -> list[str]:
+        """Which of the columns it reads: of alternatives the first."""
+        there = list(columns)
+        first = [next((name for name in need.split("|") if name in there), "") for need in self.needs]
+        return [name for name in there if name in first or name in self.uses]
+
+
+def _any(names: Iterable[str]) -> str:
+    return "|".join(names)
+
+
+def _is_hh(row: Row) -> bool:
+    return isinstance(row["chosen"], str) and row["chosen"].startswith("\n\nHuman:") and "prompt" not in row
+
+
+def _is_tree(row: Row) -> bool:
+    return isinstance(row["prompt"], dict) and {"role", "text"} <= row["prompt"].keys()
+
+
+def _is_ranked_list(row: Row) -> bool:
+    return isinstance(row[lists.list_of(row) or ""], list)
+
+
+def _has_markers(row: Row) -> bool:
+    return isinstance(row["text"], str) and marked(row["text"], "text") is not None
+
+
+def _as_is(change: Callable[[Row], Row], read: Reader) -> Reader:
+    """A reader of rows that are changed into a simpler format's first."""
+
+    def read_changed(row: Row) -> Iterator[Any]:
+        yield from read(change(row))
+
+    return read_changed
+
+
+PAIRS = (
+    ("preferences", "chosen", "rejected"),
+    ("OpenAI's preferences", "preferred_output", "non_preferred_output"),
+    ("preferences", "chosen_response", "rejected_response"),
+    ("preferences", "preferred_response", "rejected_response"),
+    ("preferences", "preferred", "dispreferred"),
+    ("preferences", "accepted", "rejected"),
+    ("Stack Exchange pairs", "response_j", "response_k"),
+)
+BESIDE_PAIRS = (
+    *ASKED, *CONTEXT, *CONVERSATIONS, "margin", "score_chosen", "score_rejected", "chosen_score", "rejected_score",
+    "rating_chosen", "rating_rejected", "chosen_rating", "rejected_rating",
+)  # fmt: skip
+BESIDE_SIDES = (
+    *ASKED, *CONTEXT, *pairs.VERDICTS, *pairs.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
+    "winner_model_b", "winner_tie", "better_response_id", "better_answer_id",
+    *(f"{stem}{between}{end}" for stem in (*pairs.STEMS, "score", "rating", "reward") for between in ("_", "")
+      for end in ("a", "b", "0", "1", "2")),
+)  # fmt: skip
+BESIDE_ANSWERS = (*CONTEXT, *shown.VERDICTS)
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        name="Label Studio", needs=("data", "annotations"),
+        rankings=label_studio.label_studio, prompts=label_studio.asked_label_studio,
+    ),
+    Format(
+        name="Argilla records", needs=("fields", "responses"), when=lambda row: isinstance(row["fields"], dict),
+        rankings=argilla.records, prompts=argilla.asked_record,
+    ),
+    Format(
+        name="Argilla table", needs=(), when=lambda row: any(name.endswith(".responses") for name in row),
+        rankings=argilla.records, prompts=argilla.asked_record,
+    ),
+    Format(
+        name="Argilla feedback", needs=(), when=argilla.is_record,
+        rankings=argilla.records, prompts=argilla.asked_record,
+    ),
+    Format(
+        name="OpenAssistant trees", needs=("prompt",), when=_is_tree,
+        rankings=trees.nested_rankings, demonstrations=trees.nested_demonstrations, prompts=trees.nested_prompts,
+    ),
+    Format(
+        name="OpenAssistant messages", needs=("message_id", "text", "role"),
+        uses=("parent_id", "rank", "deleted", "review_result"),
+        rankings=Together(trees.flat_rankings), demonstrations=Together(trees.flat_demonstrations),
+        prompts=Together(trees.flat_prompts),
+    ),
+    Format(
+        name="messages with replies", needs=("replies", _any(("messages", "prompt"))), uses=CONTEXT,
+        rankings=trees.replied, prompts=shown.asked,
+    ),
+    Format(
+        name="summaries with a choice", needs=("info", "summaries", "choice"), uses=("worker",),
+        rankings=lists.summaries, prompts=lists.asked_for_summary,
+    ),
+    Format(
+        name="HH", needs=("chosen", "rejected"), when=_is_hh,
+        rankings=pairs.pair("chosen", "rejected"), prompts=pairs.asked_pair("chosen"),
+    ),
+    *(
+        Format(
+            name=name, needs=(better, worse), uses=BESIDE_PAIRS,
+            rankings=pairs.pair(better, worse), prompts=pairs.asked_pair(better),
+        )
+        for name, better, worse in PAIRS
+    ),
+    Format(
+        name="messages with a rejected answer", needs=("messages", "rejected_response|rejected_messages"), uses=CONTEXT,
+        rankings=pairs.rejected_beside, demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
+    ),
+    Format(
+        name="two answers with a verdict", needs=(), uses=BESIDE_SIDES,
+        when=lambda row: pairs.sides_of(row) is not None,
+        rankings=pairs.side_by_side, prompts=pairs.asked_side,
+    ),
+    Format(
+        name="ranked answers", needs=(_any(lists.LISTS),), when=_is_ranked_list,
+        uses=(*ASKED, *CONTEXT, *CONVERSATIONS, "ranks", "labeler", "flags", *lists.SCORE_LISTS),
+        rankings=lists.listed, prompts=shown.asked,
+    ),
+    Format(
+        name="messages", needs=(_any(CONVERSATIONS),), uses=(*ASKED, *CONTEXT, *shown.VERDICTS),
+        demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
+    ),
+    Format(
+        name="self-instruct", needs=("instruction", "instances"), uses=CONTEXT,
+        demonstrations=_as_is(shown.instance, shown.shown_answer), prompts=_as_is(shown.instance, shown.asked),
+    ),
+    Format(
+        name="LangSmith", needs=("inputs",), uses=("outputs",), when=lambda row: isinstance(row["inputs"], dict),
+        demonstrations=_as_is(shown.nested, shown.shown_answer), prompts=_as_is(shown.nested, shown.asked),
+    ),
+    Format(
+        name="rated answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)),
+        uses=(*BESIDE_ANSWERS, *lists.RATINGS), when=lambda row: lists.rating_of(row) is not None,
+        rankings=Together(lists.rated_rankings), demonstrations=Together(lists.rated_demonstrations), prompts=shown.asked,
+    ),
+    Format(
+        name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
+        demonstrations=shown.shown_answer, prompts=shown.asked,
+    ),
+    Format(name="questions by turns", needs=("turns",), prompts=shown.asked_turns, when=lambda row: isinstance(row["turns"], list)),
+    Format(name="transcripts", needs=("transcript",), prompts=shown.transcript),
+    Format(name="plain text", needs=("text",), texts=shown.joined_text),
+    Format(
+        name="text with markers", needs=("text",), uses=shown.VERDICTS, when=_has_markers,
+        demonstrations=shown.shown_text, prompts=shown.asked_text,
+    ),
+    Format(name="prompts", needs=(_any((*ASKED, "input")),), uses=CONTEXT, prompts=shown.asked),
+)  # fmt: skip
+
+
+def fitting(columns: Iterable[str], use: str) -> list[Format]:
+    """Formats with a reader for the use whose columns are there, in the table's order."""
+    there = list(columns)
+    return [one for one in FORMATS if one.reader(use) is not None and one.fits(there)]
+
+
+def holds(row: Row) -> list[tuple[str, str]]:
+    """(use, format) of everything that a row can be read as, to say so where it is asked for something else."""
+    found = []
+    for use in USES:
+        name = next((one.name for one in fitting(row, use) if one.when is None or one.when(row)), None)
+        if name is not None:
+            found.append((use, name))
+    return found

@@ -1,0 +1,203 @@
+"""What a value of a file says as text or as turns of a conversation. Only text is text: the rest is refused by name."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from rlhf.data.rows import ROLES, BadRow, LeftOut, Message, Prompt
+
+ROLE_NAMES = {
+    "prompter": "user", "human": "user", "user": "user",
+    "gpt": "assistant", "assistant": "assistant", "ai": "assistant", "bot": "assistant", "model": "assistant",
+    "chatgpt": "assistant", "chatbot": "assistant", "bing": "assistant", "bard": "assistant",
+    "system": "system", "developer": "system",
+}  # fmt: skip
+ROLE_KEYS = ("role", "from", "speaker", "type")
+CONTENT_KEYS = ("content", "value", "text")
+NEEDS_MORE_THAN_TEXT = (
+    "tool_calls", "function_call", "functioncall", "images", "image", "audio", "audios", "video", "videos", "files",
+)  # fmt: skip
+
+# Chat formats that people keep in one text, by how their turns begin.
+MARKERS = {
+    "Human:": re.compile(r"(?:^\s*|\n\n)(Human|Assistant):"),
+    "<extra_id_1>": re.compile(r"\s*<extra_id_[01]>(System|User|Assistant)\n?"),
+    "<|im_start|>": re.compile(r"(?:<\|im_end\|>)?\s*<\|im_start\|>(system|user|assistant)\n"),
+    "### Human:": re.compile(r"(?:^|\n)\s*### (Human|Assistant):"),
+}
+UNREAD_MARKERS = re.compile(
+    r"\s*(?:<s>\s*)?(\[INST\]|<\|user\|>|<\|system\|>|<\|prompter\|>|<\|start_header_id\|>|<start_of_turn>|"
+    r"<\|begin_of_text\|>|<\|Human\|>|\[\|Human\|\]|<｜User｜>)"
+)
+
+
+class Turn(NamedTuple):
+    """A message, and whether its source lets it be learned."""
+
+    role: str
+    content: str
+    learned: bool = True
+
+
+def spelled(value: Any) -> str:
+    """What a value is, in a reader's words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"a number ({value!r:.30})"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+def text(value: Any, column: str) -> str:
+    """The value, which must be text. Raises BadRow."""
+    if not isinstance(value, str):
+        raise BadRow(f'"{column}" holds {spelled(value)}, not text; see docs/data.md')
+    return value
+
+
+def number(value: Any) -> float | None:
+    """The value as a number, also one written as text in a table; None for anything else and for NaN."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def whole_number(value: Any) -> int | None:
+    """The value as a whole number, also 1.0 and "1"."""
+    found = number(value)
+    return int(found) if found is not None and found.is_integer() else None
+
+
+def message(value: Any, column: str) -> Turn:
+    """A turn from one message object in any spelling we know. Raises BadRow."""
+    if not isinstance(value, dict):
+        raise BadRow(f'"{column}" must hold messages of {{role, content}}, not {spelled(value)}')
+    for name in NEEDS_MORE_THAN_TEXT:
+        if value.get(name):
+            raise BadRow(f'a message in "{column}" has "{name}"; only text can be learned')
+    role = next((value[key] for key in ROLE_KEYS if isinstance(value.get(key), str)), None)
+    known = ROLE_NAMES.get(role.lower()) if role is not None else None
+    if known is None:
+        raise BadRow(
+            f'a message in "{column}" needs a role of {", ".join(ROLES)}, not {role or "nothing"!s:.40}'
+        )
+    key = next((key for key in CONTENT_KEYS if value.get(key) is not None), None)
+    if key is None:
+        raise BadRow(f'a message in "{column}" has no text')
+    weight = value.get("weight")
+    return Turn(known, content(value[key], column), weight is None or number(weight) != 0)
+
+
+def content(value: Any, column: str) -> str:
+    """The text of a message: text, or parts that are all text."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise BadRow(f'a message in "{column}" holds {spelled(value)}, not text')
+    return "".join(_part(part, column) for part in value)
+
+
+def _part(part: Any, column: str) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
+        raise BadRow(f'a message in "{column}" has a part of type {kind!s:.30}; only text can be learned')
+    return part["text"]
+
+
+def conversation(value: Any, column: str, alternating: bool = False) -> list[Turn]:
+    """Turns of a list of messages, of one message, or of pairs of question and answer.
+
+    alternating: texts by turns of user and assistant are taken too, as LIMA has them.
+    """
+    if isinstance(value, dict):
+        return [message(value, column)]
+    if value == []:
+        raise LeftOut("without a conversation")
+    if not isinstance(value, list):
+        raise BadRow(f'"{column}" must be a list of at least one {{role, content}}, not {spelled(value)}')
+    if alternating and all(isinstance(one, str) for one in value):
+        return [Turn(("user", "assistant")[i % 2], one) for i, one in enumerate(value)]
+    if all(isinstance(one, list | tuple) for one in value):
+        return exchanges(value, column)
+    if all(isinstance(one, dict) and {"input", "output"} <= one.keys() for one in value):
+        return exchanges([(one["input"], one["output"]) for one in value], column)
+    return [message(one, column) for one in value]
+
+
+def exchanges(pairs: Iterable[Sequence[Any]], column: str) -> list[Turn]:
+    """Turns of pairs of what was asked and answered, as alpaca's `history` has them."""
+    turns = []
+    for pair in pairs:
+        if len(pair) != 2:
+            raise BadRow(f'"{column}" must hold pairs of a question and its answer')
+        turns += [Turn("user", text(pair[0], column)), Turn("assistant", text(pair[1], column))]
+    return turns
+
+
+def marked(value: str, column: str, answer: bool = False) -> list[Turn] | None:
+    r"""Turns of a text that keeps a conversation by markers such as `\n\nHuman:`; None where it has none.
+
+    A text that begins with the markers of a format we do not take apart raises BadRow, and so does one with words
+    before its first marker, for nobody knows whose they are. The first turn of `<extra_id_1>` may lack its marker.
+    answer: the text is an answer, which may mention markers unless it begins with one.
+    """
+    for mark, pattern in MARKERS.items():
+        if mark in value and (not answer or pattern.match(value)):
+            found = list(pattern.finditer(value))
+            if _is_dialogue(mark, value, [one.group(1).lower() for one in found]):
+                return _turns_between(value, found, column, mark)
+    if found_unread := UNREAD_MARKERS.match(value):
+        raise BadRow(
+            f'"{column}" is in a chat format ({found_unread.group(1)}) that is not read; give it as messages'
+        )
+    return None
+
+
+def _is_dialogue(mark: str, value: str, roles: list[str]) -> bool:
+    """A text that merely mentions people or assistants is no dialogue; one of each side in order is."""
+    if mark.startswith("<|") or mark.startswith("<extra"):
+        return bool(roles)
+    if not roles or roles[0] != "human":
+        return False
+    return "assistant" in roles or value.startswith(("\n\nHuman:", "### Human:"))
+
+
+def _turns_between(value: str, found: list[re.Match[str]], column: str, mark: str) -> list[Turn]:
+    first = value[: found[0].start()].strip()
+    turns = [Turn("user", first)] if first and mark == "<extra_id_1>" else []
+    if first and not turns:
+        raise BadRow(f'"{column}" has words before its first "{mark}"; give them as a system message')
+    for one, following in zip(found, [*found[1:], None], strict=True):
+        said = value[one.end() : following.start() if following else len(value)]
+        role = ROLE_NAMES[one.group(1).lower()]
+        turns.append(Turn(role, said.strip().removesuffix("<|im_end|>").strip()))
+    return [turn for turn in turns if turn.role != "system" or turn.content]
+
+
+def as_prompt(turns: Sequence[Turn]) -> list[Message]:
+    """The turns as messages."""
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def as_turns(prompt: Prompt) -> list[Turn]:
+    """The messages as turns."""
+    if isinstance(prompt, str):
+        return [Turn("user", prompt)]
+    return [Turn(one["role"], one["content"]) for one in prompt]
+
+
+def squeezed(said: str) -> str:
+    """A text with its spaces and line ends made one, to compare what two columns say."""
+    return " ".join(said.split())

@@ -1,0 +1,111 @@
+"""One row to what it gives for a use, by the table of formats."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.data.account import Account
+from rlhf.data.formats.checks import checked
+from rlhf.data.formats.columns import Columns
+from rlhf.data.formats.shown import demonstration_text
+from rlhf.data.formats.table import DEMONSTRATIONS, PAIRS, RANKINGS, TEXTS, Format, Together, fitting, holds
+from rlhf.data.rows import BadRow, Demonstration, Row
+
+SHAPELESS = (AttributeError, TypeError, KeyError, IndexError, ValueError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How a source is to be read.
+
+    columns: what `--map` says, such as "prompt=question,chosen=good" or "ignore=label". answers, left: columns of a
+    labeling tool's export. check: a further test of each result, raises BadRow. say: takes progress and the account.
+    """
+
+    skip_bad_rows: bool = False
+    columns: str = ""
+    answers: tuple[str, ...] = ()
+    left: str | None = None
+    check: Callable[[Any], None] | None = None
+    say: Callable[[str], None] | None = None
+
+
+class Parser:
+    """Rows to results by the table of formats; what was met is counted in the account."""
+
+    def __init__(self, account: Account, options: ReadOptions) -> None:
+        self.account, self.use = account, account.use
+        self.columns = Columns(options.columns)
+        self.options = options
+        self.known: dict[tuple[str, ...], list[Format]] = {}
+        self.seen: set[tuple[str, tuple[str, ...]]] = set()
+
+    def row(self, raw: Any) -> Row:
+        """The row with its columns' names as the table has them. Raises BadRow."""
+        if isinstance(raw, BadRow):
+            raise raw
+        if not isinstance(raw, dict):
+            raise BadRow("a row must be a JSON object")
+        row = self.columns.of(raw)
+        row.answers, row.left = self.options.answers, self.options.left
+        return row
+
+    def format(self, row: Row) -> tuple[Format, Any]:
+        """The row's format, and who reads it for the use."""
+        names = tuple(row)
+        if names not in self.known:
+            self.known[names] = self._candidates(row)
+        for one in self.known[names]:
+            if one.when is None or one.when(row):
+                self._note(one, names)
+                return one, one.reader(self.use) or one.reader(DEMONSTRATIONS)
+        raise BadRow(self._unknown(row))
+
+    def _candidates(self, row: Row) -> list[Format]:
+        found = fitting(row, self.use)
+        return found + fitting(row, DEMONSTRATIONS) if self.use == TEXTS else found
+
+    def _note(self, found: Format, names: tuple[str, ...]) -> None:
+        if (found.name, names) not in self.seen:
+            self.seen.add((found.name, names))
+            used = set(found.used(names))
+            self.account.used |= used
+            self.account.ignored = (self.account.ignored | set(names)) - self.account.used
+
+    def _unknown(self, row: Row) -> str:
+        """Why no format fits, in words that say what would."""
+        there = f"columns found: {', '.join(row) or 'none'}"
+        for _, better, worse in PAIRS if self.use == RANKINGS else ():
+            if (better in row) != (worse in row):
+                return f'"{worse if better in row else better}" is missing ({there}); see docs/data.md'
+        other = ", ".join(f"{use} ({name})" for use, name in holds(row))
+        if self.use == DEMONSTRATIONS and "chosen" in row:
+            other += "; of chosen answers demonstrations are made with --map prompt=prompt,completion=chosen"
+        return f"no {self.use} in it ({there}); {f'it holds {other}' if other else 'name them with --map'}; see docs/data.md"
+
+    def results(
+        self, where: str, raw: Any, gather: Callable[[Format, tuple[str, Row]], None]
+    ) -> Iterator[tuple[Row, Any]]:
+        """(row, result) of one row; a row that only says something with others goes to `gather`."""
+        row = self.row(raw)
+        found, read = self.format(row)
+        self.account.read_as[found.name] += 1
+        if isinstance(read, Together):
+            gather(found, (where, row))
+            return
+        try:
+            for result in read(row):
+                yield row, self.final(row, result)
+        except SHAPELESS as problem:
+            if isinstance(problem, UnicodeError):
+                raise BadRow("the text holds half a surrogate pair") from None
+            raise BadRow("the row has an unknown shape; see docs/data.md") from None
+
+    def final(self, row: Row | None, result: Any) -> Any:
+        """The result, checked, in the form of the use."""
+        checked(result, row)
+        if self.use == TEXTS and isinstance(result, Demonstration):
+            result = demonstration_text(result)
+        if self.options.check is not None:
+            self.options.check(result)
+        return result

@@ -1,0 +1,95 @@
+"""What readers give: prompts, demonstrations and rankings. Imports nothing."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, str]
+Prompt = str | list[Message]
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """A prompt and the answer a person wrote for it.
+
+    unlearned: places in the prompt of assistant turns that the source says not to learn (OpenAI's `weight: 0`).
+    """
+
+    prompt: Prompt
+    completion: str
+    unlearned: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """One labeler's ranking of K completions: rank 0 is best, equal ranks tie.
+
+    scores: what the source gave each completion, in the source's unit, higher is better (ratings, votes).
+    margin: by how much the best was preferred, in the source's unit, where it says so for the pair.
+    """
+
+    prompt: Prompt
+    completions: tuple[str, ...]
+    ranks: tuple[int, ...]
+    labeler: str = ""
+    flags: tuple[tuple[str, ...], ...] = ()
+    ratings: tuple[int | None, ...] = ()
+    scores: tuple[float, ...] = ()
+    margin: float | None = None
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """(better, worse) indices of all pairs that are not ties."""
+        places = range(len(self.ranks))
+        return [(i, j) for i in places for j in places if self.ranks[i] < self.ranks[j]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRow:
+    """A prompt with all columns of its row by name, for rewards that check an answer (`ground_truth`, …)."""
+
+    prompt: Prompt
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+class BadRow(Exception):
+    """What is wrong with one row; the reader adds where it stands."""
+
+
+class LeftOut(Exception):
+    """Why a well-formed row cannot be used, worded to follow "left out 3": `that part early`. It is counted, no error."""
+
+
+class Row(dict[str, Any]):
+    """One row by column, names in lower case, without the columns that hold nothing.
+
+    answers, left: the columns of a labeling tool's export that hold the answers, and the one shown on the left, as the
+    user named them.
+    """
+
+    answers: tuple[str, ...] = ()
+    left: str | None = None
+
+    def changed(self, columns: dict[str, Any]) -> "Row":
+        """The same row with other columns."""
+        row = Row(columns)
+        row.answers, row.left = self.answers, self.left
+        return row
+
+
+def as_messages(prompt: Prompt) -> list[Message]:
+    """The prompt as a conversation; a string is one message of the user."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def fingerprint(rows: Any) -> str:
+    """sha256 of the rows as canonical JSON."""
+    text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_spelled)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _spelled(value: Any) -> Any:
+    """Rows of a source as the list they are; anything else in its own words."""
+    return list(value) if isinstance(value, Sequence) else f"{value}"

@@ -1,0 +1,129 @@
+"""Files as they are and where they are: compressed, in shards, as globs, weighted, saved by datasets."""
+
+import csv
+import json
+
+import pyarrow
+import pytest
+from datasets import Dataset, DatasetDict
+
+from rlhf.data import read_demonstrations, read_prompts, read_texts
+from rlhf.errors import InputError
+
+
+def rows(*answers):
+    return [{"prompt": f"q{answer}", "completion": f"{answer}"} for answer in answers]
+
+
+def lines(path, *answers):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(*answers)))
+    return path
+
+
+def answers(source):
+    return [row.completion for row in read_demonstrations(source)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.ndjson", "a.json", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz", "a.tsv", "semicolon.csv", "utf16.csv"],
+)
+def test_files_of_any_ending_give_their_rows(tmp_path, name):
+    import bz2
+    import lzma
+
+    path, plain = tmp_path / name, lines(tmp_path / "plain", "x", "y").read_bytes()
+    if name.endswith(".zst"):
+        with pyarrow.CompressedOutputStream(str(path), "zstd") as file:
+            file.write(plain)
+    elif path.suffix in (".bz2", ".xz"):
+        path.write_bytes((bz2 if path.suffix == ".bz2" else lzma).compress(plain))
+    elif path.suffix in (".csv", ".tsv"):
+        sign = "\t" if path.suffix == ".tsv" else ";" if "semi" in name else ","
+        with path.open("w", newline="", encoding="utf-16" if "utf16" in name else "utf-8") as file:
+            csv.writer(file, delimiter=sign).writerows([("prompt", "completion"), ("qx", "x"), ("qy", "y")])
+    else:
+        path.write_bytes(plain)
+    assert answers(path) == ["x", "y"]
+
+
+def test_a_json_object_that_holds_the_rows_is_opened(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"version": 1, "data": rows("x", "y")}, indent=1))
+    assert answers(tmp_path / "a.json") == ["x", "y"]
+
+
+def test_a_long_json_array_is_read_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlhf.data.files.CHUNK", 64)
+    many = [f"{number} " + "é" * (number % 90) for number in range(300)]
+    (tmp_path / "a.json").write_text(json.dumps(rows(*many), indent=2, ensure_ascii=False))
+    assert answers(tmp_path / "a.json") == [one for one in many]
+    whole = (tmp_path / "a.json").read_text()
+    (tmp_path / "a.json").write_text(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"a\.json:\d+: not JSON"):
+        answers(tmp_path / "a.json")
+
+
+def test_long_cells_and_cells_of_json_are_read_and_python_lists_refused(tmp_path):
+    def table(name, cell):
+        with (tmp_path / name).open("w", newline="") as file:
+            csv.writer(file).writerows([("prompt", "completion"), (cell, "x")])
+        return tmp_path / name
+
+    (found,) = read_demonstrations(table("long.csv", "word " * 60_000))
+    assert len(found.prompt) == 300_000
+    messages = [{"role": "user", "content": "q"}]
+    (found,) = read_demonstrations(table("json.csv", json.dumps(messages)))
+    assert found.prompt == messages
+    with pytest.raises(InputError, match=r'python\.csv:2: "prompt" .*not JSON'):
+        read_demonstrations(table("python.csv", f"{messages}"))
+    with pytest.raises(InputError, match=r"list\.csv:2"):
+        read_demonstrations(table("list.csv", '["a", "b"]'))
+
+
+def test_deep_nesting_is_refused_by_its_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    with pytest.raises(InputError, match=r"a\.jsonl:1: nested too deep"):
+        read_prompts(tmp_path / "a.jsonl")
+
+
+def test_paragraphs_are_found_whatever_the_line_ends(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r\n\r\nthree\r\n")
+    assert list(read_texts(tmp_path / "a.txt")) == ["one\ntwo", "three"]
+
+
+def test_shards_globs_splits_and_weighted_lists(tmp_path):
+    lines(tmp_path / "set/data/train-0.jsonl", "a")
+    lines(tmp_path / "set/data/train-1.jsonl", "b")
+    lines(tmp_path / "set/data/test-0.jsonl", "c")
+    lines(tmp_path / "more.jsonl", *"defg")
+    assert answers(tmp_path / "set") == ["a", "b"]
+    assert answers(f"{tmp_path}/set:test") == ["c"]
+    assert answers(f"{tmp_path}/set/data/*.jsonl") == ["c", "a", "b"]
+    mixed = answers(f"{tmp_path}/more.jsonl=0.5,{tmp_path}/set=2")
+    assert len(mixed) == 6 and mixed[2:] == ["a", "b", "a", "b"]
+    with pytest.raises(InputError, match="no split validation; name one of test, train"):
+        answers(f"{tmp_path}/set:validation")
+
+
+def test_a_folder_of_splits_saved_by_datasets_gives_the_one_asked_for(tmp_path):
+    DatasetDict(train=Dataset.from_list(rows("a")), test=Dataset.from_list(rows("b"))).save_to_disk(
+        tmp_path / "saved"
+    )
+    assert answers(tmp_path / "saved") == ["a"] and answers(f"{tmp_path}/saved:test") == ["b"]
+
+
+def test_some_prompts_at_random_are_the_same_from_lines_and_from_a_table(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlhf.data.sampling.CHUNK", 100)
+    path = lines(tmp_path / "a.jsonl", *range(200))
+    Dataset.from_list(rows(*range(200))).to_parquet(str(tmp_path / "a.parquet"))
+    some = list(read_prompts(path, num_prompts=5, seed=3))
+    assert some == list(read_prompts(tmp_path / "a.parquet", num_prompts=5, seed=3))
+    assert some != list(read_prompts(path, num_prompts=5, seed=4)) and len(set(some)) == 5
+
+
+def test_what_was_read_stays_when_its_file_changes(tmp_path):
+    path = lines(tmp_path / "a.jsonl", "a", "b")
+    found = read_demonstrations(path)
+    path.unlink()
+    assert [row.completion for row in found] == ["a", "b"] and len(found.account.sha256) == 64

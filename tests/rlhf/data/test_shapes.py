@@ -1,0 +1,149 @@
+"""Every format of the table gives what its rows say, or is refused; docs/data.md holds the table of this run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.data import (
+    ReadOptions,
+    as_messages,
+    read_demonstrations,
+    read_prompt_rows,
+    read_prompts,
+    read_rankings,
+)
+from rlhf.errors import InputError
+from tests.rlhf.data.shapes import ASK, BAD, GOOD, LEARN, RANK, REFUSED, SHAPES, Q, assistant, hh, user
+
+READERS = {RANK: read_rankings, LEARN: read_demonstrations, ASK: read_prompts}
+DOCS = Path(__file__).parents[3] / "docs" / "data.md"
+BEGIN, END = "<!-- formats: begin -->\n", "<!-- formats: end -->"
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def seen(use, path):
+    """What a reader made of one row, in the words of shapes.py; None where it refused."""
+    try:
+        (found,) = READERS[use](path)
+    except InputError:
+        return None
+    if use == RANK:
+        assert sorted(text.strip() for text in found.completions) == sorted((GOOD, BAD))
+        return found.ranks
+    return found.completion.strip() if use == LEARN else as_messages(found)[-1]["content"]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_row_gives_what_it_says_and_nothing_else(tmp_path, name):
+    row, expected = SHAPES[name]
+    path = write(tmp_path / "rows.jsonl", row)
+    found = {use: seen(use, path) for use in READERS}
+    assert found[RANK] == expected.get(RANK)
+    assert found[LEARN] == expected.get(LEARN)
+    asked = expected.get(ASK)
+    assert asked is False or found[ASK] == (Q if asked is True else asked)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_nobody_can_read_right_is_refused_with_its_place(tmp_path, name):
+    row, words = REFUSED[name]
+    path = write(tmp_path / "rows.jsonl", row)
+    for use, read in READERS.items():
+        if use == ASK and name == "no prompt (trl's implicit text)":
+            continue
+        with pytest.raises(InputError, match=rf"rows\.jsonl:1: .*({words}|no {use})"):
+            read(path)
+
+
+def table():
+    """The table of docs/data.md: shapes, and what each is read as."""
+    lines = ["| shape | columns | read as |", "|---|---|---|"]
+    for name, (row, expected) in SHAPES.items():
+        uses = ", ".join(use for use in (RANK, LEARN, ASK) if expected.get(use) not in (None, False))
+        lines.append(f"| {name} | {', '.join(f'`{column}`' for column in row)} | {uses} |")
+    refused = "; ".join(REFUSED)
+    return "\n".join([*lines, "", f"Refused by name: {refused}.", ""])
+
+
+def test_the_docs_hold_the_table_of_these_shapes():
+    before, rest = DOCS.read_text().split(BEGIN)
+    written, after = rest.split(END)
+    if written != table():
+        DOCS.write_text(before + BEGIN + table() + END + after)
+    assert written == table(), "docs/data.md was out of date and has been written anew; commit it"
+
+
+def test_pairs_that_part_early_and_equal_answers_are_left_out_and_counted(tmp_path):
+    parting = {"chosen": hh("First.") + hh(GOOD), "rejected": hh("Other.") + hh(BAD)}
+    rows = read_rankings(write(tmp_path / "a.jsonl", {"chosen": hh(GOOD), "rejected": hh(BAD)}, parting,
+                               {"chosen": hh(GOOD), "rejected": hh(GOOD + " ")}))  # fmt: skip
+    assert len(rows) == 1
+    assert rows.account.left_out == {"that part early": 1, "whose answers are equal": 1}
+    assert "read 3 rows as HH; left out 1 that part early, 1 whose answers are equal" in rows.account.line()
+
+
+def test_the_conversation_wins_over_a_prompt_that_is_its_first_turn(tmp_path):
+    begun = [user("Hi."), assistant("Hello."), user()]
+    row = {"prompt": "Hi.", "chosen": [*begun, assistant(GOOD)], "rejected": [*begun, assistant(BAD)]}
+    (found,) = read_rankings(write(tmp_path / "a.jsonl", row))
+    assert found.prompt == begun
+
+
+def test_system_history_and_context_columns_stand_in_the_prompt(tmp_path):
+    row = {
+        "system": "Be brief.",
+        "history": [["Hi.", "Hello."]],
+        "instruction": Q,
+        "input": "In Oslo.",
+        "output": GOOD,
+    }
+    (found,) = read_demonstrations(write(tmp_path / "a.jsonl", row))
+    assert [one["content"] for one in found.prompt] == ["Be brief.", "Hi.", "Hello.", f"{Q}\n\nIn Oslo."]
+
+
+def test_what_people_rated_low_or_rejected_is_not_learned(tmp_path):
+    rows = [{"prompt": Q, "response": text, "helpfulness": score, "correctness": 1, "coherence": 1}
+            for text, score in ((GOOD, 4), (BAD, 0))]  # fmt: skip
+    found = read_demonstrations(write(tmp_path / "a.jsonl", *rows))
+    assert [one.completion for one in found] == [GOOD] and found.account.left_out == {"rated below others": 1}
+    (ranking,) = read_rankings(tmp_path / "a.jsonl")
+    assert (ranking.ranks, ranking.scores) == ((0, 1), (4.0, 0.0))
+
+
+def test_strengths_of_a_preference_are_kept(tmp_path):
+    row = {"prompt": Q, "response_1": BAD, "response_2": GOOD, "preference_strength": 3}
+    (found,) = read_rankings(write(tmp_path / "a.jsonl", row))
+    assert (found.ranks, found.margin) == ((1, 0), 3.0)
+
+
+def test_columns_are_named_by_a_map_and_kept_for_rewards(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"ask": {"text": Q}, "truth": 4})
+    with pytest.raises(InputError, match="--map"):
+        read_prompts(path)
+    (row,) = read_prompt_rows(path, options=ReadOptions(columns="prompt=ask.text"))
+    assert (row.prompt, row.columns["truth"]) == (Q, 4)
+
+
+def test_sides_of_an_export_are_asked_for_and_never_guessed(tmp_path):
+    label = {"type": "pairwise", "to_name": "one,two", "value": {"selected": "left"}}
+    row = {
+        "data": {"prompt": Q, "b": BAD, "a": GOOD},
+        "annotations": [{"completed_by": 1, "result": [label]}],
+    }
+    path = write(tmp_path / "a.jsonl", row)
+    with pytest.raises(InputError, match="--left"):
+        read_rankings(path)
+    (found,) = read_rankings(path, options=ReadOptions(left="a", answers=("a", "b")))
+    assert (found.completions, found.ranks) == ((GOOD, BAD), (0, 1))
+
+
+def test_a_context_field_is_no_losing_answer_and_a_comment_is_no_vote(tmp_path):
+    fields = {"prompt": Q, "context": "In Oslo.", "response1": GOOD, "response2": BAD}
+    responses = {"best": [{"value": "response1"}], "comment": [{"value": "response2"}]}
+    (found,) = read_rankings(write(tmp_path / "a.jsonl", {"fields": fields, "responses": responses}))
+    assert (found.prompt, found.completions, found.ranks) == (f"{Q}\n\nIn Oslo.", (GOOD, BAD), (0, 1))
