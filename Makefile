@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart laptop smollm2 smollm2-evening test test-slow check format bench clean
+.PHONY: quickstart laptop smollm2 smollm2-evening test test-slow test-wheel check format bench wheel docs release-notes clean
 .DEFAULT_GOAL := quickstart
 
 $(STAMP): pyproject.toml constraints.txt
@@ -41,6 +41,11 @@ test-slow: $(STAMP)
 	$(SMOLLM2)
 	$(BIN)/python -m pytest -m slow
 
+# The wheel in a new environment, by another user: five minutes.
+test-wheel: $(STAMP)
+	tests/prepare
+	$(BIN)/python -m pytest -m wheel tests/package
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,5 +61,12 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/generate.py --sizes tiny small --rounds 1
 	$(BIN)/python benchmarks/ppo.py --sizes tiny --rounds 1
 
+wheel: $(STAMP)
+	$(BIN)/python -m build
+
+# What CHANGELOG.md says of the version in rlhf/__init__.py.
+release-notes: $(STAMP)
+	@$(BIN)/python docs/release_notes.py
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

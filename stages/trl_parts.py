@@ -37,6 +37,22 @@ def common_arguments(settings: SFTSettings | RewardSettings, work: Path | str) -
     }
 
 
+class PreparedRows:
+    """For a trl trainer whose rows are tokens already: it neither prepares them nor drops their columns.
+
+    These two hooks are trl's and transformers' own, not documented; tests/stages/test_private_interfaces.py says what
+    breaks without them. columns: the names that the collator reads.
+    """
+
+    columns: tuple[str, ...] = ()
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = list(self.columns)
+
+
 class Progress(TrainerCallback):
     """One bar on stderr with the last loss, every number to the log.
 

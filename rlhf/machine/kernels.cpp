@@ -5,7 +5,6 @@
 // so that it depends neither on the other rows nor on the number of threads; only norm_backward sums over rows.
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -13,15 +12,23 @@
 
 namespace {
 
+// C++20's std::bit_cast, for compilers of C++17; a copy of four bytes is no instruction.
+template <typename To, typename From>
+inline To bits_as(From from) {
+    To to;
+    std::memcpy(&to, &from, sizeof(To));
+    return to;
+}
+
 enum bfloat16 : uint16_t {};  // the upper half of a float; a class would keep loops from becoming vectors
 
 inline float wide(float x) { return x; }
-inline float wide(bfloat16 x) { return std::bit_cast<float>(uint32_t(x) << 16); }
+inline float wide(bfloat16 x) { return bits_as<float>(uint32_t(x) << 16); }
 
 template <typename T>
 inline T narrow(float x) {
     if constexpr (sizeof(T) == 4) return x;
-    const uint32_t u = std::bit_cast<uint32_t>(x), nearest = (u + 0x7fff + (u >> 16 & 1)) >> 16;  // ties to even
+    const uint32_t u = bits_as<uint32_t>(x), nearest = (u + 0x7fff + (u >> 16 & 1)) >> 16;  // ties to even
     return T(x != x ? 0x7fc0 : nearest);
 }
 
@@ -36,7 +43,7 @@ inline float fast_exp(float x) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    const float y = (p * r * r + r + 1.0f) * std::bit_cast<float>((int32_t(n) + 127) << 23);
+    const float y = (p * r * r + r + 1.0f) * bits_as<float>((int32_t(n) + 127) << 23);
     return x < -87.0f ? 0.0f : y;
 }
 
@@ -234,10 +241,18 @@ inline lanes load(const T* x) {
     }
 }
 
+// Half of a vector's numbers, from `first` on; GCC has __builtin_shufflevector from version 12 only.
+template <typename Half, typename Whole>
+inline Half half_of(const Whole& whole, size_t first) {
+    Half half;
+    return std::memcpy(&half, reinterpret_cast<const float*>(&whole) + first, sizeof half), half;
+}
+
 inline float sum(lanes x) {  // in halves: one by one every addition would wait for the one before
-    const auto eight = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
-                       __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
-    const auto four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+    typedef float eight_lanes __attribute__((vector_size(32)));
+    typedef float four_lanes __attribute__((vector_size(16)));
+    const auto eight = half_of<eight_lanes>(x, 0) + half_of<eight_lanes>(x, 8);
+    const auto four = half_of<four_lanes>(eight, 0) + half_of<four_lanes>(eight, 4);
     return (four[0] + four[1]) + (four[2] + four[3]);
 }
 

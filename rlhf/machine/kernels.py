@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FORMATS = {torch.float32: "float", torch.bfloat16: "bfloat16"}
 # Sums may be taken in vectors; infinities and NaN keep their meaning, because training refuses a loss of them.
-FLAGS = ("-O3", "-march=native", "-std=c++20", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 OPENMP = (("-fopenmp",), ("-fopenmp-simd",), ())  # what the compiler takes first; Apple's takes the second
 
 

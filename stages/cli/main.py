@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from rlhf import __version__
 from rlhf.errors import RLHFError
 from stages.cli.options import STAGES, TRAINING, add_settings, everywhere_options
 from stages.cli.stage_commands import RUNNERS
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="rlhf", description="The InstructGPT recipe: collect, train, talk.", parents=[shared]
     )
+    top.add_argument("--version", action="version", version=f"rlhf {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     from stages.cli import (
         data_commands,

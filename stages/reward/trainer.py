@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from trl import RewardTrainer
 
@@ -11,16 +10,13 @@ from rlhf.learning.losses import ranking_losses
 from rlhf.learning.passes import scores_by_length
 from rlhf.machine import processes
 from rlhf.machine.devices import autocast
+from stages.trl_parts import PreparedRows
 
 
-class RankingTrainer(RewardTrainer):
+class RankingTrainer(PreparedRows, RewardTrainer):
     """trl's RewardTrainer with Ouyang et al. 2022, equation 1, over whole rankings."""
 
-    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        return dataset
-
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["rows", "ranks"]
+    columns = ("rows", "ranks")
 
     def compute_loss(
         self,

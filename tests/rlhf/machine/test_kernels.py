@@ -1,6 +1,7 @@
 """The compiled loops against torch's own operations, in double precision where a tolerance is to mean something."""
 
 import math
+import shutil
 import subprocess
 import sys
 
@@ -204,8 +205,7 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
         torch.set_num_threads(before)
 
 
-def test_without_a_compiler_the_model_computes_the_same_and_says_so_once(tmp_path):
-    code = """
+LOGITS = """
 import torch, warnings
 from rlhf.machine import kernels
 from rlhf.models.gpt import GPT, GPT2Config
@@ -215,11 +215,51 @@ model = GPT(GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=50, n_position
 for _ in range(2): logits = model(input_ids=torch.arange(10)[None]).logits
 print(kernels.library() is None, float(logits.detach().double().square().sum()))
 """
-    results = []
-    for path in (tmp_path, "/usr/bin:/bin:/usr/local/bin"):
-        environment = {"PATH": str(path), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        results.append((*done.stdout.split(), done.stderr.count("no C++ compiler was found")))
-    assert [(without, said) for without, _, said in results] == [("True", 1), ("False", 0)]
-    assert float(results[0][1]) == pytest.approx(float(results[1][1]), rel=1e-5)
+PROGRAMS = "/usr/bin:/bin:/usr/local/bin"
+
+
+def logits_with(home, **environment):
+    """Whether the loops are missing, the logits' sum of squares, and what was said, of a process of its own."""
+    environment = {"PATH": PROGRAMS, "HOME": str(home), "TMPDIR": str(home)} | environment
+    done = subprocess.run([sys.executable, "-c", LOGITS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    missing, number = done.stdout.split()
+    return missing == "True", float(number), done.stderr
+
+
+def test_without_a_compiler_the_model_computes_the_same_and_says_so_once(tmp_path):
+    missing, plain, warned = logits_with(tmp_path, PATH=str(tmp_path))
+    assert missing and warned.count("no C++ compiler was found") == 1
+    missing, compiled, warned = logits_with(tmp_path)
+    assert not missing and "compiler" not in warned
+    assert plain == pytest.approx(compiled, rel=1e-5)
+
+
+def test_where_no_folder_can_be_written_the_model_computes_the_same_and_says_so_once(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("no folder can be made under a file, by nobody")
+    missing, plain, warned = logits_with(tmp_path, XDG_CACHE_HOME=str(file), TMPDIR=str(tmp_path))
+    assert (
+        not missing and "torch's own operations" not in warned
+    )  # a folder of the process's own serves instead
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho 'no space left on device' >&2; exit 1\n")
+    broken.chmod(0o755)
+    missing, same, warned = logits_with(tmp_path, XDG_CACHE_HOME=str(file), CXX=str(broken))
+    assert missing and warned.count("could not compile kernels.cpp: no space left on device") == 1
+    assert plain == pytest.approx(same, rel=1e-5)
+
+
+COMPILERS = [f"g++-{version}" for version in range(11, 15)] + [
+    f"clang++-{version}" for version in (14, 16, 19)
+]
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++", *COMPILERS])
+def test_every_compiler_that_is_here_builds_the_loops_in_cpp17(compiler, tmp_path):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not here; tests/prepare installs g++ alone")
+    missing, compiled, warned = logits_with(tmp_path, CXX=compiler)
+    assert not missing and "torch's own operations" not in warned
+    _, plain, _ = logits_with(tmp_path, PATH=str(tmp_path))
+    assert plain == pytest.approx(compiled, rel=1e-5)
