@@ -5,14 +5,22 @@ from typing import Any
 
 
 def setting(
-    default: Any, help: str, *, flag: bool = True, choices: tuple[str, ...] = (), decides: bool = True
+    default: Any,
+    help: str,
+    *,
+    flag: bool = True,
+    common: bool = True,
+    choices: tuple[str, ...] = (),
+    decides: bool = True,
 ) -> Any:
     """A dataclass field with its help; without `flag` it can be set in a recipe or by --set only.
+
+    common: whether `--help` shows its flag; `--help-all` shows every one.
 
     decides: whether what comes out depends on it. One that does not, such as a number that only saves memory, may
     change before a stopped run goes on.
     """
-    metadata = {"help": help, "flag": flag, "choices": choices, "decides": decides}
+    metadata = {"help": help, "flag": flag, "common": common, "choices": choices, "decides": decides}
     return field(default=default, metadata=metadata)
 
 
@@ -43,10 +51,12 @@ class PretrainSettings:
     context: int = setting(160, "longest sequence the model can read")
     tokens: int = setting(2_600_000, "tokens to train on")
     batch_size: int = setting(8, "sequences per step")
-    sequence_length: int = setting(128, "tokens per sequence")
+    sequence_length: int = setting(128, "tokens per sequence", common=False)
     lr: float = setting(3e-3, "AdamW's learning rate (embeddings, norms, biases)")
     muon_lr: float = setting(0.02, "Muon's learning rate (the blocks' matrices)")
-    warmup_fraction: float = setting(0.02, "share of the steps with a rising learning rate", flag=False)
+    warmup_fraction: float = setting(
+        0.02, "share of the steps with a rising learning rate", flag=False, common=False
+    )
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
     threads: int = setting(0, "CPU threads (0: all cores)", flag=False)
     seed: int = setting(0, "seed of everything random")
@@ -60,7 +70,9 @@ class SFTSettings:
     data: str | None = setting(None, "demonstrations (default: the starter world's)")
     validation_data: str | None = setting(None, "demonstrations to validate on (default: a tenth of data)")
     skip_bad_rows: bool = setting(False, "leave malformed rows of data out")
-    reward: str | None = setting(None, "reward model to pick the epoch by (default: validation loss picks)")
+    reward: str | None = setting(
+        None, "reward model to pick the epoch by (default: validation loss picks)", common=False
+    )
     name: str = setting("starter", "name of the new entry")
     num_demonstrations: int = setting(400, "how many starter demonstrations")
     epochs: float = setting(3.0, "passes over the data")
@@ -69,11 +81,11 @@ class SFTSettings:
     dropout: float = setting(0.0, "dropout while training", flag=False)
     packing: bool = setting(False, "pack several demonstrations into one row", flag=False)
     max_length: int = setting(256, "longest row in tokens")
-    last_blocks: int = setting(0, LAST_BLOCKS)
+    last_blocks: int = setting(0, LAST_BLOCKS, common=False)
     lora_rank: int = setting(0, LORA_RANK)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     report_to: str = setting(
-        "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False
+        "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False, common=False
     )
     seed: int = setting(0, "seed of everything random")
 
@@ -110,15 +122,21 @@ class RewardSettings:
     epochs: float = setting(1.0, "passes over the rankings")
     prompts_per_batch: int = setting(32, "prompts per step, each with all its completions")
     lr: float = setting(1e-3, "peak learning rate, cosine to a tenth")
-    muon_lr: float = setting(0.0, "Muon's learning rate for the blocks' matrices (0: AdamW for all)")
-    probe_l2: float = setting(0.0, "fit the head first, with this L2 penalty (0: a head of chance)")
-    validation_fraction: float = setting(0.1, "share of the prompts held out to measure accuracy")
+    muon_lr: float = setting(
+        0.0, "Muon's learning rate for the blocks' matrices (0: AdamW for all)", common=False
+    )
+    probe_l2: float = setting(
+        0.0, "fit the head first, with this L2 penalty (0: a head of chance)", common=False
+    )
+    validation_fraction: float = setting(
+        0.1, "share of the prompts held out to measure accuracy", common=False
+    )
     max_length: int = setting(256, "longest prompt with completion in tokens")
-    last_blocks: int = setting(0, LAST_BLOCKS)
+    last_blocks: int = setting(0, LAST_BLOCKS, common=False)
     lora_rank: int = setting(0, LORA_RANK)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     report_to: str = setting(
-        "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False
+        "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False, common=False
     )
     seed: int = setting(0, "seed of everything random")
 
@@ -130,10 +148,12 @@ class PPOConfig:
     episodes: int = setting(6400, "completions to learn from")
     batch_size: int = setting(256, "completions per iteration")
     minibatch_size: int = setting(64, "completions per optimizer step")
-    micro_batch_size: int = setting(64, "completions per forward pass (memory only)", decides=False)
+    micro_batch_size: int = setting(
+        64, "completions per forward pass (memory only)", decides=False, common=False
+    )
     inner_epochs: int = setting(1, "passes over each batch", flag=False)
     lr: float = setting(4e-4, "policy learning rate")
-    value_lr: float = setting(1e-3, "value learning rate")
+    value_lr: float = setting(1e-3, "value learning rate", common=False)
     kl_coef: float = setting(0.3, "β, price of a nat of KL to the reference")
     kl_estimator: str = setting("k1", "KL per token in the rewards", flag=False, choices=("k1", "k3"))
     kl_budget: float = setting(0.0, "nats per completion that KL should not pass (0: no budget)")
@@ -149,20 +169,22 @@ class PPOConfig:
     gamma: float = setting(1.0, "discount", flag=False)
     lam: float = setting(0.95, "λ of advantage estimation", flag=False)
     whiten_rewards: bool = setting(False, "divide rewards by their standard deviation", flag=False)
-    temperature: float = setting(1.0, "sampling temperature")
+    temperature: float = setting(1.0, "sampling temperature", common=False)
     max_new_tokens: int = setting(48, "longest completion in tokens")
-    missing_eos_penalty: float = setting(1.0, "taken from the score of a completion that does not end")
+    missing_eos_penalty: float = setting(
+        1.0, "taken from the score of a completion that does not end", common=False
+    )
     reward_combine: str = setting(
-        "sum", "how several rewards become one", choices=("sum", "min", "lower-bound")
+        "sum", "how several rewards become one", choices=("sum", "min", "lower-bound"), common=False
     )
     reward_weights: str = setting(
-        "", "weight of each reward in the sum, with commas between (default: the mean)"
+        "", "weight of each reward in the sum, with commas between (default: the mean)", common=False
     )
     reward_pessimism: float = setting(1.0, "k of the lower bound mean − k · std", flag=False)
     normalize_scores: bool = setting(False, "shift and scale scores by those seen so far", flag=False)
     clip_scores: float = setting(0.0, "largest absolute score after that (0: no limit)", flag=False)
     warmup_iterations: int = setting(2, "iterations with a rising learning rate", flag=False)
-    ptx_coef: float = setting(0.0, "γ of PPO-ptx, weight of the pretraining loss")
+    ptx_coef: float = setting(0.0, "γ of PPO-ptx, weight of the pretraining loss", common=False)
     ptx_examples: int = setting(8, "pretraining examples per completion", flag=False)
     ema_decay: float = setting(
         0.0, "decay of averaged weights, saved beside the raw ones (0: none)", flag=False
@@ -173,7 +195,7 @@ class PPOConfig:
     keep_every: int = setting(
         0, "iterations between policies kept under checkpoints/ of the result (0: none)", flag=False
     )
-    last_blocks: int = setting(0, LAST_BLOCKS)
+    last_blocks: int = setting(0, LAST_BLOCKS, common=False)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
     seed: int = setting(0, "seed of everything random")
@@ -190,7 +212,7 @@ class PPOSettings(PPOConfig):
     lora_rank: int = setting(
         0, "train adapters of this rank, reference being the policy without (0: all weights)"
     )
-    ptx_data: str | None = setting(None, "plain text for PPO-ptx (default: the starter corpus)")
+    ptx_data: str | None = setting(None, "plain text for PPO-ptx (default: the starter corpus)", common=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlhf import __version__
 from rlhf.errors import RLHFError
-from stages.cli.options import STAGES, TRAINING, add_settings, everywhere_options
+from stages.cli.options import STAGES, TRAINING, Command, add_settings, everywhere_options
 from stages.cli.stage_commands import RUNNERS
 from stages.quiet import quiet_libraries
 
@@ -40,9 +40,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     shared = everywhere_options()
-    top = argparse.ArgumentParser(
-        prog="rlhf", description="The InstructGPT recipe: collect, train, talk.", parents=[shared]
-    )
+    top = Command(prog="rlhf", description="The InstructGPT recipe: collect, train, talk.", parents=[shared])
     top.add_argument("--version", action="version", version=f"rlhf {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     from stages.cli import (

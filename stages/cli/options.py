@@ -63,48 +63,91 @@ def everywhere_options() -> argparse.ArgumentParser:
     return shared
 
 
+class Help(argparse.HelpFormatter):
+    """Help in lines of a hundred columns, an option and its text beside each other."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=100)
+
+
+class Command(argparse.ArgumentParser):
+    """A parser whose help, and that of the commands below it, is laid out by `Help`."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**{"formatter_class": Help} | more)
+
+
+class HelpAll(argparse.Action):
+    """`--help-all`: the help with the options that `--help` leaves out. `hidden` holds them with their texts."""
+
+    def __init__(self, hidden: list[tuple[argparse.Action, str]], **more: Any) -> None:
+        super().__init__(nargs=0, help="show every setting, then exit", default=argparse.SUPPRESS, **more)
+        self.hidden = hidden
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:  # type: ignore[override]
+        for action, help in self.hidden:
+            action.help = help
+        parser.print_help()
+        parser.exit()
+
+
 def add_settings(command: argparse.ArgumentParser, kind: type) -> None:
-    """One option for each setting that has a flag, --set for all of them."""
+    """One option for each setting that has a flag, --set for all of them; `--help` shows the common ones."""
+    command.usage = "%(prog)s [--SETTING VALUE …] [--set NAME=VALUE …]"
+    hidden: list[tuple[argparse.Action, str]] = []
+    command.add_argument("--help-all", action=HelpAll, hidden=hidden)
     rare = []
     # A class's own settings first: fields of the class it extends stand in front otherwise.
     for field in sorted(dataclasses.fields(kind), key=lambda field: field.name not in kind.__annotations__):
-        shown = "none" if field.default is None else field.default
         if not field.metadata["flag"]:
-            rare.append(f"{field.name} ({shown}): {field.metadata['help']}")
+            rare.append(f"{field.name} ({_shown(field)}): {field.metadata['help']}")
             continue
-        flag, help = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} ({shown})"
-        if field.name == "labels":  # the option of that name is the label store
-            flag = "--snapshot"
-        if field.type in (bool, "bool"):
-            command.add_argument(
-                flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=help
-            )
-        else:
-            choices = field.metadata["choices"] or None
-            command.add_argument(
-                flag, dest=field.name, default=None, choices=choices, help=help, metavar=_metavar(field)
-            )
-    described = f"any setting; also {'; '.join(rare)}" if rare else "any setting"
-    command.add_argument(
+        option = _add_setting(command, kind, field)
+        if not field.metadata["common"]:
+            hidden.append((option, option.help or ""))
+            option.help = argparse.SUPPRESS
+    named = command.add_argument(
         "--set",
         dest="assignments",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=described.replace("%", "%%"),
+        help="any setting by its name, also those that --help-all tells",
+    )
+    if rare:
+        hidden.append((named, f"any setting; also {'; '.join(rare)}".replace("%", "%%")))
+
+
+def _shown(field: Any) -> Any:
+    return "none" if field.default is None else field.default
+
+
+def _add_setting(command: argparse.ArgumentParser, kind: type, field: Any) -> argparse.Action:
+    """The option of one setting."""
+    flag, help = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} ({_shown(field)})"
+    if field.name == "labels":  # the option of that name is the label store
+        flag = "--snapshot"
+    if _value_type(kind, field) is bool:
+        return command.add_argument(
+            flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=help
+        )
+    choices = field.metadata["choices"] or None
+    return command.add_argument(
+        flag, dest=field.name, default=None, choices=choices, help=help, metavar=_metavar(kind, field)
     )
 
 
-def _metavar(field: Any) -> str | None:
+def _metavar(kind: type, field: Any) -> str | None:
     if field.metadata["choices"]:
         return None
-    return {int: "N", float: "X"}.get(_value_type(field), "NAME")
+    return {int: "N", float: "X"}.get(_value_type(kind, field), "NAME")
 
 
-def _value_type(field: Any) -> type:
-    found = field.type if not isinstance(field.type, str) else eval(field.type)
+def _value_type(kind: type, field: Any) -> type:
+    """The type of a setting's values, None aside."""
+    found = typing.get_type_hints(kind)[field.name]
     if isinstance(found, types.UnionType):
-        found = next(kind for kind in typing.get_args(found) if kind is not types.NoneType)
+        found = next(inner for inner in typing.get_args(found) if inner is not types.NoneType)
     return found
 
 
@@ -113,7 +156,7 @@ def parse_setting(kind: type, name: str, value: Any, where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if name not in fields:
         raise InputError(f"{where}: no setting named {name}; known are {', '.join(sorted(fields))}")
-    field, expected = fields[name], _value_type(fields[name])
+    field, expected = fields[name], _value_type(kind, fields[name])
     if field.default is None and value in (None, "", "none"):
         return None
     choices = field.metadata["choices"]

@@ -44,7 +44,7 @@ HOOKS = [
     ),
     (
         "transformers",
-        PreTrainedModel,
+        GenerationMixin,
         "_supports_logits_to_keep",
         "log-probabilities take logits of whole prompts",
     ),
