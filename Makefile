@@ -42,7 +42,16 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 # The wheel in a new environment, by another user: five minutes.
-test-wheel: $(STAMP)
+test-# The documentation as a site in site/; a broken link or a public name without a docstring ends it.
+DOCS := $(VENV)/docs-installed
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: $(STAMP)
 	tests/prepare
 	$(BIN)/python -m pytest -m wheel tests/package
 

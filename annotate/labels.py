@@ -46,6 +46,7 @@ class LabelStore:
         self.close()
 
     def close(self) -> None:
+        """Close the connections to the database."""
         self.database.close()
 
     def add_labeler(self, name: str, *, origin: str = "person", role: str = "labeler") -> None:
@@ -82,6 +83,7 @@ class LabelStore:
             return connection.execute(select(Batch.source).where(Batch.name == name)).scalar()
 
     def batches(self) -> list[str]:
+        """The names of all batches, oldest first."""
         with self.database.read() as connection:
             return list(connection.execute(select(Batch.name).order_by(Batch.id)).scalars())
 

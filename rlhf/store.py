@@ -57,6 +57,7 @@ class Writer:
 
     @property
     def entry(self) -> Entry:
+        """The entry that was written. Only after the block has ended without an exception."""
         if self.published is None:
             raise StoreError("the entry was not published")
         return self.published

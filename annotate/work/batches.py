@@ -158,6 +158,7 @@ def batch_settings(database: Database, name: str) -> BatchSettings:
 
 
 def settings_of(connection: Connection, batch: int) -> BatchSettings:
+    """The settings of a batch, from its row."""
     columns = [getattr(Batch, found.name) for found in fields(BatchSettings)]
     row = connection.execute(select(*columns).where(Batch.id == batch)).one()
     return BatchSettings(**{**row._mapping, "asks": asks_from(row.asks)})

@@ -83,6 +83,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Two layers with GELU between (Radford et al. 2019, 2.3)."""
+
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         inner = config.n_inner or 4 * config.n_embd
@@ -113,6 +115,8 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Block(GradientCheckpointingLayer):
+    """Attention, then the MLP, each after a norm and added to the stream (Radford et al. 2019, 2.3)."""
+
     def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
         self.ln_1 = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)

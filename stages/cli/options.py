@@ -46,9 +46,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def everywhere_options() -> argparse.ArgumentParser:
+def everywhere_options() -> "Command":
     """The options that every command takes."""
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Command(add_help=False)
     group = shared.add_argument_group("everywhere")
     unset = argparse.SUPPRESS  # so that an option given before the command survives the command's defaults
     group.add_argument("--store", default=unset, help="checkpoint store ($RLHF_STORE, ./store)")
@@ -84,9 +84,13 @@ class HelpAll(argparse.Action):
         super().__init__(nargs=0, help="show every setting, then exit", default=argparse.SUPPRESS, **more)
         self.hidden = hidden
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:  # type: ignore[override]
+    def show_hidden(self) -> None:
+        """Give the hidden options their texts back."""
         for action, help in self.hidden:
             action.help = help
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:  # type: ignore[override]
+        self.show_hidden()
         parser.print_help()
         parser.exit()
 

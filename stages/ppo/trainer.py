@@ -1,8 +1,4 @@
-"""Stage 3: PPO against a reward (Ouyang et al. 2022, section 3.5), in the order of the paper.
-
-`train` is the loop; `gather_experience` (ppo_experience.py) and `update` are its two halves. `PPOTrainer` runs it on
-models and data in memory, `run` on those of a checkpoint store. Shapes: b completions of a part, T tokens of the longest.
-"""
+"""Stage 3: PPO against a reward, on models and data in memory (`PPOTrainer`) or on those of a checkpoint store (`run`)."""
 
 import os
 import shutil
@@ -92,6 +88,7 @@ class PPOTrainer:
 
     @property
     def value_model(self) -> Any:
+        """The value model, which learns beside the policy."""
         return self.learner.value_model
 
     def train(self) -> list[dict[str, float]]:

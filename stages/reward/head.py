@@ -21,7 +21,7 @@ BATCH = 16  # completions with their prompt
 def fit_head(model: Any, rankings: Dataset, pad_id: int, l2: float) -> None:
     """Set model.score to the linear probe of the rankings; l2: see `ranking_probe`.
 
-    rankings: as `reward_data.tokenized` gives them. One forward pass over all of them, each process a share.
+    rankings: as `tokenize_rankings` gives them. One forward pass over all of them, each process a share.
     """
     ranks, present = padded_ranks(rankings["ranks"])  # (P, L, K)
     features = _features(model, [row for rows in rankings["rows"] for row in rows], pad_id)
