@@ -34,7 +34,7 @@ smollm2-evening: smollm2
 
 test: $(STAMP)
 	tests/prepare
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(STAMP)
 	tests/prepare

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from stages.quiet import quiet_libraries
+
 os.environ["OMP_NUM_THREADS"] = "1"
+quiet_libraries()  # before any of them is imported, as the command line does
 
 BINARIES = ("", "/usr/lib/postgresql/*/bin/", "/usr/pgsql-*/bin/", "/opt/homebrew/opt/postgresql*/bin/")
 

@@ -1,4 +1,4 @@
-"""The HTML shells: log-in, and one page that the scripts in static/ fill or, for leads, the server (lead_pages.py)."""
+"""The HTML shells: log-in, and one page that the scripts in static/ fill or, for leads, the server (lead/pages.py)."""
 
 import secrets
 from collections.abc import Callable

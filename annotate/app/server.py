@@ -11,10 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from annotate.app import assets, lead_api, lead_pages, pages, work_api
-from annotate.app.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
+from annotate.app import assets, pages, work_api
 from annotate.app.identity import Doorman
-from annotate.app.new_batch import Sampler
+from annotate.app.lead import api as lead_api
+from annotate.app.lead import pages as lead_pages
+from annotate.app.lead.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
+from annotate.app.lead.new_batch import Sampler
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings
 from annotate.figures.computed import Computed

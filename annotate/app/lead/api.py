@@ -18,7 +18,7 @@ from annotate.answers.adjudicate import Disagreement, adjudicate, disagreement_b
 from annotate.answers.choice import Choice
 from annotate.answers.export import export
 from annotate.app.identity import Db, Lead
-from annotate.app.new_batch import BatchIn, UploadIn, first_problem, make_batch, task_of
+from annotate.app.lead.new_batch import BatchIn, UploadIn, first_problem, make_batch, task_of
 from annotate.app.payloads import AnswerIn, order_text, shown, submission, task_json
 from annotate.app.work_api import view_of
 from annotate.figures.computed import Computed

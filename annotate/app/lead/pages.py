@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from annotate.app.chosen import Chosen
 from annotate.app.identity import Db
-from annotate.app.lead_api import choice
+from annotate.app.lead.api import choice
+from annotate.app.lead.chosen import Chosen
 from annotate.app.pages import LEAD_PATH, language_of, shell
 from annotate.app.texts import Texts, texts
 from annotate.figures.charts import CHARTS

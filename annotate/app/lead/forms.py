@@ -17,8 +17,8 @@ import gradio as gr
 from pydantic import ValidationError
 
 from annotate.answers.export import FORMATS
-from annotate.app.chosen import Chosen
-from annotate.app.new_batch import Sampler, UploadIn, first_problem, make_batch
+from annotate.app.lead.chosen import Chosen
+from annotate.app.lead.new_batch import Sampler, UploadIn, first_problem, make_batch
 from annotate.app.pages import LEAD_PATH, part
 from annotate.app.texts import texts
 from annotate.labels import LabelStore
