@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from rlhf.data import Prompt, as_messages
+from rlhf.errors import InputError
 
 T = TypeVar("T")
 
@@ -19,6 +20,21 @@ def place(prompt: Prompt, salt: str = "") -> float:
     """A number in [0, 1) that depends on the prompt's conversation only: equal for all of its rows, in every file."""
     digest = hashlib.sha256(f"{salt}\0{conversation(prompt)}".encode()).hexdigest()
     return int(digest[:13], 16) / 16**13
+
+
+def held_out(rows: Sequence[T], prompt: Callable[[T], Prompt], share: float) -> tuple[list[T], list[T]]:
+    """Rows to learn from, and about `share` of them held out, both in their order; no conversation is on both sides.
+
+    At least one conversation is held out. Raises InputError where there is only one.
+    """
+    places = [place(prompt(row), "held out") for row in rows]
+    limit = max(share, min(places, default=0.0) * (1 + 1e-9) or 1e-300)
+    learned = [row for row, at in zip(rows, places, strict=True) if at >= limit]
+    if not learned:
+        raise InputError(
+            "all rows are of one conversation; at least 2 are needed, one of them to validate on"
+        )
+    return learned, [row for row, at in zip(rows, places, strict=True) if at < limit]
 
 
 def part_of(prompt: Prompt, shares: Mapping[str, float]) -> str:

@@ -14,7 +14,7 @@ import torch
 from trl import RewardConfig
 
 from annotate.labels import LabelStore
-from rlhf.data import Demonstration, Prompt, Ranking, fingerprint, read_demonstrations, read_rankings
+from rlhf.data import Prompt, Ranking, fingerprint, read_rankings
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, limit_trainable, locate_base, within_context
 from rlhf.learning.metrics import MetricLog
@@ -27,7 +27,6 @@ from rlhf.measuring.evaluate import ranking_accuracy
 from rlhf.models.adapters import is_adapted, save_adapters, trunk_hash
 from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.starter.demonstrations import demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from stages.reward.data import (
     RankedPrompt,
@@ -39,10 +38,10 @@ from stages.reward.data import (
 from stages.reward.head import fit_head
 from stages.reward.trainer import RankingTrainer
 from stages.settings import RewardSettings
+from stages.sft.kept import kept_demonstrations
 from stages.trl_parts import common_arguments, last_checkpoint, show_progress
 
 STEPS_PER_SAVE = 50
-NUM_FOR_ZERO = 200  # demonstrations whose mean reward is set to zero
 
 
 def run(
@@ -59,7 +58,7 @@ def run(
     """
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
-    settings, rankings = _rankings(settings, labels_url, batch)
+    settings, rankings = _rankings(settings, labels_url, batch, say)
     groups = group_by_prompt(rankings)
     folder, parents = locate_base(store, settings.init, "init")
     inputs: dict[str, Any] = {
@@ -71,6 +70,7 @@ def run(
     if found := store.find("reward", inputs_hash("reward", **inputs)):
         say(f"reward: {found.ref} is there already")
         return found
+    demonstrations = kept_demonstrations(parents.get("init"))  # read before the training, not after it
     set_threads(0)
     seed_everything(settings.seed)
     tokenizer = load_tokenizer(folder)
@@ -87,7 +87,7 @@ def run(
         with store.new("reward", settings.name, **inputs) as writer:
             model = trainer.model.eval()
             writer.metrics = metrics | (held_out_metrics(model, tokenizer, held_out) if held_out else {})
-            offset = _zero_offset(model, tokenizer, parents.get("init"), settings.max_length)
+            offset = _zero_offset(model, tokenizer, demonstrations, settings.max_length)
             save(model, folder, offset, writer.path)
             tokenizer.save(writer.path)
             log.save(writer.path)
@@ -108,9 +108,10 @@ def save(model: Any, policy: str, offset: float, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _zero_offset(model: Any, tokenizer: AnyTokenizer, init: Entry | None, max_length: int) -> float:
+def _zero_offset(
+    model: Any, tokenizer: AnyTokenizer, rows: list[tuple[Prompt, str]], max_length: int
+) -> float:
     """What gives the demonstrations that the policy was fine-tuned on mean reward 0; 0 where there are none."""
-    rows = _demonstrations_of(init)
     if not rows:
         return 0.0
     scores = score_completions(model, tokenizer, rows, max_length=within_context(model, max_length))
@@ -122,26 +123,16 @@ def _source(settings: RewardSettings) -> str:
 
 
 def _rankings(
-    settings: RewardSettings, labels_url: str | Path | None, batch: str | None
+    settings: RewardSettings, labels_url: str | Path | None, batch: str | None, say: Callable[[str], None]
 ) -> tuple[RewardSettings, Sequence[Ranking]]:
     """The rankings, and the settings with the snapshot they are of."""
     if settings.data:
-        return settings, read_rankings(settings.data, settings.skip_bad_rows)
+        rows = read_rankings(settings.data, settings.skip_bad_rows)
+        say(f"reward: {rows.account.line()}")
+        return settings, rows
     with LabelStore(labels_url) as labels:
         snapshot = settings.labels or processes.broadcast_from_main(lambda: labels.snapshot(batch).id)
         return replace(settings, labels=snapshot), labels.rankings(snapshot=snapshot)
-
-
-def _demonstrations_of(sft: Entry | None) -> list[tuple[Prompt, str]]:
-    """Prompt and completion of up to NUM_FOR_ZERO demonstrations an SFT entry was trained on; empty for other models."""
-    if sft is None or sft.stage != "sft":
-        return []
-    made = sft.manifest["settings"]
-    if made["data"] is None:
-        rows: Sequence[Demonstration] = demonstrations("train", made["num_demonstrations"], made["seed"])
-    else:
-        rows = read_demonstrations(made["data"])
-    return [(row.prompt, row.completion) for row in rows[:NUM_FOR_ZERO]]
 
 
 def held_out_metrics(model: Any, tokenizer: AnyTokenizer, groups: Sequence[RankedPrompt]) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.splits import held_out
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from stages.settings import SFTSettings
+from stages.sft.kept import keep_demonstrations
 from stages.sft.trainer import DemonstrationTrainer, mean_reward
 from stages.trl_parts import common_arguments, last_checkpoint, show_progress
 
@@ -32,12 +34,12 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     """Fine-tune a base model on demonstrations into the store; returns the entry already there for the same inputs."""
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
-    training, validation = _demonstrations(settings)
+    training, validation = _demonstrations(settings, say)
     folder, parents = locate_base(store, settings.base)
     inputs: dict[str, Any] = {
         "parents": parents,
         "settings": settings,
-        "data": {settings.data or "starter demonstrations": fingerprint([asdict(row) for row in training])},
+        "data": _fingerprints(settings, training, validation),
         "seed": settings.seed,
     }
     if found := store.find("sft", inputs_hash("sft", **inputs)):
@@ -61,6 +63,7 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
             save_plain(trainer.model, writer.path)
             tokenizer.save(writer.path)
             log.save(writer.path)
+            keep_demonstrations(training, writer.path)
             writer.metrics = {
                 "validation_loss": round(min(losses), 4),
                 **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
@@ -71,7 +74,20 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
     return entry_for_all(store, "sft", inputs)
 
 
-def _demonstrations(settings: SFTSettings) -> tuple[Sequence[Demonstration], Sequence[Demonstration]]:
+def _fingerprints(
+    settings: SFTSettings, training: Sequence[Demonstration], validation: Sequence[Demonstration]
+) -> dict[str, str]:
+    """Of what decides the result: the rows, and those of a validation file, by which the best weights are chosen."""
+    rows = {settings.data or "starter demonstrations": training}
+    if settings.validation_data:
+        rows[f"validation {settings.validation_data}"] = validation
+    return {name: fingerprint([asdict(row) for row in given]) for name, given in rows.items()}
+
+
+def _demonstrations(
+    settings: SFTSettings, say: Callable[[str], None]
+) -> tuple[Sequence[Demonstration], Sequence[Demonstration]]:
+    """Rows to learn from and rows to validate on, which share no conversation where they are of one file."""
     if settings.data is None:
         num_validation = max(20, int(VALIDATION_SHARE * settings.num_demonstrations))
         return (
@@ -79,14 +95,13 @@ def _demonstrations(settings: SFTSettings) -> tuple[Sequence[Demonstration], Seq
             starter_demonstrations("validation", num_validation, settings.seed),
         )
     rows = read_demonstrations(settings.data, settings.skip_bad_rows)
+    say(f"sft: {rows.account.line()}")
     if settings.validation_data:
         return rows, read_demonstrations(settings.validation_data, settings.skip_bad_rows)
-    held_out = max(1, int(VALIDATION_SHARE * len(rows)))
-    if len(rows) < 2:
-        raise InputError(
-            f"{settings.data}: {len(rows)} demonstration(s); at least 2 are needed, one to validate on"
-        )
-    return rows[held_out:], rows[:held_out]
+    try:
+        return held_out(rows, lambda row: row.prompt, VALIDATION_SHARE)
+    except InputError as error:
+        raise InputError(f"{settings.data}: {error}") from None
 
 
 def tokenize_demonstrations(
