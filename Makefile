@@ -42,16 +42,7 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 # The wheel in a new environment, by another user: five minutes.
-test-# The documentation as a site in site/; a broken link or a public name without a docstring ends it.
-DOCS := $(VENV)/docs-installed
-$(DOCS): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	touch $@
-
-docs: $(DOCS)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-
-wheel: $(STAMP)
+test-wheel: $(STAMP)
 	tests/prepare
 	$(BIN)/python -m pytest -m wheel tests/package
 
@@ -72,6 +63,15 @@ bench: $(STAMP)
 
 wheel: $(STAMP)
 	$(BIN)/python -m build
+
+# The documentation as a site in site/; a broken link or a public name without a docstring ends it.
+DOCS := $(VENV)/docs-installed
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # What CHANGELOG.md says of the version in rlhf/__init__.py.
 release-notes: $(STAMP)

@@ -22,8 +22,8 @@ def read_labels(
 def _rankable(ranking: Ranking) -> None:
     if not 2 <= len(ranking.completions) <= MAX_ANSWERS:
         raise BadRow(f"{len(ranking.completions)} answers; between 2 and {MAX_ANSWERS} can be ranked")
-    said = [*(message["content"] for message in as_messages(ranking.prompt)), *ranking.completions]
-    if storable(said) != said:
+    texts = [*(message["content"] for message in as_messages(ranking.prompt)), *ranking.completions]
+    if storable(texts) != texts:
         raise BadRow("the text holds a NUL character or half a surrogate pair, which databases cannot keep")
     if any(rank < 0 for rank in ranking.ranks):
         raise BadRow("a rank is negative; 0 is best")

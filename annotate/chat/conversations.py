@@ -104,11 +104,13 @@ def conversations(
     with database.read() as connection:
         query = select(*columns).where(Conversation.labeler_id == labeler_id(connection, labeler))
         if search:
-            said = exists().where(
+            has_messages = exists().where(
                 Message.conversation_id == Conversation.id,
                 Message.content.icontains(storable(search), autoescape=True),
             )
-            query = query.where(or_(said, Conversation.title.icontains(storable(search), autoescape=True)))
+            query = query.where(
+                or_(has_messages, Conversation.title.icontains(storable(search), autoescape=True))
+            )
         newest = query.order_by(Conversation.updated.desc(), Conversation.id.desc())
         return [ConversationHead(*row) for row in connection.execute(newest.limit(limit).offset(offset))]
 

@@ -35,8 +35,8 @@ def record_comparison(
 
     A known client id changes nothing. replaces: the id of an own earlier verdict on the same answers, superseded.
     """
-    said = {"verdict": verdict, "strength": strength, "shown_order": shown_order, "time_s": time_s}
-    return _record(database, labeler, client_id, "compare", prompt, (a, b), said, context, replaces)
+    values = {"verdict": verdict, "strength": strength, "shown_order": shown_order, "time_s": time_s}
+    return _record(database, labeler, client_id, "compare", prompt, (a, b), values, context, replaces)
 
 
 def record_thumb(
@@ -45,8 +45,8 @@ def record_thumb(
     replaces: int | None = None,
 ) -> int:  # fmt: skip
     """Keep a thumb up or down for one answer (rating 7 or 1); returns the annotation's id."""
-    said: dict[str, Any] = {"verdict": "up" if up else "down", "comment": comment, "flags": (flags,)}
-    return _record(database, labeler, client_id, "rate", prompt, (answer,), said, context, replaces)
+    values: dict[str, Any] = {"verdict": "up" if up else "down", "comment": comment, "flags": (flags,)}
+    return _record(database, labeler, client_id, "rate", prompt, (answer,), values, context, replaces)
 
 
 def record_rewrite(
@@ -61,7 +61,7 @@ def record_rewrite(
 
 def _record(
     database: Database, labeler: str, client_id: str, kind: str, prompt: list[Message], answers: tuple[ChatAnswer, ...],
-    said: dict[str, Any], context: dict[str, Any] | None, replaces: int | None,
+    values: dict[str, Any], context: dict[str, Any] | None, replaces: int | None,
 ) -> int:  # fmt: skip
     with database.write() as connection:
         number = labeler_id(connection, labeler, lock=True)
@@ -78,7 +78,7 @@ def _record(
             (task,) = add_tasks(
                 connection, batch, settings_of(connection, batch), [_task(kind, prompt, answers)]
             )
-        submission = Submission(task_id=task, client_id=client_id, kind=kind, **said)
+        submission = Submission(task_id=task, client_id=client_id, kind=kind, **values)
         source = Source(origin="chat", context=storable(context))
         return write_submissions(connection, number, [submission], source)[0]
 

@@ -250,8 +250,8 @@ def _check_task(number: int, task: NewTask, kind: str) -> None:
     if not least <= size <= most:
         wanted = f"between {least} and {most} can be ranked" if kind == "rank" else f"{kind} takes {most}"
         raise LabelError(f"task {number}: {size} answers; {wanted}")
-    said = [message["content"] for message in as_messages(task.prompt)]
-    if any(storable(text) != text for text in (*said, *task.completions)):
+    texts = [message["content"] for message in as_messages(task.prompt)]
+    if any(storable(text) != text for text in (*texts, *task.completions)):
         raise LabelError(
             f"task {number}: the text holds a NUL character or half a surrogate pair, which databases cannot keep"
         )

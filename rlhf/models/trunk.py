@@ -20,12 +20,12 @@ def trunk_states(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
 
 def is_causal(model: Any) -> bool:
     """Whether every attention of the trunk says that it hides later tokens; False where none says anything."""
-    said = [
+    flags = [
         module.is_causal
         for module in model.base_model.modules()
         if isinstance(getattr(module, "is_causal", None), bool)
     ]
-    return bool(said) and all(said)
+    return bool(flags) and all(flags)
 
 
 def blocks_of(model: Any) -> nn.ModuleList:

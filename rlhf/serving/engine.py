@@ -77,7 +77,7 @@ class _Row:
     dropped: int
     limit: int  # new tokens, at most
     text: TextStream
-    said: list[int] = field(default_factory=list)
+    completion: list[int] = field(default_factory=list)
     place: int = 0
     deadline: float = 0.0
     cache: Any = None
@@ -139,7 +139,7 @@ class Engine:
         for rows in (self.waiting, self.reading):
             for row in [row for row in rows if row.key == key]:
                 rows.remove(row)
-                self.events.append((key, Done("cancelled", len(row.said))))
+                self.events.append((key, Done("cancelled", len(row.completion))))
         for index, row in enumerate(self.running):
             if row.key == key:
                 self._leave(index, "cancelled")
@@ -162,7 +162,7 @@ class Engine:
         self._admit()
         self._read_prompts()
         if self.running:
-            last = torch.tensor([row.said[-1] for row in self.running], device=self.model.device)
+            last = torch.tensor([row.completion[-1] for row in self.running], device=self.model.device)
             self._say(self.running, self.slots.logits(last))
             ends = [self._end(row) for row in self.running]
             for index in reversed(range(len(ends))):
@@ -238,19 +238,19 @@ class Engine:
         for i, row in enumerate(rows):
             groups.setdefault(row.settings, []).append(i)
         for settings, members in groups.items():
-            uniforms = torch.tensor([rows[i].uniforms[len(rows[i].said)] for i in members])
+            uniforms = torch.tensor([rows[i].uniforms[len(rows[i].completion)] for i in members])
             some = logits if len(members) == len(rows) else logits[members]
             seen = None
             if settings.repetition_penalty != 1:
                 seen = torch.zeros_like(some, dtype=torch.bool)
                 for place, i in enumerate(members):
-                    seen[place, rows[i].prompt + rows[i].said] = True
+                    seen[place, rows[i].prompt + rows[i].completion] = True
             chosen, _ = draw(some, uniforms.to(logits.device), settings, seen)
             for i, token in zip(members, chosen.tolist(), strict=True):
                 self._tell(rows[i], token, infos[i])
 
     def _tell(self, row: _Row, token: int, likely: Tensor | None) -> None:
-        row.said.append(token)
+        row.completion.append(token)
         if token in self.tokenizer.stop_ids:
             return
         text = row.text.push(token)
@@ -269,9 +269,9 @@ class Engine:
 
     def _end(self, row: _Row) -> str:
         """Why the row ends with its latest token; empty where it goes on."""
-        if row.said[-1] in self.tokenizer.stop_ids or row.text.stopped:
+        if row.completion[-1] in self.tokenizer.stop_ids or row.text.stopped:
             return "stop"
-        if len(row.said) >= row.limit:
+        if len(row.completion) >= row.limit:
             return "length"
         return "time" if time.monotonic() > row.deadline else ""
 
@@ -285,4 +285,4 @@ class Engine:
         rest = "" if row.text.stopped or reason == "cancelled" else row.text.flush()
         if rest:
             self.events.append((row.key, Piece(rest)))
-        self.events.append((row.key, Done(reason, len(row.said))))
+        self.events.append((row.key, Done(reason, len(row.completion))))

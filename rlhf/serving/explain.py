@@ -25,14 +25,14 @@ def explain(
     The answer is tokenized anew, which may cut it otherwise than sampling did. Raises InputError where prompt and
     answer do not fit the model's context.
     """
-    before, said = tokenizer.encode_prompt(prompt), tokenizer.encode_completion(answer)
+    prompt_tokens, completion_tokens = tokenizer.encode_prompt(prompt), tokenizer.encode_completion(answer)
     context = getattr(model.config, "max_position_embeddings", None)
-    if context and len(before) + len(said) > context + 1:
+    if context and len(prompt_tokens) + len(completion_tokens) > context + 1:
         raise InputError(
-            f"conversation and answer have {len(before) + len(said)} tokens, the model's context is {context}"
+            f"conversation and answer have {len(prompt_tokens) + len(completion_tokens)} tokens, the model's context is {context}"
         )
-    tokens = torch.tensor(said)
-    logprobs = _logprobs(model, before, said)  # (T, V)
+    tokens = torch.tensor(completion_tokens)
+    logprobs = _logprobs(model, prompt_tokens, completion_tokens)  # (T, V)
     best = logprobs.topk(min(alternatives, logprobs.shape[1]))
     infos = tuple(
         TokenInfo(
@@ -44,19 +44,19 @@ def explain(
             ),
         )
         for token, row, ids, values in zip(
-            said, logprobs, best.indices.tolist(), best.values.tolist(), strict=True
+            completion_tokens, logprobs, best.indices.tolist(), best.values.tolist(), strict=True
         )
     )
     if reference is None or reference.config.vocab_size != model.config.vocab_size:
         return Explanation(infos)
-    ref_logprobs = _logprobs(reference, before, said)
+    ref_logprobs = _logprobs(reference, prompt_tokens, completion_tokens)
     kl = (logprobs.exp() * (logprobs - ref_logprobs)).sum(1)
     picked = ref_logprobs.gather(1, tokens[:, None]).squeeze(1)
     return Explanation(infos, tuple(picked.tolist()), tuple(kl.tolist()))
 
 
-def _logprobs(model: PreTrainedModel, before: list[int], said: list[int]) -> Tensor:
+def _logprobs(model: PreTrainedModel, prompt_tokens: list[int], completion_tokens: list[int]) -> Tensor:
     """Log-probabilities (T, V), float32 on the CPU, of what may stand at each place of the answer."""
-    tokens = torch.tensor([(before + said)[:-1]], device=model.device)
-    logits = model(input_ids=tokens, logits_to_keep=len(said)).logits[0]
+    tokens = torch.tensor([(prompt_tokens + completion_tokens)[:-1]], device=model.device)
+    logits = model(input_ids=tokens, logits_to_keep=len(completion_tokens)).logits[0]
     return logits.float().log_softmax(-1).cpu()

@@ -49,7 +49,7 @@ def format_share(values: Any) -> str:
 def stage_rows(results: Mapping[str, Any], models: Mapping[str, Entry]) -> Rows:
     """Each step, its seconds, the most memory it held and what it reached."""
     reached = {name: entry.manifest["metrics"] for name, entry in models.items()}
-    said = {
+    outcomes = {
         "sft": f"validation loss {reached['sft']['validation_loss']}",
         "reward": f"{reached['reward']['prompts']} prompts",
         "gold": f"{reached['gold']['prompts']} prompts of its own",
@@ -57,7 +57,7 @@ def stage_rows(results: Mapping[str, Any], models: Mapping[str, Entry]) -> Rows:
         "blind": f"batch {results['blind_batch']} waits for people",
         "judge": f"{results['prompts']} held-out prompts",
     }
-    trained = {name: f"{reached[name]['train_s']:.0f}" if name in reached else "" for name in said}
+    trained = {name: f"{reached[name]['train_s']:.0f}" if name in reached else "" for name in outcomes}
     rows = [["step", "seconds now", "seconds of training", "GiB", "reached"]]
     rows += [
         [
@@ -65,7 +65,7 @@ def stage_rows(results: Mapping[str, Any], models: Mapping[str, Entry]) -> Rows:
             f"{seconds:.0f}",
             trained.get(name, ""),
             f"{results['peak_gib'][name]:.1f}",
-            said.get(name, ""),
+            outcomes.get(name, ""),
         ]
         for name, seconds in results["seconds"].items()
     ]

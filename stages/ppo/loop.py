@@ -83,8 +83,8 @@ def train(
         factor = warmup(iteration, config.warmup_iterations)
         learner.policy_optimizer.set_lr_factor(factor)
         learner.value_optimizer.set_lr_factor(factor)
-        learning = [learner.policy, learner.value_model] if config.gradient_checkpointing else []
-        with blocks_run_again(learning):
+        trained_models = [learner.policy, learner.value_model] if config.gradient_checkpointing else []
+        with blocks_run_again(trained_models):
             metrics |= update(config, learner, experience, pretraining)
         metrics["policy/lr"] = config.lr * factor
         learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))

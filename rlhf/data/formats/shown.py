@@ -113,10 +113,10 @@ def asked_turns(row: Row) -> Iterator[Prompt]:
     if not isinstance(turns, list) or not turns:
         raise BadRow('"turns" must be a list of questions')
     first = turns[0]["content"] if isinstance(turns[0], dict) and "content" in turns[0] else turns[0]
-    said = text(first, "turns")
-    if not said.strip():
+    opening = text(first, "turns")
+    if not opening.strip():
         raise LeftOut("without a prompt")
-    yield said
+    yield opening
 
 
 def instance(row: Row) -> Row:

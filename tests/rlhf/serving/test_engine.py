@@ -153,12 +153,12 @@ def test_a_long_prompt_does_not_hold_up_a_running_answer(monkeypatch):
     engine.submit("long", long)
     answer, steps = Answer(), 0
     while engine.reading or steps == 0:
-        before = len(engine.running[0].said)
+        before = len(engine.running[0].completion)
         for key, event in engine.step():
             if key == "long":
                 answer.add(event)
         steps += 1
-        assert len(engine.running[0].said) == before + 1
+        assert len(engine.running[0].completion) == before + 1
     assert steps >= 5
     assert answer.text + run(engine, {})["long"].text == alone(GPT_MODEL, long)[0]
 
@@ -204,10 +204,10 @@ def test_running_answers_advance_together_one_token_a_step():
         engine.submit(f"r{i}", ask(i, max_new_tokens=40))
     engine.step()
     for _ in range(20):
-        said = {row.key: len(row.said) for row in engine.running}
+        said = {row.key: len(row.completion) for row in engine.running}
         engine.step()
         for row in engine.running:
-            assert len(row.said) == said[row.key] + 1
+            assert len(row.completion) == said[row.key] + 1
 
 
 def test_stop_texts_end_an_answer_and_are_not_shown():
