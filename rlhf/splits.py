@@ -31,9 +31,7 @@ def held_out(rows: Sequence[T], prompt: Callable[[T], Prompt], share: float) -> 
     limit = max(share, min(places, default=0.0) * (1 + 1e-9) or 1e-300)
     learned = [row for row, at in zip(rows, places, strict=True) if at >= limit]
     if not learned:
-        raise InputError(
-            "all rows are of one conversation; at least 2 are needed, one of them to validate on"
-        )
+        raise InputError("all rows are alike; at least 2 that are not are needed, one of them to validate on")
     return learned, [row for row, at in zip(rows, places, strict=True) if at < limit]
 
 

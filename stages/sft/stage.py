@@ -19,7 +19,7 @@ from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.splits import held_out
+from rlhf.splits import conversation, held_out
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
 from stages.settings import SFTSettings
@@ -98,8 +98,10 @@ def _demonstrations(
     say(f"sft: {rows.account.line()}")
     if settings.validation_data:
         return rows, read_demonstrations(settings.validation_data, settings.skip_bad_rows)
+    # Many answers to one prompt are told apart by the answer, since there is no other conversation to hold out.
+    alone = len({conversation(row.prompt) for row in rows}) == 1
     try:
-        return held_out(rows, lambda row: row.prompt, VALIDATION_SHARE)
+        return held_out(rows, lambda row: row.completion if alone else row.prompt, VALIDATION_SHARE)
     except InputError as error:
         raise InputError(f"{settings.data}: {error}") from None
 

@@ -65,3 +65,13 @@ def test_no_conversation_is_on_both_sides_and_no_row_is_lost(numbers, share):
         return
     assert learned and validated and sorted(learned + validated) == sorted(rows)
     assert not set(map(conversation, learned)) & set(map(conversation, validated))
+
+
+def test_many_answers_to_one_prompt_are_learned_from_all_the_same(base_store, tmp_path):
+    rows = [{"prompt": "Say it.", "completion": f"It is {n}."} for n in range(12)]
+    entry = sft.run(
+        SFTSettings(data=str(write(tmp_path / "one.jsonl", rows)), epochs=1.0, name="one"),
+        base_store,
+        lambda line: None,
+    )
+    assert 0 < entry.manifest["metrics"]["demonstrations"] < 12

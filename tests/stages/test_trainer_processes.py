@@ -15,7 +15,7 @@ from tests.tiny_ppo import tiny_store
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 SMALL = {
-    "sft": ["base=sft/tiny", "batch_size=4", "epochs=2", "lr=1e-3"],
+    "sft": ["base=sft/tiny", "validation_data={store}/../check.jsonl", "batch_size=4", "epochs=2", "lr=1e-3"],
     "reward": [
         "init={store}/sft/0001-tiny",
         "prompts_per_batch=4",
@@ -41,6 +41,7 @@ def place(tmp_path_factory):
     tiny_store(folder / "store")
     said = ["Tom has a blue boat.", "one", "The red kite", "no"]
     demonstrations = [{"prompt": f"Say {i}", "completion": said[i % 3]} for i in range(40)]
+    check, demonstrations = demonstrations[:4], demonstrations[4:]  # whole batches are left to learn from
     rankings = [
         {"prompt": f"Say {'four' * i}", "completions": said[: 2 + i % 3], "ranks": [0, *(1 + (i + j) % 3 for j in range(1 + i % 3))]}
         for i in range(8) for _ in range(1 + i % 3)
@@ -50,7 +51,7 @@ def place(tmp_path_factory):
         "import rlhf.machine.devices\nrlhf.machine.devices.has_fast_bf16 = lambda device: False\n"
         "from stages.cli import main\nraise SystemExit(main())\n"
     )
-    for name, rows in (("sft", demonstrations), ("reward", rankings)):
+    for name, rows in (("sft", demonstrations), ("check", check), ("reward", rankings)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 

@@ -111,7 +111,9 @@ def test_a_gguf_file_becomes_a_base_with_the_same_logits_tokens_and_its_origin(t
 def test_a_stage_trains_from_a_gguf_file_itself(tmp_path):
     path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(True))
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "Say", "completion": "The boat"}\n' * 8)
+    rows.write_text(
+        "".join(json.dumps({"prompt": f"Say {n}", "completion": "The boat"}) + "\n" for n in range(8))
+    )
     tuned = sft.run(SFTSettings(base=str(path), data=str(rows), epochs=1.0), Store(tmp_path / "s"), quiet)
     assert not torch.equal(logits(load_policy(tuned.path)), logits(load_policy(path)))
     with pytest.raises(InputError, match="a language model, not a reward model"):
