@@ -138,6 +138,7 @@ export class Work {
       this.unsent = false;
       this.last = stored.id;
       toast(t(stored.repeated ? "work.repeated" : said.kind === "skip" ? "work.skipped" : stored.late ? "work.late" : "work.stored"));
+      if (said.kind !== "skip" && !stored.repeated && !this.past) this._countOwn();
       if (this.past) window.location.assign("/history");
       else await this.next();
     } catch (error) {
@@ -156,15 +157,27 @@ export class Work {
     ignoreKeys(locked);
   }
 
-  /** Asks the server now and then only: it counts the whole batch for it. */
-  async _progress() {
-    if (performance.now() - this.counted < PROGRESS_EVERY_MS) return;
+  /** Asks the server now and then only: it counts the whole batch for it. `now`: the page that stays, so it must be right. */
+  async _progress(now = false) {
+    if (!now && performance.now() - this.counted < PROGRESS_EVERY_MS) return;
     this.counted = performance.now();
-    const found = await call("GET", `/api/progress?batch=${encodeURIComponent(this.batch)}`).catch(() => null);
+    this.progress = (await call("GET", `/api/progress?batch=${encodeURIComponent(this.batch)}`).catch(() => null)) ?? this.progress;
+    this._drawProgress();
+  }
+
+  /** One's own answers are counted here too, so that they show at once. */
+  _countOwn() {
+    if (!this.progress) return;
+    this.progress.own.answers += 1;
+    this.progress.own.today += 1;
+    this._drawProgress();
+  }
+
+  _drawProgress() {
     const place = document.getElementById("progress");
-    if (!found || !place) return;
-    const { own } = found;
-    const [done, total] = own.quota ? [own.answers, own.quota] : [found.finished, found.tasks];
+    if (!this.progress || !place) return;
+    const { own, finished, tasks } = this.progress;
+    const [done, total] = own.quota ? [own.answers, own.quota] : [finished, tasks];
     place.replaceChildren(
       h("progress", { max: String(Math.max(total, 1)), value: String(done), "aria-label": t("work.progress") }),
       h("span", {}, t(own.quota ? "work.progress_quota" : "work.progress_count", { done, total, own: own.answers, today: own.today })),
@@ -244,9 +257,9 @@ export class Work {
 
   _nothing(reason) {
     this._lock(false);
+    this._progress(this.task !== null);
     this.task = null;
     bind([{ keys: ["?"], run: help }]);
-    this._progress();
     this.container.replaceChildren(h("section", { class: "nothing" },
       h("h2", {}, t(`nothing.${reason || "busy"}`)),
       h("p", {}, h("a", { href: "/tasks" }, t("home.title")), " · ", h("a", { href: "/history" }, t("history.title"))),
