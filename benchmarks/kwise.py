@@ -19,7 +19,7 @@ from typing import Any
 
 from rlhf.data import Ranking, read_rankings
 from rlhf.measuring.evaluate import ranking_accuracy, ratio_interval
-from rlhf.splits import place
+from rlhf.splits import split_point
 
 PROMPTS_PER_BATCH = 8
 WAYS = ("whole", "apart")
@@ -138,7 +138,7 @@ def main() -> None:
     parts: list[list[Ranking]] = [[], []]
     for ranking in read_rankings(options.rankings):
         if ranking.pairs():
-            parts[place(ranking.prompt, "fold") < 0.5].append(ranking)
+            parts[split_point(ranking.prompt, "fold") < 0.5].append(ranking)
     found = measure(options.way, parts[1 - options.fold], parts[options.fold], options.model)
     Path(f"{options.way}-{options.fold}.json").write_text(json.dumps(found))
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.data import Prompt, fingerprint, read_prompts
+from rlhf.data import PromptRow, ReadOptions, fingerprint, read_prompt_rows
 from rlhf.errors import InputError, StoreError
 from rlhf.machine import processes
 from rlhf.models.adapters import with_adapters
@@ -66,14 +66,19 @@ def entry_for_all(store: Store, stage: str, inputs: dict[str, Any]) -> Entry:
 
 
 def load_prompts(
-    source: str | None, split: str, num_prompts: int, seed: int
-) -> tuple[list[Prompt], dict[str, Any]]:
-    """Prompts from a file or data set, or from a split of the starter world; and their fingerprint by source."""
+    source: str | None, split: str, num_prompts: int, seed: int, options: ReadOptions | None = None
+) -> tuple[Sequence[PromptRow], dict[str, Any]]:
+    """Prompts from a file or data set, or from a split of the starter world; and their fingerprint by source.
+
+    Of a source with more it takes num_prompts at random, by the seed.
+    """
     if source is None:
-        prompts: list[Prompt] = [item.prompt for item in take_items(split, num_prompts, seed)]
-        return prompts, {f"starter {split} prompts": fingerprint(prompts)}
-    prompts = list(read_prompts(source, num_prompts=num_prompts, seed=seed))
-    return prompts, {source: fingerprint(prompts)}
+        prompts = [item.prompt for item in take_items(split, num_prompts, seed)]
+        return [PromptRow(prompt=prompt) for prompt in prompts], {
+            f"starter {split} prompts": fingerprint(prompts)
+        }
+    rows = read_prompt_rows(source, options=options, num_prompts=num_prompts, seed=seed)
+    return rows, {source: rows.fingerprint()}
 
 
 def starter_items(split: str, num_items: int, seed: int, held_out: bool = False) -> list[Item]:

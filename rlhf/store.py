@@ -49,10 +49,14 @@ class Entry:
 
 @dataclass
 class Writer:
-    """An entry being written: put files under `path`, set `metrics`; `entry` is there after the block."""
+    """An entry being written: put files under `path`, set `metrics`; `entry` is there after the block.
+
+    read: for each source of data, what was read of it and what was left out, such as `Account.manifest()` says.
+    """
 
     path: Path
     metrics: dict[str, Any] = field(default_factory=dict)
+    read: list[dict[str, Any]] = field(default_factory=list)
     published: Entry | None = None
 
     @property
@@ -147,6 +151,7 @@ class Store:
                 "parents": {role: {"ref": entry.ref, "hash": entry.hash} for role, entry in parents.items()},
                 "settings": settings if isinstance(settings, dict) else asdict(settings),
                 "data": data,
+                "read": writer.read,
                 "seed": seed,
                 "inputs_hash": inputs_hash(stage, parents, settings, data, seed),
                 "metrics": writer.metrics,

@@ -20,6 +20,7 @@ from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts,
 from rlhf.machine.memory import peak_mib
 from stages.align.data import AlignData
 from stages.align.steps import SETTINGS, stage_settings
+from stages.reading import read_options
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
 from stages.steps import settings_of
 
@@ -170,7 +171,7 @@ def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, f
     from stages.sft.stage import VALIDATION_SHARE, trainer_of
 
     made = [Demonstration(prompt=filler_text(40, n), completion=filler_text(120, n)) for n in range(num_rows)]
-    rows = read_demonstrations(settings.data, settings.skip_bad_rows) if settings.data else made
+    rows = read_demonstrations(settings.data, options=read_options(settings)) if settings.data else made
     held_out = 0.0 if settings.validation_data else VALIDATION_SHARE
     with tempfile.TemporaryDirectory() as work:
         training = evenly_spaced(rows, 2 * STEPS * settings.batch_size)  # some may be too long
@@ -202,7 +203,7 @@ def probe_reward(folder: str, settings: RewardSettings, num_rows: int) -> tuple[
         )
         for n in range(num_rows)
     ]
-    rows = read_rankings(settings.data, settings.skip_bad_rows) if settings.data else made
+    rows = read_rankings(settings.data, options=read_options(settings)) if settings.data else made
     groups = group_by_prompt(rows)
     what = "prompts" if settings.data else "prompts, two answers each"
     num_steps = (
@@ -227,7 +228,9 @@ def probe_ppo(folder: str, settings: PPOSettings, num_rows: int) -> tuple[str, f
     policy, rank = load_policy(folder), settings.lora_rank
     reward = with_adapters(scalar_model_over(policy), rank, "score") if rank else scalar_from_policy(policy)
     prompts = (
-        read_prompts(settings.prompts) if settings.prompts else [filler_text(40, n) for n in range(num_rows)]
+        read_prompts(settings.prompts, options=read_options(settings))
+        if settings.prompts
+        else [filler_text(40, n) for n in range(num_rows)]
     )
     texts = (
         read_texts(settings.ptx_data) if settings.ptx_data else [filler_text(100, n) for n in range(num_rows)]

@@ -30,6 +30,7 @@ from rlhf.models.gpt import GPT
 from rlhf.models.tokenizer import Tokenizer, published_tokenizer, train_tokenizer
 from rlhf.starter.corpus import corpus
 from rlhf.store import Entry, Store, inputs_hash
+from stages.reading import accounts_of, prefixed, read_options
 from stages.settings import PretrainSettings
 
 VALIDATION_SHARE = 0.01
@@ -41,7 +42,12 @@ POSITION_SCALE = (
 
 def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
     """Train a base model on plain text into the store; returns the entry that is there for the same inputs."""
-    texts = read_texts(settings.data) if settings.data else corpus(settings.tokens, settings.seed)
+    options = read_options(settings, prefixed("pretrain", say))
+    texts = (
+        read_texts(settings.data, options=options)
+        if settings.data
+        else corpus(settings.tokens, settings.seed)
+    )
     inputs: dict[str, Any] = {
         "parents": {},
         "settings": settings,
@@ -64,6 +70,7 @@ def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = p
         model.save_pretrained(writer.path)
         tokenizer.save(writer.path)
         log.save(writer.path)
+        writer.read = accounts_of(texts)
         writer.metrics = {
             "validation_loss": round(validation_loss(model, validation, settings), 4),
             "tokens": settings.tokens,

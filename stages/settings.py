@@ -34,7 +34,21 @@ GRADIENT_CHECKPOINTING = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings:
+class ReadingSettings:
+    """How a stage reads the files that it is given. What comes out decides, not these: they are in no hash."""
+
+    map: str = setting(
+        "", "columns by the names the formats have: prompt=question,chosen=good", decides=False, common=False
+    )
+    answers: str = setting(
+        "", "columns of a labeling tool's export that hold the answers", decides=False, common=False
+    )
+    left: str = setting("", "column that a labeling tool showed on the left", decides=False, common=False)
+    skip_bad_rows: bool = setting(False, "leave malformed rows out and count them", decides=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(ReadingSettings):
     """A base GPT from plain text."""
 
     data: str | None = setting(
@@ -63,13 +77,12 @@ class PretrainSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTSettings:
+class SFTSettings(ReadingSettings):
     """Supervised fine-tuning on demonstrations."""
 
     base: str = setting("base", "store reference, folder or hub id to start from")
     data: str | None = setting(None, "demonstrations (default: the starter world's)")
     validation_data: str | None = setting(None, "demonstrations to validate on (default: a tenth of data)")
-    skip_bad_rows: bool = setting(False, "leave malformed rows of data out")
     reward: str | None = setting(
         None, "reward model to pick the epoch by (default: validation loss picks)", common=False
     )
@@ -81,6 +94,13 @@ class SFTSettings:
     dropout: float = setting(0.0, "dropout while training", flag=False)
     packing: bool = setting(False, "pack several demonstrations into one row", flag=False)
     max_length: int = setting(256, "longest row in tokens")
+    skip_long: bool = setting(False, "leave rows longer than that out, instead of cutting them", common=False)
+    turns: str = setting(
+        "all",
+        "answers of a conversation to learn: all of the assistant's, or its last",
+        choices=("all", "last"),
+        common=False,
+    )
     last_blocks: int = setting(0, LAST_BLOCKS, common=False)
     lora_rank: int = setting(0, LORA_RANK)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
@@ -91,7 +111,7 @@ class SFTSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleSettings:
+class SampleSettings(ReadingSettings):
     """K completions per prompt, as ranking tasks in the label store."""
 
     policy: str = setting("sft", "store reference, folder or hub id to sample from")
@@ -99,6 +119,7 @@ class SampleSettings:
         None, "a second policy: half of the answers each; --k 2 asks which is better"
     )
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     split: str = setting("train", "starter prompts to use", flag=False, choices=("train", "validation"))
     num_prompts: int = setting(1000, "how many prompts")
     k: int = setting(4, "completions per prompt, 2 to 9")
@@ -111,12 +132,11 @@ class SampleSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardSettings:
+class RewardSettings(ReadingSettings):
     """A reward model from rankings."""
 
     init: str = setting("sft", "store reference, folder or hub id of the policy to start from")
     data: str | None = setting(None, "rankings or comparisons (default: the label store)")
-    skip_bad_rows: bool = setting(False, "leave malformed rows of data out")
     name: str = setting("starter", "name of the new entry")
     labels: str | None = setting(None, "snapshot of the label store to train on (default: all of it now)")
     epochs: float = setting(1.0, "passes over the rankings")
@@ -132,6 +152,9 @@ class RewardSettings:
         0.1, "share of the prompts held out to measure accuracy", common=False
     )
     max_length: int = setting(256, "longest prompt with completion in tokens")
+    skip_long: bool = setting(
+        False, "leave rankings with a longer answer out, instead of cutting it", common=False
+    )
     last_blocks: int = setting(0, LAST_BLOCKS, common=False)
     lora_rank: int = setting(0, LORA_RANK)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
@@ -202,12 +225,13 @@ class PPOConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOSettings(PPOConfig):
+class PPOSettings(PPOConfig, ReadingSettings):
     """PPO against a reward."""
 
     policy: str = setting("sft", "policy to start from, and the reference")
     reward: str = setting("reward", "reward model, several with commas between, or module:function")
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     name: str = setting("starter", "name of the new entry")
     lora_rank: int = setting(
         0, "train adapters of this rank, reference being the policy without (0: all weights)"
@@ -216,12 +240,13 @@ class PPOSettings(PPOConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestOfNSettings:
+class BestOfNSettings(ReadingSettings):
     """The best of n completions per prompt, by a reward, as demonstrations."""
 
     policy: str = setting("sft", "store reference, folder or hub id to sample from")
     reward: str = setting("reward", "reward model, several with commas between, or module:function")
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     num_prompts: int = setting(1000, "how many prompts")
     n: int = setting(16, "completions per prompt")
     missing_eos_penalty: float = setting(
@@ -234,12 +259,13 @@ class BestOfNSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalSettings:
+class EvalSettings(ReadingSettings):
     """One checkpoint judged, alone or against another."""
 
     policy: str = setting("ppo", "checkpoint to judge, or several with commas between")
     against: str | None = setting(None, "checkpoint to compare with; also the reference of the KL")
     prompts: str | None = setting(None, "prompts (default: the starter world's test prompts)")
+    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     num_prompts: int = setting(600, "how many prompts")
     split: str = setting("test", "starter prompts to use", choices=("validation", "test", "held-out"))
     reward: str | None = setting(None, "reward model that scores where there is no judge")
@@ -249,7 +275,7 @@ class EvalSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignDataSettings:
+class AlignDataSettings(ReadingSettings):
     """What `rlhf align` divides between its stages; files are relative to --data, several with commas between."""
 
     demonstrations: str = setting("", "demonstrations", flag=False)
@@ -258,7 +284,6 @@ class AlignDataSettings:
     prompts: str = setting("", "further prompts, beside those of all files above", flag=False)
     texts: str = setting("", "plain text, for PPO-ptx and to measure the loss on", flag=False)
     tasks: str = setting("", "instructions to put constraints on that a program can check", flag=False)
-    skip_bad_rows: bool = setting(False, "leave malformed rows out", flag=False)
     gold_share: float = setting(0.3, "share of the conversations for the gold reward model", flag=False)
     validation_share: float = setting(0.05, "share of the conversations to validate on", flag=False)
     test_share: float = setting(0.1, "share of the conversations to test on", flag=False)

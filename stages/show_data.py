@@ -10,7 +10,7 @@ from rlhf.data.reading import read_demonstrations, read_prompts, read_rankings, 
 from rlhf.data.rows import Demonstration, Ranking, as_messages
 from rlhf.data.spool import Rows
 from rlhf.errors import InputError
-from rlhf.splits import conversation
+from rlhf.splits import conversation_key
 
 READERS: dict[str, Callable[..., Rows[Any]]] = {
     RANKINGS: read_rankings, DEMONSTRATIONS: read_demonstrations, TEXTS: read_texts, PROMPTS: read_prompts,
@@ -39,9 +39,11 @@ def described(
     unit, count = lengths
     sizes = [max(count(text) for text in sides(row)) for row in rows]
     account = rows.account.manifest()
-    mine = {conversation(prompt) for row in rows if (prompt := prompt_in(row)) is not None}
+    mine = {conversation_key(prompt) for row in rows if (prompt := prompt_in(row)) is not None}
     shared = {
-        name: len(mine & {conversation(prompt) for row in other if (prompt := prompt_in(row)) is not None})
+        name: len(
+            mine & {conversation_key(prompt) for row in other if (prompt := prompt_in(row)) is not None}
+        )
         for name, other in (others or {}).items()
     }
     return {

@@ -15,7 +15,15 @@ FILES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT
 FLOORS = [
     ["rlhf", "annotate", "stages", "rlhf/errors", "stages/quiet", "stages/page"],
     ["rlhf/data", "rlhf/store", "rlhf/machine", "stages/settings"],
-    ["rlhf/models", "rlhf/splits", "rlhf/starter", "annotate/store", "stages/steps"],
+    [
+        "rlhf/models",
+        "rlhf/splits",
+        "rlhf/starter",
+        "annotate/store",
+        "stages/arrow",
+        "stages/reading",
+        "stages/steps",
+    ],
     ["rlhf/inputs", "rlhf/sampling", "annotate/work", "stages/import_model", "stages/show_data"],
     ["rlhf/learning", "annotate/answers"],
     [

@@ -3,7 +3,7 @@
 from rlhf.data.account import Account
 from rlhf.data.parser import ReadOptions
 from rlhf.data.reading import (
-    prompts_in,
+    prompt_rows_in,
     read_demonstrations,
     read_prompt_rows,
     read_prompts,
@@ -25,6 +25,6 @@ from rlhf.data.spool import Rows
 
 __all__ = [
     "ROLES", "Account", "BadRow", "Demonstration", "Message", "Prompt", "PromptRow", "Ranking", "ReadOptions", "Rows",
-    "as_messages", "fingerprint", "prompts_in", "read_demonstrations", "read_prompt_rows", "read_prompts",
+    "as_messages", "fingerprint", "prompt_rows_in", "read_demonstrations", "read_prompt_rows", "read_prompts",
     "read_rankings", "read_texts",
 ]  # fmt: skip

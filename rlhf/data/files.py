@@ -231,7 +231,7 @@ def _cells(file: io.TextIOWrapper, path: Path, kind: str) -> Iterator[Placed]:
     names = next(table, [])
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"{path}:1: two columns are called {twice}; rename one")
+        raise InputError(f"{path}:1: two columns are called {' '.join(twice.split())}; rename one")
     first = [(table.line_num, row) for row in islice(table, ROWS_TO_JUDGE_A_COLUMN)]
     structured = {
         i for i in range(len(names)) if _is_structured(names[i], [row[i] for _, row in first if len(row) > i])

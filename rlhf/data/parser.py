@@ -47,6 +47,8 @@ class Parser:
         if not isinstance(raw, dict):
             raise BadRow("a row must be a JSON object")
         row = self.columns.of(raw)
+        if self.options.columns:
+            self.account.ignored |= self.columns.unused(raw)
         row.answers, row.left = self.options.answers, self.options.left
         return row
 

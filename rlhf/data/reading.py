@@ -78,14 +78,17 @@ def read_texts(
     return _read(source, TEXTS, _options(options, skip_bad_rows))
 
 
-def prompts_in(rows: Iterable[Any]) -> list[Prompt]:
-    """The prompts of a data set in memory: of its rows, plain or conversational, or a list of prompts as it is.
+def prompt_rows_in(rows: Iterable[Any]) -> list[PromptRow]:
+    """The prompts of a data set in memory with their columns: of its rows, plain or conversational, or a list of prompts.
 
     Raises InputError for a row without a prompt, such as one of token ids.
     """
     reader = Parser(Account("the data set", PROMPTS), ReadOptions())
-    found: list[Prompt] = []
+    found: list[PromptRow] = []
     for number, row in enumerate(rows, start=1):
+        if isinstance(row, PromptRow):
+            found.append(row)
+            continue
         raw = row if isinstance(row, dict) else {"prompt": row}
         try:
             given = list(reader.results(f"row {number}", raw, lambda where, kept: None))
@@ -95,7 +98,7 @@ def prompts_in(rows: Iterable[Any]) -> list[Prompt]:
             ) from None
         except (BadRow, RecursionError) as problem:
             raise InputError(f"row {number}: {problem}; a row needs a `prompt` of text or messages") from None
-        found += [prompt for _, prompt in given]
+        found += [PromptRow(prompt=prompt, columns=raw) for _, prompt in given]
     return found
 
 
@@ -248,7 +251,7 @@ class _Pass:
             self._bad(where, problem)
 
     def _bad(self, where: str, problem: Exception) -> None:
-        said = "nested too deep" if isinstance(problem, RecursionError) else f"{problem}"
+        said = "nested too deep" if isinstance(problem, RecursionError) else " ".join(f"{problem}".split())
         if not self.options.skip_bad_rows:
             raise InputError(f"{where}: {said}") from None
         self.account.leave_out(where, BAD, f"{where}: {said}")

@@ -85,9 +85,15 @@ def as_messages(prompt: Prompt) -> list[Message]:
 
 
 def fingerprint(rows: Any) -> str:
-    """sha256 of the rows as canonical JSON."""
-    text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_spelled)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """sha256 of the rows as canonical JSON, a row at a time."""
+    spell = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_spelled).encode
+    if isinstance(rows, str | dict) or not isinstance(rows, Sequence):
+        return hashlib.sha256(spell(rows).encode()).hexdigest()
+    digest = hashlib.sha256(b"[")
+    for number, row in enumerate(rows):
+        digest.update(f"{',' if number else ''}{spell(row)}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def _spelled(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Rows that were read, kept outside the process's memory from some size on. Read like a list, made once, never changed."""
 
+import copy
 import hashlib
 import json
 import tempfile
@@ -47,6 +48,20 @@ class Rows(Sequence[T], Generic[T]):
     def arrange(self, order: Sequence[int]) -> None:
         """Make these places, in this order, the rows."""
         self._order = array("Q", order)
+
+    def at(self, places: Sequence[int]) -> "Rows[T]":
+        """The rows at these places, in this order; they share what was read, and its account."""
+        chosen = copy.copy(self)
+        kept = self._order
+        chosen._order = array("Q", places if kept is None else (kept[place] for place in places))
+        return chosen
+
+    def fingerprint(self) -> str:
+        """sha256 that depends on the rows and their order."""
+        digest = hashlib.sha256(self.account.sha256.encode())
+        if self._order is not None:
+            digest.update(self._order.tobytes())
+        return digest.hexdigest()
 
     def finish(self) -> None:
         """Complete the account."""

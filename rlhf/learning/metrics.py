@@ -75,7 +75,8 @@ def component_metrics(names: Mapping[str, Any], components: Tensor) -> dict[str,
     """The mean score of each reward (B, M) by name; nothing for a single one, which reward/score is already."""
     if len(names) == 1:
         return {}
-    return {f"reward/{name}": float(mean) for name, mean in zip(names, components.mean(0), strict=True)}
+    means = components.nanmean(0).nan_to_num()  # a scorer's mean is of the completions that it judges
+    return {f"reward/{name}": float(mean) for name, mean in zip(names, means, strict=True)}
 
 
 def value_metrics(values: Tensor, returns: Tensor, mask: Tensor) -> dict[str, float]:

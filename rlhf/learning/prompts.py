@@ -1,39 +1,56 @@
 """Prompts as tokens, and the order in which episodes draw them."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from rlhf.data import Prompt, as_messages
+from rlhf.data import Prompt, PromptRow, as_messages
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
 
 
 @dataclass(frozen=True)
-class PromptRow:
-    """A prompt and its tokens in the policy's chat format."""
+class EncodedPrompt:
+    """A prompt, its tokens in the policy's chat format, and all columns of its row for rewards that read them."""
 
     prompt: Prompt
     tokens: list[int]
+    columns: dict[str, Any] = field(default_factory=dict)
 
 
-def prompt_rows(
-    prompts: Iterable[Prompt], tokenizer: AnyTokenizer, policy: Any, max_new_tokens: int
-) -> list[PromptRow]:
-    """Prompts with their tokens; raises InputError if one leaves no room for max_new_tokens in the policy's context."""
-    context = getattr(policy.config, "max_position_embeddings", None)
-    rows = [PromptRow(prompt, tokenizer.encode_prompt(as_messages(prompt))) for prompt in prompts]
-    for number, row in enumerate(rows, start=1):
-        if context and len(row.tokens) + max_new_tokens + 1 > context:
-            raise InputError(
-                f"prompt {number} has {len(row.tokens)} tokens and max_new_tokens is {max_new_tokens}; with an end token "
-                f"they exceed the context of {context}: shorten the prompt or lower max_new_tokens"
-            )
+def encode_prompts(
+    prompts: Iterable[PromptRow],
+    tokenizer: AnyTokenizer,
+    context: int | None,
+    max_new_tokens: int,
+    skip_long: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[EncodedPrompt]:
+    """Prompts with their tokens. Raises InputError where one leaves no room for max_new_tokens in the context.
+
+    context: the most tokens the policy reads; None: no limit known.
+    skip_long: leave such prompts out, and `say` how many.
+    """
+    most = context - max_new_tokens - 1 if context else float("inf")
+    rows = [
+        EncodedPrompt(row.prompt, tokenizer.encode_prompt(as_messages(row.prompt)), row.columns)
+        for row in prompts
+    ]
     if not rows:
         raise InputError("no prompts; name a file with --prompts")
-    return rows
+    short = [row for row in rows if len(row.tokens) <= most]
+    if len(short) == len(rows):
+        return rows
+    number = next(i for i, row in enumerate(rows, start=1) if len(row.tokens) > most)
+    if not skip_long or not short:
+        raise InputError(
+            f"prompt {number} has {len(rows[number - 1].tokens)} tokens and max_new_tokens is {max_new_tokens}; with an end "
+            f"token they exceed the context of {context}: leave such prompts out with skip_long, or lower max_new_tokens"
+        )
+    say(f"left out {len(rows) - len(short)} of {len(rows)} prompts, of more than {most} tokens")
+    return short
 
 
 def prompt_order(num_prompts: int, first: int, num_episodes: int, seed: int) -> list[int]:

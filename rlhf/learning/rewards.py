@@ -3,6 +3,7 @@
 A scorer is a callable Rollout → scores (B,) float32. A `Reward` names its scorers and says how they become one score.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from rlhf.models.padding import batches_by_length, pad_tokens
 from rlhf.models.tokenizer import AnyTokenizer
 
 Scorer = Callable[[Rollout], Tensor]
-TextScorer = Callable[[list[Prompt], list[str]], Sequence[float]]
+TextScorer = Callable[..., Sequence[float | None]]
 
 
 class RewardModel:
@@ -60,19 +61,22 @@ class ForeignRewardModel:
 
 
 class RewardFunction:
-    """A Python function (prompts, completions) → one float each, as a scorer.
+    """A Python function (prompts, completions, columns by name) → one float or None each, as a scorer.
 
-    prompts are strings or lists of messages, as the data has them; completions are text without special tokens.
-    Raises InputError where it does not give one number per completion.
+    prompts are strings or lists of messages, as the data has them; completions are text without special tokens. A further
+    parameter such as `answer` gets the list of that column's values, None in rows without it; `**columns` gets all.
+    None as a score: the function does not judge this completion. Raises InputError where it does not give one number or
+    None per completion, or asks for a column that no prompt has.
     """
 
     def __init__(self, function: TextScorer, policy_tokenizer: AnyTokenizer) -> None:
         self.function, self.policy_tokenizer = function, policy_tokenizer
 
     def __call__(self, rollout: Rollout) -> Tensor:
-        given = self.function(list(rollout.conversations), completion_texts(rollout, self.policy_tokenizer))
+        texts = completion_texts(rollout, self.policy_tokenizer)
+        given = self.function(list(rollout.conversations), texts, **self._columns(rollout))
         try:
-            scores = torch.tensor([float(score) for score in given])
+            scores = torch.tensor([float("nan") if score is None else float(score) for score in given])
         except (TypeError, ValueError) as problem:
             raise InputError(
                 f"reward function {name_of(self.function)}: not a list of numbers ({problem})"
@@ -82,6 +86,33 @@ class RewardFunction:
                 f"reward function {name_of(self.function)}: {len(scores)} scores for {len(rollout)} completions"
             )
         return scores
+
+    def _columns(self, rollout: Rollout) -> dict[str, list[Any]]:
+        """The columns that the function asks for, each a list of a value per completion."""
+        rows = rollout.columns or ({},) * len(rollout)
+        there = set[str]().union(*rows) - {"prompt", "completions"}
+        wanted, takes_all = _asked_columns(self.function)
+        if missing := [name for name, is_needed in wanted.items() if is_needed and name not in there]:
+            raise InputError(
+                f"reward function {name_of(self.function)}: no prompt has a column {missing[0]}; "
+                f"there are: {', '.join(sorted(there)) or 'none'}"
+            )
+        names = there if takes_all else there & wanted.keys()
+        return {name: [row.get(name) for row in rows] for name in sorted(names) if name.isidentifier()}
+
+
+def _asked_columns(function: Any) -> tuple[dict[str, bool], bool]:
+    """The parameters behind prompts and completions, each with whether it is needed; and whether it takes any other."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[2:]
+    except (TypeError, ValueError):  # a builtin says nothing of its parameters
+        return {}, False
+    named = {
+        one.name: one.default is one.empty
+        for one in parameters
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+    return named, any(one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def name_of(function: Any) -> str:
@@ -115,13 +146,20 @@ class Reward:
             )
 
     def components(self, rollout: Rollout) -> Tensor:
-        """Every scorer's scores, (B, M) float32 on the CPU."""
+        """Every scorer's scores, (B, M) float32 on the CPU; nan where it does not judge a completion."""
         if not len(rollout):  # a process may have no row of a small batch
             return torch.empty(0, len(self.scorers))
         return torch.stack([scorer(rollout).float().cpu() for scorer in self.scorers.values()], 1)
 
     def combined(self, components: Tensor) -> Tensor:
-        """One score per completion (B,) from components (B, M)."""
+        """One score per completion (B,) from components (B, M), of the scorers that judge it.
+
+        A weighted sum leaves the others out, as trl does; the least, the lower bound and the mean are of those that judge.
+        A completion that none judges scores 0.
+        """
+        judged = ~components.isnan()  # (B, M)
+        if not judged.all():
+            return self._combined_of(components, judged)
         if self.combine == "min":
             return components.min(1).values
         if self.combine == "lower-bound":
@@ -129,8 +167,19 @@ class Reward:
         weights = self.weights or [1 / len(self.scorers)] * len(self.scorers)
         return components @ components.new_tensor(weights)
 
+    def _combined_of(self, components: Tensor, judged: Tensor) -> Tensor:
+        """`combined` where some scorers do not judge some completions."""
+        if self.combine == "min":
+            least = components.masked_fill(~judged, torch.inf).min(1).values
+            return torch.where(judged.any(1), least, 0.0)
+        if self.weights:
+            return components.nan_to_num() @ components.new_tensor(self.weights)
+        mean = components.nanmean(1)
+        if self.combine == "lower-bound":
+            mean = mean - self.pessimism * (components - mean[:, None]).square().nanmean(1).sqrt()
+        return mean.nan_to_num()
 
-@torch.no_grad()
+
 def score_completions(
     model: Any,
     tokenizer: Any,
@@ -145,16 +194,24 @@ def score_completions(
     Every completion is closed by the end token, as in training, one that was cut off too: after any other token the
     score means nothing. A row of more than max_length tokens, by default the model's context, loses its beginning.
     """
-    model.eval()
     tokens = [
         tokenizer.encode_prompt(as_messages(prompt)) + tokenizer.encode_completion(text)
         for prompt, text in rows
     ]
     context = max_length or getattr(model.config, "max_position_embeddings", None)
     tokens = [row[-context:] if context else row for row in tokens]
+    return score_rows(model, tokens, tokenizer.pad_id, batch_size, bf16=bf16)
+
+
+@torch.no_grad()
+def score_rows(
+    model: Any, tokens: Sequence[list[int]], pad_id: int, batch_size: int = 64, *, bf16: str = "auto"
+) -> list[float]:
+    """The reward of each row of tokens, read at its last one, in order; batched by length."""
+    model.eval()
     scores = [0.0] * len(tokens)
     for chosen in batches_by_length([len(row) for row in tokens], batch_size):
-        ids, mask = pad_tokens([tokens[i] for i in chosen], tokenizer.pad_id, round_to=8)
+        ids, mask = pad_tokens([tokens[i] for i in chosen], pad_id, round_to=8)
         with autocast(model.device, bf16):
             ids, mask = ids.to(model.device), mask.to(model.device)
             logits = last_scores(model, ids, mask)

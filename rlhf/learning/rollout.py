@@ -5,7 +5,7 @@ hidden state that predicts it, and whose value is the value before it, stands at
 Shapes: B batch, S prompt + completion, T completion, N real completion tokens of the batch, C channels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ class Rollout:
     outside mask, ended (B,) bool, prompt_lengths (B,) int64; completions hold their stop token. A row of tokens whose
     completion was cut off may be closed by an end token, in attention_mask and outside mask: reward models read there.
     S and T fit the longest row and completion, rounded up to multiples of `round_to`. conversations: the prompts before
-    they became tokens, where known, for rewards that read text. states (B, S, C): what the frozen lower part that
+    they became tokens, where known, for rewards that read text; columns: of each one's row, by name. states (B, S, C): what the frozen lower part that
     several models share made of the tokens, where it is known.
     """
 
@@ -40,6 +40,7 @@ class Rollout:
     prompt_lengths: Tensor
     round_to: int = 1
     conversations: tuple[Prompt, ...] = ()
+    columns: tuple[Mapping[str, Any], ...] = ()
     lower: Lower | None = None
     states: Tensor | None = None
 
@@ -52,6 +53,7 @@ class Rollout:
         round_to: int = 1,
         conversations: Sequence[Prompt] = (),
         end_id: int | None = None,
+        columns: Sequence[Mapping[str, Any]] = (),
     ) -> "Rollout":
         """From prompts and, one for each, a Sample (`rlhf/sampling/generate.py`) with tokens, logprobs and ended.
 
@@ -77,7 +79,7 @@ class Rollout:
         prompt_lengths = torch.tensor([len(prompt) for prompt in before], dtype=torch.long)
         return cls(
             before, completions, tokens, attention_mask, mask, logprobs, ended, prompt_lengths, round_to,
-            tuple(conversations),
+            tuple(conversations), tuple(columns),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -115,6 +117,7 @@ class Rollout:
             self.prompt_lengths[at],
             self.round_to,
             tuple(self.conversations[i] for i in rows) if self.conversations else (),
+            tuple(self.columns[i] for i in rows) if self.columns else (),
             self.lower,
             None if self.states is None else self.states[at, :S],
         )

@@ -29,6 +29,16 @@ def load_policy(source: str | Path, dtype: torch.dtype | str | None = None) -> P
     return _load(source, GPT, AutoModelForCausalLM, dtype=dtype or torch.float32).eval()
 
 
+def context_length(config: Any) -> int | None:
+    """The most tokens that a model of this config reads; None where it names no limit."""
+    return getattr(config, "max_position_embeddings", None)
+
+
+def context_of(source: str | Path) -> int | None:
+    """`context_length` of a folder, a GGUF file or a hub id, without loading the model."""
+    return context_length(AutoConfig.from_pretrained(**find_source(source).arguments))
+
+
 def load_scalar(source: str | Path) -> PreTrainedModel:
     """A float32 model with one label in evaluation mode: ScalarGPT for GPT-2 checkpoints, else what transformers gives.
 

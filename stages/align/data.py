@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from rlhf.data import (
     Demonstration,
     Prompt,
     Ranking,
+    Rows,
     as_messages,
     fingerprint,
     read_demonstrations,
@@ -22,17 +24,19 @@ from rlhf.data import (
 )
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
-from rlhf.splits import conversation, in_random_order, mixed, part_of
+from rlhf.splits import conversation_key, in_random_order, interleaved, part_of
 from rlhf.store import write_text
+from stages.reading import prefixed, read_options
 from stages.settings import AlignDataSettings
 
 T = TypeVar("T", Demonstration, Ranking)
 By = dict[str, list[Any]]
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]+")  # of the files that a source's rankings are written to
 
 
 @dataclass(frozen=True)
 class Sources:
-    """All rows of the files a recipe names, by the file's name."""
+    """All rows of the sources a recipe names, by the source's name. read: what was read of each and what was left out."""
 
     demonstrations: dict[str, list[Demonstration]]
     rankings: dict[str, list[Ranking]]
@@ -40,14 +44,20 @@ class Sources:
     prompts: dict[str, list[Prompt]]
     texts: list[str]
     tasks: list[Prompt]
+    read: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class AlignData:
-    """Files of one division, in formats every stage reads; `measured` are rankings to measure on, by part and source."""
+    """Files of one division, in formats every stage reads.
+
+    measured: rankings to measure on, by part and source. read: what was read of the sources that were divided, for the
+    manifests of what is trained on them.
+    """
 
     folder: Path
     measured: dict[str, dict[str, Path]]
+    read: list[dict[str, Any]]
 
     @property
     def has_tasks(self) -> bool:
@@ -58,12 +68,32 @@ class AlignData:
         return str(self.folder / f"{part}.jsonl")
 
 
-def read_sources(settings: AlignDataSettings, folder: Path) -> Sources:
-    """Every file that the settings name, relative to `folder`."""
+def located(name: str, folder: Path | None) -> tuple[str, str]:
+    """What to call a source, and where it is: a file or folder under `folder`, else anywhere, else on the hub."""
+    if folder is not None and (folder / name).exists():
+        return Path(name).name.split(".")[0], str(folder / name)
+    label = (
+        Path(name).name.split(".")[0]
+        if Path(name).exists()
+        else NOT_IN_NAMES.sub("-", name.partition("/")[2])
+    )
+    return label or name, name
 
-    def each(names: str, read: Callable[..., Iterable[Any]]) -> By:
-        paths = [folder / name.strip() for name in names.split(",") if name.strip()]
-        return {path.name.split(".")[0]: list(read(path, settings.skip_bad_rows)) for path in paths}
+
+def read_sources(settings: AlignDataSettings, folder: Path | None, say: Callable[[str], None]) -> Sources:
+    """Every source that the settings name. Raises InputError for two that would be called the same."""
+    options, accounts = read_options(settings, prefixed("data", say)), dict[str, dict[str, Any]]()
+
+    def each(names: str, read: Callable[..., Rows[Any]]) -> By:
+        found: By = {}
+        for name in filter(None, map(str.strip, names.split(","))):
+            label, place = located(name, folder)
+            if label in found:
+                raise InputError(f"recipe, [data]: two sources would be called {label}; rename a file")
+            rows = read(place, options=options)
+            found[label] = list(rows)
+            accounts[f"{place} {rows.account.use}"] = rows.account.manifest()
+        return found
 
     demonstrations, rankings = (
         each(settings.demonstrations, read_demonstrations),
@@ -74,9 +104,8 @@ def read_sources(settings: AlignDataSettings, folder: Path) -> Sources:
     prompts = {name: [row.prompt for row in rows] for name, rows in answered.items()}
     texts = [text for rows in each(settings.texts, read_texts).values() for text in rows]
     tasks = [prompt for rows in each(settings.tasks, read_prompts).values() for prompt in rows]
-    return Sources(
-        demonstrations, rankings, tests, prompts | each(settings.prompts, read_prompts), texts, tasks
-    )
+    prompts |= each(settings.prompts, read_prompts)
+    return Sources(demonstrations, rankings, tests, prompts, texts, tasks, list(accounts.values()))
 
 
 class Division:
@@ -88,10 +117,10 @@ class Division:
             "validation": settings.validation_share,
             "gold": settings.gold_share,
         }
-        self.tests = {conversation(row.prompt) for rows in sources.test_rankings.values() for row in rows}
+        self.tests = {conversation_key(row.prompt) for rows in sources.test_rankings.values() for row in rows}
 
     def part(self, prompt: Prompt) -> str:
-        return "test" if conversation(prompt) in self.tests else part_of(prompt, self.shares)
+        return "test" if conversation_key(prompt) in self.tests else part_of(prompt, self.shares)
 
     def rows(self, rows: Iterable[T], part: str) -> list[T]:
         """The rows of one part, in an order of their own."""
@@ -103,22 +132,28 @@ class Division:
         for rows in by_source.values():
             mine = []
             for prompt in in_random_order(rows, lambda prompt: prompt):
-                if self.part(prompt) == part and conversation(prompt) not in seen:
-                    seen.add(conversation(prompt))
+                if self.part(prompt) == part and conversation_key(prompt) not in seen:
+                    seen.add(conversation_key(prompt))
                     mine.append(prompt)
             chosen.append(mine)
-        return mixed(chosen, count)
+        return interleaved(chosen, count)
 
 
 def divide(
-    settings: AlignDataSettings, folder: Path, tokenizer: AnyTokenizer, root: Path, say: Callable[[str], None]
+    settings: AlignDataSettings,
+    folder: Path | None,
+    tokenizer: AnyTokenizer,
+    root: Path,
+    say: Callable[[str], None],
 ) -> AlignData:
-    """Divide the files under `folder` into files under `root`, the same each time.
+    """Divide the sources into files under `root`, the same each time.
+
+    folder: where files that the settings name are looked for first.
 
     tokenizer: measures prompts; one of more than max_prompt_tokens is none to sample from, and is learned from only.
     Raises InputError for a part without any row.
     """
-    sources = read_sources(settings, folder)
+    sources = read_sources(settings, folder, say)
     division = Division(settings, sources)
     short = {
         name: [p for p in rows if len(tokenizer.encode_prompt(as_messages(p))) <= settings.max_prompt_tokens]
@@ -126,7 +161,7 @@ def divide(
     }
     demonstrations = {part: [division.rows(rows, part) for rows in sources.demonstrations.values()]
                       for part in ("rest", "validation")}  # fmt: skip
-    trained = mixed(demonstrations["rest"], settings.num_demonstrations)
+    trained = interleaved(demonstrations["rest"], settings.num_demonstrations)
     texts = {
         part: [t for t in sources.texts if part_of(t, {"test": settings.test_share}) == part]
         for part in ("test", "rest")
@@ -134,13 +169,16 @@ def divide(
     parts: dict[str, Sequence[Any]] = {
         "demonstrations": [asdict(row) for row in trained],
         "demonstrations_validation": [
-            asdict(row) for row in mixed(demonstrations["validation"], settings.num_demonstrations // 10)
+            asdict(row)
+            for row in interleaved(demonstrations["validation"], settings.num_demonstrations // 10)
         ],
         "rankings": _rankings(division, sources.rankings, "rest", settings.num_rankings),
         "rankings_gold": _rankings(division, sources.rankings, "gold", settings.num_rankings),
         "prompts": [{"prompt": p} for p in division.prompts(short, "rest", settings.num_prompts)],
         "prompts_test": [{"prompt": p} for p in division.prompts(short, "test", settings.num_test_prompts)],
-        "texts": [{"text": t} for t in mixed([texts["rest"], [_as_text(row) for row in trained]], 10**9)],
+        "texts": [
+            {"text": t} for t in interleaved([texts["rest"], [_as_text(row) for row in trained]], 10**9)
+        ],
         "texts_test": [{"text": t} for t in texts["test"]],
     }
     if sources.tasks:
@@ -154,14 +192,14 @@ def divide(
     say("data: " + ", ".join(f"{len(rows)} {name}" for name, rows in parts.items()))
     return AlignData(target, {part: {name: _write(target / f"{part}-{name}.jsonl", [asdict(row) for row in rows])
                                      for name, rows in by_source.items() if rows}
-                              for part, by_source in measured.items()})  # fmt: skip
+                              for part, by_source in measured.items()}, sources.read)  # fmt: skip
 
 
 def _rankings(
     division: Division, sources: dict[str, list[Ranking]], part: str, most: int
 ) -> list[dict[str, Any]]:
     rows = [division.rows(rows, part) for rows in sources.values()]
-    return [asdict(row) for row in mixed(rows, most or sum(map(len, rows)))]
+    return [asdict(row) for row in interleaved(rows, most or sum(map(len, rows)))]
 
 
 def _as_text(row: Demonstration) -> str:

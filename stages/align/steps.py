@@ -50,13 +50,14 @@ def run(
     labels_url: str | None,
     *,
     base: str,
-    data: Path,
+    data: Path | None,
     name: str,
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """All steps on the files under `data` that the recipe names; returns the report's numbers.
+    """All steps on the sources that the recipe names; returns the report's numbers.
 
+    data: folder where files of these names are looked for first.
     base: what to start from, by store reference, folder, GGUF file or hub id.
     """
     from stages.align.report import write_report
@@ -87,21 +88,21 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
             f"recipe: rlhf align has no step named {', '.join(unknown)}; known are {', '.join(SETTINGS)}"
         )
     if not recipe.get("data", {}).get("rankings") or not recipe["data"].get("demonstrations"):
-        raise InputError("recipe, [data]: name files of demonstrations and of rankings, relative to --data")
+        raise InputError("recipe, [data]: name demonstrations and rankings: files, or data sets on the hub")
     for step, kind in SETTINGS.items():
         settings_of(kind, recipe, step)
         if given := sorted(FIXED[step] & set(recipe.get(step, {}))):
             raise InputError(f"recipe, [{step}]: rlhf align itself sets {', '.join(given)}")
 
 
-def _data(recipe: Any, store: Store, base: str, folder: Path, say: Any) -> AlignData:
+def _data(recipe: Any, store: Store, base: str, folder: Path | None, say: Any) -> AlignData:
     return divide_data(recipe, locate_base(store, base)[0], folder, store.root / "data", say)
 
 
 def divide_data(
-    recipe: Mapping[str, Any], model: str, folder: Path, root: Path, say: Callable[[str], None]
+    recipe: Mapping[str, Any], model: str, folder: Path | None, root: Path, say: Callable[[str], None]
 ) -> AlignData:
-    """The data under `folder` divided into files under `root` as the recipe says, by the tokens of a model."""
+    """The sources divided into files under `root` as the recipe says, by the tokens of a model."""
     return divide(settings_of(AlignDataSettings, recipe, "data"), folder, load_tokenizer(model), root, say)
 
 
@@ -123,14 +124,16 @@ def stage_settings(parts: AlignData, recipe: Mapping[str, Any], stage: str, **fi
 def _sft(recipe: Any, store: Store, base: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
     from stages import sft
 
-    return sft.run(stage_settings(parts, recipe, "sft", name=name, seed=seed, base=base), store, say)
+    return sft.run(
+        stage_settings(parts, recipe, "sft", name=name, seed=seed, base=base), store, say, parts.read
+    )
 
 
 def _reward(recipe: Any, store: Store, sft: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
     from stages import reward
 
     settings = stage_settings(parts, recipe, "reward", name=name, seed=seed, init=sft)
-    return reward.run(settings, store, None, say)
+    return reward.run(settings, store, None, say, read=parts.read)
 
 
 def _gold(recipe: Any, store: Store, base: str, parts: AlignData, name: str, seed: int, say: Any) -> Entry:
@@ -138,7 +141,7 @@ def _gold(recipe: Any, store: Store, base: str, parts: AlignData, name: str, see
     from stages import reward
 
     settings = stage_settings(parts, recipe, "gold", name=f"{name}-gold", seed=seed, init=base)
-    return reward.run(settings, store, None, say)
+    return reward.run(settings, store, None, say, read=parts.read)
 
 
 def _ppo(
@@ -147,7 +150,7 @@ def _ppo(
     from stages import ppo
 
     settings = stage_settings(parts, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref)
-    return ppo.run(settings, store, say)
+    return ppo.run(settings, store, say, parts.read)
 
 
 def _blind(

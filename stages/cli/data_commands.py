@@ -45,7 +45,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def add_reading(command: argparse.ArgumentParser) -> None:
     """The options that say how a source is to be read."""
-    command.add_argument("--map", dest="columns", default="", metavar="FIELD=COLUMN,…",
+    command.add_argument("--map", default="", metavar="FIELD=COLUMN,…",
                          help="columns by the names the formats have, such as prompt=question,chosen=good; ignore=NAME leaves one out")  # fmt: skip
     command.add_argument(
         "--answers",
@@ -61,14 +61,10 @@ def add_reading(command: argparse.ArgumentParser) -> None:
 
 def reading_of(options: argparse.Namespace) -> Any:
     """The options as the readers take them; progress and the account go to stderr."""
-    from rlhf.data import ReadOptions
     from stages.cli.options import say
+    from stages.reading import read_options
 
-    answers = tuple(name.strip().lower() for name in options.answers.split(",") if name.strip())
-    left = options.left.lower() if options.left else None
-    return ReadOptions(
-        skip_bad_rows=options.skip_bad_rows, columns=options.columns, answers=answers, left=left, say=say
-    )
+    return read_options(options, say)
 
 
 def show_data(options: argparse.Namespace) -> None:

@@ -179,7 +179,10 @@ def parse_setting(kind: type, name: str, value: Any, where: str) -> Any:
 
 
 def read_recipe(name: str | None) -> dict[str, dict[str, Any]]:
-    """A recipe's tables by stage, values in the settings' types. Raises InputError for anything it may not hold."""
+    """A recipe's tables by stage, values in the settings' types; with `extends` on top of those of another recipe.
+
+    Raises InputError for anything it may not hold.
+    """
     if name is None:
         return {}
     path = Path(name) if Path(name).suffix == ".toml" or Path(name).exists() else RECIPES / f"{name}.toml"
@@ -190,15 +193,25 @@ def read_recipe(name: str | None) -> dict[str, dict[str, Any]]:
         raise InputError(f"recipe {name}: no such file, nor one of {known}") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {error}") from None
-    recipe = {}
+    recipe = read_recipe(_extended(tables.pop("extends", None), path))
     for stage, table in tables.items():
         if stage not in TABLES or not isinstance(table, dict):
             raise InputError(f"{path}: no stage named {stage}; known are {', '.join(TABLES)}")
         kind = TABLES[stage]
-        recipe[stage] = {
+        recipe[stage] = recipe.get(stage, {}) | {
             key: parse_setting(kind, key, value, f"{path}, [{stage}]") for key, value in table.items()
         }
     return recipe
+
+
+def _extended(name: Any, path: Path) -> str | None:
+    """The recipe that one extends, beside it or in recipes/. Raises InputError for what is no name, or is itself."""
+    if name is None:
+        return None
+    if not isinstance(name, str) or name == path.stem:
+        raise InputError(f"{path}: extends names another recipe")
+    beside = path.with_name(f"{name}.toml")
+    return str(beside) if beside.exists() else name
 
 
 def settings_from(options: argparse.Namespace) -> Any:

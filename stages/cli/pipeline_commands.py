@@ -26,7 +26,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     align.add_argument(
         "--base", required=True, help="store reference, folder, GGUF file or hub id to start from"
     )
-    align.add_argument("--data", required=True, help="folder of the files that the recipe's [data] names")
+    align.add_argument(
+        "--data", help="folder where files that the recipe's [data] names are looked for first"
+    )
     align.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
     align.add_argument("--json", action="store_true", help="print the report's numbers as one JSON object")
     align.set_defaults(run=run_align)
@@ -62,7 +64,7 @@ def run_align(options: argparse.Namespace) -> None:
         store_of(options),
         labels_url_of(options),
         base=options.base,
-        data=Path(options.data),
+        data=Path(options.data) if options.data else None,
         name=Path(options.recipe).stem,
         seed=options.seed,
         say=say,

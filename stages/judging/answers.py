@@ -1,23 +1,24 @@
 """Completions of a policy to be judged, the best of several among them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from rlhf.data import Prompt, as_messages
+from rlhf.data import Prompt, PromptRow, as_messages
 from rlhf.inputs import locate_model
+from rlhf.learning.prompts import EncodedPrompt, encode_prompts
 from rlhf.learning.reward_sources import combined_reward, load_rewards
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import autocast, best_device
-from rlhf.models.checkpoints import load_policy
+from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.sampling.generate import Sample, SamplingSettings, generate
 from rlhf.store import Store
-from stages.settings import EvalSettings, PPOConfig
+from stages.settings import EvalSettings, PPOConfig, SampleSettings
 
 BATCH_SIZE = 256
 
@@ -40,6 +41,21 @@ class Answers:
     @property
     def share_ended(self) -> float:
         return sum(self.ended) / len(self.ended)
+
+
+def fitting_prompts(
+    folders: Sequence[str],
+    rows: Sequence[PromptRow],
+    settings: SampleSettings | EvalSettings,
+    say: Callable[[str], None],
+) -> list[Prompt]:
+    """The prompts that every model has room to answer. Raises InputError for another one, unless skip_long is set."""
+    for folder in folders:
+        encoded = encode_prompts(
+            rows, load_tokenizer(folder), context_of(folder), settings.max_new_tokens, settings.skip_long, say
+        )
+        rows = [PromptRow(prompt=row.prompt, columns=row.columns) for row in encoded]
+    return [row.prompt for row in rows]
 
 
 def answer_prompts(
@@ -78,8 +94,14 @@ def best_of(
     folder, _ = locate_model(store, policy)
     model, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
     rewards, _, _ = load_rewards(store, reward)
+    encoded = encode_prompts(
+        [PromptRow(prompt=prompt) for prompt in prompts],
+        tokenizer,
+        context_of(folder),
+        settings.max_new_tokens,
+    )
     candidates = sample_candidates(
-        model, tokenizer, combined_reward(rewards, tokenizer), prompts, n, settings.temperature, settings.max_new_tokens,
+        model, tokenizer, combined_reward(rewards, tokenizer), encoded, n, settings.temperature, settings.max_new_tokens,
         settings.seed + 7,
     )  # fmt: skip
     rollout = candidates.rollout.select(candidates.best())
@@ -109,7 +131,7 @@ def sample_candidates(
     policy: Any,
     tokenizer: AnyTokenizer,
     reward: Reward,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[EncodedPrompt],
     n: int,
     temperature: float,
     max_new_tokens: int,
@@ -117,11 +139,12 @@ def sample_candidates(
     missing_eos_penalty: float = PPOConfig.missing_eos_penalty,
 ) -> Candidates:
     """n completions of every prompt with the scores PPO would see, its missing-EOS penalty included."""
-    conversations = [prompt for prompt in prompts for _ in range(n)]
-    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in conversations]
+    conversations = [row.prompt for row in prompts for _ in range(n)]
+    rows = [row.tokens for row in prompts for _ in range(n)]
     samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
     rollout = Rollout.from_samples(
-        rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id
-    )
+        rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id,
+        columns=[row.columns for row in prompts for _ in range(n)],
+    )  # fmt: skip
     scores = reward.combined(reward.components(rollout)) - missing_eos_penalty * (~rollout.ended).float()
     return Candidates(rollout, scores.view(len(prompts), n))

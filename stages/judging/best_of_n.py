@@ -10,13 +10,15 @@ from typing import Any
 
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
+from rlhf.learning.prompts import encode_prompts
 from rlhf.learning.reward_sources import combined_reward, load_rewards
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import best_device, set_threads
-from rlhf.models.checkpoints import load_policy
+from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.store import Store, write_text
 from stages.judging.answers import kl_of_best_of, sample_candidates
+from stages.reading import prefixed, read_options
 from stages.settings import BestOfNSettings
 
 PROMPTS_AT_ONCE = 512  # bounds what is held in memory; each group is written before the next is sampled
@@ -40,7 +42,18 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
     sources, _, _ = load_rewards(store, settings.reward)
     reward = combined_reward(sources, tokenizer)
-    prompts, _ = load_prompts(settings.prompts, "train", settings.num_prompts, settings.seed + 1)
+    given, _ = load_prompts(
+        settings.prompts, "train", settings.num_prompts, settings.seed + 1,
+        read_options(settings, prefixed("best-of-n", say)),
+    )  # fmt: skip
+    prompts = encode_prompts(
+        given,
+        tokenizer,
+        context_of(folder),
+        settings.max_new_tokens,
+        settings.skip_long,
+        prefixed("best-of-n", say),
+    )
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
     demonstrations: list[dict[str, Any]] = []
     of_all = of_best = 0.0

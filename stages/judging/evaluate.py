@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlhf.data import Prompt, read_prompts
+from rlhf.data import Prompt
 from rlhf.errors import InputError
-from rlhf.inputs import locate_model, starter_items
+from rlhf.inputs import load_prompts, locate_model, starter_items
 from rlhf.learning.rewards import score_completions
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.measuring.evaluate import WinRate, sequence_kl, win_rate
@@ -14,7 +14,8 @@ from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
 from rlhf.store import Store
-from stages.judging.answers import Answers, answer_prompts
+from stages.judging.answers import Answers, answer_prompts, fitting_prompts
+from stages.reading import prefixed, read_options
 from stages.settings import EvalSettings
 
 
@@ -25,7 +26,7 @@ def run(settings: EvalSettings, store: Store, say: Callable[[str], None] = print
     of the policy, `kl` the mean log-ratio of its samples to `against` in nats per completion (null without it).
     """
     set_threads(0)
-    prompts, items = _prompts(settings)
+    prompts, items = _prompts(settings, store, say)
     say(f"eval: {settings.policy} on {len(prompts)} prompts")
     answers = answer_prompts(settings, store, settings.policy, prompts, settings.seed)
     scores = _scores(settings, store, items, prompts, answers)
@@ -70,13 +71,22 @@ def kl_between(answers: Answers, reference: Any) -> float | None:
     return round(float(sequence_kl(answers.policy, reference, answers.rollout).mean()), 4)
 
 
-def _prompts(settings: EvalSettings) -> tuple[list[Prompt], list[Item]]:
+def _prompts(
+    settings: EvalSettings, store: Store, say: Callable[[str], None]
+) -> tuple[list[Prompt], list[Item]]:
     if settings.prompts:
         if settings.reward is None:
             raise InputError(
                 "your own prompts need something that scores the answers: name a reward model with --reward"
             )
-        return read_prompts(settings.prompts)[: settings.num_prompts], []
+        say = prefixed("eval", say)
+        rows, _ = load_prompts(
+            settings.prompts, "", settings.num_prompts, settings.seed, read_options(settings, say)
+        )
+        folders = [
+            locate_model(store, name)[0] for name in (settings.policy, settings.against) if name is not None
+        ]
+        return fitting_prompts(folders, rows, settings, say), []
     held_out = settings.split == "held-out"
     items = starter_items(
         "test" if held_out else settings.split, settings.num_prompts, settings.seed + 1, held_out

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.sampling.generate import Sample
 from rlhf.starter.items import take_items
-from rlhf.store import Store
-from stages.judging.answers import sample_answers
+from rlhf.store import Store, hashed_settings
+from stages.judging.answers import fitting_prompts, sample_answers
+from stages.reading import prefixed, read_options
 from stages.settings import SampleSettings
 
 
@@ -37,8 +37,11 @@ def run(
     models = [
         (folder, entry, name) for name in _policies(settings) for folder, entry in [locate_model(store, name)]
     ]
-    prompts, data = load_prompts(settings.prompts, settings.split, settings.num_prompts, settings.seed)
-    inputs = [[entry.hash if entry else name for _, entry, name in models], asdict(settings), data]
+    prompts, data = load_prompts(
+        settings.prompts, settings.split, settings.num_prompts, settings.seed,
+        read_options(settings, prefixed("sample", say)),
+    )  # fmt: skip
+    inputs = [[entry.hash if entry else name for _, entry, name in models], hashed_settings(settings), data]
     source = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
     named = [(folder, entry.ref if entry else name) for folder, entry, name in models]
     with LabelStore(labels_url) as labels:
@@ -50,7 +53,10 @@ def run(
         if known is None:
             say(f"sample: {settings.k} answers to each of {len(prompts)} prompts")
             kind = "compare" if settings.against and settings.k == 2 else "rank"
-            tasks = _tasks(settings, named, prompts)
+            fitting = fitting_prompts(
+                [folder for folder, _ in named], prompts, settings, prefixed("sample", say)
+            )
+            tasks = _tasks(settings, named, fitting)
             labels.add_batch(settings.batch, tasks, kind=kind, overlap=settings.overlap, source=source)
         if settings.simulate:
             items = {

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rlhf.errors import TrainingError
 from rlhf.learning.metrics import component_metrics, rollout_metrics, value_metrics
 from rlhf.learning.passes import completion_logprobs, completion_values
-from rlhf.learning.prompts import PromptRow
+from rlhf.learning.prompts import EncodedPrompt
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rl import gae, kl_k1, kl_k3, kl_shaped, rescale, whiten
 from rlhf.learning.rollout import Experience, Rollout, in_length_order
@@ -31,7 +31,7 @@ ROUND_TO = 8  # padding to few different widths keeps the allocator's blocks reu
 
 
 def sample(
-    config: PPOConfig, policy: Any, prompts: Sequence[PromptRow], tokenizer: AnyTokenizer, iteration: int
+    config: PPOConfig, policy: Any, prompts: Sequence[EncodedPrompt], tokenizer: AnyTokenizer, iteration: int
 ) -> Rollout:
     """A completion of every prompt, each process writing its share."""
     tokens = [prompt.tokens for prompt in prompts]
@@ -44,8 +44,9 @@ def sample(
         )  # fmt: skip
     conversations = [prompt.prompt for prompt in prompts]
     return Rollout.from_samples(
-        tokens, processes.gather_rows(samples), tokenizer.pad_id, ROUND_TO, conversations, tokenizer.eos_id
-    )
+        tokens, processes.gather_rows(samples), tokenizer.pad_id, ROUND_TO, conversations, tokenizer.eos_id,
+        [prompt.columns for prompt in prompts],
+    )  # fmt: skip
 
 
 def with_lower_states(config: PPOConfig, learner: Learner, rollout: Rollout) -> Rollout:

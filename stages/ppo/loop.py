@@ -15,7 +15,7 @@ from rlhf.learning.losses import policy_loss, value_loss
 from rlhf.learning.metrics import MetricLog, TokenMeans, update_metrics
 from rlhf.learning.optimizers import step_together
 from rlhf.learning.passes import completion_logprobs, completion_values, text_logprobs
-from rlhf.learning.prompts import PromptRow, prompt_order
+from rlhf.learning.prompts import EncodedPrompt, prompt_order
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rollout import Experience
 from rlhf.learning.training import warmup
@@ -44,7 +44,7 @@ def train(
     learner: Learner,
     reference: Any | None,
     reward: Reward,
-    prompts: Sequence[PromptRow],
+    prompts: Sequence[EncodedPrompt],
     tokenizer: AnyTokenizer,
     *,
     pretraining: Pretraining | None = None,

@@ -3,27 +3,28 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.data import fingerprint, prompts_in
+from rlhf.data import fingerprint, prompt_rows_in
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, load_prompts, locate_model
 from rlhf.learning.metrics import MetricLog
-from rlhf.learning.prompts import prompt_rows
+from rlhf.learning.prompts import encode_prompts
 from rlhf.learning.reward_sources import combined_reward, load_rewards, parse_weights, reward_sources
 from rlhf.learning.training import load_state, save_state, seed_everything
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import lora, save_plain
-from rlhf.models.checkpoints import load_policy
+from rlhf.models.checkpoints import context_length, load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.store import Entry, Store, hashed_settings, inputs_hash
 from stages.ppo.learner import new_learner, summary
 from stages.ppo.loop import train
 from stages.ppo.models import assemble_models
 from stages.ppo.pretraining import pretraining_rows, pretraining_text
+from stages.reading import accounts_of, prefixed, read_options
 from stages.settings import PPOConfig, PPOSettings
 
 
@@ -33,8 +34,9 @@ class PPOTrainer:
     model: any causal language model; with peft_config, or as a PeftModel, only its adapters learn.
     processing_class, reward_processing_class: tokenizers of Hugging Face or ours; a reward model without one of its
     own reads the policy's tokens.
-    reward_model: a one-label sequence classifier, a function (prompts, completions) → floats, or a list of them.
-    train_dataset: rows with a column `prompt`, text or messages; or a list of prompts.
+    reward_model: a one-label sequence classifier, a function (prompts, completions) → floats or None, or a list of them.
+    train_dataset: rows with a column `prompt`, text or messages; or a list of prompts. A function gets the other columns
+    that it has parameters for.
     ref_model: by default a frozen copy of model, or with peft_config the model without its adapters.
     value_model: by default a copy of the first reward model that reads the policy's tokens, else the policy's trunk
     with a new head.
@@ -74,7 +76,10 @@ class PPOTrainer:
             rewards, self.tokenizer, bf16=args.bf16, combine=args.reward_combine,
             weights=parse_weights(args.reward_weights), pessimism=args.reward_pessimism,
         )  # fmt: skip
-        self.prompts = prompt_rows(prompts_in(train_dataset), self.tokenizer, model, args.max_new_tokens)
+        self.prompts = encode_prompts(
+            prompt_rows_in(train_dataset), self.tokenizer, context_length(model.config), args.max_new_tokens,
+            skip_long=getattr(args, "skip_long", False), say=prefixed("ppo", say),
+        )  # fmt: skip
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
@@ -138,8 +143,16 @@ class PPOTrainer:
         say(f"ppo: continuing at iteration {self.learner.iteration}")
 
 
-def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
-    """PPO from the SFT model against rewards, by name, into the store; a run that was stopped goes on by itself."""
+def run(
+    settings: PPOSettings,
+    store: Store,
+    say: Callable[[str], None] = print,
+    read: Sequence[dict[str, Any]] = (),
+) -> Entry:
+    """PPO from the SFT model against rewards, by name, into the store; a run that was stopped goes on by itself.
+
+    read: accounts of the sources that the prompts were made of, for the manifest.
+    """
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
     policy_folder, sft = locate_model(store, settings.policy)
@@ -147,7 +160,10 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
     rewards, reward_parents, reward_data = load_rewards(
         store, settings.reward, policy if settings.lora_rank else None, say
     )
-    prompts, data = load_prompts(settings.prompts, "train", settings.episodes, settings.seed + 1)
+    prompts, data = load_prompts(
+        settings.prompts, "train", settings.episodes, settings.seed + 1,
+        read_options(settings, prefixed("ppo", say)),
+    )  # fmt: skip
     texts = pretraining_text(settings.ptx_data, settings.seed) if settings.ptx_coef else None
     if texts:
         data["pretraining text"] = fingerprint(texts)
@@ -172,6 +188,7 @@ def run(settings: PPOSettings, store: Store, say: Callable[[str], None] = print)
     if processes.is_main_process():
         with store.new("ppo", settings.name, **inputs) as writer:
             trainer.save_model(writer.path)
+            writer.read = [*read, *accounts_of(prompts, texts or ())]
             writer.metrics = summary(trainer.log.history, time.monotonic() - started)
         store.discard_work("ppo", key)
     return entry_for_all(store, "ppo", inputs)

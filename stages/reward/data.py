@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 
-from rlhf.data import Ranking, as_messages, fingerprint
+from rlhf.data import Ranking
 from rlhf.errors import InputError
 from rlhf.models.padding import pad_tokens
-from rlhf.models.tokenizer import AnyTokenizer
 
 
 @dataclass(frozen=True)
@@ -42,33 +40,6 @@ def group_by_prompt(rankings: Sequence[Ranking]) -> list[RankedPrompt]:
             f"{len(found)} prompt(s) with a preference among their answers; at least 2 are needed"
         )
     return found
-
-
-def split_by_prompt(
-    groups: Sequence[RankedPrompt], fraction: float
-) -> tuple[list[RankedPrompt], list[RankedPrompt]]:
-    """Training and held-out groups; all groups of one prompt fall on the same side, decided by the prompt's hash."""
-    held_out = [int(fingerprint([group.prompt])[:8], 16) / 16**8 < fraction for group in groups]
-    training = [group for group, out in zip(groups, held_out, strict=True) if not out]
-    return training, [group for group, out in zip(groups, held_out, strict=True) if out]
-
-
-def tokenize_rankings(groups: Sequence[RankedPrompt], tokenizer: AnyTokenizer, max_length: int) -> Dataset:
-    """One row per prompt: `rows` (K lists of ids, prompt with completion), `ranks` (labelers × K).
-
-    Prompts longer than half of `max_length` lose their beginning, completions their end.
-    """
-    examples = []
-    for group in groups:
-        prompt = tokenizer.encode_prompt(as_messages(group.prompt))
-        rows = []
-        for text in group.completions:
-            completion = tokenizer.encode_completion(text)[
-                : max_length // 2 + max(0, max_length // 2 - len(prompt))
-            ]
-            rows.append(prompt[-(max_length - len(completion)) :] + completion)
-        examples.append({"rows": rows, "ranks": [list(ranks) for ranks in group.ranks]})
-    return Dataset.from_list(examples)
 
 
 def padded_ranks(rankings: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:

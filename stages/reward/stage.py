@@ -19,7 +19,7 @@ from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, limit_trainable, locate_base, within_context
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.optimizers import JointOptimizer, muon_and_adamw
-from rlhf.learning.rewards import score_completions
+from rlhf.learning.rewards import score_completions, score_rows
 from rlhf.learning.training import seed_everything
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, set_threads
@@ -27,15 +27,16 @@ from rlhf.measuring.evaluate import ranking_accuracy
 from rlhf.models.adapters import is_adapted, save_adapters, trunk_hash
 from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.splits import held_out
 from rlhf.store import Entry, Store, inputs_hash
+from stages.reading import accounts_of, prefixed, read_options
 from stages.reward.data import (
     RankedPrompt,
     RankingCollator,
     group_by_prompt,
-    split_by_prompt,
-    tokenize_rankings,
 )
 from stages.reward.head import fit_head
+from stages.reward.tokens import Counts, encode_rankings, tokenize_rankings
 from stages.reward.trainer import RankingTrainer
 from stages.settings import RewardSettings
 from stages.sft.kept import kept_demonstrations
@@ -50,11 +51,13 @@ def run(
     labels_url: str | Path | None = None,
     say: Callable[[str], None] = print,
     batch: str | None = None,
+    read: Sequence[dict[str, Any]] = (),
 ) -> Entry:
     """Train a reward model into the store, on the rankings in settings.data or else in the label store.
 
     Of the label store it takes the snapshot settings.labels, or one made now (of one batch, if named). Afterwards the
-    demonstrations that the policy was fine-tuned on have mean reward 0 (Ouyang et al. 2022, section 3.5).
+    demonstrations that the policy was fine-tuned on have mean reward 0 (Ouyang et al. 2022, section 3.5). read: accounts of
+    the sources that the rankings were made of, for the manifest.
     """
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
@@ -74,19 +77,22 @@ def run(
     set_threads(0)
     seed_everything(settings.seed)
     tokenizer = load_tokenizer(folder)
-    training, held_out = split_by_prompt(groups, settings.validation_fraction)
-    say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(held_out)} held out")
+    training, measured = _divided(groups, settings.validation_fraction)
+    say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(measured)} held out")
     started = time.monotonic()
     work = store.work_folder("reward", inputs_hash("reward", **inputs))
     log = MetricLog(store.root / "logs" / f"reward-{settings.name}" if processes.is_main_process() else None)
-    trainer = trainer_of(settings, folder, tokenizer, training, work)
+    trainer = trainer_of(settings, folder, tokenizer, training, work, prefixed("reward", say))
     show_progress(trainer, "reward", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     if processes.is_main_process():
-        metrics = {"prompts": len(training), "train_s": round(time.monotonic() - started, 1)}
+        metrics = {"prompts": len(trainer.train_dataset), "train_s": round(time.monotonic() - started, 1)}
         with store.new("reward", settings.name, **inputs) as writer:
             model = trainer.model.eval()
-            writer.metrics = metrics | (held_out_metrics(model, tokenizer, held_out) if held_out else {})
+            max_length = within_context(model, settings.max_length)
+            examples = list(encode_rankings(measured, tokenizer, max_length, settings.skip_long, Counts()))
+            writer.read = [*read, *accounts_of(rankings)]
+            writer.metrics = metrics | (held_out_metrics(model, tokenizer, examples) if examples else {})
             offset = _zero_offset(model, tokenizer, demonstrations, settings.max_length)
             save(model, folder, offset, writer.path)
             tokenizer.save(writer.path)
@@ -127,21 +133,40 @@ def _rankings(
 ) -> tuple[RewardSettings, Sequence[Ranking]]:
     """The rankings, and the settings with the snapshot they are of."""
     if settings.data:
-        rows = read_rankings(settings.data, settings.skip_bad_rows)
-        say(f"reward: {rows.account.line()}")
-        return settings, rows
+        options = read_options(settings, prefixed("reward", say))
+        return settings, read_rankings(settings.data, options=options)
     with LabelStore(labels_url) as labels:
         snapshot = settings.labels or processes.broadcast_from_main(lambda: labels.snapshot(batch).id)
         return replace(settings, labels=snapshot), labels.rankings(snapshot=snapshot)
 
 
-def held_out_metrics(model: Any, tokenizer: AnyTokenizer, groups: Sequence[RankedPrompt]) -> dict[str, Any]:
-    """Accuracy on every labeler's non-tied pairs, with a 95 % interval by prompt, beside the longer answer's."""
-    flat = [(group.prompt, text) for group in groups for text in group.completions]
-    scores = iter(score_completions(model, tokenizer, flat))
-    by_group = [[next(scores) for _ in group.completions] for group in groups]
-    lengths = [[float(len(text.split())) for text in group.completions] for group in groups]
-    all_ranks = [group.ranks for group in groups]
+def _divided(
+    groups: Sequence[RankedPrompt], fraction: float
+) -> tuple[Sequence[RankedPrompt], Sequence[RankedPrompt]]:
+    """Groups to learn from and groups to measure on, which share no conversation. Raises InputError for one only."""
+    if not fraction:
+        return groups, []
+    try:
+        return held_out(groups, lambda group: group.prompt, fraction)
+    except InputError:
+        raise InputError(
+            "reward: all rankings are of one conversation, so none can be held out to measure on; "
+            "add others, or set --validation-fraction 0"
+        ) from None
+
+
+def held_out_metrics(
+    model: Any, tokenizer: AnyTokenizer, examples: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Accuracy on every labeler's non-tied pairs, with a 95 % interval by prompt, beside the longer answer's.
+
+    examples: as `encode_rankings` gives them, so that what is scored is cut as what was trained on.
+    """
+    flat = [row for example in examples for row in example["rows"]]
+    scores = iter(score_rows(model, flat, tokenizer.pad_id))
+    by_group = [[next(scores) for _ in example["rows"]] for example in examples]
+    lengths = [[float(count) for count in example["num_words"]] for example in examples]
+    all_ranks = [example["ranks"] for example in examples]
     accuracy, low, high, num_pairs = ranking_accuracy(by_group, all_ranks)
     longer = ranking_accuracy(lengths, all_ranks)[0]
     return {
@@ -158,14 +183,20 @@ def trainer_of(
     folder: str,
     tokenizer: AnyTokenizer,
     training: Sequence[RankedPrompt],
-    work: Any,
+    work: Path,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RankingTrainer:
-    """trl's trainer of a scalar model made of the policy in `folder`, set up; `work` takes its checkpoints."""
+    """trl's trainer of a scalar model made of the policy in `folder`, set up; `work` takes its checkpoints.
+
+    say: what was cut and left out.
+    """
     device = best_device()
     model = scalar_from_policy(load_policy(folder))
     if settings.lora_rank and settings.muon_lr:
         raise InputError("reward: muon_lr is for whole matrices; with lora_rank leave it 0")
-    rankings = tokenize_rankings(training, tokenizer, within_context(model, settings.max_length))
+    max_length = within_context(model, settings.max_length)
+    rankings, counts = tokenize_rankings(training, tokenizer, max_length, work, settings.skip_long)
+    say(counts.line(max_length))
     if settings.probe_l2 and not last_checkpoint(work):
         fit_head(model.to(device), rankings, tokenizer.pad_id, settings.probe_l2)
     model = limit_trainable(model, settings.last_blocks, settings.lora_rank, head="score")

@@ -6,10 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from trl import SFTConfig
 
-from rlhf.data import Demonstration, as_messages, fingerprint, read_demonstrations
+from rlhf.data import Demonstration, Rows, as_messages, fingerprint, read_demonstrations
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, limit_trainable, locate_base, locate_model, within_context
 from rlhf.learning.metrics import MetricLog
@@ -19,22 +18,32 @@ from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.splits import conversation, held_out
+from rlhf.splits import held_out
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
+from stages.reading import accounts_of, prefixed, read_options
 from stages.settings import SFTSettings
 from stages.sft.kept import keep_demonstrations
+from stages.sft.tokens import Extent, tokenize_demonstrations
 from stages.sft.trainer import DemonstrationTrainer, mean_reward
 from stages.trl_parts import common_arguments, last_checkpoint, show_progress
 
 VALIDATION_SHARE = 0.1
 
 
-def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print) -> Entry:
-    """Fine-tune a base model on demonstrations into the store; returns the entry already there for the same inputs."""
+def run(
+    settings: SFTSettings,
+    store: Store,
+    say: Callable[[str], None] = print,
+    read: Sequence[dict[str, Any]] = (),
+) -> Entry:
+    """Fine-tune a base model on demonstrations into the store; returns the entry already there for the same inputs.
+
+    read: accounts of the sources that the data were made of, for the manifest.
+    """
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
-    training, validation = _demonstrations(settings, say)
+    training, validation = _demonstrations(settings, prefixed("sft", say))
     folder, parents = locate_base(store, settings.base)
     inputs: dict[str, Any] = {
         "parents": parents,
@@ -64,6 +73,7 @@ def run(settings: SFTSettings, store: Store, say: Callable[[str], None] = print)
             tokenizer.save(writer.path)
             log.save(writer.path)
             keep_demonstrations(training, writer.path)
+            writer.read = [*read, *accounts_of(training, *([validation] if settings.validation_data else []))]
             writer.metrics = {
                 "validation_loss": round(min(losses), 4),
                 **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
@@ -81,7 +91,10 @@ def _fingerprints(
     rows = {settings.data or "starter demonstrations": training}
     if settings.validation_data:
         rows[f"validation {settings.validation_data}"] = validation
-    return {name: fingerprint([asdict(row) for row in given]) for name, given in rows.items()}
+    return {
+        name: given.fingerprint() if isinstance(given, Rows) else fingerprint([asdict(row) for row in given])
+        for name, given in rows.items()
+    }
 
 
 def _demonstrations(
@@ -94,37 +107,20 @@ def _demonstrations(
             starter_demonstrations("train", settings.num_demonstrations, settings.seed),
             starter_demonstrations("validation", num_validation, settings.seed),
         )
-    rows = read_demonstrations(settings.data, settings.skip_bad_rows)
-    say(f"sft: {rows.account.line()}")
+    options = read_options(settings, say)
+    rows = read_demonstrations(settings.data, options=options)
     if settings.validation_data:
-        return rows, read_demonstrations(settings.validation_data, settings.skip_bad_rows)
-    # Many answers to one prompt are told apart by the answer, since there is no other conversation to hold out.
-    alone = len({conversation(row.prompt) for row in rows}) == 1
+        return rows, read_demonstrations(settings.validation_data, options=options)
     try:
-        return held_out(rows, lambda row: row.completion if alone else row.prompt, VALIDATION_SHARE)
+        return held_out(rows, lambda row: row.prompt, VALIDATION_SHARE)
+    except (
+        InputError
+    ):  # many answers to one prompt: told apart by the answer, there being no other conversation
+        pass
+    try:
+        return held_out(rows, lambda row: row.completion, VALIDATION_SHARE)
     except InputError as error:
         raise InputError(f"{settings.data}: {error}") from None
-
-
-def tokenize_demonstrations(
-    rows: Sequence[Demonstration], tokenizer: AnyTokenizer, max_length: int
-) -> Dataset:
-    """A data set with `input_ids` and `labels` (−100 on the prompt); rows longer than `max_length` lose their end.
-
-    A row whose prompt alone fills `max_length` is left out. Raises InputError if none is left.
-    """
-    examples = []
-    for row in rows:
-        prompt = tokenizer.encode_prompt(as_messages(row.prompt))
-        tokens = (prompt + tokenizer.encode_completion(row.completion))[:max_length]
-        labels = ([-100] * len(prompt) + tokens[len(prompt) :])[:max_length]
-        if len(tokens) > len(prompt):
-            examples.append({"input_ids": tokens, "labels": labels})
-    if not examples:
-        raise InputError(
-            f"no demonstration leaves room for an answer within max_length = {max_length}; raise it"
-        )
-    return Dataset.from_list(examples)
 
 
 def trainer_of(
@@ -155,17 +151,15 @@ def trainer_of(
         greater_is_better=reward is not None,
         logging_steps=5,
     )
-    prompts = [as_messages(row.prompt) for row in validation]
-    rows = tokenize_demonstrations(training, tokenizer, max_length)
-    if left_out := len(training) - len(rows):
-        say(
-            f"sft: {left_out} of {len(training)} demonstrations left out: their prompts alone fill max_length = {max_length}"
-        )
+    prompts = [as_messages(row.prompt) for row in validation] if reward else []
+    extent = Extent(max_length, settings.turns, settings.skip_long)
+    rows, counts = tokenize_demonstrations(training, tokenizer, extent, Path(work))
+    say(f"sft: {counts.line(max_length)}")
     return DemonstrationTrainer(
         model=model,
         args=config,
         train_dataset=rows,
-        eval_dataset=tokenize_demonstrations(validation, tokenizer, max_length),
+        eval_dataset=tokenize_demonstrations(validation, tokenizer, extent, Path(work))[0],
         processing_class=tokenizer.fast(),
         score=None
         if reward is None

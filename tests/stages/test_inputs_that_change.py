@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.errors import InputError
-from rlhf.splits import conversation, held_out
+from rlhf.splits import conversation_key, held_out
 from stages import reward, sft
 from stages.settings import RewardSettings, SFTSettings
 
@@ -61,10 +61,10 @@ def test_no_conversation_is_on_both_sides_and_no_row_is_lost(numbers, share):
     try:
         learned, validated = held_out(rows, lambda row: row, share)
     except InputError:
-        assert len(set(map(conversation, rows))) == 1 or share > 0.3
+        assert len(set(map(conversation_key, rows))) == 1 or share > 0.3
         return
     assert learned and validated and sorted(learned + validated) == sorted(rows)
-    assert not set(map(conversation, learned)) & set(map(conversation, validated))
+    assert not set(map(conversation_key, learned)) & set(map(conversation_key, validated))
 
 
 def test_many_answers_to_one_prompt_are_learned_from_all_the_same(base_store, tmp_path):

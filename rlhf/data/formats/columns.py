@@ -53,6 +53,13 @@ class Columns:
                 row[lower] = value
         return row
 
+    def unused(self, raw: dict[str, Any]) -> set[str]:
+        """The row's columns that the mapping leaves out; without one none."""
+        if not self.named:
+            return self.ignored & raw.keys()
+        taken = self.named.values()
+        return {name for name in raw if not any(one == name or one.startswith(f"{name}.") for one in taken)}
+
 
 def _value(raw: dict[str, Any], column: str) -> Any:
     if column in raw:

@@ -13,7 +13,7 @@ from annotate.labels import LabelStore
 from rlhf.data import read_demonstrations, read_prompts, read_rankings
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import load_tokenizer
-from rlhf.splits import conversation, mixed, part_of, place
+from rlhf.splits import conversation_key, interleaved, part_of, split_point
 from rlhf.store import Store
 from stages import align
 from stages.align.data import divide
@@ -117,19 +117,21 @@ ALL_MAKES = pytest.mark.parametrize(
 def test_no_conversation_is_in_two_parts(folder, tmp_path, foreign_model):
     data = divide(AlignDataSettings(**RECIPE["data"]), folder, load_tokenizer(foreign_model), tmp_path, quiet)
     trained = {
-        "sft": {conversation(row.prompt) for row in read_demonstrations(data.file("demonstrations"))},
-        "proxy": {conversation(row.prompt) for row in read_rankings(data.file("rankings"))},
-        "prompts": {conversation(prompt) for prompt in read_prompts(data.file("prompts"))},
+        "sft": {conversation_key(row.prompt) for row in read_demonstrations(data.file("demonstrations"))},
+        "proxy": {conversation_key(row.prompt) for row in read_rankings(data.file("rankings"))},
+        "prompts": {conversation_key(prompt) for prompt in read_prompts(data.file("prompts"))},
     }
-    gold = {conversation(row.prompt) for row in read_rankings(data.file("rankings_gold"))}
-    held_out = {conversation(prompt) for prompt in read_prompts(data.file("prompts_test"))}
+    gold = {conversation_key(row.prompt) for row in read_rankings(data.file("rankings_gold"))}
+    held_out = {conversation_key(prompt) for prompt in read_prompts(data.file("prompts_test"))}
     for by_source in data.measured.values():
-        held_out |= {conversation(row.prompt) for file in by_source.values() for row in read_rankings(file)}
+        held_out |= {
+            conversation_key(row.prompt) for file in by_source.values() for row in read_rankings(file)
+        }
     for part in trained.values():
         assert part and not part & gold and not part & held_out
     assert not gold & held_out
     # What the file of test rankings holds stands in the training file, too, and is still trained on by nobody.
-    tests = {conversation(row.prompt) for row in read_rankings(folder / "pairs_test.jsonl")}
+    tests = {conversation_key(row.prompt) for row in read_rankings(folder / "pairs_test.jsonl")}
     assert len(read_rankings(data.measured["test"]["pairs_test"])) == 15
     assert tests <= held_out
     # Trees are kept together although their branches have other last messages.
@@ -145,12 +147,12 @@ def test_a_part_without_rows_is_refused_by_name(folder, tmp_path, foreign_model)
 
 def test_places_do_not_change_with_case_space_or_later_turns():
     follow_up = [{"role": "user", "content": "A  question"}, {"role": "assistant", "content": "Yes."}]
-    assert place("a question") == place([*follow_up, {"role": "user", "content": "more"}])
-    assert place("a question") != place("another question")
+    assert split_point("a question") == split_point([*follow_up, {"role": "user", "content": "more"}])
+    assert split_point("a question") != split_point("another question")
     shares = {"test": 0.2, "gold": 0.3}
     parts = [part_of(str(i), shares) for i in range(2000)]
     assert abs(parts.count("test") / 2000 - 0.2) < 0.03 and abs(parts.count("gold") / 2000 - 0.3) < 0.04
-    assert mixed([[1, 2, 3, 4], [5]], 4) == [1, 5, 2, 3]
+    assert interleaved([[1, 2, 3, 4], [5]], 4) == [1, 5, 2, 3]
 
 
 @ALL_MAKES

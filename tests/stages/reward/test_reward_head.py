@@ -5,8 +5,9 @@ import torch
 from rlhf.learning.linear_probe import ranking_probe
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer
-from stages.reward.data import RankedPrompt, tokenize_rankings
+from stages.reward.data import RankedPrompt
 from stages.reward.stage import trainer_of
+from stages.reward.tokens import tokenize_rankings
 from stages.settings import RewardSettings
 
 L2 = 0.05
@@ -26,7 +27,7 @@ def test_the_head_is_the_probe_of_the_states_at_the_ends_of_the_completions(fore
     trunk = load_policy(foreign_model).base_model
     states = [
         [trunk(input_ids=torch.tensor([row])).last_hidden_state[0, -1].detach() for row in example["rows"]]
-        for example in tokenize_rankings(groups, tokenizer, 64)
+        for example in tokenize_rankings(groups, tokenizer, 64, tmp_path)[0]
     ]
     pad = lambda row: [*row, *[0] * (3 - len(row))]  # noqa: E731
     features = torch.stack(

@@ -59,4 +59,6 @@ def test_demonstrations_whose_prompt_leaves_no_room_are_left_out_aloud(foreign_m
         tmp_path, None, said.append,
     )  # fmt: skip
     assert len(trainer.train_dataset) == 3
-    assert said == ["sft: 1 of 4 demonstrations left out: their prompts alone fill max_length = 64"]
+    assert said == [
+        "sft: 3 answers to learn in 3 demonstrations; 1 demonstrations left out, too long for max_length = 64"
+    ]

@@ -1,0 +1,54 @@
+"""Rankings as a reward model reads them: cut and closed alike in training and measuring, and what teaches nothing left out."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.reward.data import RankedPrompt
+from stages.reward.tokens import Counts, encode_completions, encode_rankings
+from tests.tiny_ppo import TOKENIZER
+
+
+def encoded(*groups, max_length=16, skip_long=False):
+    counts = Counts()
+    return list(encode_rankings(groups, TOKENIZER, max_length, skip_long, counts)), counts
+
+
+def test_a_cut_answer_is_closed_by_the_end_token_as_scoring_closes_it():
+    group = RankedPrompt("one", ("two", "Tom has a blue boat. The dog barks in the park."), ((0, 1),))
+    rows, num_cut = encode_completions(group, TOKENIZER, 16)
+    assert num_cut == 1 and [row[-1] for row in rows] == [TOKENIZER.eos_id] * 2
+    assert max(map(len, rows)) == 16
+
+
+def test_answers_that_are_equal_once_cut_teach_nothing_and_are_counted():
+    start = "Tom has a blue boat. The dog barks in the park. "
+    examples, counts = encoded(RankedPrompt("one", (start + "Yes.", start + "No."), ((0, 1),)))
+    assert examples == [] and "1 prompts left out, their answers equal once cut" in counts.line(16)
+    # Beside a third answer that differs, nothing is left to compare it with: which twin is meant cannot be seen.
+    examples, counts = encoded(RankedPrompt("one", (start + "Yes.", "two", start + "No."), ((0, 1, 2),)))
+    assert examples == [] and counts.equal == 1
+    # Twins that tie are one answer.
+    (example,), _ = encoded(RankedPrompt("one", (start + "Yes.", "two", start + "No."), ((0, 1, 0),)))
+    assert example["ranks"] == [[0, 1]] and example["num_words"] == [12, 1]
+
+
+def test_long_answers_are_left_out_on_request():
+    long = RankedPrompt("one", ("two", "Tom has a blue boat. The dog barks in the park."), ((0, 1),))
+    examples, counts = encoded(long, RankedPrompt("one", ("two", "three"), ((0, 1),)), skip_long=True)
+    assert len(examples) == 1 and counts.too_long == 1
+
+
+@given(
+    st.lists(st.text(max_size=40), min_size=2, max_size=5, unique=True),
+    st.text(min_size=1, max_size=60),
+    st.integers(4, 40),
+    st.randoms(use_true_random=False),
+)
+def test_every_row_is_within_max_length_and_rows_stay_apart(completions, prompt, max_length, random):
+    ranks = [tuple(random.randrange(3) for _ in completions) for _ in range(2)]
+    examples, _ = encoded(RankedPrompt(prompt, tuple(completions), tuple(ranks)), max_length=max_length)
+    for example in examples:
+        rows = [tuple(row) for row in example["rows"]]
+        assert len(set(rows)) == len(rows) and max(map(len, rows)) <= max_length
+        assert all(row[-1] == TOKENIZER.eos_id for row in rows)
+        assert all(len(given) == len(rows) and len(set(given)) > 1 for given in example["ranks"])
