@@ -16,11 +16,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rlhf.data import Demonstration, Ranking, read_demonstrations, read_prompts, read_rankings, read_texts
+from rlhf.data import (
+    Demonstration,
+    Ranking,
+    read_demonstrations,
+    read_options,
+    read_prompts,
+    read_rankings,
+    read_texts,
+)
 from rlhf.machine.memory import peak_mib
 from stages.align.data import AlignData
 from stages.align.steps import SETTINGS, stage_settings
-from stages.reading import read_options
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
 from stages.steps import settings_of
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import GPT2Config
 
-from rlhf.data import fingerprint, read_texts
+from rlhf.data import fingerprint, read_options, read_texts
 from rlhf.errors import InputError
 from rlhf.inputs import packed_tokens
 from rlhf.learning.head import token_logprobs
@@ -30,7 +30,7 @@ from rlhf.models.gpt import GPT
 from rlhf.models.tokenizer import Tokenizer, published_tokenizer, train_tokenizer
 from rlhf.starter.corpus import corpus
 from rlhf.store import Entry, Store, inputs_hash
-from stages.reading import accounts_of, prefixed, read_options
+from stages.reading import accounts_of, prefixed
 from stages.settings import PretrainSettings
 
 VALIDATION_SHARE = 0.01

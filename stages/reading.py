@@ -1,23 +1,9 @@
-"""Reading people's files as a stage's settings say."""
+"""What stages say, and keep, of the files they read."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlhf.data import ReadOptions, Rows
-
-
-def read_options(settings: Any, say: Callable[[str], None] | None = None) -> ReadOptions:
-    """What settings or parsed options say of reading, as the readers take it.
-
-    settings: with the fields of `ReadingSettings`. say: takes progress, and one line of what was read and left out.
-    """
-    return ReadOptions(
-        skip_bad_rows=settings.skip_bad_rows,
-        columns=settings.map or "",
-        answers=tuple(name.strip().lower() for name in (settings.answers or "").split(",") if name.strip()),
-        left=settings.left.lower() if settings.left else None,
-        say=say,
-    )
+from rlhf.data import Rows
 
 
 def prefixed(name: str, say: Callable[[str], None]) -> Callable[[str], None]:

@@ -84,7 +84,8 @@ def _paths(name: str, repository: str, inside: str | None, split: str | None, sh
     there = HfApi().list_repo_files(repository, repo_type="dataset", revision=sha)
     if inside and inside in there:
         return [inside]
-    files = _data_files(name, repository, inside, sha)
+    is_folder = inside is not None and any(path.startswith(f"{inside}/") for path in there)
+    files = _data_files(name, repository, inside, sha, is_folder)
     wanted = split or (next(iter(files)) if len(files) == 1 else DEFAULT_SPLIT)
     if wanted not in files:
         raise InputError(
@@ -98,19 +99,24 @@ def _paths(name: str, repository: str, inside: str | None, split: str | None, sh
     return known
 
 
-def _data_files(name: str, repository: str, configuration: str | None, sha: str) -> dict[str, list[str]]:
-    """Paths by split, as the data set's card or the names of its files say."""
+def _data_files(
+    name: str, repository: str, inside: str | None, sha: str, is_folder: bool
+) -> dict[str, list[str]]:
+    """Paths by split, as the data set's card or the names of its files say; of a configuration, else of a folder."""
     import datasets
 
     try:
-        builder = datasets.load_dataset_builder(repository, configuration, revision=sha)
+        builder = datasets.load_dataset_builder(repository, inside, revision=sha)
     except ValueError as problem:
         said = f"{problem}"
-        if "onfig" in said:
+        if "onfig" in said and is_folder:
+            builder = datasets.load_dataset_builder(repository, data_dir=inside, revision=sha)
+        elif "onfig" in said:
             raise InputError(
                 f"{name}: {' '.join(said.split())[:300]}; write {repository}/CONFIGURATION"
             ) from None
-        raise
+        else:
+            raise
     files: Any = builder.config.data_files or {}
     return {f"{split}": [_inside(f"{url}", sha) for url in urls] for split, urls in files.items()}
 

@@ -30,6 +30,20 @@ class ReadOptions:
     say: Callable[[str], None] | None = None
 
 
+def read_options(settings: Any, say: Callable[[str], None] | None = None) -> ReadOptions:
+    """What settings or parsed options say of reading, as the readers take it.
+
+    settings: with the fields map, answers, left (column names, several with commas between) and skip_bad_rows. say: takes progress, and one line of what was read and left out.
+    """
+    return ReadOptions(
+        skip_bad_rows=settings.skip_bad_rows,
+        columns=settings.map or "",
+        answers=tuple(name.strip().lower() for name in (settings.answers or "").split(",") if name.strip()),
+        left=settings.left.lower() if settings.left else None,
+        say=say,
+    )
+
+
 class Parser:
     """Rows to results by the table of formats; what was met is counted in the account."""
 

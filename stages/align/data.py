@@ -18,6 +18,7 @@ from rlhf.data import (
     as_messages,
     fingerprint,
     read_demonstrations,
+    read_options,
     read_prompts,
     read_rankings,
     read_texts,
@@ -26,7 +27,7 @@ from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.splits import conversation_key, in_random_order, interleaved, part_of
 from rlhf.store import write_text
-from stages.reading import prefixed, read_options
+from stages.reading import prefixed
 from stages.settings import AlignDataSettings
 
 T = TypeVar("T", Demonstration, Ranking)
@@ -167,9 +168,9 @@ def divide(
         for part in ("test", "rest")
     }
     parts: dict[str, Sequence[Any]] = {
-        "demonstrations": [asdict(row) for row in trained],
+        "demonstrations": [demonstration_row(row) for row in trained],
         "demonstrations_validation": [
-            asdict(row)
+            demonstration_row(row)
             for row in interleaved(demonstrations["validation"], settings.num_demonstrations // 10)
         ],
         "rankings": _rankings(division, sources.rankings, "rest", settings.num_rankings),
@@ -193,6 +194,16 @@ def divide(
     return AlignData(target, {part: {name: _write(target / f"{part}-{name}.jsonl", [asdict(row) for row in rows])
                                      for name, rows in by_source.items() if rows}
                               for part, by_source in measured.items()}, sources.read)  # fmt: skip
+
+
+def demonstration_row(row: Demonstration) -> dict[str, Any]:
+    """The demonstration as a row of a file; where turns are not to be learned, as messages that say so by weight 0."""
+    if not row.unlearned:
+        return {"prompt": row.prompt, "completion": row.completion}
+    messages: list[dict[str, Any]] = [*map(dict, as_messages(row.prompt))]
+    for place in row.unlearned:
+        messages[place]["weight"] = 0
+    return {"messages": [*messages, {"role": "assistant", "content": row.completion}]}
 
 
 def _rankings(

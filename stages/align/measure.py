@@ -196,7 +196,8 @@ def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
     """Mean loss in nats per token on the first num_tokens of plain text, in windows of TEXT_WINDOW tokens."""
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), load_tokenizer(model.folder)
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
-    rows = tokens[: len(tokens) // TEXT_WINDOW * TEXT_WINDOW].view(-1, TEXT_WINDOW)
+    window = min(TEXT_WINDOW, len(tokens))  # a short text is one window
+    rows = tokens[: len(tokens) // window * window].view(-1, window)
     total, count = 0.0, 0
     for part in rows.split(8):
         part = part.to(policy.device)

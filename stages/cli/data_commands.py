@@ -61,8 +61,8 @@ def add_reading(command: argparse.ArgumentParser) -> None:
 
 def reading_of(options: argparse.Namespace) -> Any:
     """The options as the readers take them; progress and the account go to stderr."""
+    from rlhf.data import read_options
     from stages.cli.options import say
-    from stages.reading import read_options
 
     return read_options(options, say)
 

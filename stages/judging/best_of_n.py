@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlhf.data import read_options
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
 from rlhf.learning.prompts import encode_prompts
@@ -18,7 +19,7 @@ from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.store import Store, write_text
 from stages.judging.answers import kl_of_best_of, sample_candidates
-from stages.reading import prefixed, read_options
+from stages.reading import prefixed
 from stages.settings import BestOfNSettings
 
 PROMPTS_AT_ONCE = 512  # bounds what is held in memory; each group is written before the next is sampled

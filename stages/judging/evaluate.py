@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlhf.data import Prompt
+from rlhf.data import Prompt, read_options
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model, starter_items
 from rlhf.learning.rewards import score_completions
@@ -15,7 +15,7 @@ from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
 from rlhf.store import Store
 from stages.judging.answers import Answers, answer_prompts, fitting_prompts
-from stages.reading import prefixed, read_options
+from stages.reading import prefixed
 from stages.settings import EvalSettings
 
 

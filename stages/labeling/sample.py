@@ -8,7 +8,7 @@ from typing import Any
 
 from annotate.labels import LabelStore, NewTask
 from annotate.simulate import simulate
-from rlhf.data import Prompt, as_messages
+from rlhf.data import Prompt, as_messages, read_options
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
 from rlhf.learning.training import seed_everything
@@ -19,7 +19,7 @@ from rlhf.sampling.generate import Sample
 from rlhf.starter.items import take_items
 from rlhf.store import Store, hashed_settings
 from stages.judging.answers import fitting_prompts, sample_answers
-from stages.reading import prefixed, read_options
+from stages.reading import prefixed
 from stages.settings import SampleSettings
 
 

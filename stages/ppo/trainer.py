@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.data import fingerprint, prompt_rows_in
+from rlhf.data import fingerprint, prompt_rows_in, read_options
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, load_prompts, locate_model
 from rlhf.learning.metrics import MetricLog
@@ -24,7 +24,7 @@ from stages.ppo.learner import new_learner, summary
 from stages.ppo.loop import train
 from stages.ppo.models import assemble_models
 from stages.ppo.pretraining import pretraining_rows, pretraining_text
-from stages.reading import accounts_of, prefixed, read_options
+from stages.reading import accounts_of, prefixed
 from stages.settings import PPOConfig, PPOSettings
 
 

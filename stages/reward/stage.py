@@ -14,7 +14,7 @@ import torch
 from trl import RewardConfig
 
 from annotate.labels import LabelStore
-from rlhf.data import Prompt, Ranking, fingerprint, read_rankings
+from rlhf.data import Prompt, Ranking, fingerprint, read_options, read_rankings
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, limit_trainable, locate_base, within_context
 from rlhf.learning.metrics import MetricLog
@@ -29,7 +29,7 @@ from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.splits import held_out
 from rlhf.store import Entry, Store, inputs_hash
-from stages.reading import accounts_of, prefixed, read_options
+from stages.reading import accounts_of, prefixed
 from stages.reward.data import (
     RankedPrompt,
     RankingCollator,

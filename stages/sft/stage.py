@@ -8,7 +8,7 @@ from typing import Any
 
 from trl import SFTConfig
 
-from rlhf.data import Demonstration, Rows, as_messages, fingerprint, read_demonstrations
+from rlhf.data import Demonstration, Rows, as_messages, fingerprint, read_demonstrations, read_options
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, limit_trainable, locate_base, locate_model, within_context
 from rlhf.learning.metrics import MetricLog
@@ -21,7 +21,7 @@ from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.splits import held_out
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
-from stages.reading import accounts_of, prefixed, read_options
+from stages.reading import accounts_of, prefixed
 from stages.settings import SFTSettings
 from stages.sft.kept import keep_demonstrations
 from stages.sft.tokens import Extent, tokenize_demonstrations

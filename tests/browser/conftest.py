@@ -208,6 +208,21 @@ def answer(world, name, batch, ranks, **more):
     )
 
 
+def upload(page, place, file):
+    """Choose a file in a form, again where the form was not listening yet, as a person would."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    shown = page.get_by_text(Path(file).name).first
+    for patience in (10_000, 30_000, PATIENCE_MS):
+        if not shown.is_visible():
+            page.locator(f"{place} input[type=file]").set_input_files(file)
+        try:
+            return shown.wait_for(timeout=patience)
+        except TooLate:
+            continue
+    raise AssertionError(f"{file} never showed up in the form")
+
+
 def batch_row(page, batch):
     """The line of one batch in a lead's list."""
     name = page.locator("th bdi", has_text=re.compile(f"^{re.escape(batch)}$"))

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from annotate.store.accounts import add_token
 from annotate.work.batches import batch_settings
 from annotate.work.history import history
-from tests.browser.conftest import answer, batch_row
+from tests.browser.conftest import answer, batch_row, upload
 
 
 @pytest.fixture
@@ -31,8 +31,7 @@ def test_a_lead_makes_a_batch_from_a_file_and_a_labeler_gets_it(either, browse, 
     page.goto(either.url + "/lead")
     page.get_by_role("link", name="New batch").click()
     page.locator("#new-name textarea, #new-name input").fill(name)
-    page.locator("#new-file input[type=file]").set_input_files(file)
-    page.get_by_text("rows.jsonl").first.wait_for()
+    upload(page, "#new-file", file)
     page.get_by_label("Quality of each answer").check()
     page.get_by_label("Labelers per task").fill("0")
     page.click("#create button, button#create")

@@ -17,7 +17,7 @@ from annotate.work.history import history
 from rlhf.models.gpt import GPT
 from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
-from tests.browser.conftest import PASSWORD, World
+from tests.browser.conftest import PASSWORD, World, upload
 
 
 @pytest.fixture
@@ -90,8 +90,7 @@ def test_a_lead_starts_a_live_batch_in_the_form(store, tmp_path, browse):
         page = browse(world, lead)
         page.goto(world.url + "/lead/forms/en/")
         page.locator("#new-name textarea, #new-name input").fill("fresh")
-        page.locator("#new-file input[type=file]").set_input_files(file)
-        page.get_by_text("prompts.jsonl").first.wait_for()
+        upload(page, "#new-file", file)
         page.locator("#new-checkpoint input").fill("sft")
         page.get_by_role("option", name="sft/0001-tiny").click()
         page.get_by_label("Answers to each prompt").fill("3")

@@ -153,6 +153,16 @@ class Forms:
         with gr.Row():
             file = gr.File(label=lead["file"], type="filepath", elem_id="new-file")
             gold = gr.File(label=lead["gold"], type="filepath")
+        with gr.Accordion(lead["columns"], open=False):
+            with gr.Row():
+                columns = gr.Textbox(
+                    label=lead["map"],
+                    placeholder="prompt=question,chosen=good,rejected=bad",
+                    elem_id="new-map",
+                )
+                answers = gr.Textbox(label=lead["answer_columns"], placeholder="reply_1,reply_2")
+                left = gr.Textbox(label=lead["left"])
+            skip = gr.Checkbox(label=lead["skip_bad_rows"])
         with gr.Row():
             checkpoint = gr.Dropdown(
                 [(lead["from_file"], "")], value="", label=lead["sample_from"], elem_id="new-checkpoint"
@@ -170,6 +180,7 @@ class Forms:
         said = gr.HTML(elem_id="created")
         values = [
             name, kind, file, gold, checkpoint, k, asks, keep, overlap, quota, gold_every, order, guidelines,
+            columns, answers, left, skip,
         ]  # fmt: skip
         blocks.load(self.list_checkpoints, None, checkpoint, **FREE)
         create.click(self.create_batch, values, said, **FREE)
@@ -182,7 +193,8 @@ class Forms:
     @telling
     def create_batch(
         self, name: str, kind: Any, file: str | None, gold: str | None, checkpoint: str, k: int, asks: list[str],
-        keep: bool, overlap: int, quota: int, gold_every: int, order: Any, guidelines: str, request: gr.Request,
+        keep: bool, overlap: int, quota: int, gold_every: int, order: Any, guidelines: str, columns: str, answers: str,
+        left: str, skip: bool, request: gr.Request,
     ) -> str:  # fmt: skip
         self._account(request)
         if file is None:
@@ -192,12 +204,17 @@ class Forms:
             task_order=order, gold_every=int(gold_every or 0), ratings="ratings" in asks, comment="comment" in asks,
             flags=["all"] if "flags" in asks else [], none_acceptable="none_acceptable" in asks,
             strength="strength" in asks, keep_ranks=keep, sample_from=checkpoint or "", k=int(k or 0),
+            map=columns or "", answers=answers or "", left=left or "", skip_bad_rows=skip,
         )  # fmt: skip
         gold_file = Path(gold) if gold else None
-        made = make_batch(self.database, new, Path(file), Path(file).name, gold_file, self.sampler)
+        read: list[str] = []
+        made = make_batch(
+            self.database, new, Path(file), Path(file).name, gold_file, self.sampler, read.append
+        )
         for upload in filter(None, (file, gold)):
             Path(upload).unlink(missing_ok=True)
-        return self._done(self.lead["created"].format(name=name, tasks=made.tasks, answers=made.answers))
+        said = self.lead["created"].format(name=name, tasks=made.tasks, answers=made.answers)
+        return self._done(" ".join([said, *read[-1:]]))
 
     def _done(self, said: str) -> str:
         back = f'<a href="{LEAD_PATH}">{escaped(self.lead["batches"])}</a>'

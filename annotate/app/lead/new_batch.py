@@ -1,6 +1,6 @@
 """A batch from a lead's file and settings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,7 +11,7 @@ from annotate.answers.importing import Imported, add_gold_questions, import_prom
 from annotate.store.database import Database
 from annotate.work.batches import FLAGS, Asks, BatchSettings, NewTask
 from annotate.work.live import add_live_batch
-from rlhf.data import Prompt, read_prompts
+from rlhf.data import Prompt, read_options, read_prompts
 from rlhf.errors import InputError, LabelError
 
 
@@ -62,10 +62,17 @@ class BatchIn(BaseModel):
 
 
 class UploadIn(BatchIn):
-    """sample_from: the checkpoint that answers the file's prompts, k times each, while people label; empty for none."""
+    """sample_from: the checkpoint that answers the file's prompts, k times each, while people label; empty for none.
+
+    map, answers, left, skip_bad_rows: how the file is read, as `rlhf labels import` takes them.
+    """
 
     sample_from: str = Field(default="", max_length=300)
     k: int = Field(default=4, ge=2, le=9)
+    map: str = Field(default="", max_length=2000)
+    answers: str = Field(default="", max_length=2000)
+    left: str = Field(default="", max_length=300)
+    skip_bad_rows: bool = False
 
 
 class Sampler(Protocol):
@@ -99,21 +106,25 @@ def make_batch(
     shown_as: str,
     gold: Path | None = None,
     sampler: Sampler | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Imported:
-    """Make a batch from a file as `rlhf labels import` reads it; errors name the file as the lead knows it.
+    """Make a batch from a file as `rlhf labels import` reads it; errors, and what was read, name it as the lead knows it.
 
     sample_from: the file holds prompts, and `sampler` is started for their answers. keep_ranks: the file's ranks count
     as answers of its labelers; otherwise everything is ranked anew. gold: a file of rankings that become gold questions.
     """
     settings = new.settings()
+    options = read_options(new, lambda line: say(line.replace(str(path), shown_as)))
     try:
         if new.kind == "demonstrate":
-            return import_prompts(database, settings, read_prompts(str(path)))
+            return import_prompts(database, settings, read_prompts(str(path), options=options))
         known = [] if gold is None else read_labels(str(gold))
         if new.sample_from:
-            made = _live(database, new, read_prompts(str(path)), sampler)
+            made = _live(database, new, read_prompts(str(path), options=options), sampler)
         else:
-            made = import_rankings(database, settings, read_labels(str(path)), new.keep_ranks)
+            made = import_rankings(
+                database, settings, read_labels(str(path), options=options), new.keep_ranks
+            )
         if known:
             add_gold_questions(database, new.name, known)
     except InputError as error:

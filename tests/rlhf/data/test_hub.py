@@ -42,6 +42,9 @@ def endpoint(tmp_path_factory):
     lines(folder / "datasets/ann/cards/small/test.jsonl", "small test")
     lines(folder / "datasets/ann/cards/large/1.jsonl", "large")
     (folder / "datasets/ann/cards/README.md").write_text(CARD)
+    lines(folder / "datasets/ann/folders/helpful/train.jsonl", "helpful train")
+    lines(folder / "datasets/ann/folders/helpful/test.jsonl", "helpful test")
+    lines(folder / "datasets/ann/folders/harmless/train.jsonl", "harmless train")
     lines(folder / "datasets/ann/secret/train.jsonl", "x")
     (folder / "datasets/ann/secret/.private").touch()
     with serve(folder) as url:
@@ -83,6 +86,7 @@ SOURCES = {
     "ann/cards/small": ["small train"],
     "ann/cards/small:test@main": ["small test"],
     "ann/cards/large": ["large"],
+    "ann/folders/helpful:test": ["helpful test"],
 }
 
 

@@ -10,13 +10,13 @@ import sys
 import pytest
 
 from annotate.labels import LabelStore
-from rlhf.data import read_demonstrations, read_prompts, read_rankings
+from rlhf.data import Demonstration, read_demonstrations, read_prompts, read_rankings
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.splits import conversation_key, interleaved, part_of, split_point
 from rlhf.store import Store
 from stages import align
-from stages.align.data import divide
+from stages.align.data import demonstration_row, divide
 from stages.settings import AlignDataSettings
 from tests.stages.conftest import TEXTS
 
@@ -136,6 +136,22 @@ def test_no_conversation_is_in_two_parts(folder, tmp_path, foreign_model):
     assert tests <= held_out
     # Trees are kept together although their branches have other last messages.
     assert {row.split()[0] for row in trained["proxy"]} == {"question", "hello"}
+
+
+def test_turns_that_are_not_to_be_learned_stay_so_in_the_divided_files(tmp_path):
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    rows = [
+        Demonstration(prompt=turns, completion="d", unlearned=(1,)),
+        Demonstration(prompt=turns, completion="e"),
+        Demonstration(prompt="f", completion="g"),
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(demonstration_row(row)) + "\n" for row in rows))
+    assert read_demonstrations(file) == rows
 
 
 @LLAMA
