@@ -4,6 +4,7 @@ A scorer is a callable Rollout → scores (B,) float32. A `Reward` names its sco
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ class RewardFunction:
         texts = completion_texts(rollout, self.policy_tokenizer)
         given = self.function(list(rollout.conversations), texts, **self._columns(rollout))
         try:
-            scores = torch.tensor([float("nan") if score is None else float(score) for score in given])
+            scores = torch.tensor([_judged(score) for score in given])
         except (TypeError, ValueError) as problem:
             raise InputError(
                 f"reward function {name_of(self.function)}: not a list of numbers ({problem})"
@@ -99,6 +100,13 @@ class RewardFunction:
             )
         names = there if takes_all else there & wanted.keys()
         return {name: [row.get(name) for row in rows] for name in sorted(names) if name.isidentifier()}
+
+
+def _judged(score: Any) -> float:
+    """A function's score: nan for None, and for nan, which would look the same, inf, which no trainer takes."""
+    if score is None:
+        return math.nan
+    return math.inf if math.isnan(float(score)) else float(score)
 
 
 def _asked_columns(function: Any) -> tuple[dict[str, bool], bool]:
@@ -149,7 +157,12 @@ class Reward:
         """Every scorer's scores, (B, M) float32 on the CPU; nan where it does not judge a completion."""
         if not len(rollout):  # a process may have no row of a small batch
             return torch.empty(0, len(self.scorers))
-        return torch.stack([scorer(rollout).float().cpu() for scorer in self.scorers.values()], 1)
+        return torch.stack([self._scores(scorer, rollout) for scorer in self.scorers.values()], 1)
+
+    def _scores(self, scorer: Scorer, rollout: Rollout) -> Tensor:
+        scores = scorer(rollout).float().cpu()
+        # A model judges every completion: what it has no number for is a fault, which the trainer ends with.
+        return scores if isinstance(scorer, RewardFunction) else scores.nan_to_num(torch.inf)
 
     def combined(self, components: Tensor) -> Tensor:
         """One score per completion (B,) from components (B, M), of the scorers that judge it.

@@ -77,7 +77,7 @@ def run(
     set_threads(0)
     seed_everything(settings.seed)
     tokenizer = load_tokenizer(folder)
-    training, measured = _divided(groups, settings.validation_fraction)
+    training, measured = _divided(groups, settings.validation_fraction, prefixed("reward", say))
     say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(measured)} held out")
     started = time.monotonic()
     work = store.work_folder("reward", inputs_hash("reward", **inputs))
@@ -141,18 +141,16 @@ def _rankings(
 
 
 def _divided(
-    groups: Sequence[RankedPrompt], fraction: float
+    groups: Sequence[RankedPrompt], fraction: float, say: Callable[[str], None]
 ) -> tuple[Sequence[RankedPrompt], Sequence[RankedPrompt]]:
-    """Groups to learn from and groups to measure on, which share no conversation. Raises InputError for one only."""
+    """Groups to learn from and groups to measure on, which share no conversation; of one conversation nothing is measured."""
     if not fraction:
         return groups, []
     try:
         return held_out(groups, lambda group: group.prompt, fraction)
     except InputError:
-        raise InputError(
-            "reward: all rankings are of one conversation, so none can be held out to measure on; "
-            "add others, or set --validation-fraction 0"
-        ) from None
+        say("all rankings are of one conversation, so none is held out to measure on")
+        return groups, []
 
 
 def held_out_metrics(
