@@ -55,7 +55,7 @@ def main() -> None:
         if first["split"] == "test":
             picture[f"{what}, {'sampled' if first['temperature'] else 'greedy'}"] = total
     print(f"\n| held-out labels | {' | '.join(names)} |\n|" + "---|" * (len(names) + 1))
-    for name in ("accuracy", "judge", "longer_answer", "shorter_answer"):
+    for name in ("accuracy", "judge", "longer_answer"):
         print(f"| {name} | {' | '.join(percent(*report['reward_model'][name]) for report in reports)} |")
     print(
         f"| labelers_agree | {' | '.join(format(report['reward_model']['labelers_agree'], '.1%') for report in reports)} |"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rlhf.store import Store
 from stages.align.data import Division, read_sources
-from stages.align.measure import Model, ranking_scores
 from stages.cli.options import read_recipe
+from stages.judging.reward_models import report_on_reward_model
 from stages.settings import AlignDataSettings
 from stages.steps import settings_of
 
@@ -28,12 +28,13 @@ def main() -> None:
     parser.add_argument("--name", default="smollm2-0", help="the run's name and seed")
     options = parser.parse_args()
     settings = settings_of(AlignDataSettings, read_recipe(options.recipe), "data")
-    sources = read_sources(settings, Path(options.data))
+    sources = read_sources(settings, Path(options.data), print)
     division = Division(settings, sources)
     for model, parts in UNSEEN.items():
         entry = Store(options.store).resolve(f"reward/{options.name}{'-gold' if model == 'gold' else ''}")
         rows = [row for part in parts for row in division.rows(sources.rankings[options.source], part)]
-        found = ranking_scores(Model(entry.path, entry.hash), rows, entry.manifest["settings"]["max_length"])
+        longest = entry.manifest["settings"]["max_length"]
+        found = report_on_reward_model(entry.path, {options.source: rows}, longest)
         print(f"{model}, {options.source}: {json.dumps(found)}", flush=True)
 
 

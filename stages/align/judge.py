@@ -14,7 +14,8 @@ from rlhf.machine.devices import set_threads
 from rlhf.machine.memory import give_back_freed_memory
 from rlhf.store import write_text
 from stages.align.data import AlignData
-from stages.align.measure import Model, answers, best_of, compare, follows, ranking_scores, scores, text_loss
+from stages.judging.measure import Model, answers, best_of, compare, follows, scores, text_loss
+from stages.judging.reward_models import report_on_reward_model
 from stages.settings import AlignEvalSettings
 
 NUM_EXAMPLES = 40
@@ -76,7 +77,7 @@ class Judgment:
             "temperature": self.settings.temperature,
             "comparisons": [compare(*pair, given, gold, self.settings.best_of) for pair in pairs],
             "curve": [self.point(name, given[name], gold[name]) for name in ("sft", *after)],
-            "reward_models": {judge: self.accuracy(judge) for judge in self.judges},
+            "reward_models": {judge: {part: self.on_rankings(judge, part) for part in PARTS} for judge in self.judges},
             "tasks": {name: self.tasks(name) for name in ("base", "sft", "ppo")} if self.parts.has_tasks else {},
             "text_loss": {name: self.text_loss(name) for name in ("base", "sft", "ppo")},
             "examples": [
@@ -118,20 +119,16 @@ class Judgment:
             "gold": round(sum(gold) / len(gold), 4),
         }
 
-    def accuracy(self, judge: str) -> dict[str, dict[str, Any]]:
-        """A reward model on people's held-out rankings, by part and source."""
-        model, longest = self.judges[judge], self.max_length[judge]
-        return {
-            part: {
-                source: self.kept.get_or_measure(
-                    f"{judge} on {part} {source}",
-                    [model.hash, str(file), longest],
-                    lambda file=file: ranking_scores(model, read_rankings(file), longest),  # type: ignore[misc]
-                )
-                for source, file in self.parts.measured[part].items()
-            }
-            for part in PARTS
-        }
+    def on_rankings(self, judge: str, part: str) -> dict[str, Any]:
+        """What a reward model is worth on people's held-out rankings of one part."""
+        model, longest, files = self.judges[judge], self.max_length[judge], self.parts.measured[part]
+        return self.kept.get_or_measure(
+            f"{judge} on {part} rankings",
+            [model.hash, {source: str(file) for source, file in files.items()}, longest],
+            lambda: report_on_reward_model(
+                model.folder, {source: read_rankings(file) for source, file in files.items()}, longest
+            ),
+        )
 
     def tasks(self, policy: str) -> dict[str, Any]:
         """How often a policy keeps constraints that a program can check."""

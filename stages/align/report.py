@@ -97,8 +97,8 @@ def accuracy_rows(results: Mapping[str, Any]) -> Rows:
     """Each reward model on people's held-out comparisons, by source, beside the longer answer."""
     rows = [["reward model", "part", "source", "pairs", "accuracy [95 %]", "longer answer", "p"]]
     for judge, parts in results["reward_models"].items():
-        for part, sources in parts.items():
-            for source, found in sources.items():
+        for part, report in parts.items():
+            for source, found in report["by_source"].items():
                 rows.append([
                     judge, part, source, str(found["pairs"]), format_share(found["accuracy"]), f"{found['longer_answer'][0]:.1%}",
                     f"{found['p_against_longer']:.2g}",

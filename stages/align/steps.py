@@ -186,7 +186,7 @@ def _judge(
     say: Any,
 ) -> dict[str, Any]:
     from stages.align.judge import Judgment, MeasurementCache
-    from stages.align.measure import Model
+    from stages.judging.measure import Model
 
     where, entry = locate_model(store, base)
     ppo = entries["ppo"]

@@ -8,20 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from annotate.answers.agreement import agreement
 from annotate.labels import LabelStore
-from rlhf.data import Ranking
 from rlhf.inputs import starter_items
-from rlhf.learning.rewards import score_completions
-from rlhf.machine.devices import best_device
-from rlhf.measuring.evaluate import ranking_accuracy, win_rate
-from rlhf.models.checkpoints import load_scalar
-from rlhf.models.tokenizer import load_tokenizer
+from rlhf.measuring.evaluate import win_rate
+from rlhf.measuring.ranked_pairs import accuracy, ranked_pairs
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
 from rlhf.store import Entry, Store, write_text
 from stages.judging.answers import Answers, answer_prompts, best_of
 from stages.judging.evaluate import judge_scores, kl_between, win_rate_fields
+from stages.judging.reward_models import report_on_reward_model
 from stages.page import page, table
 from stages.settings import EvalSettings
 
@@ -43,7 +39,7 @@ def judge_all(
         results["comparisons"] += rows
         if temperature == 1.0 and split == settings.split:
             results["examples"] = examples
-    results["reward_model"] = label_accuracy(models["reward"], labels_url, batches[1], store, settings)
+    results["reward_model"] = label_accuracy(models["reward"], labels_url, batches[1], settings)
     return results
 
 
@@ -109,59 +105,20 @@ def _examples(
 
 
 def label_accuracy(
-    reward: Entry, labels_url: str | None, batch: str, store: Store, settings: EvalSettings
+    reward: Entry, labels_url: str | None, batch: str, settings: EvalSettings
 ) -> dict[str, Any]:
-    """How well held-out labels are predicted: by the reward model, the judge, answer length, another labeler."""
+    """What the reward model is worth on held-out labels, and how well the judge predicts them."""
     with LabelStore(labels_url) as labels:
         rankings = labels.rankings(batch)
-    rows = list(
-        {
-            (str(ranking.prompt), text): (ranking.prompt, text)
-            for ranking in rankings
-            for text in ranking.completions
-        }.values()
-    )
-    model = load_scalar(reward.path).to(best_device())
-    scored = dict(
-        zip(
-            ((str(p), t) for p, t in rows),
-            score_completions(model, load_tokenizer(reward.path), rows),
-            strict=True,
-        )
-    )
-    by_model = [[scored[str(ranking.prompt), text] for text in ranking.completions] for ranking in rankings]
-    agree = agreement(rankings).decided
     items = {item.prompt: item for item in starter_items("validation", 5 * len(rankings), settings.seed)}
-    return {
-        "accuracy": _accuracy(by_model, rankings),
-        "judge": _accuracy(_judge_scores(rankings, items), rankings),
-        "longer_answer": _accuracy(_lengths(rankings, 1.0), rankings),
-        "shorter_answer": _accuracy(_lengths(rankings, -1.0), rankings),
-        "labelers_agree": None if agree is None else round(agree, 4),
-        "rankings": len(rankings),
-    }
-
-
-def _accuracy(scores: list[list[float]], rankings: list[Ranking]) -> list[float]:
-    """[accuracy, low, high], the interval by prompt."""
-    prompts: dict[str, tuple[list[float], list[tuple[int, ...]]]] = {}
-    for row, ranking in zip(scores, rankings, strict=True):
-        prompts.setdefault(str(ranking.prompt), (row, []))[1].append(ranking.ranks)
-    accuracy, low, high, _ = ranking_accuracy(
-        [row for row, _ in prompts.values()], [ranks for _, ranks in prompts.values()]
-    )
-    return [round(accuracy, 4), round(low, 4), round(high, 4)]
-
-
-def _lengths(rankings: list[Ranking], sign: float) -> list[list[float]]:
-    return [[sign * len(text.split()) for text in ranking.completions] for ranking in rankings]
-
-
-def _judge_scores(rankings: list[Ranking], items: Mapping[str, Item]) -> list[list[float]]:
-    return [
+    by_judge = [
         [judge(items[str(ranking.prompt)], text, True).score for text in ranking.completions]
         for ranking in rankings
     ]
+    return report_on_reward_model(reward.path, {batch: rankings}) | {
+        "rankings": len(rankings),
+        "judge": accuracy(ranked_pairs(rankings, by_judge)),
+    }
 
 
 def write_report(
@@ -178,12 +135,12 @@ def write_report(
 
 def stage_table(results: Mapping[str, Any], models: Mapping[str, Entry]) -> list[str]:
     """Stage, seconds, memory at the most and key metric, one line each."""
-    accuracy = results["reward_model"]
+    predicted = results["reward_model"]
     metrics = {
         "base": f"validation loss {models['base'].manifest['metrics']['validation_loss']}",
         "sft": f"validation loss {models['sft'].manifest['metrics']['validation_loss']}",
-        "labels": f"simulated labelers agree on {accuracy['labelers_agree']:.1%}",
-        "reward": f"predicts {accuracy['accuracy'][0]:.1%} of held-out labels (judge {accuracy['judge'][0]:.1%})",
+        "labels": f"simulated labelers agree on {predicted['labelers_agree']:.1%}",
+        "reward": f"predicts {predicted['accuracy'][0]:.1%} of held-out labels (judge {predicted['judge'][0]:.1%})",
         "ppo": "reward {reward}, KL {kl} nats".format(**models["ppo"].manifest["metrics"]),
         "eval": f"{results['prompts']} {results['split']} prompts",
     }

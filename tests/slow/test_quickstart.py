@@ -20,6 +20,8 @@ def test_quickstart_aligns_a_model_and_leaves_one_to_talk_to(tmp_path, capsys):
     assert rows["ppo", "sft", "test", 1.0]["ci95"][0] > 0.5
     assert rows["ppo", "sft", "test", 1.0]["ended"] >= 0.98
     accuracy = results["reward_model"]
-    assert accuracy["accuracy"][0] > max(accuracy["longer_answer"][0], accuracy["shorter_answer"][0])
+    assert accuracy["accuracy"][0] > max(
+        accuracy["longer_answer"][0], accuracy["baselines"]["the shorter answer"][0]
+    )
     assert results["peak_memory_gib"] < 4
     assert main(["store", "verify", *place]) == 0

@@ -35,7 +35,7 @@ def test_smollm2_goes_through_every_step(tmp_path, capsys):
     results = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     losses = {name: row["loss"] for name, row in results["text_loss"].items()}
     assert abs(losses["ppo"] - losses["base"]) < 0.2  # a few small steps leave the language model what it was
-    assert results["reward_models"]["reward"]["test"]["oasst_en_kwise"]["pairs"] > 0
+    assert results["reward_models"]["reward"]["test"]["by_source"]["oasst_en_kwise"]["pairs"] > 0
     assert [row["policy"] for row in results["curve"]] == ["sft", "ppo at 4", "ppo"]
     assert results["peak_memory_gib"] < 12
     assert main(["store", "verify", *place]) == 0

@@ -180,7 +180,7 @@ def test_a_whole_run_on_models_of_any_make_and_nothing_twice(folder, tmp_path, f
     names = {row["policy"] for row in results["comparisons"]}
     assert names == {"sft", "ppo at 8", "ppo", "best of 2"}
     assert {len(results["examples"]), results["prompts"]} == {6}
-    assert set(results["reward_models"]["gold"]["test"]) >= {"pairs_test"}
+    assert set(results["reward_models"]["gold"]["test"]["by_source"]) >= {"pairs_test"}
     kept = store.root / "reports/tiny-0/kept"
     before = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
     lines: list[str] = []
@@ -234,7 +234,7 @@ def test_a_run_killed_in_every_step_ends_where_a_whole_run_ends(folder, tmp_path
         "── ppo",
         "── blind",
         "judge: answers of ppo",
-        "judge: reward on test",
+        "judge: reward on test rankings",
     ):
         assert run("killed", step) is None, f"{step} was never reached"
     killed, whole = run("killed"), run("whole")

@@ -1,4 +1,4 @@
-"""What `rlhf align` measures of a model: sampled answers, reward models' scores, constraints kept, loss on plain text."""
+"""What is measured of a model: sampled answers, reward models' scores, constraints kept, loss on plain text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rlhf.data import Prompt, Ranking, as_messages, read_texts
+from rlhf.data import Prompt, as_messages, read_texts
 from rlhf.inputs import packed_tokens
 from rlhf.learning.passes import completion_logprobs, text_logprobs
 from rlhf.learning.rewards import score_completions
@@ -15,9 +15,7 @@ from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.constraints import add_constraints
 from rlhf.measuring.evaluate import (
-    ranking_accuracy,
     ratio_interval,
-    sign_test,
     win_rate,
     win_rate_at_equal_length,
 )
@@ -119,56 +117,6 @@ def mean(values: Sequence[Any]) -> float | None:
     """The mean to four places; None where a value is missing."""
     known = [value for value in values if value is not None]
     return round(sum(known) / len(known), 4) if len(known) == len(values) else None
-
-
-def ranking_scores(judge: Model, rankings: Sequence[Ranking], max_length: int) -> dict[str, Any]:
-    """How well a reward model orders people's pairs, beside the longer answer, with a paired test between the two.
-
-    p_against_longer: a sign test over pairs, as if those of one ranking were independent of each other.
-    calibration: for pairs by predicted chance of the answer scored higher, [mean chance, share right, pairs].
-    """
-    rows = [(ranking.prompt, text) for ranking in rankings for text in ranking.completions]
-    model, tokenizer = load_scalar(judge.folder).to(best_device()), load_tokenizer(judge.folder)
-    found = iter(score_completions(model, tokenizer, rows, BATCH_SIZE, max_length=max_length))
-    by_model = [[next(found) for _ in ranking.completions] for ranking in rankings]
-    by_length = [[float(len(text.split())) for text in ranking.completions] for ranking in rankings]
-    ranks = [[ranking.ranks] for ranking in rankings]
-    accuracy, low, high, pairs = ranking_accuracy(by_model, ranks)
-    longer = ranking_accuracy(by_length, ranks)
-    only = [0, 0]
-    for ranking, model_row, length_row in zip(rankings, by_model, by_length, strict=True):
-        for better, worse in ranking.pairs():
-            right, long = model_row[better] > model_row[worse], length_row[better] > length_row[worse]
-            only[0] += right and not long
-            only[1] += long and not right
-    return {
-        "accuracy": [round(accuracy, 4), round(low, 4), round(high, 4)],
-        "longer_answer": [round(x, 4) for x in longer[:3]],
-        "pairs": pairs,
-        "rankings": len(rankings),
-        "p_against_longer": sign_test(*only),
-        "calibration": calibration(rankings, by_model),
-    }
-
-
-def calibration(rankings: Sequence[Ranking], scored: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Predicted chance against share right, in five bins of equal numbers of pairs: [mean chance, share right, pairs]."""
-    margins = [
-        row[better] - row[worse]
-        for ranking, row in zip(rankings, scored, strict=True)
-        for better, worse in ranking.pairs()
-    ]
-    by_size = sorted(margins, key=abs)
-    bins = [by_size[len(by_size) * i // 5 : len(by_size) * (i + 1) // 5] for i in range(5)]
-    return [
-        [
-            round(float(torch.tensor(part).abs().sigmoid().mean()), 4),
-            round(sum(m > 0 for m in part) / len(part), 4),
-            len(part),
-        ]
-        for part in bins
-        if part
-    ]
 
 
 def follows(model: Model, settings: AlignEvalSettings, tasks: Sequence[Prompt], seed: int) -> dict[str, Any]:
