@@ -58,14 +58,17 @@ class PretrainSettings(ReadingSettings):
     tokenizer: str | None = setting(
         None, "published tiktoken encoding, such as gpt2 (default: trained on the text)"
     )
-    vocab_size: int = setting(1024, "size of a vocabulary trained here")
+    vocab_size: int = setting(0, "size of a vocabulary trained here (0: by the text's size)")
     layers: int = setting(4, "blocks")
     width: int = setting(128, "width of the residual stream")
     heads: int = setting(4, "attention heads")
     context: int = setting(160, "longest sequence the model can read")
-    tokens: int = setting(2_600_000, "tokens to train on")
+    tokens: int = setting(0, "tokens to train on (0: by the text's size)")
     batch_size: int = setting(8, "sequences per step")
     sequence_length: int = setting(128, "tokens per sequence", common=False)
+    dropout: float | None = setting(
+        None, "dropout while training (default: by how often the text is read)", common=False
+    )
     lr: float = setting(3e-3, "AdamW's learning rate (embeddings, norms, biases)")
     muon_lr: float = setting(0.02, "Muon's learning rate (the blocks' matrices)")
     warmup_fraction: float = setting(

@@ -6,7 +6,7 @@ import torch
 
 from rlhf.starter import corpus
 from rlhf.starter.words import NAMES
-from stages.pretrain import sinusoids
+from stages.pretrain.initial import sinusoids
 
 
 def test_one_linear_map_of_sinusoids_looks_one_place_back():

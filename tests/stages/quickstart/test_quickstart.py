@@ -19,6 +19,7 @@ from stages import ppo, pretrain, quickstart, reward, sft
 from stages.judging import evaluate
 from stages.labeling import sample
 from stages.ppo import trainer
+from stages.pretrain import loop
 from stages.reward import stage
 from stages.reward.trainer import RankingTrainer
 from stages.settings import (
@@ -205,11 +206,11 @@ def test_interrupted_ppo_ends_bit_for_bit_where_uninterrupted_ppo_ends(trained, 
 
 
 def test_interrupted_pretraining_ends_bit_for_bit_where_uninterrupted_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     store = Store(tmp_path)
     whole = pretrain.run(tiny_pretraining(tokens=12_000, name="whole"), store, quiet)
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        pull_plug_after(patch, pretrain, 5)
+        pull_plug_after(patch, loop, 5)
         pretrain.run(tiny_pretraining(tokens=12_000, name="stopped"), store, quiet)
     only = Store(tmp_path, resume_only=True)
     with pytest.raises(StoreError, match="--resume: no base run"):
