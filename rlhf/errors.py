@@ -6,7 +6,8 @@ RLHFError
 ├── LabelError        a label-store request that cannot be met
 ├── TrainingError     training that cannot go on, such as a non-finite loss
 └── EngineError       an answer the serving engine could not give
-    └── BusyError     too many are waiting for one already
+    ├── BusyError     too many are waiting for one already
+    └── ClosedError   the server is shutting down
 """
 
 
@@ -36,3 +37,7 @@ class EngineError(RLHFError):
 
 class BusyError(EngineError):
     """Too many are waiting for an answer already."""
+
+
+class ClosedError(EngineError):
+    """The engine is shutting down, or has."""

@@ -27,12 +27,13 @@ GROWTH = 32  # new tokens for which a KV cache gets room at a time; what is not 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How completions are drawn; temperature 0 takes the most probable token."""
+    """How completions are drawn; temperature 0 takes the most probable token, min_p is a share of its probability."""
 
     max_new_tokens: int = 64
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
 
 
@@ -222,7 +223,7 @@ def draw(
 
     seen: (B, V) bool, the tokens that a repetition penalty holds back (Keskar et al. 2019, section 4.1).
     """
-    plain = settings.temperature > 0 and not settings.top_k and settings.top_p == 1
+    plain = settings.temperature > 0 and not settings.top_k and settings.top_p == 1 and not settings.min_p
     if plain and settings.repetition_penalty == 1 and kernels.fits(logits):
         return kernels.draw(logits, uniforms.double().contiguous(), settings.temperature)
     logits = logits.float()
@@ -273,7 +274,12 @@ NUCLEUS = 256  # tokens looked at before all of them are sorted
 
 
 def _truncated(weights: Tensor, settings: SamplingSettings) -> Tensor:
-    """Weights (B, V) with all but the top k, and all outside the nucleus of mass p, set to zero."""
+    """Weights (B, V) with all below min_p, all but the top k, and all outside the nucleus of mass p, set to zero.
+
+    min_p: Nguyen et al. 2024, "Turning Up the Heat", section 3.
+    """
+    if settings.min_p:
+        weights = weights.where(weights >= settings.min_p * weights.amax(-1, keepdim=True), 0)
     if settings.top_k:
         kth = weights.topk(min(settings.top_k, weights.shape[1])).values[:, -1:]
         weights = weights.where(weights >= kth, 0)

@@ -6,22 +6,45 @@ from typing import Any
 from rlhf.data import Message
 from rlhf.errors import InputError
 
+RANGES: dict[str, tuple[float, float, str]] = {
+    "max_new_tokens": (1, 1 << 20, "at least 1 and at most 1048576"),
+    "temperature": (0, 2, "between 0 (greedy) and 2"),
+    "top_k": (0, 1 << 31, "0 (off) or more"),
+    "top_p": (1e-9, 1, "above 0 and at most 1"),
+    "min_p": (0, 1, "between 0 (off) and 1"),
+    "repetition_penalty": (0.1, 10, "between 0.1 and 10; 1 is off"),
+    "presence_penalty": (-2, 2, "between -2 and 2; 0 is off"),
+    "frequency_penalty": (-2, 2, "between -2 and 2; 0 is off"),
+    "seed": (0, (1 << 64) - 1, "between 0 and 2^64 − 1"),
+    "alternatives": (0, 20, "between 0 and 20"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One answer wanted: a conversation, how to sample, and where to stop.
 
+    prompt: a text or token ids that are read as they are, instead of messages. continue_last: the last message is the
+    beginning of the answer. max_new_tokens: None lets the answer end where the model ends it or the context does.
+    presence_penalty, frequency_penalty: taken from a token's logit once it has been said, and for each time it has;
+    logit_bias: added to a token's logit; min_p: draw no token less probable than this share of the likeliest one.
     owner: the account that asks, between accounts the engine is fair. drop_oldest: forget the oldest turns of a
     conversation that does not fit, instead of refusing it. alternatives: how many of the most probable tokens to
     report beside each token (0: not even the token's own probability). timeout_s counts from the first token's turn.
     """
 
-    messages: tuple[Message, ...]
-    max_new_tokens: int = 128
+    messages: tuple[Message, ...] = ()
+    prompt: str | tuple[int, ...] | None = None
+    continue_last: bool = False
+    max_new_tokens: int | None = None
     temperature: float = 0.7
     top_k: int = 0
     top_p: float = 0.95
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
     seed: int = 0
     stop: tuple[str, ...] = ()
     timeout_s: float = 300.0
@@ -31,18 +54,18 @@ class Request:
 
     def __post_init__(self) -> None:
         """Raises InputError naming the parameter that is out of range and the range."""
-        ranges: dict[str, tuple[float, float, str]] = {
-            "max_new_tokens": (1, 1 << 20, "at least 1"),
-            "temperature": (0, 2, "between 0 (greedy) and 2"),
-            "top_k": (0, 1 << 31, "0 (off) or more"),
-            "top_p": (1e-9, 1, "above 0 and at most 1"),
-            "repetition_penalty": (0.1, 10, "between 0.1 and 10; 1 is off"),
-            "seed": (0, (1 << 64) - 1, "between 0 and 2^64 − 1"),
-            "alternatives": (0, 20, "between 0 and 20"),
-        }
-        for name, (low, high, words) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}; give a number {words}")
+        for name, (low, high, words) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name} is {value}; give a number {words}")
+        if any(not -100 <= bias <= 100 for bias in self.logit_bias.values()):
+            raise InputError("logit_bias has a number outside -100 to 100")
+        if len(self.stop) > 4 or not all(self.stop):
+            raise InputError("stop takes up to 4 texts, none of them empty")
+        if self.prompt is None:
+            self._check_messages()
+
+    def _check_messages(self) -> None:
         if not self.messages:
             raise InputError("messages is empty; give at least one")
         for number, message in enumerate(self.messages, start=1):
@@ -52,8 +75,8 @@ class Request:
                 )
             if not isinstance(message.get("content"), str):
                 raise InputError(f"message {number}: content is not text")
-        if len(self.stop) > 4 or not all(self.stop):
-            raise InputError("stop takes up to 4 texts, none of them empty")
+        if self.continue_last and self.messages[-1]["role"] != "assistant":
+            raise InputError("continue_final_message: the last message is not the assistant's")
 
 
 @dataclass(frozen=True)
@@ -98,7 +121,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """There will be no (more) answer; kind: input (the request's fault), busy (the line is full) or engine."""
+    """There will be no (more) answer; kind: input (the request's fault), busy (the line is full), closed or engine."""
 
     error: str
     kind: str = "engine"

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf.data import Message
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sampling.generate import SamplingSettings, draw, next_logits
 from rlhf.serving.completions import Done, Event, Failed, Piece, Queued, Request, Started, TokenInfo
+from rlhf.serving.logits import LogitChanges, logit_changes
+from rlhf.serving.prompts import fit, longest_answer
 from rlhf.serving.slots import slots_for
 
 PREFILL_TOKENS = 256  # prompt tokens read per step, so that a long prompt does not hold up the others
@@ -77,6 +78,7 @@ class _Row:
     dropped: int
     limit: int  # new tokens, at most
     text: TextStream
+    changes: LogitChanges | None = None
     completion: list[int] = field(default_factory=list)
     place: int = 0
     deadline: float = 0.0
@@ -88,10 +90,10 @@ class _Row:
     def __post_init__(self) -> None:
         asked = self.request
         self.settings = SamplingSettings(
-            max_new_tokens=asked.max_new_tokens,
             temperature=asked.temperature,
             top_k=asked.top_k,
             top_p=asked.top_p,
+            min_p=asked.min_p,
             repetition_penalty=asked.repetition_penalty,
         )
         self.uniforms = np.random.Generator(np.random.Philox(asked.seed)).random(self.limit)
@@ -124,14 +126,14 @@ class Engine:
             self.events.append((key, Failed(full, "busy")))
             return
         try:
-            prompt, dropped = self._fit(request)
+            prompt, dropped = fit(self.tokenizer, self.context, request)
         except InputError as error:
             self.events.append((key, Failed(str(error), "input")))
             return
-        room = self.context - len(prompt) if self.context else request.max_new_tokens
-        limit = min(request.max_new_tokens, room)
+        limit = longest_answer(self.context, prompt, request)
         text = TextStream(self.tokenizer, request.stop)
-        self.waiting.append(_Row(key, request, prompt, dropped, limit, text))
+        changes = logit_changes(request, self.tokenizer.vocab_size)
+        self.waiting.append(_Row(key, request, prompt, dropped, limit, text, changes))
 
     @torch.inference_mode()
     def cancel(self, key: str) -> None:
@@ -170,25 +172,6 @@ class Engine:
                     self._leave(index, ends[index])
         events, self.events = self.events, []
         return events
-
-    def _fit(self, request: Request) -> tuple[list[int], int]:
-        """The prompt's tokens, and how many of the oldest messages were left out to make room for an answer."""
-        messages: list[Message] = list(request.messages)
-        first = 1 if messages[0]["role"] == "system" else 0
-        room = min(request.max_new_tokens, (self.context or 0) // 4)
-        while True:
-            prompt = self.tokenizer.encode_prompt(messages)
-            too_long = self.context is not None and len(prompt) + room > self.context
-            if not (too_long and request.drop_oldest and len(messages) > first + 1):
-                break
-            del messages[first]
-            while len(messages) > first + 1 and messages[first]["role"] == "assistant":
-                del messages[first]  # a conversation starts with its user
-        if self.context is not None and len(prompt) >= self.context:
-            raise InputError(
-                f"the prompt has {len(prompt)} tokens and the model's context is {self.context}; shorten it"
-            )
-        return prompt, len(request.messages) - len(messages)
 
     def _admit(self) -> None:
         """Fill free slots, the account with the fewest answers under way first, then in order of arrival."""
@@ -234,6 +217,7 @@ class Engine:
         """Draw the next token of each row from logits (B, V), rows with the same settings together."""
         logits = logits[:, : self.tokenizer.vocab_size]  # embeddings beyond are padding and have no text
         infos = [self._info(row, logits[i]) for i, row in enumerate(rows)]
+        logits = self._changed(rows, logits)
         groups: dict[SamplingSettings, list[int]] = {}
         for i, row in enumerate(rows):
             groups.setdefault(row.settings, []).append(i)
@@ -249,11 +233,17 @@ class Engine:
             for i, token in zip(members, chosen.tolist(), strict=True):
                 self._tell(rows[i], token, infos[i])
 
+    def _changed(self, rows: Sequence[_Row], logits: Tensor) -> Tensor:
+        if any(row.changes for row in rows):
+            pairs = zip(rows, logits, strict=True)
+            return torch.stack([row.changes(each) if row.changes else each for row, each in pairs])
+        return logits
+
     def _tell(self, row: _Row, token: int, likely: Tensor | None) -> None:
         row.completion.append(token)
-        if token in self.tokenizer.stop_ids:
-            return
-        text = row.text.push(token)
+        if row.changes:
+            row.changes.hear(token)
+        text = "" if token in self.tokenizer.stop_ids else row.text.push(token)
         tokens = () if likely is None else (self._token_info(token, likely, row.request.alternatives),)
         if text or tokens:
             self.events.append((row.key, Piece(text, tokens)))

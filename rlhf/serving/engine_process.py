@@ -9,12 +9,12 @@ import itertools
 import multiprocessing
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.errors import BusyError, EngineError, InputError
+from rlhf.errors import BusyError, ClosedError, EngineError, InputError
 from rlhf.serving.completions import Answer, Done, Event, Failed, Piece, Request, Result
 from rlhf.serving.engine_worker import work
 
@@ -74,7 +74,8 @@ class EngineProcess:
         """End the process; what is under way fails."""
         with self.lock:
             self.closed = True
-            self._fail_all("the server is shutting down")
+            for key in list(self.pending):
+                self._dispatch(key, Failed("the server is shutting down", "closed"))
             self.connection.close()
         self.process.terminate()
         self.process.join(10)
@@ -131,14 +132,10 @@ class EngineProcess:
             if told is not None:
                 pending.tell(told)
 
-    def _fail_all(self, reason: str) -> None:
-        for key in list(self.pending):
-            self._dispatch(key, Failed(reason))
-
     def _ask(self, name: str, tell: Callable[[Event], None], *arguments: Any) -> str:
         with self.lock:
             if self.closed:
-                raise EngineError("the engine is closed")
+                raise ClosedError("the server is shutting down")
             key = next(self.keys)
             command = (name, key, *arguments)
             self.pending[key] = _Pending(command, tell)
@@ -163,7 +160,7 @@ class EngineProcess:
         finally:
             self._cancel(key)
 
-    async def astream(self, folder: str, request: Request) -> AsyncIterator[Event]:
+    async def astream(self, folder: str, request: Request) -> AsyncGenerator[Event, None]:
         """`stream` for a running event loop."""
         events, tell = _async_queue()
         key = self._ask("submit", tell, folder, request)
@@ -202,7 +199,8 @@ def raised(failed: Failed) -> InputError | EngineError:
     """The exception that a failure stands for."""
     if failed.kind == "input":
         return InputError(failed.error)
-    return BusyError(failed.error) if failed.kind == "busy" else EngineError(failed.error)
+    kinds = {"busy": BusyError, "closed": ClosedError}
+    return kinds.get(failed.kind, EngineError)(failed.error)
 
 
 def _async_queue() -> tuple[asyncio.Queue[Any], Callable[[Event], None]]:

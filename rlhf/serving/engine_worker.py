@@ -8,10 +8,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from rlhf.data import Prompt
+from rlhf.data import Message, Prompt
 from rlhf.errors import InputError
 from rlhf.serving.completions import Event, Explanation, Failed, Result
 
@@ -36,6 +36,14 @@ def work(connection: Any, max_rows: int, max_waiting: int, max_models: int, prec
         return
 
 
+def _failed(error: Exception) -> Failed:
+    """What the one who asked is told; an error that is not the request's fault leaves its traceback on stderr."""
+    if isinstance(error, InputError):
+        return Failed(str(error), "input")
+    traceback.print_exception(error)
+    return Failed(f"{type(error).__name__}: {error}")
+
+
 class Models:
     """The engines of the models in use; the one not used for longest goes when there are too many."""
 
@@ -52,15 +60,19 @@ class Models:
         self.scorers: dict[str, Any] = {}
         self.owners: dict[str, str] = {}  # request → folder
         self.events: list[tuple[str, Event]] = []
+        self.texts: dict[str, Generator[None, None, Any]] = {}  # texts that are scored, by who asked
         self.calls: dict[str, Callable[..., Any]] = {
             "score": self.score,
             "explain": self.explain,
             "status": self.status,
+            "tokenize": self.tokenize,
+            "detokenize": self.detokenize,
+            "score_text": self.score_text,
         }
 
     @property
     def busy(self) -> bool:
-        return bool(self.events) or any(
+        return bool(self.events or self.texts) or any(
             engine.num_requests or engine.events for engine in self.engines.values()
         )
 
@@ -68,6 +80,7 @@ class Models:
         """Carry out one command; a failure is told to whoever asked."""
         name, key, *arguments = command
         if name == "cancel":
+            self.texts.pop(key, None)
             folder = self.owners.pop(key, None)
             if folder in self.engines:
                 self.engines[folder].cancel(key)
@@ -79,15 +92,30 @@ class Models:
                 self.owners[key] = folder
             else:
                 function, values = arguments
-                self.events.append((key, Result(self.calls[function](*values))))
-        except InputError as error:
-            self.events.append((key, Failed(str(error), "input")))
+                result = self.calls[function](*values)
+                if isinstance(result, Generator):
+                    self.texts[key] = result
+                else:
+                    self.events.append((key, Result(result)))
         except Exception as error:
-            traceback.print_exc()
-            self.events.append((key, Failed(f"{type(error).__name__}: {error}")))
+            self.events.append((key, _failed(error)))
+
+    def _read_a_text(self) -> None:
+        """Go on with the text that has waited longest; the answers under way are held up by one piece of it."""
+        key, text = next(iter(self.texts.items()))
+        try:
+            next(text)
+            return
+        except StopIteration as ended:
+            self.events.append((key, Result(ended.value)))
+        except Exception as error:
+            self.events.append((key, _failed(error)))
+        del self.texts[key]
 
     def step(self) -> list[tuple[str, Event]]:
         """A token for every answer under way, whatever the model; returns what there is to tell."""
+        if self.texts:
+            self._read_a_text()
         events, self.events = self.events, []
         for folder, engine in list(self.engines.items()):
             if not (engine.num_requests or engine.events):
@@ -96,10 +124,9 @@ class Models:
                 events += engine.step()
                 self.watch.step()
             except Exception as error:  # out of memory, most likely: the other models go on
-                traceback.print_exc()
                 del self.engines[folder]
-                lost = [key for key, owner in self.owners.items() if owner == folder]
-                events += [(key, Failed(f"{type(error).__name__}: {error}")) for key in lost]
+                failed = _failed(error)
+                events += [(key, failed) for key, owner in self.owners.items() if owner == folder]
         for key, event in events:
             if hasattr(event, "reason") or isinstance(event, Failed):
                 self.owners.pop(key, None)
@@ -154,6 +181,36 @@ class Models:
             self.scorers = {folder: (load_scalar(folder).to(self.device), load_tokenizer(folder))}
         model, tokenizer = self.scorers[folder]
         return score_completions(model, tokenizer, rows)
+
+    def tokenize(
+        self, folder: str, prompt: str | Sequence[Message]
+    ) -> tuple[list[int], list[str], int | None]:
+        """The tokens of a text or of a conversation, the text of each, and the model's context."""
+        from rlhf.serving.prompts import encode_text
+
+        engine = self.engine(folder)
+        tokenizer = engine.tokenizer
+        if isinstance(prompt, str):
+            tokens = encode_text(tokenizer, prompt)
+        else:
+            tokens = tokenizer.encode_prompt(list(prompt))
+        return tokens, [tokenizer.decode([token], keep_special=True) for token in tokens], engine.context
+
+    def detokenize(self, folder: str, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones too."""
+        from rlhf.serving.prompts import given_tokens
+
+        tokenizer = self.engine(folder).tokenizer
+        return str(tokenizer.decode(given_tokens(tokenizer, tuple(tokens)), keep_special=True))
+
+    def score_text(self, folder: str, prompt: str | tuple[int, ...], alternatives: int) -> Any:
+        """The first token's text, and each later token of a text with its probability."""
+        from rlhf.serving.prompts import given_tokens
+        from rlhf.serving.scoring import score_text
+
+        engine = self.engine(folder)
+        tokens = given_tokens(engine.tokenizer, prompt)
+        return score_text(engine.model, engine.tokenizer, tokens, alternatives)
 
     def explain(self, folder: str, reference: str | None, prompt: Prompt, answer: str) -> Explanation:
         """What the model in `folder` makes of an answer, beside the one in `reference`."""

@@ -1,5 +1,6 @@
 """What a model makes of an answer, token by token, and how far it has moved from its reference."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,26 +34,30 @@ def explain(
         )
     tokens = torch.tensor(completion_tokens)
     logprobs = _logprobs(model, prompt_tokens, completion_tokens)  # (T, V)
-    best = logprobs.topk(min(alternatives, logprobs.shape[1]))
-    infos = tuple(
-        TokenInfo(
-            tokenizer.decode([token], keep_special=True),
-            float(row[token]),
-            tuple(
-                (tokenizer.decode([i], keep_special=True), value)
-                for i, value in zip(ids, values, strict=True)
-            ),
-        )
-        for token, row, ids, values in zip(
-            completion_tokens, logprobs, best.indices.tolist(), best.values.tolist(), strict=True
-        )
-    )
+    infos = token_infos(tokenizer, completion_tokens, logprobs, alternatives)
     if reference is None or reference.config.vocab_size != model.config.vocab_size:
         return Explanation(infos)
     ref_logprobs = _logprobs(reference, prompt_tokens, completion_tokens)
     kl = (logprobs.exp() * (logprobs - ref_logprobs)).sum(1)
     picked = ref_logprobs.gather(1, tokens[:, None]).squeeze(1)
     return Explanation(infos, tuple(picked.tolist()), tuple(kl.tolist()))
+
+
+def token_infos(
+    tokenizer: Any, tokens: Sequence[int], logprobs: Tensor, alternatives: int
+) -> tuple[TokenInfo, ...]:
+    """Tokens with their own and the likeliest log-probabilities; logprobs (T, V), a row for each token's place."""
+    best = logprobs.topk(min(alternatives, logprobs.shape[1]))
+    own = logprobs.gather(1, torch.tensor(tokens)[:, None]).squeeze(1)
+
+    def text(token: int) -> str:
+        return str(tokenizer.decode([token], keep_special=True))
+
+    rows = zip(tokens, own.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
+    return tuple(
+        TokenInfo(text(token), value, tuple((text(i), each) for i, each in zip(ids, values, strict=True)))
+        for token, value, ids, values in rows
+    )
 
 
 def _logprobs(model: PreTrainedModel, prompt_tokens: list[int], completion_tokens: list[int]) -> Tensor:

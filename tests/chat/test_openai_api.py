@@ -74,6 +74,28 @@ def test_a_streamed_answer_is_the_same_in_pieces(client):
     assert len(chunks) > 5
 
 
+def test_fields_that_change_nothing_are_listed_in_the_answers_header(client):
+    asked = {
+        "model": "ppo",
+        "messages": [HELLO[0] | {"name": "ann"}],
+        "user": "u-1",
+        "metadata": {"run": "7"},
+    }
+    answer = client.chat.completions.with_raw_response.create(**asked, max_tokens=2)
+    assert answer.headers["X-Ignored-Fields"] == "messages.name, metadata, user"
+    plain = client.chat.completions.with_raw_response.create(model="ppo", messages=HELLO, max_tokens=2)
+    assert "X-Ignored-Fields" not in plain.headers
+
+
+def test_several_choices_stream_side_by_side(client):
+    asked = {"model": "ppo", "messages": HELLO, "seed": 3, "max_tokens": 12, "n": 3}
+    texts = dict.fromkeys(range(3), "")
+    for chunk in client.chat.completions.create(**asked, stream=True):
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    whole = client.chat.completions.create(**asked)
+    assert list(texts.values()) == [choice.message.content for choice in whole.choices]
+
+
 def test_several_choices_have_seeds_in_a_row(client, chat_store):
     answer = client.chat.completions.create(model="ppo", messages=HELLO, seed=3, max_tokens=12, n=3)
     expected = [alone(chat_store, seed, 12)[0] for seed in (3, 4, 5)]
@@ -127,7 +149,13 @@ def test_stop_greedy_top_k_and_parts_are_understood(client):
         ({"messages": []}, "messages", "at least 1"), ({"messages": [{"role": "judge", "content": "x"}]}, "messages", "role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", "text only"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not offered"),
-        ({"presence_penalty": 1}, "presence_penalty", "not offered"),
+        ({"presence_penalty": 3}, "presence_penalty", "between -2"), ({"logit_bias": {"5": 101}}, "logit_bias", "-100"),
+        ({"logit_bias": {"9000": 1}}, "logit_bias", "the model has no such"),
+        ({"extra_body": {"min_p": 2}}, "min_p", "between 0"), ({"extra_body": {"temprature": 0}}, "temprature", "not known"),
+        ({"tool_choice": "required"}, "tool_choice", "not offered"),
+        ({"messages": [{"role": "user", "content": "x", "audio": {"id": "1"}}]}, "messages.audio", "not known"),
+        ({"extra_body": {"continue_final_message": True}}, "continue_final_message", "not the assistant"),
+        ({"extra_body": {"add_generation_prompt": False}}, "add_generation_prompt", "opposite"),
         ({"response_format": {"type": "json_object"}}, "response_format", "only text"),
     ],
 )  # fmt: skip

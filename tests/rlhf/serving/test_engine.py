@@ -271,7 +271,7 @@ def test_probabilities_and_alternatives_are_those_of_the_model():
         pad_id=TOKENIZER.pad_id,
         seed=6,
     )
-    said = [token for token in sample.tokens if token not in TOKENIZER.stop_ids]
+    said = sample.tokens  # the end token too, where the model said it
     with torch.no_grad():
         logprobs = GPT_MODEL(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 :].log_softmax(-1)
     assert len(answer.tokens) == len(said)

@@ -1,0 +1,229 @@
+"""What a client may ask of the API, and what the engine makes of it.
+
+A field that is not here is refused, since its answer would be another than the client believes. The few that change no
+answer are listed in the answer's header instead.
+"""
+
+import secrets
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from annotate.chat.protocol import Refused
+from rlhf.serving.completions import Request as Wanted
+
+MAX_CHOICES = 8
+MAX_PROMPTS = 128
+IGNORED_HEADER = "X-Ignored-Fields"
+# Bookkeeping of OpenAI's own service, and what chat programs keep beside a message.
+CHANGES_NOTHING = {
+    *(
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+    ),
+    *(
+        "parallel_tool_calls",
+        "name",
+        "refusal",
+        "annotations",
+        "options",
+        "reasoning_content",
+        "id",
+        "timestamp",
+    ),
+}
+Token = Annotated[int, Field(ge=0, lt=1 << 31)]
+Tokens = list[Token]
+
+
+class Strict(BaseModel):
+    """A body or a part of one; fields beside those of the class are refused, or known to change nothing."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def ignored(self, where: str = "") -> list[str]:
+        """Fields that were given and change nothing. Raises Refused for one that is not known."""
+        given = [name for name, value in (self.model_extra or {}).items() if value is not None]
+        for name in given:
+            if name not in CHANGES_NOTHING:
+                raise Refused(400, f"{where}{name} is not known here", f"{where}{name}", "unknown_parameter")
+        return [f"{where}{name}" for name in given]
+
+
+class Turn(Strict):
+    role: str
+    content: str | list[dict[str, Any]]
+
+    def message(self) -> dict[str, str]:
+        """The turn as our messages are. Raises Refused for content that is not text."""
+        role = "system" if self.role == "developer" else self.role
+        if isinstance(self.content, str):
+            return {"role": role, "content": self.content}
+        if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in self.content):
+            raise Refused(400, "content: these models read text only", "messages")
+        return {"role": role, "content": "".join(part["text"] for part in self.content)}
+
+
+class Sampled(Strict):
+    """What both kinds of completion take."""
+
+    model: str
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[Token, float] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: int | None = Field(1, ge=1, le=MAX_CHOICES)
+    stream: bool | None = False
+    stream_options: dict[str, Any] | None = None
+
+    def sampling(self, owner: str) -> dict[str, Any]:
+        """The fields of the engine's request that both kinds share; what is not given is OpenAI's default."""
+        defaults = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+        defaults |= {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+        given = {name: getattr(self, name) for name in defaults}
+        chosen = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        seed = secrets.randbits(48) if self.seed is None else self.seed
+        shared = {"seed": seed, "stop": stop, "logit_bias": self.logit_bias or {}, "owner": owner}
+        return {**chosen, **shared, "max_new_tokens": self.max_tokens}
+
+    def choices(self, wanted: Wanted) -> list[Wanted]:
+        """One request for each of the n choices, with seeds in a row."""
+        return [Wanted(**{**vars(wanted), "seed": (wanted.seed + i) % (1 << 64)}) for i in range(self.n or 1)]
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool((self.stream_options or {}).get("include_usage"))
+
+    def refuse(self, *names: str) -> None:
+        """Raises Refused for a field that would change the answer and is not offered."""
+        for name in names:
+            if getattr(self, name):
+                raise Refused(400, f"{name} is not offered here", name, "unsupported_parameter")
+
+
+class ChatBody(Sampled):
+    """/v1/chat/completions. The last group is refused unless it asks for nothing."""
+
+    messages: list[Turn] = Field(min_length=1)
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    continue_final_message: bool | None = False
+    add_generation_prompt: bool | None = None
+
+    response_format: dict[str, Any] | None = None
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    functions: list[Any] | None = None
+
+    def ignored(self, where: str = "") -> list[str]:
+        turns = [name for turn in self.messages for name in turn.ignored("messages.")]
+        return sorted({*super().ignored(where), *turns})
+
+    def wanted(self, owner: str) -> list[Wanted]:
+        """The engine's requests. Raises Refused for what is not offered, InputError for what is out of range."""
+        self.refuse("tools", "functions")
+        continues = bool(self.continue_final_message)
+        if self.tool_choice not in (None, "none", "auto"):
+            raise Refused(400, "tool_choice is not offered here", "tool_choice", "unsupported_parameter")
+        if self.add_generation_prompt not in (None, not continues):
+            raise Refused(
+                400,
+                "add_generation_prompt is the opposite of continue_final_message",
+                "add_generation_prompt",
+            )
+        if self.response_format and self.response_format.get("type") != "text":
+            raise Refused(400, "only text is offered", "response_format", "unsupported_parameter")
+        asked = self.sampling(owner)
+        if self.max_completion_tokens is not None:
+            asked["max_new_tokens"] = self.max_completion_tokens
+        return self.choices(
+            Wanted(
+                messages=tuple(turn.message() for turn in self.messages),
+                continue_last=continues,
+                alternatives=max(1, self.top_logprobs or 0) if self.logprobs else 0,
+                **asked,
+            )
+        )
+
+
+class TextBody(Sampled):
+    """/v1/completions: a text, tokens, or a list of either, read as they are. The last group is refused."""
+
+    prompt: str | Tokens | list[str] | list[Tokens] = "<|endoftext|>"
+    max_tokens: int | None = Field(16, ge=0)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = False
+
+    best_of: int | None = None
+    suffix: str | None = None
+
+    def prompts(self) -> list[str | tuple[int, ...]]:
+        """Each prompt as a text or as tokens. Raises Refused for none at all, or too many."""
+        if "prompt" not in self.model_fields_set:
+            return [""]
+        given = self.prompt
+        if isinstance(given, str):
+            return [given]
+        if not 0 < len(given) <= MAX_PROMPTS and not (given and isinstance(given[0], int)):
+            raise Refused(400, f"prompt is a list of {len(given)}; give 1 to {MAX_PROMPTS}", "prompt")
+        if isinstance(given[0], int):
+            return [tuple(given)]  # type: ignore[arg-type]
+        return [each if isinstance(each, str) else tuple(each) for each in given]  # type: ignore[arg-type]
+
+    @property
+    def answers(self) -> bool:
+        """Whether any token is to be said; max_tokens 0 with echo only scores the prompt."""
+        return self.max_tokens != 0
+
+    def wanted(self, owner: str) -> list[Wanted]:
+        """The engine's requests, n for each prompt. Raises Refused, InputError."""
+        self.refuse("suffix")
+        if self.best_of not in (None, self.n):
+            raise Refused(400, "best_of is not offered here", "best_of", "unsupported_parameter")
+        if not self.answers and (not self.echo or self.stream):
+            raise Refused(
+                400, "max_tokens is 0; give at least 1, or echo without stream", "max_tokens", "invalid_value"
+            )
+        asked = self.sampling(owner) | ({} if self.answers else {"max_new_tokens": 1})
+        alternatives = 0 if self.logprobs is None else max(1, self.logprobs)
+        return [
+            each
+            for prompt in self.prompts()
+            for each in self.choices(Wanted(prompt=prompt, alternatives=alternatives, **asked))
+        ]
+
+
+class TokenizeBody(Strict):
+    """/tokenize: the tokens of a text, or of a conversation with the beginning of its answer."""
+
+    model: str
+    prompt: str | None = None
+    messages: list[Turn] | None = None
+    return_token_strs: bool | None = False
+
+    def text_or_messages(self) -> str | list[dict[str, str]]:
+        """What to tokenize. Raises Refused for none or both."""
+        if (self.prompt is None) == (not self.messages):
+            raise Refused(400, "give prompt or messages", "prompt", "invalid_value")
+        return self.prompt if self.prompt is not None else [turn.message() for turn in self.messages or []]
+
+
+class DetokenizeBody(Strict):
+    """/detokenize: the text of tokens."""
+
+    model: str
+    tokens: Tokens

@@ -1,0 +1,107 @@
+"""OpenAI's protocol around an answer: refusals, server-sent events, and a client that hangs up."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+
+from rlhf.errors import BusyError, ClosedError, EngineError, InputError
+
+
+class Refused(Exception):
+    """An error as the protocol tells it."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+
+    def body(self) -> dict[str, Any]:
+        kinds = {401: "authentication_error", 429: "rate_limit_error"}
+        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        waits = {429: {"Retry-After": "1"}, 503: {"Retry-After": "10"}}
+        headers = {401: {"WWW-Authenticate": "Bearer"}, **waits}.get(self.status)
+        return JSONResponse(self.body(), self.status, headers)
+
+
+# What the engine calls otherwise than the protocol.
+NAMES = {
+    "max_new_tokens": "max_tokens",
+    "message": "messages",
+    "alternatives": "top_logprobs",
+    "json_schema": "response_format",
+}
+
+
+def refusal(error: Exception, prompt: str = "messages") -> Refused:
+    """Any failure of ours as the protocol's error, with the parameter's name where it is one's fault.
+
+    prompt: the parameter that holds what is answered.
+    """
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        return Refused(400, f"{where}: {first['msg']}", where)
+    if isinstance(error, BusyError):
+        return Refused(429, str(error), code="queue_full")
+    if isinstance(error, EngineError):
+        return Refused(503 if isinstance(error, ClosedError) else 500, str(error))
+    return _refused_input(str(error), prompt)
+
+
+def _refused_input(message: str, prompt: str) -> Refused:
+    if message.startswith("model "):
+        return Refused(404, message, "model", "model_not_found")
+    if "context is" in message:
+        return Refused(400, message, prompt, "context_length_exceeded")
+    first_word = message.split()[0].rstrip(":")
+    name = NAMES.get(first_word, first_word if first_word.islower() else None)
+    return Refused(400, message.replace("max_new_tokens", "max_tokens"), name, "invalid_value")
+
+
+def answered(make: Callable[[], dict[str, Any]]) -> Response:
+    """What `make` gives, or its refusal."""
+    try:
+        return JSONResponse(make())
+    except (Refused, InputError) as error:
+        return refusal(error).response()
+
+
+async def until_hangup(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """What `work` gives; it is cancelled, and its slot freed, when the client goes away first."""
+    answer = asyncio.create_task(work)
+    # The body has been read: the next message is the hang-up.
+    gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+            return Response(status_code=499)
+        return answer.result()
+    finally:
+        gone.cancel()
+        answer.cancel()
+
+
+def sse(content: dict[str, Any]) -> str:
+    """One server-sent event."""
+    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    """What an answer took, as the protocol counts."""
+    total = prompt_tokens + completion_tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
+
+
+def finish_reason(reason: str) -> str:
+    """The protocol knows stop and length only; a time limit cuts an answer as a length limit does."""
+    return "stop" if reason == "stop" else "length"

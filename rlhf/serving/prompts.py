@@ -1,0 +1,71 @@
+"""What the model reads for a request, and how many tokens its answer may have."""
+
+from rlhf.data import Message
+from rlhf.errors import InputError
+from rlhf.models.tokenizer import AnyTokenizer, ForeignTokenizer
+from rlhf.serving.completions import Request
+
+NO_CONTEXT_TOKENS = 2048  # longest answer of a model that states no context, where the request states none
+
+
+def encode_text(tokenizer: AnyTokenizer, text: str) -> list[int]:
+    """A text without a chat around it, behind the first token of models that were trained with one."""
+    start: list[int] = []
+    if isinstance(tokenizer, ForeignTokenizer):
+        first = tokenizer.tokenizer.bos_token_id
+        start = [first] if first is not None and tokenizer.tokenizer("")["input_ids"][:1] == [first] else []
+    return start + tokenizer.encode(text)
+
+
+def fit(tokenizer: AnyTokenizer, context: int | None, request: Request) -> tuple[list[int], int]:
+    """The prompt's tokens, and how many of the oldest messages were left out to make room for an answer.
+
+    Raises InputError for a prompt that does not fit, that is empty, or with a token that the model has not.
+    """
+    if request.prompt is not None:
+        prompt, dropped = given_tokens(tokenizer, request.prompt), 0
+    else:
+        prompt, dropped = _fit_messages(tokenizer, context, request)
+    if not prompt:
+        raise InputError("prompt is empty; give at least one token")
+    if context is not None and len(prompt) >= context:
+        raise InputError(
+            f"the prompt has {len(prompt)} tokens and the model's context is {context}; shorten it"
+        )
+    if any(token >= tokenizer.vocab_size for token in request.logit_bias):
+        raise InputError(f"logit_bias names a token of {tokenizer.vocab_size} or more; the model has no such")
+    return prompt, dropped
+
+
+def longest_answer(context: int | None, prompt: list[int], request: Request) -> int:
+    """New tokens, at most: what the request asks for and what the context has room for."""
+    room = context - len(prompt) if context else request.max_new_tokens or NO_CONTEXT_TOKENS
+    return min(request.max_new_tokens or room, room)
+
+
+def given_tokens(tokenizer: AnyTokenizer, prompt: str | tuple[int, ...]) -> list[int]:
+    """The tokens of a text without a chat, or those given. Raises InputError for a token that the model has not."""
+    if isinstance(prompt, str):
+        return encode_text(tokenizer, prompt) or [tokenizer.document_end_id]
+    if unknown := [token for token in prompt if not 0 <= token < tokenizer.vocab_size]:
+        raise InputError(
+            f"prompt has token {unknown[0]}; the model has tokens 0 to {tokenizer.vocab_size - 1}"
+        )
+    return list(prompt)
+
+
+def _fit_messages(tokenizer: AnyTokenizer, context: int | None, request: Request) -> tuple[list[int], int]:
+    messages: list[Message] = list(request.messages)
+    begun = messages.pop()["content"] if request.continue_last else ""
+    first = 1 if messages and messages[0]["role"] == "system" else 0
+    wanted = (context or 0) // 4
+    room = min(request.max_new_tokens or wanted, wanted)
+    while True:
+        prompt = tokenizer.encode_prompt(messages) + tokenizer.encode(begun)
+        too_long = context is not None and len(prompt) + room > context
+        if not (too_long and request.drop_oldest and len(messages) > first + 1):
+            break
+        del messages[first]
+        while len(messages) > first + 1 and messages[first]["role"] == "assistant":
+            del messages[first]  # a conversation starts with its user
+    return prompt, len(request.messages) - len(messages) - bool(request.continue_last)
