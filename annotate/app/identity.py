@@ -1,5 +1,7 @@
 """Who is asking. The only sources are a session in the database, a bearer token, or a proxy that was configured."""
 
+import asyncio
+import logging
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
@@ -8,15 +10,20 @@ from annotate.app.security import SAFE_METHODS, is_csrf_token
 from annotate.app.settings import AppSettings
 from annotate.store.accounts import (
     LOCAL,
+    SHARED_PAUSE_S,
     Account,
+    LoginRefused,
     account_named,
     account_of_session,
     account_of_token,
     has_accounts,
     local_account,
+    log_in,
     open_session,
 )
 from annotate.store.database import Database
+
+LOG = logging.getLogger("rlhf.label")
 
 
 def database_of(request: Request) -> Database:
@@ -38,18 +45,47 @@ class Doorman:
         """The account of the session cookie, as long as a proxy does not name somebody else."""
         token = request.cookies.get(self.settings.cookie, "")
         account = account_of_session(self.database, token) if token else None
-        if account is None or (account.name == LOCAL and has_accounts(self.database)):
+        if account is None or not self._admitted(account):
             return None
         if self.settings.proxy_header and self.proxy_name(request) not in (None, account.name):
             return None
         return account
 
+    def token_account(self, token: str) -> Account | None:
+        """The account of a program's token."""
+        account = account_of_token(self.database, token.strip())
+        return account if account is not None and self._admitted(account) else None
+
+    def _admitted(self, account: Account) -> bool:
+        return account.name != LOCAL or self.open_here()
+
+    def open_here(self) -> bool:
+        """Whether everybody on this machine is the administrator: nobody else can come, and no accounts were made."""
+        return self.settings.local_only and not has_accounts(self.database)
+
     def proxy_name(self, request: Request) -> str | None:
-        """Whom a trusted proxy names, None without one."""
-        client = request.client.host if request.client else ""
-        if not self.settings.proxy_header or client not in self.settings.trusted_proxies:
-            return None
-        return request.headers.get(self.settings.proxy_header) or None
+        """Whom a trusted proxy names, None without one; what others say in that header was taken out (BehindProxy)."""
+        header = self.settings.proxy_header
+        return (header and request.headers.get(header)) or None
+
+    async def log_in(self, request: Request, name: str, password: str) -> str:
+        """A new session's token. Raises LoginRefused; a pause for a shared address is waited for rather than refused."""
+        address = request.client.host if request.client else ""
+        try:
+            return await self._log_in(name, password, address)
+        except LoginRefused as refused:
+            if not 0 < refused.wait_s <= SHARED_PAUSE_S:
+                raise
+            await asyncio.sleep(refused.wait_s)
+        return await self._log_in(name, password, address)
+
+    async def _log_in(self, name: str, password: str, address: str) -> str:
+        try:
+            hours = self.settings.session_hours
+            return await asyncio.to_thread(log_in, self.database, name, password, address, hours)
+        except LoginRefused as refused:
+            LOG.warning("log-in from %s refused: %s", address, refused)
+            raise
 
     def welcome(self, request: Request) -> str | None:
         """The token of a new session for whom the proxy names, or for the only account there is; None for others.
@@ -61,7 +97,7 @@ class Doorman:
             account = account_named(self.database, name)
             if account is None or not account.active or account.origin != "person":
                 raise UnknownName(name)
-        elif self.settings.loopback and not self.settings.proxy_header and not has_accounts(self.database):
+        elif self.open_here():
             account = local_account(self.database)
         else:
             return None
@@ -77,7 +113,7 @@ def signed_in(request: Request) -> Account:
     doorman: Doorman = request.app.state.doorman
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        account = account_of_token(doorman.database, token.strip())
+        account = doorman.token_account(token)
         if account is None:
             raise HTTPException(
                 401, "the token is unknown, expired or revoked", {"WWW-Authenticate": "Bearer"}

@@ -1,5 +1,6 @@
 """The HTML shells: log-in, and one page that the scripts in static/ fill or, for leads, the server (lead/pages.py)."""
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from annotate.app.identity import Doorman, SignedIn, UnknownName
 from annotate.app.rendering import plain
 from annotate.app.security import csrf_token, is_csrf_token
 from annotate.app.texts import best_language, languages, texts
-from annotate.store.accounts import LOCAL, LoginRefused, log_in, log_out
+from annotate.store.accounts import LOCAL, LoginRefused, log_out
 
 router = APIRouter(include_in_schema=False)
 _templates = Environment(
@@ -158,7 +159,7 @@ def _local_path(path: str) -> str:
 
 
 @router.post("/login")
-def login(
+async def login(
     request: Request,
     name: Annotated[str, Form(max_length=200)],
     password: Annotated[str, Form(max_length=1000)],
@@ -170,9 +171,8 @@ def login(
     doorman: Doorman = request.app.state.doorman
     if not is_csrf_token(csrf, request.cookies.get(_login_cookie(request), secrets.token_urlsafe(8))):
         return _login_page(request, next, words["expired"], 403, name)
-    address = request.client.host if request.client else ""
     try:
-        token = log_in(doorman.database, name.strip(), password, address, doorman.settings.session_hours)
+        token = await doorman.log_in(request, name.strip(), password)
     except LoginRefused as refused:
         if refused.wait_s > 0:
             wait = words["wait"].format(seconds=round(refused.wait_s))
@@ -182,7 +182,7 @@ def login(
         return _login_page(request, next, words["wrong"], 401, name)
     old = request.cookies.get(doorman.settings.cookie)
     if old:
-        log_out(doorman.database, old)
+        await asyncio.to_thread(log_out, doorman.database, old)
     response = RedirectResponse(_local_path(next), 303)
     response.delete_cookie(_login_cookie(request))
     set_cookie(response, request, doorman.settings.cookie, token, 3600 * doorman.settings.session_hours)

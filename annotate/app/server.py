@@ -17,6 +17,7 @@ from annotate.app.lead import api as lead_api
 from annotate.app.lead import pages as lead_pages
 from annotate.app.lead.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
 from annotate.app.lead.new_batch import Sampler
+from annotate.app.proxies import BehindProxy
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings
 from annotate.figures.computed import Computed
@@ -44,9 +45,10 @@ def create_app(
     Raises LabelError where it would be open to other machines without accounts.
     """
     accounts = has_accounts(store.database)
-    if not accounts and not settings.loopback and not settings.proxy_header:
+    if not accounts and not settings.local_only and not settings.proxy_header:
+        opening = "--behind-proxy" if settings.behind_proxy else f"--host {settings.host}"
         raise LabelError(
-            f"--host {settings.host} lets other machines in, and there are no accounts yet; make one first: "
+            f"{opening} lets other machines in, and there are no accounts yet; make one first: "
             "rlhf labels user add NAME --role admin"
         )
     app = FastAPI(
@@ -65,7 +67,7 @@ def create_app(
         app.mount(f"{assets.address()}{place}", StaticFiles(directory=folder))
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    hosts = LOOPBACK if settings.loopback and not accounts and not settings.proxy_header else ()
+    hosts = LOOPBACK if settings.local_only and not accounts else ()
     app.add_middleware(FormsMount, build=lambda: forms_app(store, app.state))
     app.add_middleware(
         Guard,
@@ -74,6 +76,9 @@ def create_app(
         max_upload=settings.max_upload,
         hosts=hosts,
     )
+    app.add_middleware(
+        BehindProxy, trusted=settings.trusted_proxies, name_header=settings.proxy_header
+    )  # the outermost
     return app
 
 
@@ -122,7 +127,7 @@ def serve(app: FastAPI, say: Callable[[str], None], what: str = "labeling") -> N
     config = uvicorn.Config(
         app,
         log_level="warning",
-        proxy_headers=False,  # the doorman reads them, and from the trusted proxies only
+        proxy_headers=False,  # BehindProxy reads them
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=5,

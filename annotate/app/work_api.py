@@ -20,9 +20,9 @@ from annotate.app.payloads import (
 from annotate.app.rendering import rendered, visible
 from annotate.store.accounts import Account
 from annotate.store.database import Database
-from annotate.store.schema import Annotation, Lease, Task
+from annotate.store.schema import Annotation, Task
 from annotate.work import drafts
-from annotate.work.assign import TaskView, has_answered, reason_without_task, renew, view_tasks
+from annotate.work.assign import TaskView, reason_without_task, renew, view_tasks, was_given
 from annotate.work.batches import BatchOverview, batch_settings, open_batches, overview
 from annotate.work.history import OwnProgress, history, own_progress, past_answer
 from rlhf.data import as_messages
@@ -83,7 +83,7 @@ def answer(
     request: Request, task_id: int, answer: AnswerIn, account: SignedIn, database: Db
 ) -> dict[str, Any]:
     """Keep an answer; replies once it is on disk. {repeated: true} says that this client_id was known already."""
-    view = view_of(database, account, task_id)
+    view = given_view(database, account, task_id)
     known = _annotation_of(database, own_id(account.id, answer.client_id))
     stored = request.app.state.store.submit(account.name, submission(view, account.id, answer))
     return {"id": stored, "repeated": known is not None, "late": _is_late(database, stored)}
@@ -182,12 +182,15 @@ def _answer_text(database: Database, account: Account, task_id: int, place: int)
 
 
 def own_view(database: Database, account: Account, task_id: int) -> TaskView:
-    """A task the account holds or has answered, or any for a lead; like an unknown one otherwise (404)."""
+    """A task to be read: one that was given to the account, or any for a lead."""
+    return (view_of if account.at_least("lead") else given_view)(database, account, task_id)
+
+
+def given_view(database: Database, account: Account, task_id: int) -> TaskView:
+    """A task that was given out to the account, by lease; raises 404, as for an unknown one, for all others."""
     with database.read() as connection:
-        held = select(Lease.task_id).where(and_(Lease.task_id == task_id, Lease.labeler_id == account.id))
-        mine = connection.execute(held).first() or has_answered(connection, account.id, task_id)
-    if not mine and not account.at_least("lead"):
-        raise HTTPException(404, f"task {task_id}: not a task of yours")
+        if not was_given(connection, account.id, task_id):
+            raise HTTPException(404, f"task {task_id}: not a task of yours; open the next one")
     return view_of(database, account, task_id)
 
 

@@ -10,7 +10,7 @@ from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.openai_api import openai_router
 from annotate.chat.page_api import page_router
 from annotate.labels import LabelStore
-from annotate.store.accounts import LOCAL, account_of_token, has_accounts
+from annotate.store.accounts import LOCAL, has_accounts
 from rlhf.errors import LabelError
 from rlhf.serving.engine_process import EngineProcess
 
@@ -20,7 +20,7 @@ def api_app(
 ) -> FastAPI:
     """/v1 alone. Raises LabelError where it would be open to other machines without accounts."""
     accounts = has_accounts(store.database)
-    if not accounts and not settings.loopback:
+    if not accounts and not settings.local_only:
         raise LabelError(
             f"--host {settings.host} lets other machines in, and there are no accounts yet; make one first: "
             "rlhf labels user add NAME, then a token: rlhf labels token add NAME"
@@ -47,10 +47,10 @@ def api_account(request: Request) -> str:
     Raises HTTPException 401.
     """
     doorman: Doorman = request.app.state.doorman
-    if doorman.settings.loopback and not has_accounts(doorman.database):
+    if doorman.open_here():
         return LOCAL
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    account = account_of_token(doorman.database, token.strip()) if scheme.lower() == "bearer" else None
+    account = doorman.token_account(token) if scheme.lower() == "bearer" else None
     if account is None:
         raise HTTPException(401, "the API key is missing, unknown, expired or revoked")
     return account.name

@@ -16,6 +16,7 @@ ROLES = ("labeler", "lead", "admin")
 LOCAL = "local"
 MIN_PASSWORD = 8
 FAILURES_PER_NAME, FAILURES_PER_ADDRESS, THROTTLE_S = 5, 20, 15 * 60.0
+SHARED_PAUSE_S = 2.0  # an address may be that of a whole office: it is slowed down, never shut out
 # Verified where a name is unknown, so that the time an answer takes does not tell which names exist.
 DECOY = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$Rb2m0Nl7hQIUbqkQOoQ1v6C1x1nGmDqkqtOFn3mvN1k"
 
@@ -53,7 +54,7 @@ def labeler_id(connection: Connection, name: str, lock: bool = False) -> int:
 
 
 def add_account(database: Database, name: str, password: str | None = None, role: str = "labeler") -> Account:
-    """Make a person's account; without a password only a proxy's single sign-on can open it.
+    """Make a person's account; without a password only a proxy that signs people in can open it.
 
     An account that an import made becomes a person's. Raises LabelError for a taken name or a short password.
     """
@@ -72,9 +73,9 @@ def add_account(database: Database, name: str, password: str | None = None, role
         return _account(connection, Labeler.name == name)  # type: ignore[return-value]
 
 
-def _hashed(password: str | None) -> str | None:
+def _hashed(password: str | None) -> str:
     if password is None:
-        return None
+        return ""
     if len(password) < MIN_PASSWORD:
         raise LabelError(f"a password has at least {MIN_PASSWORD} characters")
     return _hasher().hash(password)
@@ -107,15 +108,21 @@ def accounts(database: Database) -> list[Account]:
 
 
 def has_accounts(database: Database) -> bool:
-    """Whether anybody can log in with a password; where nobody can, the app serves this machine only."""
+    """Whether accounts were made, enabled or not; where none were, the app serves this machine only."""
     with database.read() as connection:
-        query = select(Labeler.id).where(Labeler.password_hash.is_not(None), Labeler.active).limit(1)
+        query = select(Labeler.id).where(Labeler.password_hash.is_not(None)).limit(1)
         return connection.execute(query).first() is not None
 
 
 def local_account(database: Database) -> Account:
     """The administrator of an app without accounts, made on first use."""
-    return account_named(database, LOCAL) or add_account(database, LOCAL, role="admin")
+    with database.write() as connection:
+        found = _account(connection, Labeler.name == LOCAL)
+        if found is None:
+            row = {"name": LOCAL, "role": "admin", "origin": "person", "active": True, "created": time.time()}
+            connection.execute(insert(Labeler), [row])
+            found = _account(connection, Labeler.name == LOCAL)
+        return found  # type: ignore[return-value]
 
 
 def set_password(database: Database, name: str, password: str) -> None:
@@ -143,42 +150,41 @@ def _change(database: Database, name: str, **values: Any) -> None:
 
 def log_in(database: Database, name: str, password: str, address: str, hours: float = 12.0) -> str:
     """A new session's token. Raises LoginRefused, alike for an unknown name and a wrong password, and when throttled."""
-    name, address = storable(name)[:200], storable(address)[:100]
-    with database.read() as connection:
-        _refuse_throttled(connection, name, address)
+    name, address, now = storable(name)[:200], storable(address)[:100], time.time()
+    with database.write() as connection:
+        _refuse_throttled(connection, name, address, now)
+        # Counted before it is checked, so that many tries at once are no more tries than one after the other.
+        connection.execute(delete(LoginFailure).where(LoginFailure.created < now - THROTTLE_S))
+        connection.execute(insert(LoginFailure), [{"name": name, "address": address, "created": now}])
         query = select(Labeler.id, Labeler.password_hash, Labeler.active).where(Labeler.name == name)
         row = connection.execute(query).first()
     if not _verified(row, password):
-        with database.write() as connection:
-            now = time.time()
-            connection.execute(delete(LoginFailure).where(LoginFailure.created < now - THROTTLE_S))
-            connection.execute(insert(LoginFailure), [{"name": name, "address": address, "created": now}])
         raise LoginRefused("name or password is wrong")
     with database.write() as connection:
         connection.execute(delete(LoginFailure).where(LoginFailure.name == name))
     return open_session(database, name, hours)
 
 
-def _refuse_throttled(connection: Connection, name: str, address: str) -> None:
-    since = time.time() - THROTTLE_S
-    for column, value, most in (
-        (LoginFailure.name, name, FAILURES_PER_NAME),
-        (LoginFailure.address, address, FAILURES_PER_ADDRESS),
-    ):
-        query = select(func.count(), func.min(LoginFailure.created)).where(
-            column == value, LoginFailure.created > since
-        )
-        failures, first = connection.execute(query).one()
-        if failures >= most:
-            wait_s = max(1.0, first - since)
-            raise LoginRefused(f"too many attempts; try again in {wait_s / 60:.0f} minutes", wait_s)
+def _refuse_throttled(connection: Connection, name: str, address: str, now: float) -> None:
+    def failures(condition: Any) -> Any:
+        times = (func.count(), func.min(LoginFailure.created), func.max(LoginFailure.created))
+        recent = LoginFailure.created > now - THROTTLE_S
+        return connection.execute(select(*times).where(condition, recent)).one()
+
+    count, first, _ = failures(LoginFailure.name == name)
+    wait_s = max(1.0, first + THROTTLE_S - now) if count >= FAILURES_PER_NAME else 0.0
+    count, _, last = failures(LoginFailure.address == address)
+    if count >= FAILURES_PER_ADDRESS:
+        wait_s = max(wait_s, last + SHARED_PAUSE_S - now)
+    if wait_s > 0:
+        raise LoginRefused(f"too many attempts; try again in {wait_s:.0f} seconds", wait_s)
 
 
 def _verified(row: Row[int, str | None, bool] | None, password: str) -> bool:
     hasher = _hasher()
     from argon2.exceptions import Argon2Error, InvalidHashError
 
-    known = row is not None and row.active and row.password_hash is not None
+    known = row is not None and row.active and bool(row.password_hash)
     try:
         hasher.verify(row.password_hash if known and row is not None else DECOY, password)
     except (Argon2Error, InvalidHashError):

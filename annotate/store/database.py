@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rlhf.errors import LabelError
@@ -21,6 +21,7 @@ WRITES_PER_CHECKPOINT = 200
 # race a commit on another connection (a corruption bug of SQLite 3.7.0 to 3.51.2).
 WRITE_LOCK = threading.RLock()
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+SECRETS = re.compile(r"(?<=:)[^:/@]*(?=@)|(?<=password=)[^&]*")
 
 
 class DatabaseDown(LabelError):
@@ -108,7 +109,8 @@ def open_database(url: str | Path | None) -> Database:
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         database.close()
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise LabelError(f"{text_url}: the label database cannot be opened: {reason}") from None
+        shown = SECRETS.sub("***", text_url)
+        raise LabelError(f"{shown}: the label database cannot be opened: {reason}") from None
     except LabelError:
         database.close()
         raise
@@ -117,7 +119,13 @@ def open_database(url: str | Path | None) -> Database:
 
 def _engine(url: str) -> Engine:
     if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
-        return create_engine("postgresql+psycopg://" + url.split("://", 1)[1], pool_pre_ping=True)
+        try:
+            return create_engine("postgresql+psycopg://" + url.split("://", 1)[1], pool_pre_ping=True)
+        except (ArgumentError, ValueError):
+            raise LabelError(
+                "the label database's URL cannot be read; write it as postgresql://user:password@host:5432/name, "
+                "with % codes for the password's own / : @ and %"
+            ) from None
     if "://" in url and not url.startswith("sqlite:///"):
         raise LabelError(f"{url.split('://')[0]}: give a file for SQLite or a postgresql:// URL")
     path = Path(url.removeprefix("sqlite:///")).expanduser()

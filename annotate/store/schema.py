@@ -36,7 +36,10 @@ def _of(table: str, *, index: bool = False) -> Mapped[int]:
 
 
 class Labeler(Base):
-    """An account. origin: person, simulated or imported (known from a file only); inactive ones cannot log in."""
+    """An account. origin: person, simulated or imported (known from a file only); inactive ones cannot log in.
+
+    password_hash: empty where only a proxy signs the account in, null for who is known by name alone.
+    """
 
     __tablename__ = "labeler"
     id: Mapped[int] = _key()
@@ -131,7 +134,10 @@ class TaskCompletion(Base):
 
 
 class Lease(Base):
-    """One of a task's places, held until `expires`; `created` is when the labeler first saw the task."""
+    """One of a task's places, held until `expires`; `created` is when the labeler got the task.
+
+    The row stays when its time is over: only who was given a task may answer it.
+    """
 
     __tablename__ = "lease"
     __table_args__ = (Index("lease_of_labeler", "labeler_id"),)

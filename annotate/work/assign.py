@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, and_, exists, func, insert, select, update
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database
@@ -48,7 +48,6 @@ def lease_tasks(
     Own leases that are still open come first, so a reloaded page shows the same task again. `labeler` is locked.
     """
     now = time.time()
-    connection.execute(delete(Lease).where(Lease.labeler_id == labeler, Lease.expires <= now))
     chosen = list(connection.execute(_own_leases(labeler, batch).limit(num_tasks)).scalars())
     if chosen:
         own = and_(Lease.labeler_id == labeler, Lease.task_id.in_(chosen))
@@ -60,17 +59,27 @@ def lease_tasks(
         if row.quota:
             room = min(room, row.quota - num_answers(connection, row.id, labeler))
         found = _choose(connection, labeler, row, room) if room > 0 else []
-        if found:
-            lease = {"labeler_id": labeler, "expires": now + 60 * minutes, "created": now}
-            connection.execute(insert(Lease), [{"task_id": task, **lease} for task in found])
+        _hold(connection, labeler, found, now, minutes)
         chosen += found
         if row.live is not None:
             live.request_more(connection, row.id)
     return chosen
 
 
+def _hold(connection: Connection, labeler: int, tasks: Sequence[int], now: float, minutes: float) -> None:
+    """Lease tasks that are free; those which this labeler had before have a row already."""
+    mine = and_(Lease.labeler_id == labeler, Lease.task_id.in_(tasks))
+    had = set(connection.execute(select(Lease.task_id).where(mine)).scalars())
+    times = {"expires": now + 60 * minutes, "created": now}
+    if had:
+        connection.execute(update(Lease).where(mine).values(**times))
+    if new := [{"task_id": task, "labeler_id": labeler, **times} for task in tasks if task not in had]:
+        connection.execute(insert(Lease), new)
+
+
 def _own_leases(labeler: int, batch: int | None) -> Any:
-    query = select(Lease.task_id).join(Task, Task.id == Lease.task_id).where(Lease.labeler_id == labeler)
+    held = and_(Lease.labeler_id == labeler, Lease.expires > time.time())
+    query = select(Lease.task_id).join(Task, Task.id == Lease.task_id).where(held)
     return (query if batch is None else query.where(Task.batch_id == batch)).order_by(Lease.task_id)
 
 
@@ -122,7 +131,9 @@ def _candidates(labeler: int, batch: Any) -> list[Any]:
     want the same one and no fixed group of people ranks everything together.
     """
     answered = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == labeler))
-    held = exists().where(and_(Lease.task_id == Task.id, Lease.labeler_id == labeler))
+    held = exists().where(
+        and_(Lease.task_id == Task.id, Lease.labeler_id == labeler, Lease.expires > time.time())
+    )
     free = (Task.done < Task.overlap, Task.done + _num_leases() < Task.overlap, ~answered, ~held)
     query = select(Task.id).where(Task.batch_id == batch.id, *free)
     if batch.task_order == "priority":
@@ -138,7 +149,9 @@ def _gold_due(connection: Connection, labeler: int, batch: Any) -> list[int]:
     if connection.execute(select(Task.id).where(golden).limit(1)).first() is None:
         return []
     answered = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == labeler))
-    held = exists().where(and_(Lease.task_id == Task.id, Lease.labeler_id == labeler))
+    held = exists().where(
+        and_(Lease.task_id == Task.id, Lease.labeler_id == labeler, Lease.expires > time.time())
+    )
     seen = connection.execute(
         select(func.count()).select_from(Task).where(golden, answered | held)
     ).scalar_one()
@@ -152,7 +165,8 @@ def _gold_due(connection: Connection, labeler: int, batch: Any) -> list[int]:
 
 def release_task(connection: Connection, task: int, labeler: int) -> None:
     """Give a place back unanswered."""
-    connection.execute(delete(Lease).where(Lease.task_id == task, Lease.labeler_id == labeler))
+    mine = and_(Lease.task_id == task, Lease.labeler_id == labeler)
+    connection.execute(update(Lease).where(mine).values(expires=0.0))
 
 
 def renew(database: Database, labeler: str, task: int, minutes: float = 30.0) -> float | None:
@@ -171,13 +185,19 @@ def lease_one(database: Database, labeler: str, task: int, minutes: float = 30.0
         number = labeler_id(connection, labeler, lock=True)
         mine = and_(Lease.task_id == task, Lease.labeler_id == number)
         lease = connection.execute(select(Lease.expires).where(mine)).first()
-        if not lease and not has_answered(connection, number, task):
+        if not was_given(connection, number, task):
             raise LabelError(f"task {task}: not a task of yours; open the next one")
         if lease:
             connection.execute(select(Task.id).where(Task.id == task).with_for_update(key_share=True))
             if lease.expires > now or _still_free(connection, [task]):
                 connection.execute(update(Lease).where(mine).values(expires=now + 60 * minutes))
         return view_tasks(connection, [task], number)[0]
+
+
+def was_given(connection: Connection, labeler: int, task: int) -> bool:
+    """Whether a task was ever given out to a labeler, who may answer it even once its place has gone."""
+    held = select(Lease.task_id).where(Lease.task_id == task, Lease.labeler_id == labeler)
+    return connection.execute(held).first() is not None or has_answered(connection, labeler, task)
 
 
 def has_answered(connection: Connection, labeler: int, task: int) -> bool:

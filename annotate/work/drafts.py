@@ -4,12 +4,12 @@ import json
 import time
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import and_, insert, select, update
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, storable
-from annotate.store.schema import Draft, Lease
-from annotate.work.assign import has_answered
+from annotate.store.schema import Draft
+from annotate.work.assign import was_given
 from rlhf.errors import LabelError
 
 MAX_CHARACTERS = 2_000_000
@@ -32,17 +32,12 @@ def save_draft(database: Database, labeler: str, task: int, content: dict[str, A
         mine = and_(Draft.task_id == task, Draft.labeler_id == number)
         known = connection.execute(select(Draft.revision).where(mine)).scalar()
         if known is None:
-            _refuse_foreign(connection, number, task)
+            if not was_given(connection, number, task):
+                raise LabelError(f"task {task}: not a task of yours; open the next one")
             connection.execute(insert(Draft), [{"task_id": task, "labeler_id": number, **values}])
         elif known < revision:
             connection.execute(update(Draft).where(mine).values(**values))
         return known is None or known < revision
-
-
-def _refuse_foreign(connection: Connection, labeler: int, task: int) -> None:
-    held = select(Lease.task_id).where(Lease.task_id == task, Lease.labeler_id == labeler)
-    if connection.execute(held).first() is None and not has_answered(connection, labeler, task):
-        raise LabelError(f"task {task}: not a task of yours; open the next one")
 
 
 def draft_of(database: Database, labeler: str, task: int) -> dict[str, Any] | None:

@@ -18,16 +18,17 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--port", type=int, default=7861, help="port to listen on (7861)")
     command.add_argument(
+        "--behind-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="address or network of the proxy in front, such as 127.0.0.1; may be repeated",
+    )
+    command.add_argument(
         "--proxy-header",
         default="",
         metavar="NAME",
-        help="header in which a proxy names who is signed in, such as X-Forwarded-User (none)",
-    )
-    command.add_argument(
-        "--trusted-proxy",
-        action="append",
-        metavar="ADDRESS",
-        help="address of a proxy whose header counts (this machine); may be repeated",
+        help="header in which the proxy names who is signed in, such as X-Forwarded-User (none)",
     )
     fresh = command.add_argument_group("fresh answers, sampled in a process of its own while people label")
     fresh.add_argument("--sample-from", metavar="REF", help="checkpoint to ask, such as sft:latest")
@@ -39,6 +40,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def run_label(options: argparse.Namespace) -> None:
     try:
+        from annotate.app.proxies import check_proxies
         from annotate.app.server import create_app, serve
     except ModuleNotFoundError as error:
         raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf-loop[label]'") from None
@@ -46,9 +48,12 @@ def run_label(options: argparse.Namespace) -> None:
     from annotate.labels import LabelStore
     from stages.cli.options import labels_url_of, say, store_of
 
-    proxies = tuple(options.trusted_proxy or AppSettings.trusted_proxies)
+    check_proxies(options.behind_proxy)
     settings = AppSettings(
-        host=options.host, port=options.port, proxy_header=options.proxy_header, trusted_proxies=proxies
+        host=options.host,
+        port=options.port,
+        behind_proxy=tuple(options.behind_proxy),
+        proxy_header=options.proxy_header,
     )
     from annotate.work.live import any_live
     from stages.labeling import live

@@ -1,4 +1,4 @@
-"""Fresh answers for live batches, in a process of its own: `python -m stages.labeling.live STORE LABELS`.
+"""Fresh answers for live batches, in a process of its own: `python -m stages.labeling.live STORE PARENT`.
 
 It meets the labeling app in the label store only: takes the prompts that labelers will need next, samples, and makes
 tasks of them. No page ever waits for it, and a sampler that dies leaves its prompts to the next one.
@@ -53,14 +53,9 @@ class Sampler:
 
     def __init__(self, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
         self.store, self.say = store, say
-        self.command = [
-            sys.executable,
-            "-m",
-            "stages.labeling.live",
-            str(store.root),
-            labels_url,
-            str(os.getpid()),
-        ]
+        self.command = [sys.executable, "-m", "stages.labeling.live", str(store.root), str(os.getpid())]
+        # Not on the command line, where everybody on the machine could read a database's password.
+        self.environment = os.environ | {"RLHF_LABELS": labels_url}
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._keep_running, daemon=True)
         self.lock = threading.Lock()
@@ -87,7 +82,7 @@ class Sampler:
         pause_s = PAUSE_S
         while not self.ended.is_set():
             started = time.monotonic()
-            self.process = subprocess.Popen(self.command)
+            self.process = subprocess.Popen(self.command, env=self.environment)
             status = self.process.wait()
             pause_s = PAUSE_S if time.monotonic() - started > 60 else min(2 * pause_s, 60.0)
             if not self.ended.wait(pause_s):
@@ -150,4 +145,4 @@ if __name__ == "__main__":
 
     quiet_libraries()
     with suppress(KeyboardInterrupt):
-        work(Store(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]))
+        work(Store(Path(sys.argv[1])), os.environ["RLHF_LABELS"], int(sys.argv[2]))

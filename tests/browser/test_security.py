@@ -289,7 +289,7 @@ def test_a_proxys_header_counts_only_from_the_proxy(tmp_path):
     header = {"X-Forwarded-User": "ann"}
     with LabelStore(tmp_path / "sso.db") as store:
         add_account(store.database, "ann")
-        settings = AppSettings(host="0.0.0.0", proxy_header="X-Forwarded-User", trusted_proxies=("10.9.9.9",))
+        settings = AppSettings(host="0.0.0.0", proxy_header="X-Forwarded-User", behind_proxy=("10.9.9.9",))
         app = create_app(store, settings)
         outside = TestClient(app, headers=header, client=("10.9.9.8", 1))
         assert outside.get("/api/me").status_code == 401
