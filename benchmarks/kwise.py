@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import Ranking, read_rankings
-from rlhf.measuring.evaluate import ranking_accuracy, ratio_interval
+from rlhf.measuring.evaluate import ranking_accuracy
 from rlhf.splits import split_point
 
 PROMPTS_PER_BATCH = 8
@@ -103,7 +103,8 @@ def _difference(right: Sequence[Sequence[float]], num_pairs: Sequence[int]) -> N
 
     whole, apart = map(np.asarray, right)
     pairs = np.asarray(num_pairs, float)
-    low, high = ratio_interval(whole - apart, pairs)
+    drawn = np.random.default_rng(0).multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), 2000)
+    low, high = np.quantile(drawn @ (whole - apart) / (drawn @ pairs), [0.025, 0.975])
     print(f"whole less apart: {(whole - apart).sum() / pairs.sum():+.1%} [{low:+.1%}, {high:+.1%}]")
 
 

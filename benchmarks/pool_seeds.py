@@ -8,29 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rlhf.measuring.evaluate import ratio_interval
+from rlhf.intervals import effective_interval
 from rlhf.measuring.plots import intervals
+from stages.page import rate
 
 
-def outcomes(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(won, decided), one entry per prompt: a bootstrap by prompt needs only how many of each there are."""
-    decided = row["n"] - row["ties"]
-    won = round(row["win_rate"] * decided)
-    return np.repeat([1.0, 0.0, 0.0], [won, decided - won, row["ties"]]), np.repeat(
-        [1.0, 0.0], [decided, row["ties"]]
-    )
-
-
-def pooled(rows: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """Win rate over the prompts of all seeds with its 95 % interval."""
-    won, decided = (np.concatenate(parts) for parts in zip(*(outcomes(row) for row in rows), strict=True))
-    return float(won.sum() / decided.sum()), *ratio_interval(won, decided)
-
-
-def percent(rate: float, low: float, high: float) -> str:
-    return f"{rate:.1%} [{low:.1%}, {high:.1%}]"
+def pooled(rows: list[dict[str, Any]]) -> tuple[float, tuple[float, float], int]:
+    """Win rate over the prompts of all seeds, its 95 % interval for these models on such prompts, decided pairs."""
+    decided = sum(row["n"] - row["ties"] for row in rows)
+    won = sum(round(row["win_rate"] * (row["n"] - row["ties"])) for row in rows)
+    return won / decided, effective_interval(won / decided, decided), decided
 
 
 def main() -> None:
@@ -46,17 +33,18 @@ def main() -> None:
     for rows in zip(*(report["comparisons"] for report in reports), strict=True):
         first, total = rows[0], pooled(list(rows))
         what = f"{first['policy']} to {first['against']}"
-        each = " | ".join(percent(row["win_rate"], *row["ci95"]) for row in rows)
+        each = " | ".join(rate(row["win_rate"], row["ci95"], row["n"] - row["ties"]) for row in rows)
         kl = ", ".join("–" if row["kl"] is None else f"{row['kl']:.2f}" for row in rows)
         ended = ", ".join(f"{row['ended']:.1%}" for row in rows)
         print(
-            f"| {what} | {first['split']} | {first['temperature']:g} | {each} | {percent(*total)} | {kl} | {ended} |"
+            f"| {what} | {first['split']} | {first['temperature']:g} | {each} | {rate(*total)} | {kl} | {ended} |"
         )
         if first["split"] == "test":
-            picture[f"{what}, {'sampled' if first['temperature'] else 'greedy'}"] = total
+            picture[f"{what}, {'sampled' if first['temperature'] else 'greedy'}"] = (total[0], *total[1])
     print(f"\n| held-out labels | {' | '.join(names)} |\n|" + "---|" * (len(names) + 1))
     for name in ("accuracy", "judge", "longer_answer"):
-        print(f"| {name} | {' | '.join(percent(*report['reward_model'][name]) for report in reports)} |")
+        found = ((report["reward_model"][name], report["reward_model"]["pairs"]) for report in reports)
+        print(f"| {name} | {' | '.join(rate(row[0], row[1:], pairs) for row, pairs in found)} |")
     print(
         f"| labelers_agree | {' | '.join(format(report['reward_model']['labelers_agree'], '.1%') for report in reports)} |"
     )

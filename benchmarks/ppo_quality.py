@@ -77,9 +77,9 @@ def one_seed(path, seed):
         name: {
             "kl": kl[name],
             "score": float(np.mean(given)),
-            "over sft": win_rate_fields(win_rate(given, scores["sft"], seed)),
-            "over best of 4": win_rate_fields(win_rate(given, scores["best of 4"], seed)),
-            "over best of 16": win_rate_fields(win_rate(given, scores["best of 16"], seed)),
+            "over sft": win_rate_fields(win_rate(given, scores["sft"])),
+            "over best of 4": win_rate_fields(win_rate(given, scores["best of 4"])),
+            "over best of 16": win_rate_fields(win_rate(given, scores["best of 16"])),
         }
         for name, given in scores.items()
     }

@@ -1,6 +1,7 @@
 """The page of a report: one HTML file without foreign requests."""
 
 import html
+from collections.abc import Sequence
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -12,6 +13,12 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: 
 .note { color: #777; }
 small { color: #777; }
 """
+
+
+def rate(estimate: float, interval: Sequence[float], pairs: int) -> str:
+    """A share with its 95 % interval in per cent, and of how many it is one."""
+    low, high = interval
+    return f"{estimate:.1%} [{low:.1%}, {high:.1%}] of {pairs}"
 
 
 def page(title: str, body: list[str]) -> str:

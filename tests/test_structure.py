@@ -18,6 +18,7 @@ FLOORS = [
     [
         "rlhf/models",
         "rlhf/splits",
+        "rlhf/intervals",
         "rlhf/starter",
         "annotate/store",
         "stages/arrow",

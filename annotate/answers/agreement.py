@@ -1,15 +1,14 @@
 """How far labelers agree, for rankings with ties: on pairs of answers, with the reason where nothing can be said."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from rlhf.data import Ranking
+from rlhf.intervals import share_interval
 
-NUM_RESAMPLES = 1000
 TIE, BETTER, WORSE = 0, 1, 2
 
 
@@ -51,12 +50,12 @@ def groups_of(rankings: Iterable[Ranking]) -> list[Group]:
     ]
 
 
-def agreement(rankings: Iterable[Ranking], seed: int = 0) -> Agreement:
+def agreement(rankings: Iterable[Ranking]) -> Agreement:
     """Agreement between the labelers who ranked the same answers."""
-    return agreement_of(groups_of(rankings), seed)
+    return agreement_of(groups_of(rankings))
 
 
-def agreement_of(groups: Iterable[Group], seed: int = 0) -> Agreement:
+def agreement_of(groups: Iterable[Group]) -> Agreement:
     """Agreement within the groups, all labelers together."""
     tables: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((3, 3)))
     same, alike, both, pairs = 0.0, 0.0, 0.0, 0
@@ -71,10 +70,10 @@ def agreement_of(groups: Iterable[Group], seed: int = 0) -> Agreement:
         alike += (decided * (decided - 1)).sum()
         both += (decided.sum(1) * (decided.sum(1) - 1)).sum()
         pairs += len(counts)
-    return _summary(tables, same / pairs if pairs else 0.0, alike, both, pairs, _resampler(seed))
+    return _summary(tables, same / pairs if pairs else 0.0, alike, both, pairs)
 
 
-def agreement_by_labeler(groups: Iterable[Group], seed: int = 0) -> dict[str, Agreement]:
+def agreement_by_labeler(groups: Iterable[Group]) -> dict[str, Agreement]:
     """Agreement of each labeler with everybody else in the groups: every judgement beside each of the others'."""
     tables: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: defaultdict(lambda: np.zeros((3, 3))))
     pairs: dict[str, int] = defaultdict(int)
@@ -84,25 +83,15 @@ def agreement_by_labeler(groups: Iterable[Group], seed: int = 0) -> dict[str, Ag
         for labeler, table in zip(group.labelers, beside, strict=True):
             tables[labeler][group.prompt] += table + table.T
             pairs[labeler] += own.shape[1] if len(own) > 1 else 0
-    found, resample = {}, _resampler(seed)
+    found = {}
     for labeler, by_prompt in sorted(tables.items()):
         total = np.sum(list(by_prompt.values()), axis=0)
         decided = total[1:, 1:]
         same = float(np.trace(total) / total.sum()) if total.sum() else 0.0
         found[labeler] = _summary(
-            by_prompt, same, float(np.trace(decided)), float(decided.sum()), pairs[labeler], resample
+            by_prompt, same, float(np.trace(decided)), float(decided.sum()), pairs[labeler]
         )
     return found
-
-
-def _resampler(seed: int) -> Callable[[int], np.ndarray]:
-    """How often each of n prompts is drawn in NUM_RESAMPLES draws with replacement, (NUM_RESAMPLES, n) float64."""
-
-    @cache  # labelers who ranked equally many prompts share the draws, which take longer than all else
-    def resample(n: int) -> np.ndarray:
-        return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), NUM_RESAMPLES).astype(float)
-
-    return resample
 
 
 def _summary(
@@ -111,35 +100,44 @@ def _summary(
     alike: float,
     both: float,
     pairs: int,
-    resample: Callable[[int], np.ndarray],
 ) -> Agreement:
     if not pairs:
         reason = "undefined because no two labelers ranked the same answers"
         return Agreement(None, None, None, None, 0, reason)
     decided = float(alike / both) if both else None
-    stacked = np.stack([table.ravel() for table in tables.values()])
-    alpha = alpha_of(stacked.sum(0).reshape(3, 3))
+    stacked = np.stack(list(tables.values()))
+    alpha = alpha_of(stacked.sum(0))
     if alpha is None:
         reason = "alpha is undefined because all judgements are equal"
         return Agreement(float(percent), decided, None, None, pairs, reason)
-    drawn = resample(len(stacked)) @ stacked
-    values = [value for value in map(alpha_of, drawn.reshape(-1, 3, 3)) if value is not None]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Agreement(float(percent), decided, alpha, (float(low), float(high)), pairs)
+    return Agreement(float(percent), decided, alpha, _alpha_interval(stacked), pairs)
 
 
-def consensus_of(groups: Iterable[Group]) -> dict[str, tuple[int, int]]:
-    """For each labeler (pairs judged as most of the others do, pairs on which most of the others are of one mind)."""
-    found: dict[str, tuple[int, int]] = {}
+def _alpha_interval(tables: np.ndarray) -> tuple[float, float]:
+    """Of α = 1 − observed/expected disagreement: the interval of the observed share, by prompt; tables (prompts, 3, 3).
+
+    The disagreement expected by chance is held, as in Hayes and Krippendorff 2007.
+    """
+    values = tables.sum((1, 2))
+    differing = values - np.trace(tables, axis1=1, axis2=2)
+    low, high = share_interval(differing / 2, values / 2)  # a pair of judgements stands twice in a table
+    total = tables.sum(0)
+    n = total.sum()
+    by_chance = float((n * n - (total.sum(0) ** 2).sum()) / (n * (n - 1)))
+    return max(-1.0, 1 - high / by_chance), 1 - low / by_chance
+
+
+def consensus_of(groups: Iterable[Group]) -> dict[str, list[tuple[str, int, int]]]:
+    """For each labeler and group (its prompt, pairs judged as most of the others do, pairs they are of one mind on)."""
+    found: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
     for group in groups:
         own = categories_of(group.ranks)
         others = own.sum(0) - own
         clear = 2 * others.max(2) > others.sum(2)  # (L, P)
         right = clear & (others.argmax(2) == own.argmax(2))
         for labeler, hits, pairs in zip(group.labelers, right.sum(1), clear.sum(1), strict=True):
-            before = found.get(labeler, (0, 0))
-            found[labeler] = (before[0] + int(hits), before[1] + int(pairs))
-    return found
+            found[labeler].append((group.prompt, int(hits), int(pairs)))
+    return dict(found)
 
 
 def disagreement_share(ranks: np.ndarray) -> float:

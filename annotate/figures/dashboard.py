@@ -6,7 +6,7 @@ Functions take a Choice, or the ballots of one, which are read once for all of t
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from annotate.answers.choice import RANKED, Choice, standing
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, Completion, Labeler, RankingItem, Task, TaskCompletion
 from annotate.work.history import items_of
+from rlhf.intervals import interval_by
 
 CHARACTERS_PER_S = 90.0  # nobody reads faster than this, about 900 words a minute
 LEAST_S = 1.0
@@ -37,12 +38,21 @@ class DayCount:
 
 @dataclass(frozen=True)
 class Share:
-    """right of pairs; None with the reason where there are no pairs."""
+    """right of pairs with the share's 95 % interval by prompt; None with the reason where there are no pairs."""
 
     share: float | None
+    ci95: tuple[float, float] | None
     right: int
     pairs: int
     undefined: str = ""
+
+
+def share_of(rows: Sequence[tuple[Hashable, int, int]], reason: str) -> Share:
+    """The share of rows (prompt, right, pairs), or the reason why there is none."""
+    prompts, right, pairs = zip(*rows, strict=True) if rows else ((), (), ())
+    if not sum(pairs):
+        return Share(None, None, 0, 0, reason)
+    return Share(sum(right) / sum(pairs), interval_by(prompts, right, pairs), sum(right), sum(pairs))
 
 
 @dataclass(frozen=True)
@@ -88,17 +98,17 @@ def throughput(database: Database, choice: Choice) -> list[DayCount]:
     return [DayCount(day, name, number) for (day, name), number in sorted(counts.items())]
 
 
-def agreement_overall(given: Sequence[Ballot], seed: int = 0) -> Agreement:
+def agreement_overall(given: Sequence[Ballot]) -> Agreement:
     """Agreement between all labelers."""
-    return agreement_of(group_by_task(given).values(), seed)
+    return agreement_of(group_by_task(given).values())
 
 
-def agreement_by_labeler(given: Sequence[Ballot], seed: int = 0) -> dict[str, Agreement]:
+def agreement_by_labeler(given: Sequence[Ballot]) -> dict[str, Agreement]:
     """Agreement of each labeler with everybody else who ranked the same task."""
-    return agreement.agreement_by_labeler(group_by_task(given).values(), seed)
+    return agreement.agreement_by_labeler(group_by_task(given).values())
 
 
-def agreement_over_time(given: Sequence[Ballot], seed: int = 0) -> dict[str, Agreement]:
+def agreement_over_time(given: Sequence[Ballot]) -> dict[str, Agreement]:
     """Agreement by day (UTC), oldest first; a task counts on the day on which its last answer came."""
     last: dict[int, float] = {}
     for ballot in given:
@@ -106,35 +116,33 @@ def agreement_over_time(given: Sequence[Ballot], seed: int = 0) -> dict[str, Agr
     by_day: dict[str, list[Group]] = defaultdict(list)
     for task, group in group_by_task(given).items():
         by_day[day_of(last[task])].append(group)
-    return {day: agreement_of(groups, seed) for day, groups in sorted(by_day.items())}
+    return {day: agreement_of(groups) for day, groups in sorted(by_day.items())}
 
 
 def against_consensus(given: Sequence[Ballot]) -> dict[str, Share]:
     """For each labeler the share of pairs judged as most of the other labelers judge them."""
     reason = "undefined because no pair has other labelers who are of one mind"
     return {
-        name: Share(right / pairs, right, pairs) if pairs else Share(None, 0, 0, reason)
-        for name, (right, pairs) in sorted(consensus_of(group_by_task(given).values()).items())
+        name: share_of(rows, reason)
+        for name, rows in sorted(consensus_of(group_by_task(given).values()).items())
     }
 
 
 def gold_accuracy(database: Database, choice: Choice) -> dict[str, Share]:
     """For each labeler the share of pairs in gold questions put as the known ranks put them (ties in those aside)."""
     with database.read() as connection:
-        columns = (Annotation.id, Labeler.name, Task.gold)
+        columns = (Annotation.id, Labeler.name, Task.prompt_id, Task.gold)
         query = standing(connection, choice, select(*columns), gold=True)
         rows = connection.execute(query.where(Annotation.kind.in_(RANKED))).all()
         items = items_of(connection, [row.id for row in rows])
-    right: Counter[str] = Counter()
-    pairs: Counter[str] = Counter()
+    found: dict[str, list[tuple[Hashable, int, int]]] = defaultdict(list)
     for row in rows:
         given = [item.rank for item in items.get(row.id, [])]
-        for i in range(len(given)):
-            for j in range(len(given)):
-                if row.gold[i] < row.gold[j]:
-                    pairs[row.name] += 1
-                    right[row.name] += given[i] < given[j]
-    return {name: Share(right[name] / pairs[name], right[name], pairs[name]) for name in sorted(pairs)}
+        known = [(i, j) for i in range(len(given)) for j in range(len(given)) if row.gold[i] < row.gold[j]]
+        if known:
+            right = sum(given[i] < given[j] for i, j in known)
+            found[row.name].append((row.prompt_id, right, len(known)))
+    return {name: share_of(found[name], "") for name in sorted(found)}
 
 
 def position_bias(given: Sequence[Ballot]) -> PositionBias:

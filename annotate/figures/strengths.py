@@ -11,8 +11,8 @@ from annotate.answers.chosen import chosen_annotations
 from annotate.answers.snapshots import stored_answers
 from annotate.store.database import Database
 from rlhf.data import fingerprint
+from rlhf.intervals import t_quantile
 
-NUM_RESAMPLES = 1000
 # A prior of N(0, 10²) on log strengths: nothing against data, but a checkpoint that always won stays finite.
 PRIOR_PRECISION = 0.01
 Game = tuple[str, str, str, str]  # prompt, checkpoint a, checkpoint b, verdict (a, b or tie)
@@ -40,7 +40,7 @@ class StrengthTable:
     undefined: str = ""
 
 
-def strengths(database: Database, choice: Choice, seed: int = 0) -> StrengthTable:
+def strengths(database: Database, choice: Choice) -> StrengthTable:
     """The table of the choice's comparisons between answers of two known, different checkpoints."""
     games: list[Game] = []
     with database.read() as connection:
@@ -49,13 +49,13 @@ def strengths(database: Database, choice: Choice, seed: int = 0) -> StrengthTabl
             if a and b and a != b:
                 verdict = "tie" if answer.row.verdict == "both_bad" else answer.row.verdict
                 games.append((fingerprint([answer.prompt]), a, b, verdict))
-    return strength_table(games, seed)
+    return strength_table(games)
 
 
-def strength_table(games: Sequence[Game], seed: int = 0) -> StrengthTable:
+def strength_table(games: Sequence[Game]) -> StrengthTable:
     """Davidson 1970: P(i beats j) = π_i / s, P(tie) = ν √(π_i π_j) / s with s = π_i + π_j + ν √(π_i π_j).
 
-    Maximum likelihood under a weak prior; intervals by resampling prompts. Both-bad counts as a tie.
+    Maximum likelihood under a weak prior. Both-bad counts as a tie.
     """
     names = sorted({name for _, a, b, _ in games for name in (a, b)})
     if not games:
@@ -65,15 +65,11 @@ def strength_table(games: Sequence[Game], seed: int = 0) -> StrengthTable:
         return StrengthTable((), None, len(games), reason)
     counts = _counts(names, games)  # (prompts, n, n, 2): wins of i over j; ties of i and j for i < j
     beta = fit(counts.sum(0))
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), NUM_RESAMPLES)
-    drawn = (weights @ counts.reshape(len(counts), -1)).reshape(NUM_RESAMPLES, *counts.shape[1:])
-    resampled = np.stack([fit(table, beta)[:-1] for table in drawn])
-    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    reach = half_widths(counts, beta)
     wins, ties = counts.sum(0)[..., 0], counts.sum(0)[..., 1]
     rows = [
         Strength(
-            name, float(beta[i]), (float(low[i]), float(high[i])),
+            name, float(beta[i]), (float(beta[i] - reach[i]), float(beta[i] + reach[i])),
             int(wins[i].sum()), int(ties[i].sum() + ties[:, i].sum()), int(wins[:, i].sum()),
         )
         for i, name in enumerate(names)
@@ -109,30 +105,63 @@ def _counts(names: Sequence[str], games: Sequence[Game]) -> np.ndarray:
     return np.stack(list(by_prompt.values()))
 
 
-def fit(counts: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+def half_widths(counts: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    """Half of each strength's 95 % interval, (n,); counts (prompts, n, n, 2), beta as `fit` gives it.
+
+    The greater of two variances: the posterior's, which few or one-sided games leave large, and the one by prompt
+    (Huber 1967), which counts what games on one prompt have in common.
+    """
+    n, prompts = len(beta) - 1, len(counts)
+    design, outcomes = _design(n), np.stack([_outcomes(table) for table in counts])
+    mean, curvature = _moments(design, outcomes.sum(0), beta)
+    covariance = np.linalg.inv(curvature)
+    slopes = np.einsum("cpk,pkd->cd", outcomes, design) - outcomes.sum(2) @ mean
+    by_prompt = covariance @ (slopes.T @ slopes) @ covariance * prompts / max(prompts - 1, 1)
+    if prompts == 1:
+        by_prompt = covariance * outcomes.sum()  # all its games tell as much as one
+    centred = np.eye(n, n + 1) - np.append(np.full(n, 1 / n), 0)
+    variances = [np.diag(centred @ matrix @ centred.T) for matrix in (covariance, by_prompt)]
+    return t_quantile(prompts - 1) * np.sqrt(np.maximum(*variances))
+
+
+def _design(n: int) -> np.ndarray:
+    """(pairs, 3, n + 1): the log weights of win, loss and tie are linear in log strengths and log ν."""
+    i, j = np.triu_indices(n, 1)
+    design, pairs = np.zeros((len(i), 3, n + 1)), np.arange(len(i))
+    design[pairs, 0, i] = design[pairs, 1, j] = 1
+    design[pairs, 2, i] = design[pairs, 2, j] = 0.5
+    design[:, 2, n] = 1
+    return design
+
+
+def _outcomes(counts: np.ndarray) -> np.ndarray:
+    """(pairs, 3): wins, losses and ties of each pair, from counts (n, n, 2)."""
+    i, j = np.triu_indices(len(counts), 1)
+    return np.stack([counts[i, j, 0], counts[j, i, 0], counts[i, j, 1]], 1)
+
+
+def _moments(design: np.ndarray, outcomes: np.ndarray, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The design's mean in a game of each pair, (pairs, n + 1), and the curvature of −log posterior, (n + 1, n + 1)."""
+    logits = design @ beta
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    games, mean = outcomes.sum(1), np.einsum("pk,pkd->pd", p, design)
+    second = np.einsum("p,pk,pkd,pke->de", games, p, design, design)
+    spread = second - np.einsum("p,pd,pe->de", games, mean, mean)
+    return mean, spread + PRIOR_PRECISION * np.eye(len(beta))
+
+
+def fit(counts: np.ndarray) -> np.ndarray:
     """Log strengths, then log ν, (n + 1,), of the posterior's mode by Newton's method (it is concave).
 
     counts (n, n, 2): [i, j, 0] how often i beat j, [i, j, 1] how often i < j tied. Strengths sum to 0.
     """
     n = len(counts)
-    beta = np.zeros(n + 1) if start is None else start.copy()
-    i, j = np.triu_indices(n, 1)
-    outcomes = np.stack([counts[i, j, 0], counts[j, i, 0], counts[i, j, 1]], 1)  # (pairs, 3)
-    design = np.zeros((len(i), 3, n + 1))  # log weights of the outcomes are linear in beta
-    pairs = np.arange(len(i))
-    design[pairs, 0, i] = design[pairs, 1, j] = 1
-    design[pairs, 2, i] = design[pairs, 2, j] = 0.5
-    design[:, 2, n] = 1
-    games = outcomes.sum(1)
+    beta, design, outcomes = np.zeros(n + 1), _design(n), _outcomes(counts)
     for _ in range(100):
-        logits = design @ beta
-        p = np.exp(logits - logits.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        mean = np.einsum("pk,pkd->pd", p, design)
-        gradient = np.einsum("pk,pkd->d", outcomes, design) - games @ mean - PRIOR_PRECISION * beta
-        second = np.einsum("p,pk,pkd,pke->de", games, p, design, design)
-        hessian = second - np.einsum("p,pd,pe->de", games, mean, mean) + PRIOR_PRECISION * np.eye(n + 1)
-        step = np.linalg.solve(hessian, gradient)
+        mean, curvature = _moments(design, outcomes, beta)
+        gradient = np.einsum("pk,pkd->d", outcomes, design) - outcomes.sum(1) @ mean - PRIOR_PRECISION * beta
+        step = np.linalg.solve(curvature, gradient)
         beta = beta + step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
         if np.abs(step).max() < 1e-10:
             break

@@ -54,9 +54,14 @@ def _throughput(found: Sequence[dashboard.DayCount]) -> Table:
 
 def _shares(found: dict[str, dashboard.Share], note_if_none: str = "") -> Table:
     rows = tuple(
-        (name, share.share, share.right, share.pairs, share.undefined) for name, share in found.items()
+        (name, share.share, *(share.ci95 or (None, None)), share.right, share.pairs, share.undefined)
+        for name, share in found.items()
     )
-    return Table(("labeler", "share", "right", "pairs", "note"), rows, "" if rows else note_if_none)
+    return Table(
+        ("labeler", "share", "share_low", "share_high", "right", "pairs", "note"),
+        rows,
+        "" if rows else note_if_none,
+    )
 
 
 def _times(found: dict[str, dashboard.LabelerTime]) -> Table:
@@ -150,7 +155,9 @@ def shown(table: Table) -> list[list[str]]:
     ]
 
 
-SHARES = frozenset({"agreement", "decided", "share", "rate", "earlier_won", "with_most", "gold"})
+SHARES = frozenset(
+    {"agreement", "decided", "share", "share_low", "share_high", "rate", "earlier_won", "with_most", "gold"}
+)
 
 
 def _shown(name: str, value: Any) -> str:

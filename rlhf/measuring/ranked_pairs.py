@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from rlhf.data import Prompt, Ranking
-from rlhf.measuring.evaluate import ratio_interval, sign_test, win_rate_at_equal_length
+from rlhf.intervals import interval_by
+from rlhf.measuring.evaluate import sign_test, win_rate_at_equal_length
 from rlhf.splits import conversation_key, split_point
 
 # Words of the preferred answer for each of the other's, up to and without the upper bound.
@@ -101,12 +102,10 @@ def report_on_pairs(pairs: Sequence[RankedPair], labelers_agree: float | None = 
 
 
 def accuracy(pairs: Sequence[RankedPair]) -> list[float]:
-    """Share of the pairs ordered as people did, and its 95 % interval, resampled by conversation."""
-    by_prompt: dict[str, list[float]] = {}
-    for pair in pairs:
-        by_prompt.setdefault(conversation_key(pair.prompt), []).append(pair.right)
-    right, total = (np.array([f(rows) for rows in by_prompt.values()], float) for f in (sum, len))
-    return _rounded(float(right.sum() / total.sum()), *ratio_interval(right, total))
+    """Share of the pairs ordered as people did, and its 95 % interval, by conversation."""
+    right = [float(pair.right) for pair in pairs]
+    conversations = [conversation_key(pair.prompt) for pair in pairs]
+    return _rounded(sum(right) / len(right), *interval_by(conversations, right, [1.0] * len(right)))
 
 
 def accuracy_by(

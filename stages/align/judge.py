@@ -75,7 +75,7 @@ class Judgment:
         return {
             "prompts": len(prompts),
             "temperature": self.settings.temperature,
-            "comparisons": [compare(*pair, given, gold, self.settings.best_of) for pair in pairs],
+            "comparisons": [compare(*pair, prompts, given, gold, self.settings.best_of) for pair in pairs],
             "curve": [self.point(name, given[name], gold[name]) for name in ("sft", *after)],
             "reward_models": {judge: {part: self.on_rankings(judge, part) for part in PARTS} for judge in self.judges},
             "tasks": {name: self.tasks(name) for name in ("base", "sft", "ppo")} if self.parts.has_tasks else {},

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.data import as_messages
 from rlhf.store import Entry, write_text
-from stages.page import page, table
+from stages.page import page, rate, table
 
 Rows = list[list[str]]
 GAP = "  "
@@ -38,12 +38,6 @@ def align_columns(rows: Rows) -> list[str]:
     return [
         GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-
-
-def format_share(values: Any) -> str:
-    """A share with its interval, in per cent."""
-    estimate, low, high = values
-    return f"{estimate:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def stage_rows(results: Mapping[str, Any], models: Mapping[str, Entry]) -> Rows:
@@ -76,14 +70,14 @@ def stage_rows(results: Mapping[str, Any], models: Mapping[str, Entry]) -> Rows:
 def comparison_rows(results: Mapping[str, Any]) -> Rows:
     """Win rates by the gold reward model."""
     rows = [
-        ["policy", "against", "win rate [95 %]", "at equal length", "ties", "KL to SFT", "words", "their words", "ended"]
+        ["policy", "against", "win rate [95 %] of decided", "at equal length, ties half", "ties", "KL to SFT", "words", "their words", "ended"]
     ]  # fmt: skip
     for row in results["comparisons"]:
         rows.append([
             row["policy"],
             row["against"],
-            format_share((row["win_rate"], *row["ci95"])),
-            format_share((row["win_rate_at_equal_length"], *row["ci95_at_equal_length"])),
+            rate(row["win_rate"], row["ci95"], row["n"] - row["ties"]),
+            rate(row["win_rate_at_equal_length"], row["ci95_at_equal_length"], row["n"]),
             str(row["ties"]),
             "" if row["kl"] is None else f"{row['kl']:.2f}",
             f"{row['mean_words']:.1f}",
@@ -95,25 +89,24 @@ def comparison_rows(results: Mapping[str, Any]) -> Rows:
 
 def accuracy_rows(results: Mapping[str, Any]) -> Rows:
     """Each reward model on people's held-out comparisons, by source, beside the longer answer."""
-    rows = [["reward model", "part", "source", "pairs", "accuracy [95 %]", "longer answer", "p"]]
+    rows = [["reward model", "part", "source", "accuracy [95 %] of pairs", "longer answer", "p"]]
     for judge, parts in results["reward_models"].items():
         for part, report in parts.items():
             for source, found in report["by_source"].items():
                 rows.append([
-                    judge, part, source, str(found["pairs"]), format_share(found["accuracy"]), f"{found['longer_answer'][0]:.1%}",
-                    f"{found['p_against_longer']:.2g}",
+                    judge, part, source, rate(found["accuracy"][0], found["accuracy"][1:], found["pairs"]),
+                    f"{found['longer_answer'][0]:.1%}", f"{found['p_against_longer']:.2g}",
                 ])  # fmt: skip
     return rows
 
 
 def cost_rows(results: Mapping[str, Any]) -> Rows:
     """What alignment cost or gave elsewhere: loss on plain text, constraints kept."""
-    rows = [["policy", "loss on plain text, nats per token", "constraints kept [95 %]"]]
+    rows = [["policy", "loss on plain text, nats per token", "constraints kept [95 %] of tasks"]]
     for name, loss in results["text_loss"].items():
         tasks = results["tasks"].get(name)
-        rows.append(
-            [name, f"{loss['loss']:.4f}", format_share((tasks["share"], *tasks["ci95"])) if tasks else ""]
-        )
+        kept = rate(tasks["share"], tasks["ci95"], tasks["n"]) if tasks else ""
+        rows.append([name, f"{loss['loss']:.4f}", kept])
     return rows
 
 
@@ -123,7 +116,7 @@ def html_page(title: str, results: Mapping[str, Any], models: Mapping[str, Entry
     body = [
         f"<h1>{html.escape(title)}</h1>",
         "<p class=note>The judge is a reward model trained on people's comparisons of other conversations, from other "
-        "weights; no stage before this page saw it. Intervals are 95 %, resampled by prompt.</p>",
+        "weights; no stage before this page saw it. Intervals are 95 %, by prompt.</p>",
         f"<h2>Who wins</h2>{_wins(results)}{table(comparison_rows(results))}",
         f"<h2>How far is too far</h2><div class=curves>{''.join(_curves(results, models))}</div>"
         f"<p class=note>{html.escape(advice(results))}</p>",

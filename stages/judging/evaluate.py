@@ -47,9 +47,7 @@ def run(settings: EvalSettings, store: Store, say: Callable[[str], None] = print
     if settings.against:
         # Draws of its own: shared random numbers would turn sampling luck into ties and flatter the better side.
         other = answer_prompts(settings, store, settings.against, prompts, settings.seed + 1_000_003)
-        result |= win_rate_fields(
-            win_rate(scores, _scores(settings, store, items, prompts, other), settings.seed)
-        )
+        result |= win_rate_fields(win_rate(scores, _scores(settings, store, items, prompts, other), prompts))
         result["kl"] = kl_between(answers, other.policy)
     return result
 

@@ -9,13 +9,13 @@ import torch
 
 from rlhf.data import Prompt, as_messages, read_texts
 from rlhf.inputs import packed_tokens
+from rlhf.intervals import interval_by
 from rlhf.learning.passes import completion_logprobs, text_logprobs
 from rlhf.learning.rewards import score_completions
 from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.constraints import add_constraints
 from rlhf.measuring.evaluate import (
-    ratio_interval,
     win_rate,
     win_rate_at_equal_length,
 )
@@ -91,7 +91,12 @@ def best_of(
 
 
 def compare(
-    policy: str, against: str, given: Mapping[str, Any], gold: Mapping[str, list[float]], n: int
+    policy: str,
+    against: str,
+    prompts: Sequence[Prompt],
+    given: Mapping[str, Any],
+    gold: Mapping[str, list[float]],
+    n: int,
 ) -> dict[str, Any]:
     """One row of the report: win rates by the gold model, plain and at equal length, and how far policy is from SFT."""
     mine, other = given[policy], given[against]
@@ -101,7 +106,7 @@ def compare(
     return {
         "policy": policy,
         "against": against,
-        **win_rate_fields(win_rate(gold[policy], gold[against])),
+        **win_rate_fields(win_rate(gold[policy], gold[against], prompts)),
         "win_rate_at_equal_length": round(equal[0], 4),
         "ci95_at_equal_length": [round(x, 4) for x in equal[1:]],
         "kl": round(kl_of_best_of(n), 4) if policy.startswith("best of") else mean(kl),
@@ -130,7 +135,7 @@ def follows(model: Model, settings: AlignEvalSettings, tasks: Sequence[Prompt], 
     by_kind: dict[str, list[float]] = {}
     for share, (_, constraint) in zip(kept, wanted, strict=True):
         by_kind.setdefault(constraint.kind, []).append(share)
-    low, high = ratio_interval(torch.tensor(kept).numpy(), torch.ones(len(kept)).numpy())
+    low, high = interval_by([str(prompt) for prompt in tasks[: len(kept)]], kept, [1] * len(kept))
     return {
         "share": round(sum(kept) / len(kept), 4),
         "ci95": [round(low, 4), round(high, 4)],

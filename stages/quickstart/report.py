@@ -18,7 +18,7 @@ from rlhf.store import Entry, Store, write_text
 from stages.judging.answers import Answers, answer_prompts, best_of
 from stages.judging.evaluate import judge_scores, kl_between, win_rate_fields
 from stages.judging.reward_models import report_on_reward_model
-from stages.page import page, table
+from stages.page import page, rate, table
 from stages.settings import EvalSettings
 
 NUM_EXAMPLES = 10
@@ -66,7 +66,7 @@ def _compare(
     rows = []
     for policy, against in pairs:
         row = {**where, "policy": policy, "against": against}
-        row |= win_rate_fields(win_rate(scores[policy], scores[against], settings.seed))
+        row |= win_rate_fields(win_rate(scores[policy], scores[against], prompts))
         row |= {
             "kl": _kl(policy, given),
             "mean_score": round(sum(scores[policy]) / len(items), 4),
@@ -140,7 +140,10 @@ def stage_table(results: Mapping[str, Any], models: Mapping[str, Entry]) -> list
         "base": f"validation loss {models['base'].manifest['metrics']['validation_loss']}",
         "sft": f"validation loss {models['sft'].manifest['metrics']['validation_loss']}",
         "labels": f"simulated labelers agree on {predicted['labelers_agree']:.1%}",
-        "reward": f"predicts {predicted['accuracy'][0]:.1%} of held-out labels (judge {predicted['judge'][0]:.1%})",
+        "reward": "predicts {} held-out pairs (judge {:.1%})".format(
+            rate(predicted["accuracy"][0], predicted["accuracy"][1:], predicted["pairs"]),
+            predicted["judge"][0],
+        ),
         "ppo": "reward {reward}, KL {kl} nats".format(**models["ppo"].manifest["metrics"]),
         "eval": f"{results['prompts']} {results['split']} prompts",
     }
@@ -156,17 +159,19 @@ def stage_table(results: Mapping[str, Any], models: Mapping[str, Entry]) -> list
 def comparison_table(results: Mapping[str, Any]) -> list[str]:
     """Win rates by the judge, one line each."""
     lines = [
-        f"{'judge prefers':<22} {'prompts':<9} {'T':>3}  {'win rate [95 %]':<22} {'ties':>4}  {'KL':>6}  {'ended':>6}"
+        f"{'judge prefers':<22} {'prompts':<9} {'T':>3}  {'win rate [95 %] of decided':<29} {'ties':>4}  {'KL':>6}  {'ended':>6}"
     ]
     for row in results["comparisons"]:
-        low, high = row["ci95"]
-        rate = f"{row['win_rate']:.1%} [{low:.1%}, {high:.1%}]"
         kl = "" if row["kl"] is None else f"{row['kl']:.3f}"
         versus = f"{row['policy']} to {row['against']}"
         lines.append(
-            f"{versus:<22} {row['split']:<9} {row['temperature']:>3g}  {rate:<22} {row['ties']:>4}  {kl:>6}  {row['ended']:>6.1%}"
+            f"{versus:<22} {row['split']:<9} {row['temperature']:>3g}  {_win_rate(row):<29} {row['ties']:>4}  {kl:>6}  {row['ended']:>6.1%}"
         )
     return lines
+
+
+def _win_rate(row: Mapping[str, Any]) -> str:
+    return rate(row["win_rate"], row["ci95"], row["n"] - row["ties"])
 
 
 def example_lines(results: Mapping[str, Any]) -> list[str]:
@@ -188,7 +193,7 @@ def html_page(title: str, results: Mapping[str, Any], models: Mapping[str, Entry
     body = [
         f"<h1>{html.escape(title)}</h1>",
         "<p class=note>Labels in this run are by simulated labelers; the judge is the starter world's checker, whose "
-        "rules no model was shown. Intervals are 95 %, resampled by prompt.</p>",
+        "rules no model was shown. Intervals are 95 %, by prompt.</p>",
         f"<h2>Who wins</h2>{picture}{table(comparison_rows(results))}",
         f"<h2>Stages</h2><pre>{html.escape(chr(10).join(stage_table(results, models)))}</pre>",
         f"<h2>Curves</h2><div class=curves>{''.join(_curves(models))}</div>",
@@ -200,13 +205,22 @@ def html_page(title: str, results: Mapping[str, Any], models: Mapping[str, Entry
 
 def comparison_rows(results: Mapping[str, Any]) -> list[list[str]]:
     """Head and rows of the comparisons, as texts."""
-    rows = [["policy", "against", "prompts", "temperature", "win rate [95 %]", "ties", "KL to SFT", "ended"]]
+    rows = [
+        [
+            "policy",
+            "against",
+            "prompts",
+            "temperature",
+            "win rate [95 %] of decided",
+            "ties",
+            "KL to SFT",
+            "ended",
+        ]
+    ]
     for row in results["comparisons"]:
-        low, high = row["ci95"]
-        rate = f"{row['win_rate']:.1%} [{low:.1%}, {high:.1%}]"
         kl = "" if row["kl"] is None else f"{row['kl']:.3f}"
         where = [row["policy"], row["against"], row["split"], f"{row['temperature']:g}"]
-        rows.append([*where, rate, str(row["ties"]), kl, f"{row['ended']:.1%}"])
+        rows.append([*where, _win_rate(row), str(row["ties"]), kl, f"{row['ended']:.1%}"])
     return rows
 
 

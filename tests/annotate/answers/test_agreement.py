@@ -92,7 +92,11 @@ def test_shares_equal_counting_one_by_one(by_prompt):
     assert {name: one.percent for name, one in found.items()} == pytest.approx(
         {name: np.mean(equal) for name, equal in by_labeler.items()}
     )
-    assert {name: pair for name, pair in consensus_of(groups).items() if pair[1]} == {
+    counted = {
+        name: (sum(right for _, right, _ in rows), sum(pairs for _, _, pairs in rows))
+        for name, rows in consensus_of(groups).items()
+    }
+    assert {name: pair for name, pair in counted.items() if pair[1]} == {
         name: (sum(equal), len(equal)) for name, equal in consensus.items()
     }
     assert [disagreement_share(group.ranks) for group in groups] == pytest.approx(
@@ -115,3 +119,23 @@ def test_krippendorffs_published_example():
         if counts.sum() > 1:
             coincidences += (np.outer(counts, counts) - np.diag(counts)) / (counts.sum() - 1)
     assert alpha_of(coincidences) == pytest.approx(0.743, abs=5e-4)
+
+
+def test_agreeing_every_time_on_a_few_prompts_is_no_certainty():
+    alike = [Group(f"p{i}", ["ann", "ben"], np.array([[0, 1], [0, 1]])) for i in range(3)]
+    other = [Group(f"q{i}", ["ann", "ben"], np.array([[1, 0], [1, 0]])) for i in range(3)]
+    found = agreement_of(alike + other)
+    assert found.alpha == 1.0 and found.alpha_ci95[1] == 1.0 and found.alpha_ci95[0] < 0.5
+
+
+def test_alphas_interval_covers():
+    rng, held, rounds = np.random.default_rng(0), 0, 200
+    for _ in range(rounds):
+        true = rng.integers(0, 2, 60)
+        seen = [np.where(rng.random(60) < 0.9, true, 1 - true) for _ in range(2)]
+        ranks = [np.array([[a[i], 1 - a[i]] for a in seen]) for i in range(60)]
+        low, high = agreement_of(
+            [Group(f"p{i // 2}", ["ann", "ben"], rank) for i, rank in enumerate(ranks)]
+        ).alpha_ci95
+        held += low <= (0.9 - 0.1) ** 2 <= high  # two noisy views agree on 0.82, by chance on 0.5
+    assert held / rounds >= 0.95 - 3 * (0.95 * 0.05 / rounds) ** 0.5

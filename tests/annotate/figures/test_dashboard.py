@@ -119,6 +119,7 @@ def test_gold_questions_are_scored_and_kept_out_of_everything_else(store):
     assert store.progress("b").tasks == store.progress("b").finished == 4
     assert len(store.rankings()) == 4 and store.snapshot().num_annotations == 4
     share = dashboard.gold_accuracy(store.database, ALL)["ann"]
+    assert share.ci95[0] <= share.share <= share.ci95[1]
     assert (share.right, share.pairs) == (
         4,
         4,
@@ -222,12 +223,27 @@ def test_strengths_are_found_again_in_simulated_games():
     assert table.tie_parameter == pytest.approx(nu, abs=0.06)
 
 
-def test_strengths_resample_prompts_not_games():
+def test_strengths_count_prompts_not_games():
     games = [("same", "a", "b", "a")] * 30 + [("other", "a", "b", "b")] * 10
     low, high = strength_table(games).rows[0].ci95
     spread = [(f"p{i}", *game[1:]) for i, game in enumerate(games)]
     narrow = strength_table(spread).rows[0].ci95
     assert high - low > 2 * (narrow[1] - narrow[0])
+
+
+def test_five_wins_of_five_are_no_certainty():
+    row = strength_table([(f"p{i}", "a", "b", "a") for i in range(5)]).rows[0]
+    assert row.ci95[1] - row.ci95[0] > 4 and row.ci95[0] < 0.7
+
+
+def test_intervals_of_strengths_cover():
+    rng, held, rounds = np.random.default_rng(0), 0, 200
+    for _ in range(rounds):
+        won = rng.random(40) < 1 / (1 + math.exp(-1.0))
+        games = [(f"p{i}", "a", "b", "a" if won[i] else "b") for i in range(40)]
+        row = next(row for row in strength_table(games).rows if row.checkpoint == "a")
+        held += row.ci95[0] <= 0.5 <= row.ci95[1]
+    assert held / rounds >= 0.95 - 3 * (0.95 * 0.05 / rounds) ** 0.5
 
 
 def test_strengths_say_when_nothing_can_be_said():

@@ -1,0 +1,100 @@
+"""Intervals of shares against their promise: how often they hold the truth, by the binomial law and by simulation."""
+
+from math import comb
+
+import numpy as np
+import pytest
+
+from rlhf.intervals import effective_interval, interval_by, share_interval
+from rlhf.measuring.evaluate import win_rate, win_rate_at_equal_length
+
+SHARES = np.linspace(0.02, 0.98, 49)
+
+
+def coverage(n):
+    """The chance that the interval of n trials holds the share, for each of SHARES, by the binomial law."""
+    intervals = np.array([share_interval([1.0] * k + [0.0] * (n - k), [1.0] * n) for k in range(n + 1)])
+    chances = np.array(
+        [[float(comb(n, k)) * p**k * (1 - p) ** (n - k) for k in range(n + 1)] for p in SHARES]
+    )
+    holds = (intervals[None, :, 0] <= SHARES[:, None]) & (SHARES[:, None] <= intervals[None, :, 1])
+    return (chances * holds).sum(1)
+
+
+@pytest.mark.parametrize("n", [5, 6, 7, 10, 15, 20, 30, 50, 75, 100, 200, 500])
+def test_the_interval_of_single_trials_covers_what_it_promises(n):
+    found = coverage(n)
+    assert found.min() >= 0.9499  # never under, wherever the share lies
+    assert (
+        found.max() <= 0.97 or n < 150
+    )  # near: a discrete interval can't do it at few trials near 0 and 1 ...
+    expected = n * np.minimum(SHARES, 1 - SHARES)
+    assert (found[expected >= 10] <= 0.97).all()  # ... but can from ten expected wins and losses on
+
+
+def test_known_intervals_come_out():
+    # Clopper and Pearson's at all or nothing have a closed form, 1 − 0.025^(1/n); Blaker's there is inside and one-sided.
+    low, high = share_interval([1.0] * 5, [1.0] * 5)
+    assert 1 - 0.975 < 0.478 <= low <= 0.55 and high == 1.0
+    assert share_interval([0.0] * 5, [1.0] * 5) == pytest.approx((1 - high, 1 - low))
+    # Blaker 2000's own example of 1 of 10 at 95 %, as R's BlakerCI package prints it: 0.005 to 0.446.
+    assert share_interval([1.0] + [0.0] * 9, [1.0] * 10) == pytest.approx((0.0051, 0.4445), abs=2e-3)
+    assert share_interval([], []) == (0.0, 1.0)
+
+
+def simulated(clusters, most, alike, share, rng, rounds=400):
+    held = 0
+    for _ in range(rounds):
+        trials = rng.integers(1, most + 1, clusters)
+        together = rng.random(clusters) < share
+        own = rng.binomial(trials, share)
+        won = np.where(rng.random(clusters) < alike, together * trials, own)
+        low, high = share_interval(won, trials)
+        held += low - 1e-9 <= share <= high + 1e-9
+    return held / rounds
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(("clusters", "most"), [(5, 4), (30, 6), (120, 3)])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.85])
+def test_the_interval_covers_where_trials_come_in_clusters(clusters, most, alike, share):
+    found = simulated(clusters, most, alike, share, np.random.default_rng(0))
+    assert found >= 0.95 - 3 * (0.95 * 0.05 / 400) ** 0.5
+    if clusters > 100 and share == 0.5:
+        assert found <= 0.97 + 3 * (0.97 * 0.03 / 400) ** 0.5
+
+
+def test_equal_prompts_are_one_cluster():
+    rows = [1.0, 0.0, 1.0, 1.0] * 10
+    alone = interval_by(range(40), rows, [1.0] * 40)
+    repeated = interval_by([i // 4 for i in range(40)], sorted(rows), [1.0] * 40)
+    assert repeated[1] - repeated[0] > 1.5 * (alone[1] - alone[0])
+    assert win_rate(sorted(rows), [0.5] * 40, [f"p{i // 4}" for i in range(40)]).ci95 == repeated
+
+
+@pytest.mark.parametrize("n", [2, 5, 20])
+def test_a_win_every_time_is_no_certainty(n):
+    longer, other = np.arange(n) % 3, np.zeros(n)
+    for low, high in (
+        win_rate([1.0] * n, [0.0] * n).ci95,
+        win_rate_at_equal_length([1.0] * n, [0.0] * n, longer, other)[1:],
+    ):
+        assert low < 1 - 1 / n and high == pytest.approx(1, abs=0.02)
+
+
+def test_the_rate_at_equal_length_covers():
+    rng, held, rounds = np.random.default_rng(1), 0, 300
+    for _ in range(rounds):
+        longer = rng.normal(5, 10, 60)
+        chance = 1 / (1 + np.exp(-(0.4 + 0.8 * np.tanh(longer / longer.std()))))
+        won = (rng.random(60) < chance).astype(float)
+        _, low, high = win_rate_at_equal_length(won, 0.5 + 0 * won, longer, 0 * longer)
+        held += low <= 1 / (1 + np.exp(-0.4)) <= high
+    assert 0.95 - 3 * (0.95 * 0.05 / rounds) ** 0.5 <= held / rounds
+
+
+def test_more_trials_never_widen_it_and_fractions_lie_between():
+    widths = [np.diff(effective_interval(0.6, n))[0] for n in (5, 10, 20, 40, 80, 160, 100_000)]
+    assert widths == sorted(widths, reverse=True)
+    below, between, above = (effective_interval(k / 10, 10) for k in (6, 6.5, 7))
+    assert below[0] < between[0] < above[0] and below[1] < between[1] < above[1]
