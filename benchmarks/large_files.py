@@ -8,13 +8,14 @@ on each and is stopped at its first step. Then three prompts at random, and an i
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
-STEP = "sft:"  # the bar of optimizer steps
+STEP = re.compile(r"sft: .*\| *[1-9][0-9]*/")  # the bar of optimizer steps after the first
 
 
 def write(path: Path, megabytes: int, row: dict[str, object], odd: dict[str, object] | None = None) -> None:
@@ -32,8 +33,8 @@ def write(path: Path, megabytes: int, row: dict[str, object], odd: dict[str, obj
                 odd = None
 
 
-def watched(command: list[str], is_reached: str) -> dict[str, float]:
-    """Seconds to the first line of stderr and to one with `is_reached`, where the command is ended, and its peak in MiB."""
+def watched(command: list[str], reached: re.Pattern[str]) -> dict[str, float]:
+    """Seconds to the first line of stderr and to one that matches, where the command is ended, and its peak in MiB."""
     started, seen = time.monotonic(), dict[str, float]()
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.cli", *command], stderr=subprocess.PIPE, text=True, bufsize=1
@@ -42,7 +43,7 @@ def watched(command: list[str], is_reached: str) -> dict[str, float]:
     assert process.stderr is not None
     for line in process.stderr:  # universal newlines: a bar's carriage returns end lines, too
         seen.setdefault("first_line_s", time.monotonic() - started)
-        if is_reached in line:
+        if reached.search(line):
             seen["reached_s"] = time.monotonic() - started
             process.kill()
             break
@@ -102,7 +103,7 @@ def main() -> None:
     )
     for name in ("short", "long", "emoji"):
         command = ["sft", "--data", str(folder / f"{name}.jsonl"), "--name", name, "--store", str(store)]
-        print(name, json.dumps(watched([*command, "--max-length", "64"], "1/")), flush=True)
+        print(name, json.dumps(watched([*command, "--max-length", "64"], STEP)), flush=True)
     prompts = [
         "sample",
         "--policy",
@@ -116,12 +117,12 @@ def main() -> None:
     ]
     print(
         "three prompts",
-        json.dumps(watched([*prompts, "--store", str(store)], "answers to each of 3")),
+        json.dumps(watched([*prompts, "--store", str(store)], re.compile("answers to each of 3"))),
         flush=True,
     )
     write(folder / "rankings.jsonl", size // 5, {"prompt": "", "completions": ["yes", "no"], "ranks": [0, 1]})
     imported = ["labels", "import", str(folder / "rankings.jsonl"), "--batch", "large", "--store", str(store)]
-    print("import", json.dumps(watched(imported, "\0")), flush=True)
+    print("import", json.dumps(watched(imported, re.compile("\0"))), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ KINDS = (*LINES, ".json", *TABLES, ".parquet", ".arrow", ".txt")
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 ROWS_KEYS = ("data", "rows", "train", "examples", "samples", "records", "items")
 CHUNK = 2**20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+JSON = json.JSONDecoder().decode
 ROWS_TO_JUDGE_A_COLUMN = 20
 STRUCTURED = re.compile(r"\s*(\[.*\]|\{.*\})\s*", re.DOTALL)
 OUR_LISTS, OUR_LIST = ("completions", "ranks", "flags", "ratings", "scores"), re.compile(r"\[.*\]", re.DOTALL)
@@ -122,15 +124,16 @@ def _text(file: Any, newline: str | None) -> io.TextIOWrapper:
 
 
 def _lines(file: Any, path: Path) -> Iterator[Placed]:
+    shown = f"{path}:"
     for number, line in enumerate(file, start=1):
-        if line.strip():
-            yield f"{path}:{number}", json_row(line)
+        if not line.isspace():
+            yield f"{shown}{number}", json_row(line)
 
 
 def json_row(line: bytes) -> Any:
     """The row of one line of JSON, or the BadRow that says what is wrong with it."""
     try:
-        return json.loads(line.decode("utf-8-sig"))
+        return JSON(line.removeprefix(BYTE_ORDER_MARK).decode())
     except RecursionError:
         return BadRow("nested too deep")
     except UnicodeDecodeError:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, overload
 from rlhf.data.account import Account
 
 T = TypeVar("T")
+DECODER = json.JSONDecoder()
 IN_MEMORY = 32 * 2**20  # bytes that a set may take before it goes to a temporary file
 
 
@@ -79,7 +80,9 @@ class Rows(Sequence[T], Generic[T]):
         kept = place if self._order is None else self._order[place]
         start, end = self._starts[kept], self._starts[kept + 1]
         self._file.seek(start)
-        return self._decode(json.loads(self._file.read(end - start).decode("utf-8", "surrogatepass")))
+        return self._decode(
+            DECODER.raw_decode(self._file.read(end - start).decode("utf-8", "surrogatepass"))[0]
+        )
 
     @overload
     def __getitem__(self, place: int) -> T: ...

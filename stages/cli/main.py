@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlhf import __version__
 from rlhf.errors import RLHFError
-from stages.cli.options import STAGES, TRAINING, Command, add_settings, everywhere_options
+from stages.cli.options import STAGES, TRAINING, Command, add_settings, everywhere_options, say
 from stages.cli.stage_commands import RUNNERS
 from stages.quiet import quiet_libraries
 
@@ -16,6 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     quiet_libraries()
     try:
+        if getattr(options, "stage", None) in TRAINING:
+            say(f"{options.stage}: loading torch, transformers and trl")
         options.run(options)
     except KeyboardInterrupt:
         print("rlhf: stopped; the same command goes on from the last save", file=sys.stderr)

@@ -81,7 +81,7 @@ def _counted(
     for example in encode_demonstration(row, tokenizer, extent.turns):
         is_long |= len(example["input_ids"]) > extent.max_length
         cut = {name: tokens[: extent.max_length] for name, tokens in example.items()}
-        if any(label != NOT_LEARNED for label in cut["labels"]):
+        if cut["labels"].count(NOT_LEARNED) < len(cut["labels"]):
             found.append(cut)
     if not found or (is_long and extent.skip_long):
         counts.left_out += 1
@@ -94,6 +94,9 @@ def _counted(
 
 def _num_answers(labels: list[int]) -> int:
     """Runs of labels that are learned."""
+    num_learned = len(labels) - labels.count(NOT_LEARNED)
+    if NOT_LEARNED not in labels[-num_learned:]:
+        return 1
     learned = [label != NOT_LEARNED for label in labels]
     return sum(now and not before for before, now in zip([False, *learned], learned, strict=False))
 
