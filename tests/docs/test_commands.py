@@ -156,8 +156,10 @@ def test_what_does_not_run_is_named_with_its_reason():
     elsewhere = (
         "rlhf label",
         "rlhf store export",
+        "rlhf labels backup",
+        "rlhf labels check",
         'python -c "from transformers',
-    )  # run by the two tests beside this one
+    )  # run by tests beside this one and tests/browser/test_deploying.py
     left = [
         f"{page}: {command}" for page, command in COMMANDS
         if page not in RUN and not reason_not_to_run(command) and not command.startswith(elsewhere)
