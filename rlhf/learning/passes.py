@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import InputError
-from rlhf.learning.head import logprobs_at, scaled, token_logprobs
-from rlhf.learning.losses import entropy, lm_loss
+from rlhf.learning.head import entropies_of, logprobs_at, token_logprobs, token_logprobs_and_entropies
+from rlhf.learning.losses import lm_loss
 from rlhf.learning.rollout import Rollout
 from rlhf.models.padding import padded_length
 from rlhf.models.trunk import has_scalar_head, trunk_states, unwrapped
@@ -54,15 +54,20 @@ def completion_logprobs(
     temperature = temperature or 1.0
     logprobs, entropies = [], []
     for part, labels in zip(states.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
-        if type(head) is nn.Linear and head.bias is None and not with_entropy:
-            logprobs.append(token_logprobs(part, head.weight, labels, temperature))
+        if type(head) is nn.Linear and head.bias is None:
+            if with_entropy:
+                found, spread = token_logprobs_and_entropies(part, head.weight, labels, temperature)
+                entropies.append(spread)
+            else:
+                found = token_logprobs(part, head.weight, labels, temperature)
+            logprobs.append(found)
             continue
         logits = head(part)
         if logits is part:  # a view of logits that the model gave, not ours to overwrite
             logits = logits.clone()
-        logprobs.append(logprobs_at(logits, labels, temperature))
         if with_entropy:
-            entropies.append(entropy(scaled(logits.detach(), temperature)))
+            entropies.append(entropies_of(logits, temperature))
+        logprobs.append(logprobs_at(logits, labels, temperature))
     per_token = _scattered(torch.cat(logprobs), rollout.mask)
     return (per_token, _scattered(torch.cat(entropies), rollout.mask)) if with_entropy else per_token
 

@@ -211,6 +211,27 @@ def token_logprobs(logits: Tensor, labels: Tensor, temperature: float) -> Tensor
     return _TokenLogprobs.apply(logits, labels, temperature)
 
 
+def log_sums(logits: Tensor, temperature: float) -> Tensor:
+    """log Σ exp(logits / temperature) of each row: (N, V) → (N,) float32. No gradient."""
+    N, V = logits.shape
+    labels, (logprobs, sums) = (
+        logits.new_full((N,), -1, dtype=torch.long),
+        logits.new_empty(2, N, dtype=torch.float32),
+    )
+    pointers = (each.data_ptr() for each in (logits, labels, logprobs, sums))
+    _loop("token_logprobs", logits.dtype, "ppppiif")(*pointers, N, V, 1 / temperature)
+    return sums
+
+
+def token_slopes(
+    logits: Tensor, labels: Tensor, sums: Tensor, upstream: Tensor, temperature: float
+) -> Tensor:
+    """upstream (N,) · (1 at the label − exp(logits / temperature − sums)) / temperature, written where the logits were."""
+    pointers = (each.data_ptr() for each in (logits, labels, sums, upstream))
+    _loop("token_logprobs_backward", logits.dtype, "ppppiif")(*pointers, *logits.shape, 1 / temperature)
+    return logits
+
+
 def add_norm(x: Tensor, added: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
     """x (N, C) += added (N, C), then its layer norm in added's format; x, gain and bias are float32. No gradient."""
     y = torch.empty_like(added)
