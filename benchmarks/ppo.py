@@ -107,7 +107,7 @@ def ours(size: Model, work: Work) -> dict[str, Any]:
         return clock.timed("sample", first_sample)(config, policy, rows, tokenizer, iteration)
 
     loop.sample = sample
-    loop.gather_experience = clock.timed("score", loop.gather_experience)
+    loop.judge = clock.timed("score", loop.judge)
     loop.train(settings, learner, reference, reward, prompts, tokenizer, log=MetricLog(None))
     return clock.result(work.rows * work.iterations)
 

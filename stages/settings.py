@@ -173,6 +173,7 @@ class PPOConfig:
 
     episodes: int = setting(6400, "completions to learn from")
     batch_size: int = setting(256, "completions per iteration")
+    completions_per_prompt: int = setting(1, "completions of each prompt, a group", common=False)
     minibatch_size: int = setting(64, "completions per optimizer step")
     micro_batch_size: int = setting(
         64, "completions per forward pass (memory only)", decides=False, common=False
@@ -192,13 +193,43 @@ class PPOConfig:
     clip: float = setting(0.2, "clip range of the ratio", flag=False)
     value_clip: float = setting(0.2, "clip range of the values", flag=False)
     value_coef: float = setting(0.1, "weight of the value loss", flag=False)
+    clip_high: float = setting(0.0, "clip range above 1 (0: that of clip)", flag=False)
+    dual_clip: float = setting(
+        0.0, "ratio from which a token of negative advantage counts no more (0: none)", flag=False
+    )
+    entropy_coef: float = setting(0.0, "weight of the entropy that the loss rewards", flag=False)
+    advantages: str = setting(
+        "gae",
+        "GAE with a value model, or without one",
+        choices=("gae", "rloo", "grpo", "reinforce++"),
+        common=False,
+    )
+    kl_in: str = setting("reward", "where the KL stands", flag=False, choices=("reward", "loss"))
     gamma: float = setting(1.0, "discount", flag=False)
     lam: float = setting(0.95, "λ of advantage estimation", flag=False)
     whiten_rewards: bool = setting(False, "divide rewards by their standard deviation", flag=False)
     temperature: float = setting(1.0, "sampling temperature", common=False)
+    top_p: float = setting(1.0, "nucleus mass of rollouts", flag=False)
+    top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", flag=False)
+    recompute_logprobs: bool = setting(
+        False, "old log-probabilities by a pass of training, not the sampler's", flag=False
+    )
+    importance_cap: float = setting(
+        0.0, "largest weight of a token for what the sampler's distribution is off (0: none)", flag=False
+    )
     max_new_tokens: int = setting(48, "longest completion in tokens")
     missing_eos_penalty: float = setting(
         1.0, "taken from the score of a completion that does not end", common=False
+    )
+    overlong_buffer: int = setting(
+        0, "last tokens before max_new_tokens over which overlong_penalty rises (0: none)", flag=False
+    )
+    overlong_penalty: float = setting(
+        1.0, "taken from the score of a completion of max_new_tokens", flag=False
+    )
+    filter_overlong: bool = setting(False, "learn nothing from completions that do not end", flag=False)
+    filter_equal_scores: bool = setting(
+        False, "learn nothing from prompts whose completions all score alike", flag=False
     )
     reward_combine: str = setting(
         "sum", "how several rewards become one", choices=("sum", "min", "lower-bound"), common=False
@@ -210,6 +241,12 @@ class PPOConfig:
     normalize_scores: bool = setting(False, "shift and scale scores by those seen so far", flag=False)
     clip_scores: float = setting(0.0, "largest absolute score after that (0: no limit)", flag=False)
     warmup_iterations: int = setting(2, "iterations with a rising learning rate", flag=False)
+    value_warmup_iterations: int = setting(
+        0, "first iterations, in which only the value model learns", flag=False
+    )
+    lr_decay: str = setting(
+        "none", "learning rates over the run", flag=False, choices=("none", "linear", "cosine")
+    )
     ptx_coef: float = setting(0.0, "γ of PPO-ptx, weight of the pretraining loss", common=False)
     ptx_examples: int = setting(8, "pretraining examples per completion", flag=False)
     ema_decay: float = setting(
@@ -220,6 +257,15 @@ class PPOConfig:
     save_every: int = setting(10, "iterations between saves of the training state", flag=False, decides=False)
     keep_every: int = setting(
         0, "iterations between policies kept under checkpoints/ of the result (0: none)", flag=False
+    )
+    keep_state: bool = setting(
+        False, "keep the training state in the result, so that --extend can go on", flag=False, decides=False
+    )
+    samples_every: int = setting(
+        0,
+        "iterations between those whose completions go to samples.jsonl (0: none)",
+        flag=False,
+        decides=False,
     )
     last_blocks: int = setting(0, LAST_BLOCKS, common=False)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
@@ -240,6 +286,9 @@ class PPOSettings(PPOConfig, ReadingSettings):
         0, "train adapters of this rank, reference being the policy without (0: all weights)"
     )
     ptx_data: str | None = setting(None, "plain text for PPO-ptx (default: the starter corpus)", common=False)
+    extend: str | None = setting(
+        None, "finished run with keep_state to make longer, to so many episodes in all", common=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

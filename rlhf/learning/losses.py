@@ -9,13 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float) -> Tensor:
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    clip: float,
+    clip_high: float = 0.0,
+    dual_clip: float = 0.0,
+) -> Tensor:
     """PPO's clipped surrogate, negated, per token (Schulman et al. 2017, eq. 7).
 
     logprobs, old_logprobs, advantages: (b, T) float; the gradient flows through logprobs. Returns (b, T).
+    clip_high: the upper clip range where it is another than the lower (Yu et al. 2025, eq. 10); 0: the same.
+    dual_clip: the ratio at which a token of negative advantage counts no more, above 1 (Ye et al. 2020, eq. 5); 0: none.
     """
     ratio = (logprobs - old_logprobs).exp()
-    return -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    gain = torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + (clip_high or clip)) * advantages)
+    if dual_clip:
+        gain = torch.where(advantages < 0, torch.max(gain, dual_clip * advantages), gain)
+    return -gain
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
@@ -27,10 +39,13 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float)
     return 0.5 * torch.max((values - returns).square(), (clipped - returns).square())
 
 
-def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, clip: float) -> Tensor:
-    """1.0 per token whose ratio lies outside 1 ± clip, else 0.0. logprobs, old_logprobs: (b, T) → (b, T)."""
-    ratio = (logprobs - old_logprobs).detach().exp()
-    return ((ratio - 1).abs() > clip).float()
+def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, clip: float, clip_high: float = 0.0) -> Tensor:
+    """1.0 per token whose ratio lies outside its clip range, else 0.0. logprobs, old_logprobs: (b, T) → (b, T).
+
+    clip, clip_high: as of `policy_loss`.
+    """
+    moved = (logprobs - old_logprobs).detach().exp() - 1
+    return torch.where(moved > 0, moved > (clip_high or clip), -moved > clip).float()
 
 
 def value_clip_fraction(values: Tensor, old_values: Tensor, clip: float) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.learning.losses import clip_fraction, value_clip_fraction
+from rlhf.learning.losses import clip_fraction
 from rlhf.learning.rl import Total, explained_variance, kl_k1, kl_k3, masked_mean, one_process
-from rlhf.learning.rollout import Experience, Rollout
+from rlhf.learning.rollout import Rollout
 
 
 class MetricLog:
@@ -34,6 +34,11 @@ class MetricLog:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
 
+    def text(self, name: str, text: str, step: int) -> None:
+        """Markdown, to TensorBoard only."""
+        if self.writer is not None:
+            self.writer.add_text(name, text, step)
+
     def save(self, folder: Path) -> None:
         """Write history.json into a checkpoint folder and close the TensorBoard file."""
         (folder / "history.json").write_text(json.dumps(self.history))
@@ -42,22 +47,21 @@ class MetricLog:
 
 
 def rollout_metrics(
-    rollout: Rollout, scores: Tensor, ref_logprobs: Tensor, beta: float, missing_eos_penalty: float
+    rollout: Rollout, scores: Tensor, ref_logprobs: Tensor, beta: float, penalties: Tensor
 ) -> dict[str, float]:
     """What an iteration's completions are like, before any update.
 
     rollout: with the log-probabilities of the policy that learns. scores (B,), as the reward gave them;
-    ref_logprobs (B, T).
+    ref_logprobs (B, T); penalties (B,), taken from the scores.
 
     - reward/score, reward/score_std: the reward's scores, before normalisation, clipping and penalty
-    - reward/objective: score − missing-EOS penalty − β · KL, Ouyang et al. 2022, eq. 2, without its ptx term
+    - reward/objective: score − penalties (missing EOS, overlong) − β · KL, Ouyang et al. 2022, eq. 2, without its ptx term
     - kl/sequence, kl/sequence_k3: nats per completion, summed over its tokens, by the k1 and the k3 estimator
     - policy/entropy: −log π(y_t) per sampled token: unbiased for the entropy at the sampling temperature
     - completion/length, completion/ended: tokens, the stop token counted; share that stopped by itself
     """
     mask = rollout.mask
     kl = kl_k1(rollout.logprobs, ref_logprobs).sum(1)  # zero outside the mask, both of them
-    penalties = missing_eos_penalty * (~rollout.ended).float()
     return {
         "reward/score": float(scores.mean()),
         "reward/score_std": float(scores.std(unbiased=False)),
@@ -89,24 +93,22 @@ def value_metrics(values: Tensor, returns: Tensor, mask: Tensor) -> dict[str, fl
 
 
 def update_metrics(
-    logprobs: Tensor, values: Tensor, part: Experience, clip: float, value_clip: float
+    logprobs: Tensor, old_logprobs: Tensor, clip: float, clip_high: float = 0.0
 ) -> dict[str, Tensor]:
-    """How far an update moves policy and value model, per token (b, T), to be averaged by `TokenMeans`.
+    """How far an update moves the policy, per token (b, T), to be averaged by `TokenMeans`.
 
     - policy/ratio: π_new / π_old
     - policy/approx_kl: k3 estimate of KL(π_old‖π_new)
-    - policy/clip_fraction: share of tokens whose ratio lies outside 1 ± clip
-    - value/clip_fraction: share whose value moved farther than value_clip
+    - policy/clip_fraction: share of tokens whose ratio lies outside its clip range
 
-    Beside these PPO logs policy/loss and value/loss; policy/sampling_gap, in the first minibatch, before any update:
+    Beside these PPO logs value/clip_fraction, the share whose value moved farther than value_clip; policy/loss and value/loss; policy/sampling_gap, in the first minibatch, before any update:
     |log π_train − log π_sampler|; ptx/loss; the gradient norms before clipping, means over optimizer steps; policy/lr.
     """
-    log_ratio = (logprobs - part.rollout.logprobs).detach()
+    log_ratio = (logprobs - old_logprobs).detach()
     return {
         "policy/ratio": log_ratio.exp(),
         "policy/approx_kl": log_ratio.expm1() - log_ratio,
-        "policy/clip_fraction": clip_fraction(logprobs, part.rollout.logprobs, clip),
-        "value/clip_fraction": value_clip_fraction(values, part.values, value_clip),
+        "policy/clip_fraction": clip_fraction(logprobs, old_logprobs, clip, clip_high),
     }
 
 

@@ -7,11 +7,19 @@ from typing import Any, Literal, overload
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rlhf.errors import InputError
-from rlhf.learning.head import entropies_of, logprobs_at, token_logprobs, token_logprobs_and_entropies
-from rlhf.learning.losses import lm_loss
+from rlhf.learning.head import (
+    entropies_of,
+    logprobs_at,
+    scaled,
+    token_logprobs,
+    token_logprobs_and_entropies,
+)
+from rlhf.learning.losses import entropy, lm_loss
 from rlhf.learning.rollout import Rollout
 from rlhf.models.padding import padded_length
 from rlhf.models.trunk import has_scalar_head, trunk_states, unwrapped
@@ -38,7 +46,7 @@ def completion_logprobs(
     """log π(y_t | x, y_<t) of every completion token, (B, T) float32, zero outside mask, on the model's device.
 
     model: any causal language model. temperature: that of sampling; 0 means 1, as the sampler reports it.
-    with_entropy: also the entropy of each next-token distribution, (B, T), without gradient.
+    with_entropy: also the entropy of each next-token distribution, (B, T) in nats, with its gradient where gradients are on.
     """
     rollout = rollout.to(model.device)
     rows, places, targets = _real_tokens(rollout)
@@ -54,6 +62,13 @@ def completion_logprobs(
     temperature = temperature or 1.0
     logprobs, entropies = [], []
     for part, labels in zip(states.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
+        if with_entropy and torch.is_grad_enabled():
+            found, spread = checkpoint(
+                _logprobs_and_entropies, head, part, labels, temperature, use_reentrant=False
+            )
+            logprobs.append(found)
+            entropies.append(spread)
+            continue
         if type(head) is nn.Linear and head.bias is None:
             if with_entropy:
                 found, spread = token_logprobs_and_entropies(part, head.weight, labels, temperature)
@@ -70,6 +85,14 @@ def completion_logprobs(
         logprobs.append(logprobs_at(logits, labels, temperature))
     per_token = _scattered(torch.cat(logprobs), rollout.mask)
     return (per_token, _scattered(torch.cat(entropies), rollout.mask)) if with_entropy else per_token
+
+
+def _logprobs_and_entropies(
+    head: nn.Module, states: Tensor, labels: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each label and entropy of its distribution, (N,) both, through which gradients flow."""
+    logits = scaled(head(states), temperature)
+    return -F.cross_entropy(logits, labels, reduction="none"), entropy(logits)
 
 
 def text_logprobs(model: Any, tokens: Tensor) -> Tensor:

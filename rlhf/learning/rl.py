@@ -39,6 +39,15 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
+def importance_weights(logprobs: Tensor, sampler_logprobs: Tensor, cap: float = 0.0) -> Tensor:
+    """π(y_t) / μ(y_t) per token, any shape, at most cap where it is not 0: for tokens drawn from μ (Ionides 2008).
+
+    Of tokens drawn from the most probable ones, by top-p or top-k, it is the mass that those had: at most 1.
+    """
+    weights = (logprobs - sampler_logprobs).exp()
+    return weights.clamp(max=cap) if cap else weights
+
+
 def kl_shaped(scores: Tensor, kl: Tensor, mask: Tensor, beta: float) -> Tensor:
     """Rewards (B, T) per token: −beta · kl, and the score on the last real token (Ouyang et al. 2022, eq. 2).
 
@@ -66,6 +75,43 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
         advantages[:, t] = advantage
         next_value = values[:, t]
     return advantages, advantages + values
+
+
+def reinforce_plus_plus(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Discounted rewards from each token on, (B, T) float32; whitened over the batch they are REINFORCE++'s advantages.
+
+    rewards (B, T) float, KL and score in them; mask (B, T) bool. Hu 2025 (arXiv 2501.03262), eqs. 5 and 6: GAE without
+    values and with λ = 1.
+    """
+    return gae(rewards, torch.zeros_like(rewards), mask, gamma, 1.0)[0]
+
+
+def rloo(rewards: Tensor, num_per_prompt: int) -> Tensor:
+    """R_i less the mean of the other K − 1 completions of its prompt: rewards (B,) of whole completions → (B,) float32.
+
+    num_per_prompt: K ≥ 2; completions of one prompt stand together. Ahmadian et al. 2024, eq. 9.
+    """
+    groups = rewards.float().view(-1, num_per_prompt)
+    others = (groups.sum(1, keepdim=True) - groups) / (num_per_prompt - 1)
+    return (groups - others).flatten()
+
+
+def grpo(rewards: Tensor, num_per_prompt: int) -> Tensor:
+    """(R_i − mean) / (deviation + 1e-4) among the K completions of a prompt: rewards (B,) → (B,) float32.
+
+    num_per_prompt: K ≥ 2; completions of one prompt stand together. The deviation divides by K − 1, as trl's does.
+    Shao et al. 2024, section 4.1.2.
+    """
+    groups = rewards.float().view(-1, num_per_prompt)
+    return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+
+
+def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:
+    """0 up to limit − buffer tokens, then rising to 1 at the limit: lengths (B,) → (B,) float32.
+
+    Yu et al. 2025 (DAPO), eq. 13, with its sign turned; buffer ≥ 1.
+    """
+    return ((lengths - (limit - buffer)).float() / buffer).clamp(0, 1)
 
 
 def whiten(x: Tensor, mask: Tensor, total: Total = one_process) -> Tensor:

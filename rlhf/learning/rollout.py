@@ -27,7 +27,8 @@ class Rollout:
     completion was cut off may be closed by an end token, in attention_mask and outside mask: reward models read there.
     S and T fit the longest row and completion, rounded up to multiples of `round_to`. conversations: the prompts before
     they became tokens, where known, for rewards that read text; columns: of each one's row, by name. states (B, S, C): what the frozen lower part that
-    several models share made of the tokens, where it is known.
+    several models share made of the tokens, where it is known. sampler_logprobs (B, T): where logprobs are the policy's
+    and the sampler drew from another distribution (top-p, top-k, other rounding), those it drew from.
     """
 
     prompts: list[list[int]]
@@ -43,6 +44,7 @@ class Rollout:
     columns: tuple[Mapping[str, Any], ...] = ()
     lower: Lower | None = None
     states: Tensor | None = None
+    sampler_logprobs: Tensor | None = None
 
     @classmethod
     def from_samples(
@@ -120,6 +122,7 @@ class Rollout:
             tuple(self.columns[i] for i in rows) if self.columns else (),
             self.lower,
             None if self.states is None else self.states[at, :S],
+            None if self.sampler_logprobs is None else self.sampler_logprobs[at, :T],
         )
 
     def split(self, micro_batch_size: int) -> list["Rollout"]:
@@ -129,12 +132,16 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Experience:
-    """A rollout with what PPO learns from: values, advantages, returns, all (B, T) float32 and zero outside mask."""
+    """A rollout with what PPO learns from: values, advantages, returns, all (B, T) float32 and zero outside mask.
+
+    values, returns: zeros where no value model learns. ref_logprobs (B, T): where the loss holds the KL to the reference.
+    """
 
     rollout: Rollout
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    ref_logprobs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rollout)
@@ -149,7 +156,8 @@ class Experience:
         rollout = self.rollout.select(indices)
         T = rollout.mask.shape[1]
         at = torch.as_tensor(indices, dtype=torch.long, device=self.values.device)
-        return Experience(rollout, self.values[at, :T], self.advantages[at, :T], self.returns[at, :T])
+        rows = (None if x is None else x[at, :T] for x in self._columns())
+        return Experience(rollout, *rows)  # type: ignore[arg-type]
 
     def shuffled(
         self, minibatch_size: int, epochs: int, generator: torch.Generator | None = None
@@ -157,7 +165,7 @@ class Experience:
         """Minibatches of `epochs` passes, each in a new random order; the last of a pass may be smaller."""
         for _ in range(epochs):
             order = torch.randperm(len(self), generator=generator)
-            for rows in order.split(minibatch_size):
+            for rows in order.split(minibatch_size) if len(order) else ():
                 yield self.select(rows)
 
     def split(self, micro_batch_size: int) -> list["Experience"]:
@@ -166,8 +174,11 @@ class Experience:
 
     def to(self, device: torch.device | str) -> "Experience":
         """The experience with its tensors on `device`."""
-        rest = (x.to(device) for x in (self.values, self.advantages, self.returns))
-        return Experience(self.rollout.to(device), *rest)
+        rest = (None if x is None else x.to(device) for x in self._columns())
+        return Experience(self.rollout.to(device), *rest)  # type: ignore[arg-type]
+
+    def _columns(self) -> tuple[Tensor | None, ...]:
+        return self.values, self.advantages, self.returns, self.ref_logprobs
 
 
 def in_length_order(rollout: Rollout, batch_size: int, work: Callable[[Rollout], Tensor]) -> list[Tensor]:

@@ -41,6 +41,14 @@ def warmup(iteration: int, warmup_iterations: int) -> float:
     return min(1.0, 0.1 + 0.9 * iteration / warmup_iterations) if warmup_iterations else 1.0
 
 
+def decay(kind: str, iteration: int, num_iterations: int) -> float:
+    """Learning-rate factor over the iterations of a run: `linear` or `cosine` from 1 towards 0, or `none`, always 1."""
+    progress = iteration / num_iterations
+    if kind == "none":
+        return 1.0
+    return 1 - progress if kind == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+
+
 def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights that learn, by name, without a copy: what a run that goes on must bring back."""
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}

@@ -27,7 +27,10 @@ GROWTH = 32  # new tokens for which a KV cache gets room at a time; what is not 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How completions are drawn; temperature 0 takes the most probable token, min_p is a share of its probability."""
+    """How completions are drawn; temperature 0 takes the most probable token, min_p is a share of its probability.
+
+    processed_logprobs: those of the distribution drawn from, after min-p, top-k, top-p and repetition penalty (vLLM's name).
+    """
 
     max_new_tokens: int = 64
     temperature: float = 1.0
@@ -35,14 +38,15 @@ class SamplingSettings:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    processed_logprobs: bool = False
 
 
 @dataclass(frozen=True)
 class Sample:
     """One completion: its tokens with the stop token, their log-probabilities, and whether it stopped by itself.
 
-    logprobs are those of the distribution at the sampling temperature before top-k, top-p and repetition penalty; at
-    temperature 0 those of the model itself.
+    logprobs are those of the distribution at the sampling temperature before top-k, top-p and repetition penalty, unless
+    the settings want them processed; at temperature 0 those of the model itself.
     """
 
     tokens: list[int]
@@ -239,7 +243,10 @@ def draw(
     total = weights.sum(-1)
     if penalised is not logits:
         _, _, weights = _weights(penalised, settings.temperature)
-    chosen = _inverted(_truncated(weights, settings), uniforms)
+    kept = _truncated(weights, settings)
+    chosen = _inverted(kept, uniforms)
+    if settings.processed_logprobs:
+        return chosen, kept.gather(1, chosen[:, None])[:, 0].log() - kept.sum(-1).log()
     return chosen, (scaled.gather(1, chosen[:, None]) - highest).squeeze(1) - total.log()
 
 

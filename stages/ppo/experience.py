@@ -5,7 +5,7 @@ completion, M rewards.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,12 +17,13 @@ from rlhf.learning.metrics import component_metrics, rollout_metrics, value_metr
 from rlhf.learning.passes import completion_logprobs, completion_values
 from rlhf.learning.prompts import EncodedPrompt
 from rlhf.learning.rewards import Reward
-from rlhf.learning.rl import gae, kl_k1, kl_k3, kl_shaped, rescale, whiten
 from rlhf.learning.rollout import Experience, Rollout, in_length_order
 from rlhf.machine import processes
 from rlhf.machine.devices import autocast
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sampling.generate import SamplingSettings, generate
+from stages.ppo.advantages import experience_of, penalties
+from stages.ppo.checks import truncates
 from stages.ppo.learner import Learner
 from stages.ppo.models import reference_model
 from stages.settings import PPOConfig
@@ -36,7 +37,10 @@ def sample(
     """A completion of every prompt, each process writing its share."""
     tokens = [prompt.tokens for prompt in prompts]
     mine = processes.shard(len(tokens))
-    sampling = SamplingSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+    sampling = SamplingSettings(
+        max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
+        processed_logprobs=truncates(config),
+    )  # fmt: skip
     with autocast(policy.device, config.bf16):
         samples = generate(
             policy, tokens[mine.start : mine.stop], sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
@@ -63,41 +67,75 @@ def with_lower_states(config: PPOConfig, learner: Learner, rollout: Rollout) -> 
 
 
 @torch.no_grad()
-def gather_experience(
+def with_policy_logprobs(config: PPOConfig, policy: Any, rollout: Rollout) -> Rollout:
+    """The rollout with the policy's own log-probabilities where those of the sampler are not, or are not to be, the same."""
+    if not (config.recompute_logprobs or truncates(config)):
+        return rollout
+    with autocast(policy.device, config.bf16):
+        own = map_rows(rollout, config, lambda part: completion_logprobs(policy, part, config.temperature))
+    return replace(rollout, logprobs=own, sampler_logprobs=rollout.logprobs)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A rollout with what the frozen models and the value model say of it.
+
+    scores (B,) as the reward gave them, combined of components (B, M); ref_logprobs, values (B, T), the latter zeros where
+    no value model learns.
+    """
+
+    rollout: Rollout
+    scores: Tensor
+    components: Tensor
+    ref_logprobs: Tensor
+    values: Tensor
+
+
+@torch.no_grad()
+def judge(
     config: PPOConfig, learner: Learner, reference: Any | None, reward: Reward, rollout: Rollout
-) -> tuple[Experience, dict[str, float]]:
-    """Scores, KL-shaped rewards, advantages and returns of a rollout; nothing here carries a gradient."""
-    policy, value_model, mask = learner.policy.eval(), learner.value_model.eval(), rollout.mask
+) -> Judged:
+    """Scores, reference log-probabilities and values of a rollout. Raises TrainingError for a score that is no number."""
+    policy, value_model = learner.policy.eval(), learner.value_model
+    rollout = with_policy_logprobs(config, policy, rollout)
+    values = torch.zeros_like(rollout.logprobs)
     with autocast(policy.device, config.bf16):
         with reference_model(policy, reference) as frozen:
             ref_logprobs = map_rows(
                 rollout, config, lambda part: completion_logprobs(frozen, part, config.temperature)
             )
-        values = map_rows(rollout, config, lambda part: completion_values(value_model, part))  # (B, T)
+        if value_model is not None:
+            values = map_rows(rollout, config, lambda part: completion_values(value_model.eval(), part))
     mine = rollout.select(processes.shard(len(rollout)))
-    components = torch.stack(processes.gather_rows(list(reward.components(mine))))  # (B, M)
-    scores = reward.combined(components)  # (B,)
+    components = torch.stack(processes.gather_rows(list(reward.components(mine))))
+    scores = reward.combined(components)
     if not torch.isfinite(scores).all():
         raise TrainingError(
             f"iteration {learner.iteration}: the reward gave a score that is not a finite number"
         )
+    return Judged(rollout, scores, components, ref_logprobs, values)
 
-    kl = (kl_k1 if config.kl_estimator == "k1" else kl_k3)(rollout.logprobs, ref_logprobs)  # (B, T)
-    metrics = rollout_metrics(rollout, scores, ref_logprobs, learner.beta.value, config.missing_eos_penalty)
-    metrics |= component_metrics(reward.scorers, components)
+
+@torch.no_grad()
+def gather_experience(
+    config: PPOConfig, learner: Learner, reward: Reward, judged: Judged
+) -> tuple[Experience, dict[str, float]]:
+    """KL-shaped rewards, advantages and returns of a judged rollout; nothing here carries a gradient."""
+    rollout, scores, beta = judged.rollout, judged.scores, learner.beta.value
+    taken = penalties(config, rollout)
+    metrics = rollout_metrics(rollout, scores, judged.ref_logprobs, beta, taken)
+    metrics |= component_metrics(reward.scorers, judged.components)
     if config.normalize_scores:
         learner.moments.update(scores)
         scores = learner.moments.normalize(scores)
     if config.clip_scores:
         scores = scores.clamp(-config.clip_scores, config.clip_scores)
-    scores = torch.where(rollout.ended, scores, scores - config.missing_eos_penalty)
-
-    rewards = kl_shaped(scores, kl, mask, learner.beta.value)  # Ouyang et al. 2022, eq. 2
-    if config.whiten_rewards:
-        rewards = rescale(rewards, mask)
-    advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)  # Schulman et al. 2016, eq. 16
-    metrics |= value_metrics(values, returns, mask)
-    return Experience(rollout, values, whiten(advantages, mask), returns), metrics
+    experience = experience_of(config, rollout, scores - taken, judged.ref_logprobs, judged.values, beta)
+    if learner.value_model is not None:
+        metrics |= value_metrics(experience.values, experience.returns, experience.rollout.mask)
+    if config.filter_overlong or config.filter_equal_scores:
+        metrics["completion/learned"] = len(experience) / len(rollout)
+    return experience, metrics
 
 
 def map_rows(rollout: Rollout, config: PPOConfig, work: Callable[[Rollout], Tensor]) -> Tensor:

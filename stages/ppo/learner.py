@@ -21,9 +21,9 @@ class Learner:
     """Policy and value model with their optimizers, and every number that the next iteration depends on."""
 
     policy: Any
-    value_model: Any
+    value_model: Any | None  # None where advantages need no values
     policy_optimizer: Optimizers
-    value_optimizer: Optimizers
+    value_optimizer: Optimizers | None
     beta: FixedKL
     moments: RunningMoments
     average: Average | None
@@ -31,12 +31,18 @@ class Learner:
     lower: Lower | None = None  # what policy, reference and, where equal, value and reward model share
     iteration: int = 0
 
+    def set_lr_factors(self, policy: float, value: float) -> None:
+        """Scale the learning rates of policy and value model to these factors of their peaks."""
+        self.policy_optimizer.set_lr_factor(policy)
+        if self.value_optimizer:
+            self.value_optimizer.set_lr_factor(value)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "policy": trainable_weights(self.policy),
-            "value_model": trainable_weights(self.value_model),
+            "value_model": trainable_weights(self.value_model) if self.value_model is not None else None,
             "policy_optimizer": self.policy_optimizer.state_dict(),
-            "value_optimizer": self.value_optimizer.state_dict(),
+            "value_optimizer": self.value_optimizer.state_dict() if self.value_optimizer else None,
             "beta": self.beta.state_dict(),
             "moments": self.moments.state_dict(),
             "average": self.average.state_dict() if self.average else None,
@@ -47,9 +53,10 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"], strict=False)
-        self.value_model.load_state_dict(state["value_model"], strict=False)
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
-        self.value_optimizer.load_state_dict(state["value_optimizer"])
+        if self.value_model is not None and self.value_optimizer:
+            self.value_model.load_state_dict(state["value_model"], strict=False)
+            self.value_optimizer.load_state_dict(state["value_optimizer"])
         self.beta.load_state_dict(state["beta"])
         self.moments.load_state_dict(state["moments"])
         if self.average:
@@ -65,8 +72,9 @@ class Learner:
         """
         save_plain(self.policy, folder)
         tokenizer.save(folder)
-        save_plain(self.value_model, folder / "value")
-        tokenizer.save(folder / "value")
+        if self.value_model is not None:
+            save_plain(self.value_model, folder / "value")
+            tokenizer.save(folder / "value")
         if self.average:
             with self.average.in_place_of(self.policy):
                 save_plain(self.policy, folder / "ema")
@@ -83,13 +91,19 @@ def kl_coefficient(config: PPOConfig) -> FixedKL:
     return KLBudget(config.kl_coef, config.kl_budget) if tightens else FixedKL(config.kl_coef)
 
 
-def new_learner(config: PPOConfig, policy: Any, value_model: Any, lower: Lower | None = None) -> Learner:
+def new_learner(
+    config: PPOConfig, policy: Any, value_model: Any | None, lower: Lower | None = None
+) -> Learner:
     """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage."""
     return Learner(
         policy=policy,
         value_model=value_model,
         policy_optimizer=adamw(policy.parameters(), config.lr, eps=config.adam_eps),
-        value_optimizer=adamw(value_model.parameters(), config.value_lr, eps=config.adam_eps),
+        value_optimizer=(
+            adamw(value_model.parameters(), config.value_lr, eps=config.adam_eps)
+            if value_model is not None
+            else None
+        ),
         beta=kl_coefficient(config),
         moments=RunningMoments(),
         average=Average(policy, config.ema_decay) if config.ema_decay else None,

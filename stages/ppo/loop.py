@@ -3,6 +3,7 @@
 Shapes: b completions of a part, T tokens of the longest.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,21 +12,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlhf.errors import TrainingError
-from rlhf.learning.losses import policy_loss, value_loss
+from rlhf.learning.losses import policy_loss, value_clip_fraction, value_loss
 from rlhf.learning.metrics import MetricLog, TokenMeans, update_metrics
 from rlhf.learning.optimizers import step_together
 from rlhf.learning.passes import completion_logprobs, completion_values, text_logprobs
 from rlhf.learning.prompts import EncodedPrompt, prompt_order
 from rlhf.learning.rewards import Reward
-from rlhf.learning.rollout import Experience
-from rlhf.learning.training import warmup
+from rlhf.learning.rl import importance_weights, kl_k3
+from rlhf.learning.rollout import Experience, Rollout
+from rlhf.learning.training import decay, warmup
 from rlhf.machine import processes
 from rlhf.machine.devices import autocast
 from rlhf.machine.memory import FreedMemory
 from rlhf.machine.threads import ThreadWatch
 from rlhf.models.recompute import blocks_run_again
 from rlhf.models.tokenizer import AnyTokenizer
-from stages.ppo.experience import gather_experience, sample, with_lower_states
+from stages.ppo.checks import truncates
+from stages.ppo.experience import Judged, gather_experience, judge, sample, with_lower_states
 from stages.ppo.learner import Learner
 from stages.ppo.pretraining import Pretraining
 from stages.settings import PPOConfig
@@ -51,12 +54,13 @@ def train(
     log: MetricLog,
     save: Callable[[], None] = lambda: None,
     keep: Callable[[], None] = lambda: None,
+    show: Callable[[int, Judged], None] = lambda iteration, judged: None,
 ) -> None:
     """Run PPO from the learner's iteration to the last one, which has fewer completions where episodes say so.
 
     reference: a frozen model, or None for the policy with its adapters off. prompts are drawn in a new random order
-    each pass. save is called every save_every iterations, keep every keep_every ones. Raises TrainingError, with no weight changed by it, for a
-    loss, gradient or score that is not finite.
+    each pass. save is called every save_every iterations, keep every keep_every ones, show with what was sampled every
+    samples_every ones. Raises TrainingError, with no weight changed by it, for a loss, gradient or score that is not finite.
     """
     num_iterations = -(-config.episodes // config.batch_size)
     steps = range(learner.iteration, num_iterations)
@@ -69,24 +73,21 @@ def train(
     )
     watch, freed = ThreadWatch(), FreedMemory()
     for iteration in bar:
-        batch_size = min(config.batch_size, config.episodes - iteration * config.batch_size)
-        order = prompt_order(len(prompts), iteration * config.batch_size, batch_size, config.seed)
-        rollout = sample(config, learner.policy, [prompts[i] for i in order], tokenizer, iteration)
-        rollout = with_lower_states(config, learner, rollout)
-        experience, metrics = gather_experience(config, learner, reference, reward, rollout)
-        metrics["episodes"] = iteration * config.batch_size + batch_size
+        rollout = sample(config, learner.policy, drawn(config, prompts, iteration), tokenizer, iteration)
+        judged = judge(config, learner, reference, reward, with_lower_states(config, learner, rollout))
+        experience, metrics = gather_experience(config, learner, reward, judged)
+        metrics["episodes"] = iteration * config.batch_size + len(rollout)
+        if config.samples_every and iteration % config.samples_every == 0:
+            show(iteration, judged)
         bar.set_postfix(score=f"{metrics['reward/score']:.3f}", kl=f"{metrics['kl/sequence']:.3f}")
         if config.kl_budget_action == "stop" and 0 < config.kl_budget < metrics["kl/sequence"]:
             log.write(iteration, metrics)
             break  # before an update that would only lead farther away
 
-        factor = warmup(iteration, config.warmup_iterations)
-        learner.policy_optimizer.set_lr_factor(factor)
-        learner.value_optimizer.set_lr_factor(factor)
-        trained_models = [learner.policy, learner.value_model] if config.gradient_checkpointing else []
-        with blocks_run_again(trained_models):
+        lr = set_learning_rates(config, learner, iteration, num_iterations)
+        with blocks_run_again(trained_models(learner) if config.gradient_checkpointing else []):
             metrics |= update(config, learner, experience, pretraining)
-        metrics["policy/lr"] = config.lr * factor
+        metrics["policy/lr"] = lr
         learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
 
         learner.iteration = iteration + 1
@@ -99,49 +100,128 @@ def train(
             save()
 
 
+def drawn(config: PPOConfig, prompts: Sequence[EncodedPrompt], iteration: int) -> list[EncodedPrompt]:
+    """The prompts of an iteration, each as often as it gets completions; the last iteration may have fewer."""
+    first, each = iteration * config.batch_size, config.completions_per_prompt
+    num_episodes = min(config.batch_size, config.episodes - first)
+    order = prompt_order(len(prompts), first // each, num_episodes // each, config.seed)
+    return [prompts[i] for i in order for _ in range(each)]
+
+
+def set_learning_rates(config: PPOConfig, learner: Learner, iteration: int, num_iterations: int) -> float:
+    """Warm-up and decay; the policy's warm-up begins where it begins to learn. Returns the policy's learning rate."""
+    decayed = decay(config.lr_decay, iteration, num_iterations)
+    policy, value = (
+        decayed * warmup(max(0, begun), config.warmup_iterations)
+        for begun in (iteration - config.value_warmup_iterations, iteration)
+    )
+    learner.set_lr_factors(policy, value)
+    return config.lr * policy
+
+
+def trained_models(learner: Learner) -> list[Any]:
+    """Policy and, where there is one, value model."""
+    return [model for model in (learner.policy, learner.value_model) if model is not None]
+
+
 def update(
     config: PPOConfig, learner: Learner, experience: Experience, pretraining: Pretraining | None
 ) -> dict[str, float]:
     """Inner epochs of clipped policy and value updates over shuffled minibatches; returns means over all of them."""
-    policy, value_model = learner.policy.eval(), learner.value_model.eval()  # no dropout, as in the rollout
+    policy = learner.policy.eval()  # no dropout, as in the rollout
+    policy_learns = learner.iteration >= config.value_warmup_iterations
+    optimizers = {"policy": learner.policy_optimizer} if policy_learns else {}
+    if learner.value_optimizer is not None:
+        optimizers["value"] = learner.value_optimizer
     means, norms = TokenMeans(), []
     minibatches = experience.shuffled(config.minibatch_size, config.inner_epochs, learner.generator)
     for step, minibatch in enumerate(minibatches):
         losses = torch.zeros(2, device=policy.device)
         for part in minibatch.select(processes.shard(len(minibatch))).split(config.micro_batch_size):
             part = part.to(policy.device)
-            old = part.rollout.logprobs
-            with autocast(policy.device, config.bf16):
-                logprobs = completion_logprobs(policy, part.rollout, config.temperature)  # (b, T)
-                values = completion_values(value_model, part.rollout)  # (b, T)
-            actor = policy_loss(logprobs, old, part.advantages, config.clip)  # (b, T)
-            critic = value_loss(values, part.values, part.returns, config.value_clip)  # (b, T)
+            actor, critic, logged = losses_of(config, learner, part, with_gap=step == 0)  # (b, T)
+            if not policy_learns:
+                actor = actor.detach()
             # The whole minibatch's token count is the denominator: any split into parts gives one gradient.
             ((actor + config.value_coef * critic).sum() / minibatch.num_tokens).backward()
             losses += torch.stack([actor.detach().sum(), critic.detach().sum()])
-            logged = update_metrics(logprobs, values, part, config.clip, config.value_clip)
-            if step == 0:  # before any update both are the same policy's
-                logged["policy/sampling_gap"] = (logprobs - old).abs()
-            means.add(part.rollout.mask, {"policy/loss": actor, "value/loss": critic, **logged})
+            means.add(part.rollout.mask, logged)
         if not torch.isfinite(processes.sum_over_processes(losses)).all():
             raise TrainingError(
                 f"iteration {learner.iteration}: the loss is not finite; nothing was applied. Lower the learning rate"
             )
         if step == 0:
             check_sampler(means, learner.iteration)
-        if pretraining is not None:
+        if pretraining is not None and policy_learns:
             num_rows = config.ptx_examples * len(minibatch)
             add_ptx_gradient(config, policy, pretraining.rows(learner.iteration, step, num_rows), means)
-        processes.sum_gradients(policy.parameters())
-        processes.sum_gradients(value_model.parameters())
-        norms.append(step_together([learner.policy_optimizer, learner.value_optimizer], config.max_grad_norm))
+        for model in trained_models(learner):
+            processes.sum_gradients(model.parameters())
+        norms.append(step_together(list(optimizers.values()), config.max_grad_norm))
         if learner.average:
             learner.average.update(policy)
-    policy_norm, value_norm = torch.tensor(norms).mean(0).tolist()
+    each_norm = torch.tensor(norms).mean(0).tolist() if norms else []
     return means.means(UPDATE_METRICS, processes.sum_over_processes) | {
-        "policy/grad_norm": policy_norm,
-        "value/grad_norm": value_norm,
+        f"{name}/grad_norm": norm for name, norm in zip(optimizers, each_norm, strict=False)
     }
+
+
+def losses_of(
+    config: PPOConfig, learner: Learner, part: Experience, *, with_gap: bool
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The losses of policy and value model, zeros without one, and what is logged, all per token (b, T).
+
+    with_gap: before any update, when policy and sampler are the same.
+    """
+    policy, value_model, old = learner.policy, learner.value_model, part.rollout.logprobs
+    with autocast(policy.device, config.bf16):
+        if config.entropy_coef:
+            logprobs, entropies = completion_logprobs(
+                policy, part.rollout, config.temperature, with_entropy=True
+            )
+        else:
+            logprobs, entropies = completion_logprobs(policy, part.rollout, config.temperature), None
+        values = completion_values(value_model.eval(), part.rollout) if value_model is not None else None
+    actor = actor_loss(config, learner.beta.value, part, logprobs, entropies)
+    logged = {"policy/loss": actor, **update_metrics(logprobs, old, config.clip, config.clip_high)}
+    if with_gap:
+        logged["policy/sampling_gap"] = sampling_gap(config, part.rollout, logprobs.detach())
+    if values is None:
+        return actor, torch.zeros_like(actor), logged
+    critic = value_loss(values, part.values, part.returns, config.value_clip)
+    logged["value/loss"] = critic
+    logged["value/clip_fraction"] = value_clip_fraction(values, part.values, config.value_clip)
+    return actor, critic, logged
+
+
+def actor_loss(
+    config: PPOConfig, beta: float, part: Experience, logprobs: Tensor, entropies: Tensor | None
+) -> Tensor:
+    """The policy's loss per token (b, T): the clipped surrogate and what the settings add to it."""
+    rollout = part.rollout
+    loss = policy_loss(
+        logprobs, rollout.logprobs, part.advantages, config.clip, config.clip_high, config.dual_clip
+    )
+    if rollout.sampler_logprobs is not None and (truncates(config) or config.importance_cap):
+        loss = loss * importance_weights(rollout.logprobs, rollout.sampler_logprobs, config.importance_cap)
+    if entropies is not None:
+        loss = loss - config.entropy_coef * entropies
+    if part.ref_logprobs is not None:
+        loss = loss + beta * kl_k3(logprobs, part.ref_logprobs)  # Shao et al. 2024, eq. 4
+    return loss
+
+
+def sampling_gap(config: PPOConfig, rollout: Rollout, logprobs: Tensor) -> Tensor:
+    """How far each token's log-probability (b, T) by a pass of the policy is from what the sampler's allows, in nats.
+
+    Tokens drawn from a nucleus of mass m ≥ top_p had there 1 / m of their probability: log m may lie between.
+    """
+    drawn_from = rollout.logprobs if rollout.sampler_logprobs is None else rollout.sampler_logprobs
+    above = logprobs - drawn_from
+    if not truncates(config):
+        return above.abs()
+    least = -math.inf if config.top_k else math.log(config.top_p)
+    return above.clamp(min=0) + (least - above).clamp(min=0)
 
 
 def check_sampler(means: TokenMeans, iteration: int) -> None:

@@ -24,7 +24,7 @@ class Models:
 
     policy: Any
     reference: Any | None
-    value_model: Any
+    value_model: Any | None
     lower: Lower | None = None
 
 
@@ -37,9 +37,10 @@ def assemble_models(
     *,
     peft_config: Any,
     last_blocks: int,
+    needs_values: bool = True,
     say: Callable[[str], None],
 ) -> Models:
-    """The models as the trainer's arguments want them: adapters, copies, a frozen lower part.
+    """The models as the trainer's arguments want them: adapters, copies, a frozen lower part, a value model if needed.
 
     With last_blocks the reward models' lower parts are given up, too, where they are the policy's.
     """  # fmt: skip
@@ -50,6 +51,10 @@ def assemble_models(
     for reward in rewards:
         if lower and has_value_head(reward):
             lower.share_with(reward.source, policy)
+    if not needs_values:
+        if value_model is not None:
+            raise InputError("value_model is given, but these advantages need none; leave it out")
+        return Models(policy, reference, None, lower)
     value_model = value_model or value_model_for(policy, tokenizer, rewards, say)
     if lower is None:
         return Models(policy, reference, value_model)

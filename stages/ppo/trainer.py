@@ -20,10 +20,13 @@ from rlhf.models.adapters import lora, save_plain
 from rlhf.models.checkpoints import context_length, load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.store import Entry, Store, hashed_settings, inputs_hash
+from stages.ppo.checks import check
 from stages.ppo.learner import new_learner, summary
+from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_longer_run
 from stages.ppo.loop import train
 from stages.ppo.models import assemble_models
 from stages.ppo.pretraining import pretraining_rows, pretraining_text
+from stages.ppo.samples import SampleLog
 from stages.reading import accounts_of, prefixed
 from stages.settings import PPOConfig, PPOSettings
 
@@ -60,13 +63,15 @@ class PPOTrainer:
         logging_dir: str | Path | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
+        check(args)
         processes.join_process_group()
         say = say if processes.is_main_process() else lambda line: None
         seed_everything(args.seed)
         self.args, self.tokenizer = args, any_tokenizer(processing_class)
         rewards = reward_sources(reward_model, reward_processing_class)
         models = assemble_models(
-            model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks, say=say,
+            model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks,
+            needs_values=args.advantages == "gae", say=say,
         )  # fmt: skip
         model, self.reference = models.policy, models.reference
         for each in (model, self.reference, models.value_model, *(r.source for r in rewards if r.is_model)):
@@ -84,6 +89,10 @@ class PPOTrainer:
         self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
         self.state_file = Path(output_dir) / "state.pt" if output_dir else None
+        samples = Path(output_dir) / "samples.jsonl" if output_dir else None
+        self.samples = SampleLog(samples, self.log, self.tokenizer)
+        if args.samples_every and not (output_dir or logging_dir):
+            raise InputError("samples_every: give output_dir or logging_dir, where the samples are to go")
         self.resume(say)
 
     @property
@@ -101,6 +110,7 @@ class PPOTrainer:
         train(
             self.args, self.learner, self.reference, self.reward, self.prompts, self.tokenizer,
             pretraining=self.pretraining, log=self.log, save=self.save_state, keep=self.keep_policy,
+            show=self.samples.write if processes.is_main_process() else lambda iteration, judged: None,
         )  # fmt: skip
         return self.log.history
 
@@ -111,6 +121,10 @@ class PPOTrainer:
             self.log.save(Path(folder))
             if self.state_file and (kept := self.state_file.parent / "checkpoints").exists():
                 shutil.copytree(kept, Path(folder) / "checkpoints", copy_function=os.link)
+            if self.samples.path and self.samples.path.exists():
+                shutil.copy(self.samples.path, folder)
+            if self.args.keep_state:
+                self.save_state(Path(folder) / STATE)
 
     def keep_policy(self) -> None:
         """The policy as it is now under checkpoints/ of output_dir, named by the episodes it has learned from."""
@@ -120,14 +134,13 @@ class PPOTrainer:
             save_plain(self.model, folder)
             self.tokenizer.save(folder)
 
-    def save_state(self) -> None:
-        """Write what an exact continuation needs to output_dir."""
-        if self.state_file and processes.is_main_process():
-            self.state_file.parent.mkdir(parents=True, exist_ok=True)
+    def save_state(self, file: Path | None = None) -> None:
+        """Write what an exact continuation needs to a file, by default that of output_dir."""
+        file = file or self.state_file
+        if file and processes.is_main_process():
+            file.parent.mkdir(parents=True, exist_ok=True)
             state = self.learner.state_dict()
-            save_state(
-                self.state_file, state | {"args": hashed_settings(self.args), "history": self.log.history}
-            )
+            save_state(file, state | {"args": hashed_settings(self.args), "history": self.log.history})
 
     def resume(self, say: Callable[[str], None]) -> None:
         """Go on from the state in output_dir, if there is one. Raises InputError for one of other settings."""
@@ -138,9 +151,16 @@ class PPOTrainer:
             raise InputError(
                 f"{self.state_file}: the state of a run with other settings; choose another output_dir"
             )
-        self.learner.load_state_dict(state)
-        self.log.history = state["history"]
+        self.go_on_from(state)
+        if processes.is_main_process():
+            self.samples.rewind(self.learner.iteration)
         say(f"ppo: continuing at iteration {self.learner.iteration}")
+
+    def go_on_from(self, state: dict[str, Any] | None) -> None:
+        """Continue where the run of this state was, which may be another's."""
+        if state is not None:
+            self.learner.load_state_dict(state)
+            self.log.history = state["history"]
 
 
 def run(
@@ -153,6 +173,10 @@ def run(
 
     read: accounts of the sources that the prompts were made of, for the manifest.
     """
+    extended = store.resolve(settings.extend) if settings.extend else None
+    if extended:
+        settings = settings_of_longer_run(settings, extended)
+    check(settings)
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
     policy_folder, sft = locate_model(store, settings.policy)
@@ -161,18 +185,22 @@ def run(
         store, settings.reward, policy if settings.lora_rank else None, say
     )
     prompts, data = load_prompts(
-        settings.prompts, "train", settings.episodes, settings.seed + 1,
+        settings.prompts, "train", first_episodes(store, settings), settings.seed + 1,
         read_options(settings, prefixed("ppo", say)),
     )  # fmt: skip
     texts = pretraining_text(settings.ptx_data, settings.seed) if settings.ptx_coef else None
     if texts:
         data["pretraining text"] = fingerprint(texts)
     inputs: dict[str, Any] = {
-        "parents": ({"sft": sft} if sft else {}) | reward_parents,
+        "parents": ({"sft": sft} if sft else {})
+        | reward_parents
+        | ({"extended": extended} if extended else {}),
         "settings": settings,
         "data": data | reward_data,
         "seed": settings.seed,
     }
+    if extended:
+        check_parents(extended, {role: e for role, e in inputs["parents"].items() if role != "extended"})
     key = inputs_hash("ppo", **inputs)
     if found := store.find("ppo", key):
         say(f"ppo: {found.ref} is there already")
@@ -183,6 +211,9 @@ def run(
         train_dataset=prompts, peft_config=lora(settings.lora_rank) if settings.lora_rank else None,
         pretrain_dataset=texts, output_dir=store.work_folder("ppo", key), logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip
+    if extended and trainer.learner.iteration == 0:
+        trainer.go_on_from(load_state(extended.path / STATE))
+        say(f"ppo: {extended.ref} goes on at iteration {trainer.learner.iteration}")
     started = time.monotonic()
     trainer.train()
     if processes.is_main_process():

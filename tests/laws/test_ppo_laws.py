@@ -89,8 +89,8 @@ def test_logged_numbers_are_means_over_all_minibatches():
     seen = []
     real = loop.policy_loss
 
-    def watched(logprobs, old, advantages, clip):
-        loss = real(logprobs, old, advantages, clip)
+    def watched(logprobs, old, advantages, *clips):
+        loss = real(logprobs, old, advantages, *clips)
         seen.append((loss.detach().double(), (logprobs - old).detach().double(), logprobs != 0))
         return loss
 

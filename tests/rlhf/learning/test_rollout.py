@@ -243,6 +243,24 @@ def test_logprobs_and_entropy_are_those_of_each_sequence_alone(name: str, temper
     assert torch.equal(alone, logprobs) and logprobs.dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["GPT", "Gemma2"])
+def test_the_entropys_gradient_is_that_of_plain_logits(name: str) -> None:
+    model, part = build(POLICIES[name]), rollout(1).select([0])
+    logprobs, entropies = completion_logprobs(model, part, 0.7, with_entropy=True)
+    model.zero_grad()
+    (2 * entropies - logprobs).sum().backward()
+    given = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    logits = model(input_ids=torch.tensor([PROMPTS[0] + COMPLETIONS[0]])).logits[0, len(PROMPTS[0]) - 1 : -1]
+    table = (logits / 0.7).log_softmax(-1)
+    chosen = table.gather(1, torch.tensor(COMPLETIONS[0])[:, None])
+    model.zero_grad()
+    (-2 * (table.exp() * table).sum() - chosen.sum()).backward()
+    wanted = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    assert len(given) == len(wanted)
+    for got, want in zip(given, wanted, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_logprobs_of_text_and_their_gradients_are_those_of_plain_logits(name: str) -> None:
     model, tokens = build(POLICIES[name]), torch.tensor([[11, 12, 13, 14, 15], [21, 22, 23, 24, 25]])
@@ -266,7 +284,8 @@ def test_the_head_runs_on_real_completion_tokens_only(monkeypatch: pytest.Monkey
     has_plain_head(model)
     real = head.entropies_of
     monkeypatch.setattr(head, "entropies_of", lambda x, t: seen.append(tuple(x.shape)) or real(x, t))
-    completion_logprobs(model, rollout(8), with_entropy=True)
+    with torch.no_grad():
+        completion_logprobs(model, rollout(8), with_entropy=True)
     assert seen == [(10, V)]
 
 

@@ -12,7 +12,7 @@ from rlhf.errors import InputError
 from rlhf.learning.metrics import TokenMeans
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
-from stages.ppo import PPOConfig, experience
+from stages.ppo import PPOConfig, advantages
 from stages.ppo.loop import add_ptx_gradient
 from tests.tiny_ppo import (
     PROMPTS,
@@ -47,17 +47,24 @@ CHANGED = {
     "whiten_rewards": True, "temperature": 0.7, "max_new_tokens": 6, "missing_eos_penalty": 3.0, "reward_combine": "min",
     "reward_weights": "1,3", "reward_pessimism": 5.0, "normalize_scores": True, "clip_scores": 0.01,
     "warmup_iterations": 3, "ptx_coef": 3.0, "ptx_examples": 3, "max_grad_norm": 1e-3, "adam_eps": 1e-2, "bf16": "on",
-    "last_blocks": 1, "seed": 1,
+    "last_blocks": 1, "seed": 1, "completions_per_prompt": 2, "clip_high": 0.01, "dual_clip": 3.0, "entropy_coef": 0.1,
+    "advantages": "reinforce++", "kl_in": "loss", "top_p": 0.5, "top_k": 5, "recompute_logprobs": True, "importance_cap": 0.5,
+    "overlong_buffer": 8, "overlong_penalty": 3.0, "filter_overlong": True, "filter_equal_scores": True,
+    "value_warmup_iterations": 1, "lr_decay": "linear",
 }  # fmt: skip
 NEEDED = {  # settings without which another has nothing to act on
     "kl_budget_action": {"kl_budget": 1e-4}, "kl_target": {"adaptive_kl": True, "kl_target": 0.05}, "kl_horizon": {"adaptive_kl": True},
     "reward_pessimism": {"reward_combine": "lower-bound"}, "ptx_coef": {"ptx_coef": 1.0}, "ptx_examples": {"ptx_coef": 1.0},
+    "kl_in": {"kl_estimator": "k3"}, "importance_cap": {"top_p": 0.8}, "overlong_penalty": {"overlong_buffer": 8},
+    "filter_equal_scores": {"completions_per_prompt": 2}, "dual_clip": {"clip": 0.1, "inner_epochs": 8, "lr": 0.1},
 }  # fmt: skip
 MEMORY_OR_FILES_ONLY = {
     "gradient_checkpointing",
     "micro_batch_size",
     "save_every",
     "keep_every",
+    "keep_state",
+    "samples_every",
     "ema_decay",
 }  # each has a test of its own
 
@@ -121,9 +128,9 @@ def test_a_kl_budget_makes_kl_dearer_while_it_is_passed():
 def test_the_shaped_rewards_are_made_of_normalised_clipped_and_penalised_scores(monkeypatch):
     """By hand: scores 0…7, running moments of one batch, clipped to ±1.2, −3 where an answer did not end."""
     seen = []
-    real = experience.kl_shaped
+    real = advantages.kl_shaped
     monkeypatch.setattr(
-        experience, "kl_shaped", lambda scores, *rest: seen.append(scores) or real(scores, *rest)
+        advantages, "kl_shaped", lambda scores, *rest: seen.append(scores) or real(scores, *rest)
     )
     args = config(
         episodes=8, normalize_scores=True, clip_scores=1.2, missing_eos_penalty=3.0, max_new_tokens=3

@@ -14,8 +14,9 @@ from transformers import (
 from rlhf.data import read_demonstrations
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import train_tokenizer
+from rlhf.store import Store
 from tests import command_line
-from tests.tiny_ppo import PROMPTS, policy, ppo_command, tiny_store, weights
+from tests.tiny_ppo import PROMPTS, TOKENIZER, policy, ppo_command, tiny_store, weights
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,6 @@ def rlhf(place, *arguments, status=0):
 
 
 def trained(place, name, **settings):
-    from rlhf.store import Store
-
     store = Store(place / "store")
     done = rlhf(place, *ppo_command(store, place / "prompts.jsonl", name, **settings))
     entry = store.resolve(f"ppo/{name}")
@@ -114,3 +113,51 @@ def test_the_best_of_n_become_demonstrations(place):
     assert len(rows) == many["written"] > 0 and {row.prompt for row in rows} <= set(PROMPTS)
     again = rlhf(place, *command, "--n", "2", "--out", "best.jsonl", status=2)
     assert "exists already" in again.stderr and len(read_demonstrations(place / "best.jsonl")) == len(rows)
+
+
+def short(place, name, **settings):
+    """A run of one iteration that keeps its state."""
+    rlhf(place, *ppo_command(Store(place / "store"), place / "prompts.jsonl", name, **settings))
+
+
+def test_a_finished_run_made_longer_ends_where_one_that_was_longer_from_the_start_ends(place):
+    settings = {"lr": 1e-2, "ema_decay": 0.5, "adaptive_kl": True, "normalize_scores": True}
+    whole, history, _ = trained(place, "whole", episodes=16, **settings)
+    short(place, "short", episodes=8, keep_state=True, **settings)
+    given = ["ppo", "--store", str(place / "store"), "--extend", "ppo/short"]
+    done = rlhf(place, *given, "--episodes", "16", "--name", "longer")
+    assert "goes on at iteration 1" in done.stderr
+    store = Store(place / "store")
+    longer = store.resolve("ppo/longer")
+    assert json.loads((longer.path / "history.json").read_text()) == history
+    for folder in ("", "value", "ema"):
+        name = f"{folder}/model.safetensors".lstrip("/")
+        assert (longer.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+    parents = longer.manifest["parents"]
+    assert (
+        parents["extended"]["ref"] == store.resolve("ppo/short").ref
+        and longer.manifest["settings"]["lr"] == 1e-2
+    )
+    assert (
+        rlhf(place, *given, "--episodes", "16", "--name", "longer").stdout.strip() == longer.ref
+    )  # is there already
+    for wrong, said in (
+        (["--episodes", "8"], "give more in all"),
+        (["--episodes", "24", "--lr", "0.5"], "goes on with lr = 0.01"),
+        (["--episodes", "24", "--extend", "ppo/whole"], "keep_state=true"),
+        (["--episodes", "24", "--extend", "ppo/nobody"], "no such checkpoint"),
+    ):
+        assert said in rlhf(place, *given, *wrong, status=2).stderr
+
+
+def test_a_longer_run_needs_the_models_it_began_with(place):
+    short(place, "other-start", episodes=8, keep_state=True)
+    store = Store(place / "store")
+    with store.new("sft", "newer", parents={}, settings={}, data={}, seed=1) as writer:
+        policy(n_layer=1).save_pretrained(writer.path)
+        TOKENIZER.save(writer.path)
+    try:
+        given = ["ppo", "--store", str(store.root), "--extend", "ppo/other-start", "--episodes", "16"]
+        assert "its sft was sft/0001-tiny, not" in rlhf(place, *given, status=2).stderr
+    finally:
+        store.remove("sft/newer")

@@ -10,7 +10,7 @@ from rlhf.learning.passes import has_plain_head
 from rlhf.learning.training import load_state
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.trunk import blocks_of
-from stages.ppo.experience import gather_experience, sample, with_lower_states
+from stages.ppo.experience import gather_experience, judge, sample, with_lower_states
 from stages.ppo.loop import update
 from tests.tiny_ppo import adapters, close_histories, config, llama, policy, same, scalar, trainer, weights
 
@@ -63,7 +63,8 @@ def test_the_lower_part_runs_once_for_reference_values_scores_and_updates(make):
         blocks_of(model)[0].mlp.register_forward_hook(lambda module, args, output: rows.append(len(output)))
     rollout = with_lower_states(made.args, made.learner, rollout)
     assert sum(rows) == len(rollout)
-    experience, _ = gather_experience(made.args, made.learner, made.reference, made.reward, rollout)
+    judged = judge(made.args, made.learner, made.reference, made.reward, rollout)
+    experience, _ = gather_experience(made.args, made.learner, made.reward, judged)
     update(made.args, made.learner, experience, None)
     assert sum(rows) == len(rollout)
 

@@ -1,0 +1,68 @@
+"""What PPO's settings must agree on with each other, and the ranges of those that have one."""
+
+from collections.abc import Iterator
+
+from rlhf.errors import InputError
+from stages.settings import PPOConfig
+
+AT_LEAST_0 = (
+    "clip_high", "entropy_coef", "top_k", "importance_cap", "overlong_buffer", "overlong_penalty",
+    "value_warmup_iterations", "samples_every",
+)  # fmt: skip
+
+
+def check(config: PPOConfig) -> None:
+    """Raises InputError for settings that contradict each other or mean nothing."""
+    for problem in (*_ranges(config), *_groups(config), *_without_values(config), *_sampling(config)):
+        raise InputError(f"ppo: {problem}")
+
+
+def _ranges(config: PPOConfig) -> Iterator[str]:
+    for name in AT_LEAST_0:
+        if not getattr(config, name) >= 0:
+            yield f"{name} = {getattr(config, name)}: give 0 or more"
+    if not 0 < config.top_p <= 1:
+        yield f"top_p = {config.top_p}: give more than 0, at most 1"
+    if config.completions_per_prompt < 1:
+        yield f"completions_per_prompt = {config.completions_per_prompt}: give 1 or more"
+    if config.dual_clip and not config.dual_clip > 1 + (config.clip_high or config.clip):
+        yield f"dual_clip = {config.dual_clip}: give a ratio above the clip range, such as 3, or 0 for none"
+    if config.overlong_buffer > config.max_new_tokens:
+        yield f"overlong_buffer = {config.overlong_buffer}: more than max_new_tokens = {config.max_new_tokens}"
+
+
+def _groups(config: PPOConfig) -> Iterator[str]:
+    each = config.completions_per_prompt
+    for name in ("batch_size", "episodes") if each > 1 else ():
+        if getattr(config, name) % each:
+            yield f"{name} = {getattr(config, name)}: choose a multiple of completions_per_prompt = {each}"
+    for setting, chosen in (
+        (f"advantages = {config.advantages}", config.advantages in ("rloo", "grpo")),
+        ("filter_equal_scores", config.filter_equal_scores),
+    ):
+        if chosen and each < 2:
+            yield f"{setting} compares completions of one prompt: set completions_per_prompt to 2 or more"
+
+
+def _without_values(config: PPOConfig) -> Iterator[str]:
+    if config.advantages in ("rloo", "grpo") and config.gamma != 1:
+        yield f"gamma = {config.gamma}: {config.advantages} takes completions as a whole; leave it at 1"
+    if config.value_warmup_iterations and config.advantages != "gae":
+        yield f"value_warmup_iterations: advantages = {config.advantages} has no value model; leave it at 0"
+    num_iterations = -(-config.episodes // config.batch_size)
+    if config.value_warmup_iterations >= num_iterations:
+        yield f"value_warmup_iterations = {config.value_warmup_iterations}: of {num_iterations} iterations the policy would learn in none"
+    if config.kl_in == "loss" and config.kl_estimator == "k1":
+        yield "kl_in = loss: the gradient of k1 is 0 on average; set kl_estimator = k3"
+
+
+def _sampling(config: PPOConfig) -> Iterator[str]:
+    if config.importance_cap and not (config.recompute_logprobs or truncates(config)):
+        yield "importance_cap weighs the policy's log-probabilities against the sampler's: set recompute_logprobs, top_p or top_k, too"
+    if truncates(config) and config.temperature == 0:
+        yield "top_p and top_k mean nothing at temperature 0"
+
+
+def truncates(config: PPOConfig) -> bool:
+    """Whether rollouts are drawn from a part of the policy's distribution."""
+    return config.top_p < 1 or config.top_k > 0
