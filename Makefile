@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart laptop smollm2 smollm2-evening test test-slow test-wheel check format bench wheel docs release-notes clean
+.PHONY: quickstart laptop smollm2 smollm2-evening test test-slow test-wheel check format bench talk wheel docs release-notes clean
 .DEFAULT_GOAL := quickstart
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("rlhf needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[label,postgres,gguf,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[label,postgres,gguf,jax,dev]'
 	touch $@
 
 quickstart: $(STAMP)
@@ -42,7 +42,13 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 # The wheel in a new environment, by another user: five minutes.
-test-wheel: $(STAMP)
+test-# The experiments of docs/talk/ one after another, then their pages; TALK_DATA is a folder with the three texts.
+TALK := gpt_in_jax encoder_decoder
+talk: $(STAMP)
+	for name in $(TALK); do $(BIN)/python -m examples.$$name $(if $(TALK_DATA),--data $(TALK_DATA)) || exit 1; done
+	$(BIN)/python -m examples.pages
+
+wheel: $(STAMP)
 	tests/prepare
 	$(BIN)/python -m pytest -m wheel tests/package
 

@@ -21,11 +21,13 @@ from stages.cli.main import parse
 from tests.command_line import rlhf
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("rlhf", "make", "python", "lm_eval", "llama-server", "vllm", "accelerate", "curl", ".", "nginx")
 NOT_RUN = {
     "make test": "this is it",
+    "make talk": "an hour; tests/examples runs each of its experiments on tiny settings",
+    "python -m examples": "minutes each; tests/examples runs them on tiny settings",
     "make smollm2-evening": "an evening; tests/slow/test_smollm2.py runs its smoke recipe",
     ". .venv/bin/activate": "the tests run in that environment",
     "lm_eval": "a peer that is not installed here",

@@ -1,0 +1,1 @@
+from tests.stages.conftest import base_store  # noqa: F401
