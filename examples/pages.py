@@ -6,17 +6,15 @@ python -m examples.pages      (templates: examples/pages/NAME.md, results: docs/
 import argparse
 import json
 import math
+from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 
 import jinja2
 
-from examples import results
+from examples import lstm_page, results, tables
 from rlhf.measuring import plots
 
 TEMPLATES = Path(__file__).parent / "pages"
-# Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom.
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
 class Page:
@@ -41,49 +39,6 @@ class Page:
         return self.picture(alt, plots.bars("", rows, share))
 
 
-def table(header, rows):
-    """A table in Markdown; the first column holds names, the others numbers."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def interval(values, digits=3):
-    """Mean and half the width of its 95 % interval over seeds (Student's t); one value stands alone."""
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f} (one seed)"
-    half = STUDENT[len(values) - 2] * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):.{digits}f} ± {half:.{digits}f}"
-
-
-def wilson(right, asked):
-    """95 % interval of a share (Wilson 1927)."""
-    z, share = 1.96, right / asked
-    middle, half = (
-        share + z * z / (2 * asked),
-        z * math.sqrt(share * (1 - share) / asked + (z / asked) ** 2 / 4),
-    )
-    return (middle - half) / (1 + z * z / asked), (middle + half) / (1 + z * z / asked)
-
-
-def shares(counts):
-    """Shares by name of counts (right, asked)."""
-    return {name: right / asked for name, (right, asked) in counts.items()}
-
-
-def total_share(counts):
-    """The share over all names."""
-    return sum(right for right, _ in counts.values()) / sum(asked for _, asked in counts.values())
-
-
-def share_rows(counts):
-    """Rows of a table: name, right, asked, share and its interval."""
-    rows = []
-    for name, (right, asked) in counts.items():
-        low, high = wilson(right, asked)
-        rows.append([name, right, asked, f"{right / asked:.1%}", f"{low:.1%} to {high:.1%}"])
-    return rows
-
-
 def machine(result):
     """One line: settings, processor, threads, load, day, and the time that it took."""
     at, settings = result["machine"], result["settings"]
@@ -94,16 +49,18 @@ def machine(result):
     )
 
 
-def lines_of(example):
-    """How many lines an example has."""
-    return len((TEMPLATES.parent / f"{example}.py").read_text().splitlines())
+def answer_of(folder, name):
+    """The answer that a page, filled before, gives."""
+    text = (folder / f"{name}.md").read_text(encoding="utf-8")
+    return text.partition("**Answer.** ")[2].partition("\n\n")[0].replace("\n", " ")
 
 
 def fill(name, results_folder, folder):
     """One page from its template, and from its result file where it has one."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    helpers = (table, interval, machine, lines_of, shares, total_share, share_rows, mean, zip, round)
-    environment.globals.update({helper.__name__: helper for helper in helpers})
+    for module in (tables, lstm_page):
+        environment.globals.update({key: value for key, value in vars(module).items() if callable(value)})
+    environment.globals.update(machine=machine, answer_of=partial(answer_of, folder))
     read = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results_folder.glob("*.json")}
     text = (TEMPLATES / f"{name}.md").read_text(encoding="utf-8")
     filled = environment.from_string(text).render(
@@ -118,7 +75,8 @@ def main():
     asked.add_argument("--out", type=Path, default=results.FOLDER.parent)
     given = asked.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    for template in sorted(TEMPLATES.glob("*.md")):
+    # The start pages quote the others.
+    for template in sorted(TEMPLATES.glob("*.md"), key=lambda path: path.stem.startswith("index")):
         has_result = (given.results / f"{template.stem}.json").exists()
         if has_result or template.stem.startswith("index"):
             fill(template.stem, given.results, given.out)

@@ -1,0 +1,67 @@
+"""What the page of GPT and LSTM makes of the runs."""
+
+from statistics import mean
+
+from examples.tables import interval, overlap
+
+
+def kinds_of(runs):
+    """The models' names."""
+    return list(runs)
+
+
+def run_rows(runs):
+    """A row for each kind: weights, tokens, seconds, and bits per byte over the seeds."""
+    return [
+        [kind, f"{made[0]['weights']:,}", f"{made[0]['tokens']:,}", f"{mean(each['cpu_s'] for each in made):.0f}",
+         interval([each["bits_per_byte"] for each in made])]
+        for kind, made in runs.items()
+    ]  # fmt: skip
+
+
+def means_by_context(made):
+    """Mean over seeds of each group of places."""
+    return [mean(group) for group in zip(*(each["by_context"] for each in made), strict=True)]
+
+
+def by_context(runs, context):
+    """Lines by kind: context in tokens, bits per byte."""
+    return {kind: (context, means_by_context(made)) for kind, made in runs.items()}
+
+
+def context_rows(runs, context):
+    """A row for each group of places: its first and last number of tokens seen before, then each kind."""
+    columns = [means_by_context(made) for made in runs.values()]
+    starts = [0, *context[:-1]]
+    names = [
+        f"{low} to {high - 1}" if high - 1 > low else f"{low}"
+        for low, high in zip(starts, context, strict=True)
+    ]
+    return [[name, *(f"{value:.3f}" for value in row)] for name, *row in zip(names, *columns, strict=True)]
+
+
+def stops_gaining(made, context, least=0.01):
+    """The context from which on no group is better than the one before by `least` bits a byte, in the mean."""
+    means = means_by_context(made)
+    gains = [place for place in range(1, len(means)) if means[place - 1] - means[place] >= least]
+    return context[gains[-1]] if gains else context[0]
+
+
+def lstm_answer(tokens, timed, context):
+    """Two sentences: who is ahead at equal tokens and at equal time, and up to which context each still gains."""
+    best = {name: ahead(runs) for name, runs in (("tokens", tokens), ("time", timed))}
+    gains = ", ".join(f"{kind} up to {stops_gaining(made, context)} tokens" for kind, made in tokens.items())
+    return (
+        f"At equal tokens {best['tokens']}; at equal time {best['time']}. "
+        f"More context still gains a hundredth of a bit a byte for {gains} (of {context[-1]})."
+    )
+
+
+def ahead(runs):
+    """Who is best, and whether by more than the seeds differ."""
+    order = sorted(runs, key=lambda kind: mean(each["bits_per_byte"] for each in runs[kind]))
+    first, second = ([each["bits_per_byte"] for each in runs[kind]] for kind in order[:2])
+    gap = mean(second) - mean(first)
+    if overlap(first, second):
+        return f"the {order[0]} is ahead of the {order[1]} by {gap:.3f} bits a byte, which is less than the seeds tell apart"
+    return f"the {order[0]} is ahead of the {order[1]} by {gap:.3f} bits a byte"
