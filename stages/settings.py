@@ -370,7 +370,9 @@ class ChatSettings:
     top_p: float = setting(0.95, "nucleus mass")
     top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", flag=False)
     repetition_penalty: float = setting(1.0, "makes tokens said before less likely (1: off)", flag=False)
-    max_new_tokens: int = setting(128, "longest answer in tokens")
+    max_new_tokens: int | None = setting(
+        None, "longest answer in tokens (default: until the model or the context ends it)"
+    )
     seed: int = setting(0, "seed of everything random")
     web: bool = setting(False, "serve the chat page and the API instead")
     host: str = setting(

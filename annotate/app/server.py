@@ -20,6 +20,7 @@ from annotate.app.lead.new_batch import Sampler
 from annotate.app.proxies import BehindProxy
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings
+from annotate.app.stopping import run_until_stopped
 from annotate.figures.computed import Computed
 from annotate.labels import LabelStore
 from annotate.store.accounts import has_accounts
@@ -113,10 +114,18 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
     return JSONResponse({"detail": f"{where}: {first['msg']}"}, 422)
 
 
-def serve(app: FastAPI, say: Callable[[str], None], what: str = "labeling") -> None:
-    """Serve until Ctrl-C, as one process: the store has one writer. Raises InputError for an address in use."""
-    import uvicorn
+def serve(
+    app: FastAPI,
+    say: Callable[[str], None],
+    what: str = "labeling",
+    patience_s: float = 5.0,
+    out_of_patience: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM, as one process: the store has one writer.
 
+    What is under way then has `patience_s` to end by itself; `out_of_patience` is called after that. Raises InputError
+    for an address in use.
+    """
     settings, store = app.state.settings, app.state.store
     listener = _listener(settings)
     say(f"{what} at http://{settings.host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
@@ -124,15 +133,7 @@ def serve(app: FastAPI, say: Callable[[str], None], what: str = "labeling") -> N
         say(
             "no accounts: only this machine can reach it, as administrator; rlhf labels user add NAME makes one"
         )
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        proxy_headers=False,  # BehindProxy reads them
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    run_until_stopped(app, listener, say, patience_s, out_of_patience)
 
 
 def _listener(settings: AppSettings) -> socket.socket:

@@ -1,10 +1,9 @@
-"""One question, one answer or two side by side: streamed to the page, and kept however the stream ends."""
+"""One question, one answer or two side by side: told while they are written, and kept however they end."""
 
 import asyncio
-import json
 import random
 import time
-from collections.abc import AsyncIterator
+import traceback
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -12,12 +11,13 @@ from pydantic import BaseModel, Field
 from annotate.app.rendering import rendered
 from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.conversations import StoredMessage, add_message
+from annotate.chat.running import Tell
 from annotate.chat.tree import Tree, turn_json
 from annotate.store.database import Database
 from rlhf.data import Message
-from rlhf.errors import InputError, LabelError
+from rlhf.errors import InputError, RLHFError
 from rlhf.serving.completions import Answer, Failed, Piece, Queued, Request, Started
-from rlhf.serving.engine_process import EngineProcess
+from rlhf.serving.engine_process import EngineProcess, raised
 
 RENDER_EVERY_S = 0.25  # between two renderings of an unfinished answer's Markdown
 MAX_CHARS = 100_000
@@ -30,7 +30,7 @@ class Sampling(BaseModel):
     top_p: float = 0.95
     top_k: int = 0
     repetition_penalty: float = 1.0
-    max_new_tokens: int = 128
+    max_new_tokens: int | None = None
     seed: int = 0
 
 
@@ -105,57 +105,54 @@ class Asking:
             messages=tuple(turns), drop_oldest=True, owner=self.owner, **side.sampling.model_dump()
         )
 
-    async def events(self) -> AsyncIterator[str]:
-        """Server-sent events: the question's turn, then what each side says, then each answer as it was kept.
+    async def run(self, tell: Tell) -> None:
+        """Tell the question's turn, then what each side says, then each answer as it was kept.
 
-        When the page goes away the answers stop and what there is of them is kept.
+        When it is cancelled the answers stop, and what there is of them is kept.
         """
-        events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         question = turn_json(self.tree.nodes[self.asked], hidden=False)
-        yield sse({"type": "question", "message": question})
-        tasks = [
-            asyncio.create_task(self._side(place, events.put_nowait)) for place in range(len(self.sides))
-        ]
-        running = len(tasks)
-        try:
-            while running:
-                event = await events.get()
-                if event is None:
-                    running -= 1
-                else:
-                    yield sse(event)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        names = ["" if self._is_blind else checkpoint.name for checkpoint in self.checkpoints]
+        tell({"type": "question", "message": question, "models": names})
+        await asyncio.gather(*(self._side(place, tell) for place in range(len(self.sides))))
 
-    async def _side(self, place: int, tell: Any) -> None:
-        answer, told_at = Answer(), time.monotonic()
-        folder = self.checkpoints[place].folder
+    async def _side(self, place: int, tell: Tell) -> None:
+        answer = Answer()
         try:
-            async for event in self.engine.astream(folder, self.requests[place]):
-                answer.add(event)
-                if isinstance(event, Queued):
-                    tell({"side": place, "type": "queued", "place": event.place})
-                elif isinstance(event, Started):
-                    tell({"side": place, "type": "started", "dropped": event.dropped})
-                elif isinstance(event, Piece):
-                    tell({"side": place, "type": "piece", "text": event.text})
-                    if time.monotonic() - told_at > RENDER_EVERY_S:
-                        told_at = time.monotonic()
-                        tell({"side": place, "type": "text", "nodes": rendered(answer.text)["nodes"]})
-                elif isinstance(event, Failed):
-                    tell({"side": place, "type": "failed", "error": event.error})
-        except asyncio.CancelledError:
-            answer.reason = "cancelled"
-        try:
+            try:
+                await self._written(place, answer, tell)
+            except asyncio.CancelledError:
+                answer.reason = "cancelled"
             if answer.reason:
                 message = await asyncio.shield(asyncio.to_thread(self._keep, place, answer))
                 tell({"side": place, "type": "answer", "message": turn_json(message, self._is_blind)})
-        except LabelError as error:
+        except RLHFError as error:
             tell({"side": place, "type": "failed", "error": str(error)})
-        finally:
-            tell(None)
+        except Exception as error:  # a page that waits must hear of it
+            traceback.print_exception(error)
+            tell(
+                {
+                    "side": place,
+                    "type": "failed",
+                    "error": f"{type(error).__name__}; the server's log has more",
+                }
+            )
+
+    async def _written(self, place: int, answer: Answer, tell: Tell) -> None:
+        """The engine's events, told and taken into `answer`."""
+        told_at = time.monotonic()
+        async for event in self.engine.astream(self.checkpoints[place].folder, self.requests[place]):
+            answer.add(event)
+            if isinstance(event, Queued):
+                tell({"side": place, "type": "queued", "place": event.place})
+            elif isinstance(event, Started):
+                tell({"side": place, "type": "started", "dropped": event.dropped})
+            elif isinstance(event, Piece):
+                tell({"side": place, "type": "piece", "text": event.text})
+                if time.monotonic() - told_at > RENDER_EVERY_S:
+                    told_at = time.monotonic()
+                    tell({"side": place, "type": "text", "nodes": rendered(answer.text)["nodes"]})
+            elif isinstance(event, Failed):
+                raise raised(event)
 
     @property
     def _is_blind(self) -> bool:
@@ -173,8 +170,3 @@ class Asking:
             checkpoint=self.checkpoints[place].name, sampling=sampling,
         )  # fmt: skip
         return Tree.read(self.database, self.owner, self.tree.conversation).nodes[number]
-
-
-def sse(content: dict[str, Any]) -> str:
-    """One server-sent event."""
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"

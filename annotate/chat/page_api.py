@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -17,6 +17,8 @@ from annotate.chat import conversations as stored
 from annotate.chat.asking import Asking, Question
 from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.feedback import record_comparison, record_rewrite, record_thumb
+from annotate.chat.protocol import sse
+from annotate.chat.running import Running, Watched
 from annotate.chat.tree import Tree, branches, hidden_models, marks, turn_json
 from annotate.store.accounts import Account
 from annotate.store.database import Database
@@ -190,9 +192,11 @@ def _context(tree: Tree, *answers: int) -> dict[str, Any]:
 
 
 def _add_answers(router: APIRouter, engine: EngineProcess, checkpoints: Checkpoints) -> None:
+    running = Running()
+
     @router.post("/api/chat/conversations/{conversation}/ask")
     async def ask(account: SignedIn, database: Db, conversation: int, question: Question) -> Response:
-        """The answer, or two, as server-sent events."""
+        """The answer, or two, as server-sent events; a page that goes away does not end them."""
 
         def begin() -> Asking:
             tree = Tree.read(database, account.name, conversation)
@@ -202,9 +206,19 @@ def _add_answers(router: APIRouter, engine: EngineProcess, checkpoints: Checkpoi
             asking = await asyncio.to_thread(begin)
         except InputError as error:
             raise HTTPException(422, str(error)) from None
-        return StreamingResponse(
-            asking.events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
-        )
+        return _told(running.start(conversation, account.name, asking.run))
+
+    @router.get("/api/chat/conversations/{conversation}/answer")
+    async def join(account: SignedIn, conversation: int) -> Response:
+        """The answer under way once more from its beginning; 204 where there is none."""
+        latest = running.latest(conversation, account.name)
+        return _told(latest) if latest else Response(status_code=204)
+
+    @router.post("/api/chat/conversations/{conversation}/stop")
+    async def stop(account: SignedIn, conversation: int) -> dict[str, Any]:
+        """End the answer under way; what there is of it is kept."""
+        running.stop(conversation, account.name)
+        return {}
 
     @router.get("/api/chat/conversations/{conversation}/hood/{message}")
     async def hood(account: SignedIn, database: Db, conversation: int, message: int) -> dict[str, Any]:
@@ -219,6 +233,16 @@ def _add_answers(router: APIRouter, engine: EngineProcess, checkpoints: Checkpoi
             return await _explained(engine, checkpoints, turn.checkpoint, tree.prompt(turn), turn.content)
         except (InputError, EngineError) as error:
             raise HTTPException(422, str(error)) from None
+
+
+def _told(watched: Watched) -> StreamingResponse:
+    """Events as a stream for a page."""
+
+    async def lines() -> AsyncIterator[str]:
+        async for event in watched.follow():
+            yield sse(event) if event is not None else ": still at it\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 def _with_open_models(database: Database, labeler: str, conversation: int, message: int) -> Tree:

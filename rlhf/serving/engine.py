@@ -6,6 +6,7 @@ are those that `generate` draws for a batch of one, so up to the rounding of the
 """
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -197,8 +198,14 @@ class Engine:
             positions = torch.arange(row.num_read, row.num_read + len(chunk), device=self.model.device)[None]
             row.num_read += len(chunk)
             mask = torch.ones(1, row.num_read, dtype=torch.bool, device=self.model.device)
-            logits = next_logits(self.model, tokens, mask, positions, row.cache)
             budget -= len(chunk)
+            try:
+                logits = next_logits(self.model, tokens, mask, positions, row.cache)
+            except Exception as error:  # a prompt that the model cannot read, or that memory is too small for
+                traceback.print_exception(error)
+                self.reading.remove(row)
+                self.events.append((row.key, Failed(f"{type(error).__name__}: {error}")))
+                continue
             if row.num_read == len(row.prompt):
                 self.reading.pop(0)
                 self._start(row, logits)

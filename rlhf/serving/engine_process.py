@@ -9,15 +9,21 @@ import itertools
 import multiprocessing
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlhf.errors import BusyError, ClosedError, EngineError, InputError
 from rlhf.serving.completions import Answer, Done, Event, Failed, Piece, Request, Result
 from rlhf.serving.engine_worker import work
 
+SILENT_S = (
+    600.0  # a process that has work and says nothing for so long hangs; loading a large model takes a while
+)
+SHORT_LIFE_S = 60.0  # a process that dies sooner, the second time in a row, is followed after a pause
+LONGEST_PAUSE_S = 30.0
 ATTEMPTS = 2  # an answer that has seen the engine die this often is given up: it may be the reason
 
 
@@ -27,6 +33,7 @@ class _Pending:
 
     command: tuple[Any, ...]
     tell: Callable[[Event], None]
+    asked_at: float = field(default_factory=time.monotonic)
     attempts: int = 1
     text: str = ""  # passed on so far
     num_tokens: int = 0
@@ -50,18 +57,27 @@ class EngineProcess:
     """Answers from any number of models, named by their folders, loaded when first asked for.
 
     max_rows: answers of one model at a time; max_waiting: requests of one model in line. precision: auto, float32 or
-    bfloat16; in bfloat16 the company of other answers may round a probability otherwise. Use `with`, or close it.
+    bfloat16; in bfloat16 the company of other answers may round a probability otherwise. silent_s: after so long
+    without a word about what it was asked the process is taken for hung, and killed. Use `with`, or close it.
     """
 
     def __init__(
-        self, *, max_rows: int = 16, max_waiting: int = 64, max_models: int = 4, precision: str = "auto"
+        self,
+        *,
+        max_rows: int = 16,
+        max_waiting: int = 64,
+        max_models: int = 4,
+        precision: str = "auto",
+        silent_s: float = SILENT_S,
     ) -> None:
         self.settings = (max_rows, max_waiting, max_models, precision)
+        self.silent_s = silent_s
         self.pending: dict[str, _Pending] = {}
         self.keys = map(str, itertools.count())
         self.lock = threading.RLock()
-        self.closed = False
+        self.closing = threading.Event()
         self.num_starts = 0
+        self.short_lives = 0  # in a row
         self._start()
 
     def __enter__(self) -> "EngineProcess":
@@ -73,12 +89,12 @@ class EngineProcess:
     def close(self) -> None:
         """End the process; what is under way fails."""
         with self.lock:
-            self.closed = True
+            self.closing.set()
             for key in list(self.pending):
                 self._dispatch(key, Failed("the server is shutting down", "closed"))
-            self.connection.close()
         self.process.terminate()
         self.process.join(10)
+        self.connection.close()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -86,7 +102,7 @@ class EngineProcess:
         self.process = context.Process(target=work, args=(theirs, *self.settings), daemon=True)
         self.process.start()
         theirs.close()
-        self.num_starts += 1
+        self.num_starts, self.started_at = self.num_starts + 1, time.monotonic()
         # Commands go through a queue, so that nobody who holds the lock waits for a full pipe.
         self.outbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         for run in (self._listen, self._deliver):
@@ -100,24 +116,47 @@ class EngineProcess:
     def _listen(self, connection: Any, outbox: queue.SimpleQueue[tuple[Any, ...]]) -> None:
         with suppress(EOFError, OSError):
             while True:
+                if not connection.poll(self.silent_s):
+                    self._kill_if_hung()
+                    continue
                 for key, event in connection.recv():
                     self._dispatch(key, event)
-        with self.lock:
-            if not self.closed:
-                self._restart()
         outbox.put(())
+        self._restart()
+
+    def _kill_if_hung(self) -> None:
+        """End a process that owes somebody a word; nothing has been heard of it for `silent_s`."""
+        with self.lock:
+            now = time.monotonic()
+            if any(now - pending.asked_at > self.silent_s for pending in self.pending.values()):
+                self.process.kill()
 
     def _restart(self) -> None:
-        """A new process, and what was under way once more."""
-        self.process.join(10)
-        for key, pending in list(self.pending.items()):
-            if pending.attempts >= ATTEMPTS:
-                self._dispatch(key, Failed("the model process died twice over this answer; it is given up"))
-            pending.attempts += 1
-            pending.again, pending.num_again = "", 0
-        self._start()
-        for pending in self.pending.values():
-            self.outbox.put(pending.command)
+        """A new process, and what was under way once more; at once, or after a pause where it keeps dying."""
+        with self.lock:
+            if self.closing.is_set():
+                return
+            self.process.join(10)
+            for key, pending in list(self.pending.items()):
+                if pending.attempts >= ATTEMPTS:
+                    self._dispatch(
+                        key, Failed("the model process died twice over this answer; it is given up")
+                    )
+                pending.attempts += 1
+                pending.again, pending.num_again = "", 0
+        self.closing.wait(self._pause())
+        with self.lock:
+            if self.closing.is_set():
+                return
+            self._start()
+            for pending in self.pending.values():
+                self.outbox.put(pending.command)
+
+    def _pause(self) -> float:
+        """Seconds before the next start: none after the first death, then 1, 2, 4 …"""
+        short = time.monotonic() - self.started_at < SHORT_LIFE_S
+        self.short_lives = self.short_lives + 1 if short else 0
+        return min(LONGEST_PAUSE_S, 2.0 ** (self.short_lives - 2)) if self.short_lives > 1 else 0.0
 
     def _dispatch(self, key: str, event: Event) -> None:
         with self.lock:
@@ -134,7 +173,7 @@ class EngineProcess:
 
     def _ask(self, name: str, tell: Callable[[Event], None], *arguments: Any) -> str:
         with self.lock:
-            if self.closed:
+            if self.closing.is_set():
                 raise ClosedError("the server is shutting down")
             key = next(self.keys)
             command = (name, key, *arguments)

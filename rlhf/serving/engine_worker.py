@@ -7,6 +7,7 @@ by the process itself, so that the one that starts it needs none.
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from rlhf.data import Message, Prompt
 from rlhf.errors import InputError
 from rlhf.serving.completions import Event, Explanation, Failed, Result
 
+ALIVE_EVERY_S = 5.0  # with work under way something is sent at least so often
 BF16_WEIGHTS = 50_000_000  # smaller models gain nothing from bfloat16
 
 
@@ -24,13 +26,17 @@ def work(connection: Any, max_rows: int, max_waiting: int, max_models: int, prec
     # The web process needs a core now and then: threads that spin while they wait for each other would starve it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     models = Models(max_rows, max_waiting, max_models, precision)
+    told_at = time.monotonic()
     try:
         while True:
             if not models.busy:
                 models.watch.last = None  # waiting for work is no slow step
+                told_at = time.monotonic()
             while connection.poll(0 if models.busy else None):
                 models.handle(connection.recv())
-            if events := models.step():
+            events = models.step()
+            if events or time.monotonic() - told_at > ALIVE_EVERY_S:
+                told_at = time.monotonic()
                 connection.send(events)
     except (EOFError, OSError):
         return

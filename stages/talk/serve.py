@@ -11,6 +11,8 @@ from rlhf.serving.engine_process import EngineProcess
 from rlhf.store import STAGES, Store
 from stages.settings import ChatSettings, ServeSettings
 
+PATIENCE_S = 25.0  # for answers under way when the server is told to end; container managers kill after 30
+
 
 def run(settings: ServeSettings, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
     """Serve /v1 until Ctrl-C."""
@@ -22,7 +24,8 @@ def run(settings: ServeSettings, store: Store, labels_url: str, say: Callable[[s
         ) as engine,
     ):
         app_settings = AppSettings(host=settings.host, port=settings.port)
-        serve(api_app(labels, app_settings, engine, checkpoints), say, "chat completions")
+        app = api_app(labels, app_settings, engine, checkpoints)
+        serve(app, say, "chat completions", PATIENCE_S, engine.close)
 
 
 def run_page(settings: ChatSettings, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
@@ -31,4 +34,5 @@ def run_page(settings: ChatSettings, store: Store, labels_url: str, say: Callabl
     checkpoints = Checkpoints(store, [settings.policy] if outside else [])
     with LabelStore(labels_url) as labels, EngineProcess() as engine:
         app_settings = AppSettings(host=settings.host, port=settings.port)
-        serve(chat_app(labels, app_settings, engine, checkpoints), say, "chat")
+        app = chat_app(labels, app_settings, engine, checkpoints)
+        serve(app, say, "chat", PATIENCE_S, engine.close)

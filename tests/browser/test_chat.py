@@ -144,6 +144,29 @@ def test_stop_ends_the_answer_and_keeps_what_there_is(chat, page):
     expect(page.locator("#send")).to_have_text("Send")
 
 
+def test_a_page_loaded_anew_in_the_middle_joins_its_answer_again(chat, page):
+    page.select_option("#model_a", "base/0001-tiny")
+    set_up(page, max_new_tokens=3000, seed=1)
+    page.fill("#say", SAID)
+    page.keyboard.press("Enter")
+    expect(page.locator(".growing .text")).to_have_text(re.compile(r"[\s\S]{30}"))
+    page.reload()
+    expect(page.locator(".growing .text")).to_have_text(re.compile(r"[\s\S]{60}"))
+    expect(page.locator(".growing .role")).to_have_text("base/0001-tiny")
+    expect(page.locator("#send")).to_have_text("Stop")
+    page.get_by_role("button", name="New conversation").first.click()
+    expect(page.locator("#send")).to_have_text("Send")
+    page.go_back()
+    expect(page.locator(".growing .text")).to_have_text(re.compile(r"[\s\S]{60}"))
+    page.locator("#send").click()
+    settle(page, 1)
+    expect(page.locator(".turn.user")).to_have_count(1)
+    expect(page.locator(".ending")).to_have_text("Stopped")
+    [head] = conversations(chat.database, page.account)
+    [_, answer] = messages(chat.database, page.account, head.id)
+    assert answer.sampling["reason"] == "cancelled" and len(answer.content) > 60
+
+
 def test_again_edit_and_branches_by_keyboard(chat, page):
     say(page, SAID)
     first = page.locator(".turn.assistant .text").inner_text()

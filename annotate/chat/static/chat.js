@@ -11,16 +11,18 @@ import { hood } from "./hood.js";
 import { Marks } from "./marks.js";
 import { Settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
-import { ask, newId } from "./stream.js";
+import { ask, join, newId } from "./stream.js";
 import { Tree } from "./tree.js";
 import { Growing, answer, question } from "./turn.js";
+
+const REJOIN_MS = 1000;
 
 class Chat {
   constructor(main, models) {
     this.models = models;
     this.thread = h("div", { id: "thread", role: "log", "aria-live": "off", tabindex: "-1" });
     this.field = h("textarea", { id: "say", rows: 1, "aria-label": t("chat.say"), placeholder: t("chat.say_here"), title: t("chat.say_keys"), oninput: () => this.fit(), onkeydown: (event) => this.typed(event) });
-    this.button = h("button", { type: "button", id: "send", class: "primary", onclick: () => (this.stopping ? this.stop() : this.send()) });
+    this.button = h("button", { type: "button", id: "send", class: "primary", onclick: () => (this.watching ? this.stop() : this.send()) });
     this.top = h("div", { class: "top" });
     this.foot = h("div", { class: "composer" });
     this.spoken = h("p", { class: "hidden-text", role: "status" });
@@ -32,7 +34,7 @@ class Chat {
   // Opening
 
   async go(id, push = true) {
-    this.stop();
+    this.leave();
     this.drawer(false);
     if (push) history.pushState(null, "", id ? `/chat/${id}` : "/chat");
     await this.open(id).catch((error) => this.wrong(error));
@@ -51,6 +53,32 @@ class Chat {
     this.sidebar.mark(id);
     this.frame();
     this.draw(true);
+    if (id) this.join();
+  }
+
+  /** Go on with the answer that was being written when the page was left. */
+  async join() {
+    const joining = new AbortController();
+    this.joining = joining;
+    let growing = null;
+    const heard = (event) => {
+      if (growing) return this.heard(event, growing);
+      this.busy(joining);
+      this.tree.add(event.message);
+      this.tree.leaf = event.message.id;
+      growing = this.sides(event.models);
+      this.grow(null, growing);
+    };
+    try {
+      const found = await join(`/api/chat/conversations/${this.id}/answer`, heard, joining.signal);
+      if (joining.signal.aborted) return;
+      if (growing) await this.ended(growing);
+      else if (!found && this.tree.turns.get(this.tree.leaf)?.role === "user") await this.reread(); // it ended while the page was loading
+    } catch (error) {
+      this.wrong(error);
+    } finally {
+      if (this.watching === joining) this.busy(null);
+    }
   }
 
   frame() {
@@ -144,7 +172,7 @@ class Chat {
       event.preventDefault();
       this.send();
     } else if (event.key === "Escape") {
-      if (this.stopping) this.stop();
+      if (this.watching) this.stop();
       else this.field.blur();
     }
   }
@@ -155,7 +183,7 @@ class Chat {
 
   send() {
     const text = this.field.value;
-    if (!text.trim() || this.stopping || !this.models.length) return;
+    if (!text.trim() || this.watching || !this.models.length) return;
     this.field.value = "";
     this.fit();
     const leaf = this.tree.turns.get(this.tree.leaf); // a question that got no answer is replaced, not continued
@@ -168,32 +196,45 @@ class Chat {
 
   /** Ask `content` after `parent`, or without content answer the question `parent` once more. */
   async ask(content, parent) {
-    if (this.stopping) return;
-    const stopping = new AbortController();
-    this.busy(stopping);
+    if (this.watching) return;
+    const watching = new AbortController();
+    this.joining?.abort();
+    this.busy(watching);
     try {
       await this.begun();
       const again = content === null ? this.tree.children(parent).length : 0;
       const sides = this.settings.sides(again);
       const blind = this.settings.value.blind && sides.length === 2;
       const body = { client_id: newId(), content, parent, system: this.settings.value.system, sides, blind };
-      const growing = sides.map((side, i) => new Growing(sides.length === 2 ? "AB"[i] : null, blind ? t("chat.hidden_model") : side.model));
+      const growing = this.sides(sides.map((side) => (blind ? "" : side.model)));
       this.tree.leaf = parent;
       this.grow(content, growing);
-      await ask(`/api/chat/conversations/${this.id}/ask`, body, (event) => this.heard(event, growing), stopping.signal);
-      if (stopping.signal.aborted || growing.some((one) => !one.done && !one.failed)) await this.reread(growing);
-      else if (!growing.some((one) => one.failed)) this.draw();
+      await ask(`/api/chat/conversations/${this.id}/ask`, body, (event) => this.heard(event, growing), watching.signal);
+      if (watching.signal.aborted) return;
+      await this.ended(growing);
       this.asked = performance.now();
-      this.spoken.textContent = t(stopping.signal.aborted ? "chat.stopped" : "chat.finished");
     } catch (error) {
       if (content !== null && error.status === 422 && !this.field.value) this.field.value = content;
       this.wrong(error);
-      if (this.id) await this.reread([]).catch(() => null);
+      if (this.id) await this.reread().catch(() => null);
+      if (this.id && error.status === 0) setTimeout(() => this.watching || this.join(), REJOIN_MS); // the line broke, the answer goes on
     } finally {
-      if (this.stopping === stopping) this.busy(null);
+      if (this.watching === watching) this.busy(null);
       this.follow(true);
       this.sidebar.refresh().catch(() => null);
     }
+  }
+
+  /** Cards for answers that are being written. models: by side, empty where it is not told yet. */
+  sides(models) {
+    return models.map((model, i) => new Growing(models.length === 2 ? "AB"[i] : null, model || t("chat.hidden_model")));
+  }
+
+  async ended(growing) {
+    if (growing.some((one) => !one.done && !one.failed)) await this.reread();
+    else if (!growing.some((one) => one.failed)) this.draw();
+    const stopped = this.tree.turns.get(this.tree.leaf)?.sampling.reason === "cancelled";
+    this.spoken.textContent = t(stopped ? "chat.stopped" : "chat.finished");
   }
 
   grow(content, growing) {
@@ -230,30 +271,29 @@ class Chat {
     if (atEnd) this.thread.scrollTop = this.thread.scrollHeight;
   }
 
-  /** After a stop the server still keeps what there was: read until it is there. */
-  async reread(growing) {
-    const missing = growing.filter((one) => !one.done).length;
-    const before = this.tree.turns.size;
-    for (let tries = 0; tries < 20; tries++) {
-      const found = await call("GET", `/api/chat/conversations/${this.id}`);
-      if (found.messages.length >= before + missing || tries === 19) {
-        this.tree = new Tree(found.messages);
-        this.marks = new Marks(found.marks);
-        break;
-      }
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+  async reread() {
+    const found = await call("GET", `/api/chat/conversations/${this.id}`);
+    this.tree = new Tree(found.messages);
+    this.marks = new Marks(found.marks);
     this.draw();
   }
 
+  /** End the answer; what there is of it comes as the answer. */
   stop() {
-    this.stopping?.abort();
+    if (this.watching && this.id) call("POST", `/api/chat/conversations/${this.id}/stop`).catch((error) => this.wrong(error));
   }
 
-  busy(stopping) {
-    this.stopping = stopping;
-    this.button.replaceChildren(t(stopping ? "chat.stop" : "chat.send"));
-    this.button.classList.toggle("stop", Boolean(stopping));
+  /** Watch no longer; the answer goes on. */
+  leave() {
+    this.joining?.abort();
+    this.watching?.abort();
+    this.busy(null);
+  }
+
+  busy(watching) {
+    this.watching = watching;
+    this.button.replaceChildren(t(watching ? "chat.stop" : "chat.send"));
+    this.button.classList.toggle("stop", Boolean(watching));
   }
 
   async entitle(content) {
@@ -390,7 +430,6 @@ async function start() {
   document.addEventListener("pointerdown", (event) => { if (!event.target.closest("#list, #drawer")) chat.drawer(false); });
   const fromPath = () => Number(location.pathname.split("/")[2]) || null;
   window.addEventListener("popstate", () => chat.go(fromPath(), false));
-  window.addEventListener("pagehide", () => chat.stop());
   await chat.go(fromPath(), false);
 }
 

@@ -3,15 +3,16 @@
 import { t } from "../boot.js";
 import { h } from "../dom.js";
 
-export const DEFAULTS = { temperature: 0.7, top_p: 0.95, top_k: 0, repetition_penalty: 1, max_new_tokens: 128, seed: null };
+export const DEFAULTS = { temperature: 0.7, top_p: 0.95, top_k: 0, repetition_penalty: 1, max_new_tokens: null, seed: null };
 const FIELDS = [
   ["temperature", { min: 0, max: 2, step: 0.05 }],
   ["top_p", { min: 0.01, max: 1, step: 0.01 }],
   ["top_k", { min: 0, max: 100000, step: 1 }],
   ["repetition_penalty", { min: 0.5, max: 2, step: 0.05 }],
-  ["max_new_tokens", { min: 1, max: 4096, step: 1 }],
+  ["max_new_tokens", { min: 1, max: 1048576, step: 1 }],
   ["seed", { min: 0, max: 4294967295, step: 1 }],
 ];
+const OPTIONAL = ["max_new_tokens", "seed"];
 
 export class Settings {
   /** given: what a conversation kept; models: the server's list; changed(): called after every change by the person. */
@@ -60,9 +61,9 @@ export class Settings {
   }
 
   field(name, limits) {
-    const help = ["temperature", "top_k", "seed"].includes(name) ? t(`chat.${name}_help`) : null;
+    const help = ["temperature", "top_k", "max_new_tokens", "seed"].includes(name) ? t(`chat.${name}_help`) : null;
     const given = this.value.sampling[name];
-    const input = h("input", { type: "number", id: name, ...limits, inputmode: "decimal", value: given ?? "", required: name !== "seed", onchange: (event) => {
+    const input = h("input", { type: "number", id: name, ...limits, inputmode: "decimal", value: given ?? "", required: !OPTIONAL.includes(name), onchange: (event) => {
       if (!event.target.reportValidity()) return;
       this.value.sampling[name] = event.target.value === "" ? null : Number(event.target.value);
       this.panel.querySelector(".summary-values").textContent = ` ${this.summary()}`;
@@ -73,7 +74,8 @@ export class Settings {
 
   summary() {
     const { temperature, top_p, max_new_tokens, seed } = this.value.sampling;
-    const parts = [`${t("chat.temperature")} ${temperature}`, `top p ${top_p}`, `≤ ${max_new_tokens}`];
+    const parts = [`${t("chat.temperature")} ${temperature}`, `top p ${top_p}`];
+    if (max_new_tokens !== null) parts.push(`≤ ${max_new_tokens}`);
     if (seed !== null) parts.push(t("chat.seed_shown", { seed }));
     return parts.join(" · ");
   }

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from rlhf.errors import BusyError, InputError
+from rlhf.errors import BusyError, ClosedError, EngineError, InputError
 from rlhf.learning.rewards import score_completions
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.gpt import GPT, ScalarGPT
@@ -106,6 +107,64 @@ def test_an_answer_that_kills_the_engine_again_and_again_is_given_up(process, fo
             os.kill(pid, signal.SIGKILL)
     assert len(pids) == 2 and "given up" in events[-1].error
     assert in_a_loop(process.answer(folders["policy"], ask(max_new_tokens=3))).completion_tokens <= 3
+
+
+def test_a_hung_engine_is_taken_for_dead_and_the_answer_goes_on(folders):
+    with EngineProcess(max_rows=4) as process:
+        in_a_loop(process.answer(folders["policy"], ask(max_new_tokens=3)))  # the model is there now
+        process.silent_s = 2.0
+        request = long_request(folders["policy"], 600)
+        hung, answer = process.process, Answer()
+        for number, event in enumerate(process.stream(folders["policy"], request)):
+            answer.add(event)
+            if number == 20:
+                os.kill(hung.pid, signal.SIGSTOP)
+                threading.Thread(target=lambda: (hung.join(), setattr(process, "silent_s", 600))).start()
+        expected = TOKENIZER.decode(alone(load_policy(folders["policy"]), request).tokens)
+        assert process.num_starts == 2 and answer.text == expected
+
+
+def test_an_engine_that_keeps_dying_is_started_after_longer_and_longer_pauses(folders):
+    with EngineProcess(max_rows=4) as process:
+        pauses, starts = [], process.num_starts
+        for death in range(4):
+            died_at = time.monotonic()
+            os.kill(process.process.pid, signal.SIGKILL)
+            while process.num_starts == starts:
+                time.sleep(0.02)
+            pauses.append(time.monotonic() - died_at)
+            starts += 1
+            assert death or pauses[0] < 0.9
+        assert [round(pause) for pause in pauses[1:]] == [1, 2, 4]
+        assert in_a_loop(process.answer(folders["policy"], ask(max_new_tokens=3))).completion_tokens <= 3
+
+
+def test_a_prompt_that_the_model_cannot_read_fails_alone(process, folders, tmp_path):
+    """A model with fewer embeddings than its tokenizer has tokens: some prompts raise inside the engine."""
+    torch.manual_seed(0)
+    small = GPT2Config(vocab_size=200, n_layer=1, n_head=2, n_embd=16, n_positions=2048)
+    GPT(small).save_pretrained(tmp_path)
+    TOKENIZER.save(tmp_path)
+    good = {"max_new_tokens": 300, "temperature": 1.0}
+
+    async def both():
+        wanted = [Request(prompt=(1, 2, 3), seed=i, **good) for i in range(2)] + [
+            Request(prompt=(299,), **good)
+        ]
+        asked = [process.answer(str(tmp_path), request) for request in wanted]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    one, two, bad = in_a_loop(both())
+    assert one.completion_tokens == two.completion_tokens == 300
+    assert type(bad) is EngineError and "IndexError" in str(bad)
+    assert not process.pending
+
+
+def test_what_is_asked_of_a_closed_engine_is_refused():
+    process = EngineProcess()
+    process.close()
+    with pytest.raises(ClosedError, match="shutting down"):
+        in_a_loop(process.answer("anything", ask()))
 
 
 def test_leaving_the_loop_cancels_and_frees_the_slot(process, folders):
