@@ -94,7 +94,9 @@ def shell(
 
 @router.get("/")
 def home(request: Request) -> Response:
-    return RedirectResponse(request.app.state.home, 303)
+    doorman: Doorman = request.app.state.doorman
+    signed_in = doorman.session_account(request) is not None
+    return RedirectResponse(request.app.state.home if signed_in else "/login", 303)
 
 
 @router.get("/favicon.ico")
