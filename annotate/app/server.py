@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from annotate.app import assets, pages, work_api
-from annotate.app.identity import Doorman
+from annotate.app.identity import LOG, Doorman
 from annotate.app.lead import api as lead_api
 from annotate.app.lead import pages as lead_pages
 from annotate.app.lead.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
@@ -116,6 +116,8 @@ def _deliver(store: LabelStore, ended: threading.Event) -> None:
             deliver_due(store.database)
         except LabelError:
             continue  # the database is away for now; notices wait in it
+        except Exception:
+            LOG.exception("webhooks: trying again")
 
 
 async def _refused(request: Request, error: Any) -> JSONResponse:
