@@ -14,8 +14,8 @@ from annotate.answers.snapshots import NothingChosen, StoredAnswer, stored_answe
 from annotate.store.database import Database
 from annotate.work.submit import THUMBS
 from rlhf.data import as_messages
+from rlhf.durable import write_atomically
 from rlhf.errors import InputError
-from rlhf.store import write_atomically
 
 Rows = Callable[[], Iterator[dict[str, Any]]]
 ROWS_PER_GROUP = 1000

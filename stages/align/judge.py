@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlhf.data import fingerprint, read_prompts, read_rankings
+from rlhf.durable import write_text
 from rlhf.machine.devices import set_threads
 from rlhf.machine.memory import give_back_freed_memory
-from rlhf.store import write_text
 from stages.align.data import AlignData
 from stages.judging.measure import Model, answers, best_of, compare, follows, scores, text_loss
 from stages.judging.reward_models import report_on_reward_model

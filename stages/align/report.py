@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import as_messages
-from rlhf.store import Entry, write_text
+from rlhf.durable import write_text
+from rlhf.store import Entry
 from stages.page import page, rate, table
 
 Rows = list[list[str]]

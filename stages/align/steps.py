@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
-from rlhf.inputs import locate_base, locate_model
+from rlhf.inputs import locate_model
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Entry, Store
 from stages.align.data import AlignData, divide
@@ -96,7 +96,7 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _data(recipe: Any, store: Store, base: str, folder: Path | None, say: Any) -> AlignData:
-    return divide_data(recipe, locate_base(store, base)[0], folder, store.root / "data", say)
+    return divide_data(recipe, locate_model(store, base)[0], folder, store.root / "data", say)
 
 
 def divide_data(

@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     quiet_libraries()
     try:
-        if getattr(options, "stage", None) in TRAINING:
+        if getattr(options, "stage", None) in TRAINING and "torch" not in sys.modules:
             say(f"{options.stage}: loading torch, transformers and trl")
         options.run(options)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import read_options
+from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
 from rlhf.learning.prompts import encode_prompts
@@ -17,7 +18,7 @@ from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.store import Store, write_text
+from rlhf.store import Store
 from stages.judging.answers import kl_of_best_of, sample_candidates
 from stages.reading import prefixed
 from stages.settings import BestOfNSettings

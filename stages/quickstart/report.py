@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from annotate.labels import LabelStore
+from rlhf.durable import write_text
 from rlhf.inputs import starter_items
 from rlhf.measuring.evaluate import win_rate
 from rlhf.measuring.ranked_pairs import accuracy, ranked_pairs
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
-from rlhf.store import Entry, Store, write_text
+from rlhf.store import Entry, Store
 from stages.judging.answers import Answers, answer_prompts, best_of
 from stages.judging.evaluate import judge_scores, kl_between, win_rate_fields
 from stages.judging.reward_models import report_on_reward_model
