@@ -14,7 +14,7 @@ FILES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT
 # From the ground up; a room or file stands above all that it imports (docs/architecture.md draws them).
 FLOORS = [
     ["rlhf", "annotate", "stages", "rlhf/errors", "stages/quiet", "stages/page"],
-    ["rlhf/data", "rlhf/store", "rlhf/machine", "stages/settings"],
+    ["rlhf/data", "rlhf/store", "rlhf/machine", "stages/settings", "stages/fields"],
     [
         "rlhf/models",
         "rlhf/splits",

@@ -1,6 +1,7 @@
 """Rewards from models, functions or names, as one reward for the completions of a policy."""
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -79,9 +80,12 @@ def combined_reward(
 def parse_weights(text: str) -> tuple[float, ...]:
     """Numbers with commas between. Raises InputError for anything else."""
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        weights = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"reward_weights: {text} is not a list of numbers with commas between") from None
+        weights = (math.nan,)
+    if not all(map(math.isfinite, weights)):
+        raise InputError(f"reward_weights: {text} is not a list of numbers with commas between")
+    return weights
 
 
 def load_rewards(

@@ -21,24 +21,25 @@ from rlhf.models.cache import KVCache
 from rlhf.models.padding import batches_by_length
 from rlhf.sampling.decode import decoder, frozen_weights_cast
 from rlhf.sampling.decode_llama import LlamaDecoder, llama_decoder
+from rlhf.settings import Settings, bounded
 
 GROWTH = 32  # new tokens for which a KV cache gets room at a time; what is not filled is read all the same
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingSettings:
+class SamplingSettings(Settings):
     """How completions are drawn; temperature 0 takes the most probable token, min_p is a share of its probability.
 
     processed_logprobs: those of the distribution drawn from, after min-p, top-k, top-p and repetition penalty (vLLM's name).
     """
 
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    processed_logprobs: bool = False
+    max_new_tokens: int = bounded(64, at_least=0)
+    temperature: float = bounded(1.0, at_least=0)
+    top_k: int = bounded(0, at_least=0)
+    top_p: float = bounded(1.0, above=0, at_most=1)
+    min_p: float = bounded(0.0, at_least=0, at_most=1)
+    repetition_penalty: float = bounded(1.0, above=0)
+    processed_logprobs: bool = bounded(False)
 
 
 @dataclass(frozen=True)

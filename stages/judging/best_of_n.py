@@ -33,8 +33,6 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     the chosen answers can be from sampling, in nats per completion. Raises InputError if the file exists.
     """
     out = Path(settings.out) if settings.out else None
-    if settings.n < 1:
-        raise InputError(f"n is {settings.n}; at least 1 completion is needed")
     if out and (out.exists() or out.suffix != ".jsonl"):
         raise InputError(
             f"{out}: {'exists already' if out.exists() else 'not a .jsonl file'}; name a new .jsonl file"
