@@ -5,9 +5,14 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from rlhf.errors import RLHFError, StoreError
+
+FULL_BYTES = 2**16
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -67,6 +72,45 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def removed_afterwards(folder: Path) -> Iterator[None]:
+    """Remove what is left of a folder at the end, however the block ends."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def disk_problems_explained(place: Path) -> Iterator[None]:
+    """Raises StoreError, in one line, for what failed because of the disk that `place` lies on; all else as it is."""
+    try:
+        yield
+    except (RLHFError, KeyboardInterrupt):
+        raise
+    except Exception as problem:
+        if reason := _disk_problem(problem, place):
+            raise StoreError(reason) from problem
+        raise
+
+
+def _disk_problem(problem: Exception, place: Path) -> str | None:
+    """What is wrong with the disk, if that is why. Libraries that write by themselves do not always say OSError."""
+    number = problem.errno if isinstance(problem, OSError) else None
+    full = os.strerror(errno.ENOSPC) in f"{problem}" or (number is None and _is_full(place))
+    if full or number == errno.EDQUOT:
+        return f"{place}: no space left on its disk; free some, then run the same command again"
+    named = f"{problem.filename or ''}" if isinstance(problem, OSError) else ""
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM) or named.startswith(f"{place}"):
+        return f"{named or place}: cannot be written ({problem.args[-1]}); give the right to, or another folder with --store"
+    return None
+
+
+def _is_full(place: Path) -> bool:
+    existing = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free < FULL_BYTES
 
 
 def take_lock(lock: Callable[[Any, int], None], handle: Any) -> bool:

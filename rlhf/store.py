@@ -22,7 +22,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from rlhf.durable import hashes_under, sync, sync_tree, take_lock, write_text
+from rlhf.durable import (
+    disk_problems_explained,
+    hashes_under,
+    removed_afterwards,
+    sync,
+    sync_tree,
+    take_lock,
+    write_text,
+)
 from rlhf.errors import StoreError
 
 STAGES = ("base", "sft", "reward", "ppo")
@@ -150,9 +158,9 @@ class Store:
                 f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of letters, digits, . _ -"
             )
         folder = self.root / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
         writer = Writer(folder)
-        try:
+        with disk_problems_explained(self.root), removed_afterwards(folder):
+            folder.mkdir(parents=True)
             yield writer
             manifest = {
                 "stage": stage,
@@ -174,8 +182,6 @@ class Store:
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str))
             sync_tree(folder)
             writer.published = self._publish(folder, stage, name, manifest)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _publish(self, folder: Path, stage: str, name: str, manifest: dict[str, Any]) -> Entry:
         with self._lock():
