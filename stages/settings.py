@@ -293,22 +293,6 @@ class BestOfNSettings(ReadingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalSettings(ReadingSettings):
-    """One checkpoint judged, alone or against another."""
-
-    policy: str = setting("ppo", "checkpoint to judge, or several with commas between")
-    against: str | None = setting(None, "checkpoint to compare with; also the reference of the KL")
-    prompts: str | None = setting(None, "prompts (default: the starter world's test prompts)")
-    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
-    num_prompts: int = setting(600, "how many prompts", at_least=1)
-    split: str = setting("test", "starter prompts to use", choices=("validation", "test", "held-out"))
-    reward: str | None = setting(None, "reward model that scores where there is no judge")
-    temperature: float = setting(1.0, "sampling temperature, 0 for greedy", at_least=0)
-    max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
 class AlignDataSettings(ReadingSettings):
     """What `rlhf align` divides between its stages; files are relative to --data, several with commas between."""
 
@@ -333,21 +317,6 @@ class AlignDataSettings(ReadingSettings):
         100, "rankings of each source to validate and to test on", at_least=0, flag=False
     )
     max_prompt_tokens: int = setting(128, "longest prompt to sample from, in tokens", at_least=1, flag=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignEvalSettings(Settings):
-    """How `rlhf align` judges its models."""
-
-    best_of: int = setting(
-        4, "completions of which the reward model picks one, the baseline", at_least=1, flag=False
-    )
-    temperature: float = setting(1.0, "sampling temperature", at_least=0, flag=False)
-    max_new_tokens: int = setting(64, "longest completion in tokens", at_least=1, flag=False)
-    num_tasks: int = setting(100, "tasks with constraints", at_least=0, flag=False)
-    max_task_tokens: int = setting(128, "longest answer to a task in tokens", at_least=1, flag=False)
-    text_tokens: int = setting(20_000, "tokens of plain text to measure the loss on", at_least=0, flag=False)
-    num_blind: int = setting(60, "prompts of the blind comparison for people", at_least=0, flag=False)
 
 
 @dataclass(frozen=True, kw_only=True)

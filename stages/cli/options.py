@@ -12,6 +12,7 @@ from rlhf.errors import InputError
 from rlhf.settings import complaint, value_type
 from rlhf.store import Store
 from stages import settings as stage_settings
+from stages.judging_settings import AlignEvalSettings, EvalSettings
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -23,7 +24,7 @@ STAGES: dict[str, type] = {
     "reward": stage_settings.RewardSettings,
     "ppo": stage_settings.PPOSettings,
     "best-of-n": stage_settings.BestOfNSettings,
-    "eval": stage_settings.EvalSettings,
+    "eval": EvalSettings,
     "chat": stage_settings.ChatSettings,
     "serve": stage_settings.ServeSettings,
 }
@@ -33,7 +34,7 @@ STAGES: dict[str, type] = {
 TABLES: dict[str, type] = STAGES | {
     "data": stage_settings.AlignDataSettings,
     "gold": stage_settings.RewardSettings,
-    "judge": stage_settings.AlignEvalSettings,
+    "judge": AlignEvalSettings,
 }
 
 

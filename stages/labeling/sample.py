@@ -56,7 +56,7 @@ def run(
             fitting = fitting_prompts(
                 [folder for folder, _ in named], prompts, settings, prefixed("sample", say)
             )
-            tasks = _tasks(settings, named, fitting)
+            tasks = _tasks(settings, named, [row.prompt for row in fitting])
             labels.add_batch(settings.batch, tasks, kind=kind, overlap=settings.overlap, source=source)
         if settings.simulate:
             items = {
