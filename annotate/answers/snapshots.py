@@ -10,16 +10,11 @@ from sqlalchemy import Connection, insert, select
 
 from annotate.answers.choice import Choice, chunks
 from annotate.answers.chosen import chosen_annotations
-from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Batch, Labeler, Prompt, Snapshot, SnapshotAnnotation, Task
 from annotate.work.batches import answers_of
 from annotate.work.history import items_of
 from rlhf.data import Ranking
 from rlhf.errors import LabelError
-
-
-class NothingChosen(LabelError):
-    """No answer stands that the choice means."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +25,17 @@ class SnapshotRecord:
     num_annotations: int
 
 
-@retried
-def take_snapshot(
-    database: Database, choice: Choice, kinds: Sequence[str] = ()
-) -> tuple[SnapshotRecord, list[int]]:
-    """Fix the answers that stand now, of these kinds where any are named; returns their ids too, oldest first.
-
-    The same set gets the same id. Raises NothingChosen where there is none.
-    """
-    with database.read() as connection:  # all of one moment; answers are never removed
-        ids = chosen_annotations(connection, choice, kinds)
+def take_snapshot(connection: Connection, choice: Choice) -> SnapshotRecord:
+    """Fix the answers that stand now; the same set gets the same id. Raises LabelError where there is none."""
+    ids = chosen_annotations(connection, choice)
     if not ids:
-        raise NothingChosen(
+        raise LabelError(
             "no answers to take a snapshot of; rank some first (rlhf sample, rlhf labels import)"
         )
-    with database.write() as connection:
-        return _snapshot_of(connection, ids), ids
+    return snapshot_of(connection, ids)
 
 
-def _snapshot_of(connection: Connection, ids: Sequence[int]) -> SnapshotRecord:
+def snapshot_of(connection: Connection, ids: Sequence[int]) -> SnapshotRecord:
     """The snapshot of these answers, made where it is not there yet."""
     clients: list[str] = []
     for some in chunks(ids):

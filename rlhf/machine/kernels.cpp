@@ -7,45 +7,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
+#include "vectors.h"
+
 namespace {
-
-// C++20's std::bit_cast, for compilers of C++17; a copy of four bytes is no instruction.
-template <typename To, typename From>
-inline To bits_as(From from) {
-    To to;
-    std::memcpy(&to, &from, sizeof(To));
-    return to;
-}
-
-enum bfloat16 : uint16_t {};  // the upper half of a float; a class would keep loops from becoming vectors
-
-inline float wide(float x) { return x; }
-inline float wide(bfloat16 x) { return bits_as<float>(uint32_t(x) << 16); }
-
-template <typename T>
-inline T narrow(float x) {
-    if constexpr (sizeof(T) == 4) return x;
-    const uint32_t u = bits_as<uint32_t>(x), nearest = (u + 0x7fff + (u >> 16 & 1)) >> 16;  // ties to even
-    return T(x != x ? 0x7fc0 : nearest);
-}
-
-// e^x by 2^n · e^r with |r| ≤ ln 2 / 2 and r's polynomial (Cephes); relative error below 2e-7. A loop over it vectorises.
-inline float fast_exp(float x) {
-    const float low = x < -87.0f ? -87.0f : x, z = low > 88.0f ? 88.0f : low;
-    const float n = std::rint(z * 1.44269504f);
-    const float r = z - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    const float y = (p * r * r + r + 1.0f) * bits_as<float>((int32_t(n) + 127) << 23);
-    return x < -87.0f ? 0.0f : y;
-}
 
 // GELU's tanh form is x · σ(2u) with u = √(2/π) (x + 0.044715 x³), since (1 + tanh u) / 2 = σ(2u).
 constexpr float TWICE_ROOT = 1.5957691216f, CUBIC = 0.044715f;
@@ -213,162 +179,6 @@ void norm_backward(
     }
 }
 
-// x (rows, C) += added, then y = layer norm of x.
-template <typename T>
-void add_norm(
-    float* x, const T* added, const float* gain, const float* bias, T* y, int64_t rows, int64_t C, float eps) {
-#pragma omp parallel for schedule(static) if (rows * C > 16384)
-    for (int64_t row = 0; row < rows; row++) {
-#pragma omp simd
-        for (int64_t c = 0; c < C; c++) x[row * C + c] += wide(added[row * C + c]);
-        norm_row<T>(x + row * C, gain, bias, y + row * C, nullptr, C, eps);
-    }
-}
-
-typedef float lanes __attribute__((vector_size(64)));  // 16 numbers, one register where the processor has such wide ones
-
-template <typename T>
-inline lanes load(const T* x) {
-    if constexpr (sizeof(T) == 4) {
-        lanes y;
-        return std::memcpy(&y, x, sizeof y), y;
-    } else {
-        typedef uint16_t halves __attribute__((vector_size(32)));
-        typedef uint32_t words __attribute__((vector_size(64)));
-        halves half;
-        std::memcpy(&half, x, sizeof half);
-        return (lanes)(__builtin_convertvector(half, words) << 16);
-    }
-}
-
-// Half of a vector's numbers, from `first` on; GCC has __builtin_shufflevector from version 12 only.
-template <typename Half, typename Whole>
-inline Half half_of(const Whole& whole, size_t first) {
-    Half half;
-    return std::memcpy(&half, reinterpret_cast<const float*>(&whole) + first, sizeof half), half;
-}
-
-inline float sum(lanes x) {  // in halves: one by one every addition would wait for the one before
-    typedef float eight_lanes __attribute__((vector_size(32)));
-    typedef float four_lanes __attribute__((vector_size(16)));
-    const auto eight = half_of<eight_lanes>(x, 0) + half_of<eight_lanes>(x, 8);
-    const auto four = half_of<four_lanes>(eight, 0) + half_of<four_lanes>(eight, 4);
-    return (four[0] + four[1]) + (four[2] + four[3]);
-}
-
-// One head of D numbers, rotated by cos and sin where there are any.
-template <typename T>
-void place(const T* x, const float* cos, const float* sin, T* y, int64_t D) {
-    if (!cos) {
-        std::copy_n(x, D, y);
-        return;
-    }
-    const int64_t half = D / 2;
-#pragma omp simd
-    for (int64_t i = 0; i < half; i++) {
-        const float first = wide(x[i]), second = wide(x[half + i]);
-        y[i] = narrow<T>(first * cos[i] - second * sin[i]);
-        y[half + i] = narrow<T>(second * cos[half + i] + first * sin[half + i]);
-    }
-}
-
-// N rows of heads (N, H·D), rotated in place by cos and sin (P, D), of which row n takes n modulo P.
-template <typename T>
-void rotate(T* x, const float* cos, const float* sin, int64_t N, int64_t H, int64_t D, int64_t P) {
-#pragma omp parallel for schedule(static) if (N * H * D > 16384)
-    for (int64_t n = 0; n < N; n++)
-        for (int64_t h = 0; h < H; h++) {
-            T* head = x + (n * H + h) * D;
-            place(head, cos + n % P * D, sin + n % P * D, head, D);
-        }
-}
-
-// Attention of one query (16·N) over `seen` keys and values (L, 16·N).
-template <typename T, int N>
-void attend_head(const T* q, const T* keys, const T* values, T* y, float* weights, int64_t seen, float scale) {
-    lanes query[N], out[N] = {};
-    for (int n = 0; n < N; n++) query[n] = load(q + 16 * n) * scale;
-    float highest = -INFINITY, total = 0.0f;
-    for (int64_t j = 0; j < seen; j++) {
-        lanes products = query[0] * load(keys + j * 16 * N);
-        for (int n = 1; n < N; n++) products += query[n] * load(keys + (j * N + n) * 16);
-        weights[j] = sum(products);
-        highest = std::max(highest, weights[j]);
-    }
-#pragma omp simd reduction(+ : total)
-    for (int64_t j = 0; j < seen; j++) total += weights[j] = fast_exp(weights[j] - highest);
-    for (int64_t j = 0; j < seen; j++)
-        for (int n = 0; n < N; n++) out[n] += weights[j] * load(values + (j * N + n) * 16);
-    for (int n = 0; n < N; n++) {
-        const lanes mean = out[n] / total;
-        for (int i = 0; i < 16; i++) y[16 * n + i] = narrow<T>(mean[i]);
-    }
-}
-
-// One new token per row: its keys and values (B, K·D) go to `slots` (B,) of the cache (B, K, L, D), and its queries
-// (B, H·D), of which H / K share a key, see all slots up to there; y (B, H, D). Rows of q are q_stride apart, those of k
-// and v kv_stride. With cos and sin (B, D), queries and keys are rotated first (Su et al. 2021), halves of a head as
-// pairs. Wants D of 16, 32, … 128.
-template <typename T>
-void attend(
-    const T* q, const T* k, const T* v, const float* cos, const float* sin, T* keys, T* values, const int64_t* slots,
-    T* y, int64_t B, int64_t H, int64_t K, int64_t L, int64_t D, int64_t q_stride, int64_t kv_stride, float scale) {
-    constexpr decltype(&attend_head<T, 1>) heads[] = {
-        attend_head<T, 1>, attend_head<T, 2>, attend_head<T, 3>, attend_head<T, 4>,
-        attend_head<T, 5>, attend_head<T, 6>, attend_head<T, 7>, attend_head<T, 8>};
-    const int64_t shared = H / K;
-#pragma omp parallel
-    {
-        std::vector<float> weights(L);
-        std::vector<T> rotated(D);
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < B * K; i++) {
-            const int64_t row = i / K, head = i % K, slot = slots[row];
-            T *seen_keys = keys + i * L * D, *seen_values = values + i * L * D;
-            for (int64_t at = 0; at <= slot * D; at += 64 / sizeof(T)) {  // heads are too short for the processor to foresee
-                __builtin_prefetch(seen_values + at);
-                __builtin_prefetch(seen_keys + L * D + at);  // of the next head; past the end it does nothing
-            }
-            const float *c = cos ? cos + row * D : nullptr, *s = sin ? sin + row * D : nullptr;
-            place(k + row * kv_stride + head * D, c, s, seen_keys + slot * D, D);
-            std::copy_n(v + row * kv_stride + head * D, D, seen_values + slot * D);
-            for (int64_t each = head * shared; each < (head + 1) * shared; each++) {
-                place(q + row * q_stride + each * D, c, s, rotated.data(), D);
-                heads[D / 16 - 1](
-                    rotated.data(), seen_keys, seen_values, y + (row * H + each) * D, weights.data(), slot + 1, scale);
-            }
-        }
-    }
-}
-
-// x (rows, C) += added, unless there is none, then y = RMS norm of x (Zhang and Sennrich 2019).
-template <typename T>
-void add_rms_norm(float* x, const T* added, const float* gain, T* y, int64_t rows, int64_t C, float eps) {
-#pragma omp parallel for schedule(static) if (rows * C > 16384)
-    for (int64_t row = 0; row < rows; row++) {
-        float *r = x + row * C, squares = 0.0f;
-        if (added) {
-#pragma omp simd
-            for (int64_t c = 0; c < C; c++) r[c] += wide(added[row * C + c]);
-        }
-#pragma omp simd reduction(+ : squares)
-        for (int64_t c = 0; c < C; c++) squares += r[c] * r[c];
-        const float scale = 1.0f / std::sqrt(squares / C + eps);
-#pragma omp simd
-        for (int64_t c = 0; c < C; c++) y[row * C + c] = narrow<T>(r[c] * scale * gain[c]);
-    }
-}
-
-// SiLU of the gate times what it lets through (Shazeer 2020), in the place of the gate.
-template <typename T>
-void swiglu(T* gate, const T* up, int64_t n) {
-#pragma omp parallel for simd if (n > 16384)
-    for (int64_t i = 0; i < n; i++) {
-        const float a = wide(gate[i]);
-        gate[i] = narrow<T>(a / (1.0f + fast_exp(-a)) * wide(up[i]));
-    }
-}
-
 // Where the running sum of softmax(logits / temperature) (B, V) passes uniforms (B,), and the log-probability there.
 template <typename T>
 void draw(
@@ -439,24 +249,6 @@ void draw(
         float* grad_bias, int64_t n, int64_t C) {                                                                      \
         norm_backward(x, gain, moments, up, grad, grad_gain, grad_bias, n, C);                                         \
     }                                                                                                                  \
-    void add_norm_##T(                                                                                                 \
-        float* x, const T* added, const float* gain, const float* bias, T* y, int64_t n, int64_t C, float eps) {       \
-        add_norm(x, added, gain, bias, y, n, C, eps);                                                                  \
-    }                                                                                                                  \
-    void attend_##T(                                                                                                   \
-        const T* q, const T* k, const T* v, const float* cos, const float* sin, T* keys, T* values,                    \
-        const int64_t* slots, T* y, int64_t B, int64_t H, int64_t K, int64_t L, int64_t D, int64_t q_stride,           \
-        int64_t kv_stride, float scale) {                                                                              \
-        attend(q, k, v, cos, sin, keys, values, slots, y, B, H, K, L, D, q_stride, kv_stride, scale);                  \
-    }                                                                                                                  \
-    void rotate_##T(T* x, const float* cos, const float* sin, int64_t N, int64_t H, int64_t D, int64_t P) {            \
-        rotate(x, cos, sin, N, H, D, P);                                                                               \
-    }                                                                                                                  \
-    void add_rms_norm_##T(                                                                                             \
-        float* x, const T* added, const float* gain, T* y, int64_t n, int64_t C, float eps) {                          \
-        add_rms_norm(x, added, gain, y, n, C, eps);                                                                    \
-    }                                                                                                                  \
-    void swiglu_##T(T* gate, const T* up, int64_t n) { swiglu(gate, up, n); }                                          \
     void draw_##T(                                                                                                     \
         const T* logits, const double* uniforms, int64_t* tokens, float* logprobs, int64_t B, int64_t V,               \
         float temperature) {                                                                                           \

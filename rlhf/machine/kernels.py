@@ -1,4 +1,4 @@
-"""The loops of kernels.cpp, compiled once per machine, beside the torch operations that they stand for.
+"""The loops of kernels.cpp and decoder.cpp, compiled once per machine, beside the torch operations that they stand for.
 
 Where there is no C++ compiler, and for tensors that are not on a CPU, not contiguous or in another format, the torch
 operations do the same work, only slower: every caller asks `fits` first.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "decoder.cpp", "vectors.h"))
 FORMATS = {torch.float32: "float", torch.bfloat16: "bfloat16"}
 # Sums may be taken in vectors; infinities and NaN keep their meaning, because training refuses a loss of them.
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
@@ -69,7 +69,9 @@ def _fingerprint() -> str:
         processor = "".join(
             sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
         )
-    return hashlib.sha256(SOURCE.read_bytes() + processor.encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        b"".join(source.read_bytes() for source in SOURCES) + processor.encode()
+    ).hexdigest()[:16]
 
 
 def _compile(target: Path) -> None:
@@ -77,16 +79,19 @@ def _compile(target: Path) -> None:
     found = compiler()
     if found is None:
         raise _NotCompiled("no C++ compiler was found (c++, g++, clang++)")
+    sources = [str(source) for source in SOURCES if source.suffix == ".cpp"]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / target.name
         for openmp in OPENMP:
             done = subprocess.run(
-                [found, *FLAGS, *openmp, str(SOURCE), "-o", str(made)], capture_output=True, text=True
+                [found, *FLAGS, *openmp, *sources, "-o", str(made)], capture_output=True, text=True
             )
             if not done.returncode:
                 os.replace(made, target)
                 return
-    raise _NotCompiled(f"{found} could not compile {SOURCE.name}: {(done.stderr.splitlines() or ['?'])[0]}")
+    raise _NotCompiled(
+        f"{found} could not compile {SOURCES[0].name}: {(done.stderr.splitlines() or ['?'])[0]}"
+    )
 
 
 def fits(*tensors: Tensor) -> bool:
@@ -230,83 +235,6 @@ def token_slopes(
     pointers = (each.data_ptr() for each in (logits, labels, sums, upstream))
     _loop("token_logprobs_backward", logits.dtype, "ppppiif")(*pointers, *logits.shape, 1 / temperature)
     return logits
-
-
-def add_norm(x: Tensor, added: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """x (N, C) += added (N, C), then its layer norm in added's format; x, gain and bias are float32. No gradient."""
-    y = torch.empty_like(added)
-    pointers = (each.data_ptr() for each in (x, added, gain, bias, y))
-    _loop("add_norm", added.dtype, "pppppiif")(*pointers, len(x), x.shape[1], eps)
-    return y
-
-
-def attend(qkv: Tensor, keys: Tensor, values: Tensor, slots: Tensor, scale: float) -> Tensor:
-    """One new token's attention: its key and value go to `slots` (B,), its query sees all slots up to there.
-
-    qkv (B, 3·C), keys and values (B, H, L, D) of one format; returns (B, C). No gradient.
-    """
-    C = qkv.shape[1] // 3
-    return _attend((qkv, qkv[:, C:], qkv[:, 2 * C :]), None, keys, values, slots, scale, C)
-
-
-def attend_rotated(
-    qkv: tuple[Tensor, Tensor, Tensor],
-    rotation: tuple[Tensor, Tensor],
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    scale: float,
-) -> Tensor:
-    """The same of queries (B, H·D) that share keys and values (B, K·D), rotated by cos and sin (B, D), float32, first.
-
-    keys, values: (B, K, L, D). Su et al. 2021, eq. 34, with the halves of a head as pairs. Returns (B, H·D).
-    """
-    return _attend(qkv, rotation, keys, values, slots, scale, qkv[0].shape[1])
-
-
-def _attend(
-    qkv: tuple[Tensor, Tensor, Tensor],
-    rotation: tuple[Tensor, Tensor] | None,
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    scale: float,
-    width: int,
-) -> Tensor:
-    B, K, L, D = keys.shape
-    y = qkv[0].new_empty(B, width)
-    cos, sin = (None, None) if rotation is None else (x.data_ptr() for x in rotation)
-    into = (each.data_ptr() for each in (keys, values, slots, y))
-    sizes = (B, width // D, K, L, D, qkv[0].stride(0), qkv[1].stride(0))
-    loop = _loop("attend", y.dtype, "pppppppppiiiiiiif")
-    loop(*(x.data_ptr() for x in qkv), cos, sin, *into, *sizes, scale)
-    return y
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Queries or keys (N, H·D) rotated in place by cos and sin (P, D), float32, of which row n takes n modulo P."""
-    (P, D), (N, width) = cos.shape, x.shape
-    loop = _loop("rotate", x.dtype, "pppiiii")
-    loop(x.data_ptr(), cos.data_ptr(), sin.data_ptr(), N, width // D, D, P)
-    return x
-
-
-def add_rms_norm(x: Tensor, added: Tensor | None, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """x (N, C) += added (N, C), unless None, then x's RMS norm (Zhang and Sennrich 2019) in `dtype`, that of added.
-
-    x and gain (C,) are float32. No gradient.
-    """
-    y = torch.empty_like(x, dtype=dtype)
-    loop = _loop("add_rms_norm", dtype, "ppppiif")
-    pointer = None if added is None else added.data_ptr()
-    loop(x.data_ptr(), pointer, gain.data_ptr(), y.data_ptr(), len(x), x.shape[1], eps)
-    return y
-
-
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """SiLU(gate) · up (Shazeer 2020), any shape, written where the gate was. No gradient."""
-    _loop("swiglu", gate.dtype, "ppi")(gate.data_ptr(), up.data_ptr(), gate.numel())
-    return gate
 
 
 def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

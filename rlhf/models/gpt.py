@@ -29,7 +29,6 @@ from transformers.pytorch_utils import Conv1D  # x @ weight (in, out) + bias; pe
 
 from rlhf.errors import InputError
 from rlhf.machine import kernels
-from rlhf.models.cache import KVCache
 
 
 class Dropout(nn.Dropout):
@@ -189,7 +188,6 @@ class Trunk(GPTPreTrained):
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
-        cache: KVCache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states (B, T, C) after the final norm.
@@ -198,12 +196,10 @@ class Trunk(GPTPreTrained):
             nothing. A mask of four dimensions is taken as it is: bool (true: may be seen) or added to the scores.
         position_ids: (B, T), by default counted over the real tokens, so that padding moves nothing. Without
             attention_mask and cache a restart begins a new sequence, and no token sees another sequence (packing).
-        cache: a KVCache; also taken as past_key_values, which else is a transformers Cache.
+        past_key_values: a transformers Cache.
         """
         x = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
-        if cache is not None:
-            past_key_values = cache
-        elif use_cache and past_key_values is None:
+        if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         positions, visible = self.positions_and_mask(x, attention_mask, position_ids, past_key_values)
         mask, is_causal = self.attention_bias(x, visible)
@@ -220,11 +216,6 @@ class Trunk(GPTPreTrained):
         if attention_mask is not None and attention_mask.dim() == 4:
             positions = torch.arange(T, device=x.device)[None] if position_ids is None else position_ids
             return positions, attention_mask
-        if isinstance(cache, KVCache):
-            slots = cache.advance(T, attention_mask)
-            keys = torch.arange(cache.width, device=x.device)
-            positions = slots.clamp(max=self.config.n_positions - 1) if position_ids is None else position_ids
-            return positions, (keys <= slots[:, :, None])[:, None]
         if cache is not None:
             return self.positions_and_mask_of_cache(T, attention_mask, position_ids, cache)
         positions = torch.arange(T, device=x.device)[None]
@@ -327,7 +318,6 @@ class GPT(GPTPreTrained, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        cache: KVCache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits (B, T, V), or of the last `logits_to_keep` positions (an int, or their indices); see Trunk.forward.
@@ -336,7 +326,7 @@ class GPT(GPTPreTrained, GenerationMixin):
         over `num_items_in_batch` if that is given.
         """
         trunk = self.transformer(
-            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, cache
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache
         )
         hidden = trunk.last_hidden_state
         if isinstance(logits_to_keep, Tensor):
@@ -346,11 +336,6 @@ class GPT(GPTPreTrained, GenerationMixin):
         logits = self.lm_head(hidden)
         loss = None if labels is None else ForCausalLMLoss(logits, labels, self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=trunk.past_key_values)
-
-    def new_cache(self, num_rows: int, max_len: int) -> KVCache:
-        """An empty cache for `num_rows` rows of up to `max_len` tokens, in the dtype of the attention."""
-        dtype = compute_dtype(self.lm_head.weight)
-        return KVCache(self.config, num_rows, max_len, dtype=dtype, device=self.device)
 
 
 class ScalarGPT(GPTPreTrained):

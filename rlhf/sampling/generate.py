@@ -1,9 +1,10 @@
-"""Batched sampling with a KV cache: each prompt is processed once, finished rows leave the batch.
+"""Batched sampling: each prompt is read once, and a row that ends makes room for the next prompt.
 
 Row i of a call draws its own random numbers from (seed, i): the same prompt gets the same completion in a batch of
-one as in a batch of a thousand, up to the rounding of the matrix products.
+one as in a batch of a thousand, up to the rounding of the matrix products where the model's own forward pass is used.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,33 +14,29 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlhf.errors import InputError
 from rlhf.machine import kernels
-from rlhf.models.cache import KVCache
 from rlhf.models.padding import batches_by_length
-from rlhf.sampling.decode import decoder, frozen_weights_cast
-from rlhf.sampling.decode_llama import LlamaDecoder, llama_decoder
-from rlhf.settings import Settings, bounded
-
-GROWTH = 32  # new tokens for which a KV cache gets room at a time; what is not filled is read all the same
+from rlhf.sampling.decoder import AnyDecoder, decoder_for, is_described
+from rlhf.sampling.model_decoder import frozen_weights_cast
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingSettings(Settings):
+class SamplingSettings:
     """How completions are drawn; temperature 0 takes the most probable token, min_p is a share of its probability.
 
     processed_logprobs: those of the distribution drawn from, after min-p, top-k, top-p and repetition penalty (vLLM's name).
     """
 
-    max_new_tokens: int = bounded(64, at_least=0)
-    temperature: float = bounded(1.0, at_least=0)
-    top_k: int = bounded(0, at_least=0)
-    top_p: float = bounded(1.0, above=0, at_most=1)
-    min_p: float = bounded(0.0, at_least=0, at_most=1)
-    repetition_penalty: float = bounded(1.0, above=0)
-    processed_logprobs: bool = bounded(False)
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    processed_logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,18 +73,12 @@ def generate(
     limits = [_room(model, prompt, settings.max_new_tokens, index) for index, prompt in enumerate(prompts)]
     shape = (first_row + len(prompts), settings.max_new_tokens)
     uniforms = np.random.Generator(np.random.Philox(seed)).random(shape)[first_row:]
-    samples: dict[int, Sample] = {}
-    family = llama_decoder(model)
-    with nullcontext() if family else frozen_weights_cast(model):
-        for rows in batches_by_length([len(prompt) for prompt in prompts], batch_size):
-            num_new = max(limits[i] for i in rows)
-            batch = _Batch(model, [prompts[i] for i in rows], num_new, settings, pad_id, family)
-            drawn = torch.from_numpy(uniforms[rows].T.copy()).to(model.device)  # (steps, B)
-            for row, sample in zip(
-                rows, _complete(batch, [limits[i] for i in rows], stop_ids, drawn), strict=True
-            ):
-                samples[row] = sample
-    return [samples[i] for i in range(len(prompts))]
+    with nullcontext() if is_described(model) else frozen_weights_cast(model):
+        slots = min(batch_size, len(prompts))
+        writer = _Writer(decoder_for(model, slots), slots, prompts, limits, settings, stop_ids, uniforms)
+        while writer.going:
+            writer.step()
+    return writer.samples()
 
 
 def _room(model: PreTrainedModel, prompt: list[int], max_new_tokens: int, index: int) -> int:
@@ -101,124 +92,84 @@ def _room(model: PreTrainedModel, prompt: list[int], max_new_tokens: int, index:
     return min(max_new_tokens, context - len(prompt))
 
 
-class _Batch:
-    """The rows of one batch still being written: their cache, and the logits (B, V), float32, of their next tokens."""
+class _Writer:
+    """Completions on their way: row i of the results, written in whatever slot was free."""
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        prompts: list[list[int]],
-        num_new: int,
+        decoder: AnyDecoder,
+        num_slots: int,
+        prompts: Sequence[list[int]],
+        limits: list[int],
         settings: SamplingSettings,
-        pad_id: int,
-        family: LlamaDecoder | None,
+        stop_ids: frozenset[int],
+        uniforms: Any,
     ) -> None:
-        self.model, self.settings = model, settings
-        device = model.device
-        width = max(map(len, prompts))
-        rows = [[pad_id] * (width - len(prompt)) + prompt for prompt in prompts]
-        tokens = torch.tensor(rows, device=device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        self.mask = torch.arange(width, device=device) >= width - lengths[:, None]
-        self.positions = (self.mask.long().cumsum(1) - 1).clamp(min=0)
-        room = len(prompts), width + min(num_new, GROWTH)
-        self.cache = family.new_cache(*room) if family else new_cache(model, *room)
-        self.decoder = family or decoder(model, self.cache)
-        if family:
-            self.logits = family.read(prompts, self.cache)
+        self.decoder, self.prompts, self.settings, self.uniforms = decoder, prompts, settings, uniforms
+        self.limits, self.stop_ids = np.array(limits), np.array(sorted(stop_ids))
+        self.waiting = deque(
+            row for rows in batches_by_length([*map(len, prompts)], num_slots) for row in rows
+        )
+        self.free, self.num_slots = list(range(num_slots)), num_slots
+        self.rows = np.zeros(0, dtype=np.int64)  # those being written
+        self.slots = np.zeros(0, dtype=np.int64)  # where
+        self.tokens = np.zeros(uniforms.shape, dtype=np.int64)
+        self.logprobs = np.zeros(uniforms.shape, dtype=np.float32)
+        self.counts = np.zeros(len(prompts), dtype=np.int64)
+        self.ended = np.zeros(len(prompts), dtype=bool)
+
+    @property
+    def going(self) -> bool:
+        """Whether there is something left to write."""
+        return bool(self.waiting) or len(self.rows) > 0
+
+    def step(self) -> None:
+        """Begin rows where slots are free, else add a token to every row."""
+        few = max(
+            1, self.num_slots // 8
+        )  # prompts are read in groups: the weights pass by for all of them at once
+        if self.waiting and len(self.free) >= min(few, len(self.waiting)):
+            rows = [self.waiting.popleft() for _ in range(min(len(self.free), len(self.waiting)))]
+            slots = [self.free.pop() for _ in rows]
+            logits = self.decoder.read(slots, [self.prompts[row] for row in rows])
+            self._say(np.array(rows), np.array(slots), logits)
         else:
-            self.logits = next_logits(model, tokens, self.mask, self.positions, self.cache)
-        self.seen: Tensor | None = None
-        if settings.repetition_penalty != 1:
-            self.seen = torch.zeros_like(self.logits, dtype=torch.bool)
-            row, column = self.mask.nonzero(as_tuple=True)
-            self.seen[row, tokens[row, column]] = True
+            going, places = self.rows, self.slots
+            self.rows, self.slots = going[:0], places[:0]
+            last = torch.from_numpy(self.tokens[going, self.counts[going] - 1])
+            self._say(going, places, self.decoder.step(places.tolist(), last))
 
-    def draw(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Next tokens (B,) and their log-probabilities (B,)."""
-        return draw(self.logits, uniforms, self.settings, self.seen)
+    def _say(self, rows: Any, slots: Any, logits: Tensor) -> None:
+        """Draw a token of each row; those that go on stay."""
+        places = self.counts[rows]
+        uniforms = torch.from_numpy(self.uniforms[rows, places]).to(logits.device)
+        chosen, logprobs = draw(logits, uniforms, self.settings, self._seen(rows, logits))
+        self.tokens[rows, places], self.logprobs[rows, places] = chosen.cpu().numpy(), logprobs.cpu().numpy()
+        self.counts[rows] += 1
+        self.ended[rows] = np.isin(self.tokens[rows, places], self.stop_ids)
+        going = ~self.ended[rows] & (self.counts[rows] < self.limits[rows])
+        self.rows = np.concatenate([self.rows, rows[going]])
+        self.slots = np.concatenate([self.slots, slots[going]])
+        for slot in slots[~going].tolist():
+            self.decoder.forget(slot)
+            self.free.append(slot)
 
-    def append(self, chosen: Tensor) -> None:
-        """Read the tokens chosen (B,)."""
-        if self.seen is not None:
-            self.seen.scatter_(1, chosen[:, None], True)
-        if isinstance(self.cache, KVCache) and self.cache.width == self.cache.max_len:
-            self.cache.grow(GROWTH)
-        if self.decoder:
-            self.logits = self.decoder.step(chosen, self.cache)
-            return
-        self.positions = self.positions[:, -1:] + 1
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(chosen), 1)], dim=1)
-        self.logits = next_logits(self.model, chosen[:, None], self.mask, self.positions, self.cache)
+    def _seen(self, rows: Any, logits: Tensor) -> Tensor | None:
+        if self.settings.repetition_penalty == 1:
+            return None
+        seen = torch.zeros_like(logits, dtype=torch.bool)
+        for place, row in enumerate(rows):
+            said = self.tokens[row, : self.counts[row]]
+            seen[place, np.concatenate([self.prompts[row], said]).tolist()] = True
+        return seen
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but `rows` (R,), int64 indices, which take their order."""
-        keep_rows(self.cache, rows)
-        self.mask, self.positions = self.mask[rows], self.positions[rows]
-        self.seen = None if self.seen is None else self.seen[rows]
-
-
-def _complete(batch: _Batch, limits: list[int], stop_ids: frozenset[int], uniforms: Tensor) -> list[Sample]:
-    """Draw until every row has stopped or reached its limit; uniforms (steps, B)."""
-    rows = list(range(len(limits)))  # those still being written, in the order of the batch
-    tokens: list[list[int]] = [[] for _ in rows]
-    logprobs: list[list[float]] = [[] for _ in rows]
-    ended = [False] * len(rows)
-    for step in range(len(uniforms)):
-        chosen, values = batch.draw(uniforms[step])
-        for row, token, value in zip(rows, chosen.tolist(), values.tolist(), strict=True):
-            tokens[row].append(token)
-            logprobs[row].append(value)
-            ended[row] = token in stop_ids
-        going = [at for at, row in enumerate(rows) if not ended[row] and step + 1 < limits[row]]
-        if not going:
-            break
-        if len(going) < len(rows):
-            places = _closed_up(going)
-            rows = [rows[at] for at in places]
-            at = torch.tensor(places, device=uniforms.device)
-            chosen, uniforms = chosen[at], uniforms[:, at]
-            batch.keep(at)
-        batch.append(chosen)
-    return [Sample(*parts) for parts in zip(tokens, logprobs, ended, strict=True)]
-
-
-def _closed_up(going: list[int]) -> list[int]:
-    """The places going, ascending: the last ones take the places of those that left, the others stay."""
-    staying = [at for at in going if at < len(going)]
-    moving = iter(going[len(staying) :])
-    stays = set(staying)
-    return [at if at in stays else next(moving) for at in range(len(going))]
-
-
-def new_cache(model: PreTrainedModel, num_rows: int, num_tokens: int) -> Any:
-    """The model's own preallocated cache where it has one, else transformers'."""
-    if hasattr(model, "new_cache"):
-        return model.new_cache(num_rows, num_tokens)
-    return DynamicCache(config=model.config)
-
-
-def keep_rows(cache: Any, rows: Tensor) -> None:
-    """Drop all rows of the cache but `rows` (R,), int64."""
-    if hasattr(cache, "keep"):
-        cache.keep(rows)
-    else:
-        cache.batch_select_indices(rows)
-
-
-def next_logits(
-    model: PreTrainedModel, tokens: Tensor, attention_mask: Tensor, positions: Tensor, cache: Any
-) -> Tensor:
-    """Logits (B, V), float32, of the token after `tokens` (B, S); only the last position goes through the head."""
-    output = model(
-        input_ids=tokens,
-        attention_mask=attention_mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1].float()
+    def samples(self) -> list[Sample]:
+        """What was written, in the order of the prompts."""
+        written = zip(self.tokens, self.logprobs, self.counts, self.ended, strict=True)
+        return [
+            Sample(tokens[:count].tolist(), logprobs[:count].tolist(), bool(ended))
+            for tokens, logprobs, count, ended in written
+        ]
 
 
 def draw(
@@ -313,11 +264,9 @@ def stream(
     """The tokens `generate` gives for a batch of this one prompt, one by one, without the stop token."""
     limit = _room(model.eval(), prompt, settings.max_new_tokens, 0)
     uniforms = np.random.Generator(np.random.Philox(seed)).random((1, settings.max_new_tokens))
-    batch = _Batch(model, [prompt], limit, settings, pad_id=0, family=llama_decoder(model))
-    for step in range(limit):
-        chosen, _ = batch.draw(torch.from_numpy(uniforms[:, step]).to(model.device))
-        if int(chosen) in stop_ids:
+    writer = _Writer(decoder_for(model, 1), 1, [prompt], [limit], settings, stop_ids, uniforms)
+    while writer.going:
+        writer.step()
+        if writer.ended[0]:
             return
-        yield int(chosen)
-        if step + 1 < limit:
-            batch.append(chosen)
+        yield int(writer.tokens[0, writer.counts[0] - 1])

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf.errors import EngineError, InputError
+from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
-from rlhf.sampling.generate import SamplingSettings, draw, next_logits
+from rlhf.sampling.decoder import decoder_for
+from rlhf.sampling.generate import SamplingSettings, draw
+from rlhf.sampling.model_decoder import ModelDecoder
 from rlhf.serving.completions import Done, Event, Failed, Piece, Queued, Request, Started, TokenInfo
-from rlhf.serving.grammar import Grammars
 from rlhf.serving.logits import LogitChanges, logit_changes
 from rlhf.serving.prompts import fit, longest_answer
-from rlhf.serving.slots import slots_for
 
 PREFILL_TOKENS = 256  # prompt tokens read per step, so that a long prompt does not hold up the others
 
@@ -81,12 +81,11 @@ class _Row:
     limit: int  # new tokens, at most
     text: TextStream
     changes: LogitChanges | None = None
-    failure: str = ""
     completion: list[int] = field(default_factory=list)
     place: int = 0
     deadline: float = 0.0
-    cache: Any = None
-    num_read: int = 0  # prompt tokens in the cache
+    slot: int = -1  # of the decoder
+    num_read: int = 0  # prompt tokens in the slot
     settings: SamplingSettings = field(init=False)
     uniforms: Any = field(init=False)
 
@@ -101,14 +100,6 @@ class _Row:
         )
         self.uniforms = np.random.Generator(np.random.Philox(asked.seed)).random(self.limit)
 
-    def changed(self, logits: Tensor) -> Tensor:
-        """Logits (V,) as the request wants them; what goes wrong there ends this row alone."""
-        try:
-            return self.changes(logits) if self.changes else logits
-        except EngineError as error:
-            self.failure = str(error)
-            return logits
-
 
 class Engine:
     """One model answering up to `max_rows` requests at a time; `max_waiting` more may stand in line."""
@@ -118,12 +109,15 @@ class Engine:
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.max_rows, self.max_waiting = max_rows, max_waiting
-        self.slots = slots_for(model, max_rows)
-        self.grammars = Grammars(tokenizer)
+        self.decoder = decoder_for(model, max_rows)
+        if isinstance(self.decoder, ModelDecoder) and self.decoder.recurrent:
+            kind = self.decoder.recurrent
+            raise InputError(f"{kind}: a model with recurrent state cannot answer several requests at once")
+        self.free = list(range(max_rows))  # slots
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self.waiting: list[_Row] = []
         self.reading: list[_Row] = []
-        self.running: list[_Row] = []  # row i of the slots belongs to running[i]
+        self.running: list[_Row] = []
         self.events: list[tuple[str, Event]] = []
 
     @property
@@ -139,12 +133,12 @@ class Engine:
             return
         try:
             prompt, dropped = fit(self.tokenizer, self.context, request)
-            changes = logit_changes(request, self.tokenizer.vocab_size, self.grammars)
         except InputError as error:
             self.events.append((key, Failed(str(error), "input")))
             return
         limit = longest_answer(self.context, prompt, request)
         text = TextStream(self.tokenizer, request.stop)
+        changes = logit_changes(request, self.tokenizer.vocab_size)
         self.waiting.append(_Row(key, request, prompt, dropped, limit, text, changes))
 
     @torch.inference_mode()
@@ -176,8 +170,8 @@ class Engine:
         self._admit()
         self._read_prompts()
         if self.running:
-            last = torch.tensor([row.completion[-1] for row in self.running], device=self.model.device)
-            self._say(self.running, self.slots.logits(last))
+            last = torch.tensor([row.completion[-1] for row in self.running])
+            self._say(self.running, self.decoder.step([row.slot for row in self.running], last))
             ends = [self._end(row) for row in self.running]
             for index in reversed(range(len(ends))):
                 if ends[index]:
@@ -192,7 +186,7 @@ class Engine:
             row = min(self.waiting, key=lambda row: owners.count(row.request.owner))
             self.waiting.remove(row)
             row.deadline = time.monotonic() + row.request.timeout_s
-            row.cache = self.slots.fresh(len(row.prompt))
+            row.slot = self.free.pop()
             self.reading.append(row)
             self.events.append((row.key, Started(len(row.prompt), row.dropped)))
         for place, row in enumerate(self.waiting, start=1):
@@ -205,16 +199,14 @@ class Engine:
         while self.reading and budget > 0:
             row = self.reading[0]
             chunk = row.prompt[row.num_read : row.num_read + budget]
-            tokens = torch.tensor([chunk], device=self.model.device)
-            positions = torch.arange(row.num_read, row.num_read + len(chunk), device=self.model.device)[None]
             row.num_read += len(chunk)
-            mask = torch.ones(1, row.num_read, dtype=torch.bool, device=self.model.device)
             budget -= len(chunk)
             try:
-                logits = next_logits(self.model, tokens, mask, positions, row.cache)
+                logits = self.decoder.read([row.slot], [chunk])
             except Exception as error:  # a prompt that the model cannot read, or that memory is too small for
                 traceback.print_exception(error)
                 self.reading.remove(row)
+                self._free(row)
                 self.events.append((row.key, Failed(f"{type(error).__name__}: {error}")))
                 continue
             if row.num_read == len(row.prompt):
@@ -227,9 +219,12 @@ class Engine:
         if reason := self._end(row):
             self._finish(row, reason)
             return
-        self.slots.join(row.cache)
-        row.cache = None
         self.running.append(row)
+
+    def _free(self, row: _Row) -> None:
+        if row.slot >= 0:
+            self.decoder.forget(row.slot)
+            self.free.append(row.slot)
 
     def _say(self, rows: Sequence[_Row], logits: Tensor) -> None:
         """Draw the next token of each row from logits (B, V), rows with the same settings together."""
@@ -253,7 +248,8 @@ class Engine:
 
     def _changed(self, rows: Sequence[_Row], logits: Tensor) -> Tensor:
         if any(row.changes for row in rows):
-            return torch.stack([row.changed(each) for row, each in zip(rows, logits, strict=True)])
+            pairs = zip(rows, logits, strict=True)
+            return torch.stack([row.changes(each) if row.changes else each for row, each in pairs])
         return logits
 
     def _tell(self, row: _Row, token: int, likely: Tensor | None) -> None:
@@ -276,8 +272,6 @@ class Engine:
 
     def _end(self, row: _Row) -> str:
         """Why the row ends with its latest token; empty where it goes on."""
-        if row.failure:
-            return "failed"
         if row.completion[-1] in self.tokenizer.stop_ids or row.text.stopped:
             return "stop"
         if len(row.completion) >= row.limit:
@@ -285,15 +279,12 @@ class Engine:
         return "time" if time.monotonic() > row.deadline else ""
 
     def _leave(self, index: int, reason: str) -> None:
-        self.slots.leave(index)
         row, self.running[index] = self.running[index], self.running[-1]
         self.running.pop()
         self._finish(row, reason)
 
     def _finish(self, row: _Row, reason: str) -> None:
-        if row.failure:
-            self.events.append((row.key, Failed(row.failure)))
-            return
+        self._free(row)
         rest = "" if row.text.stopped or reason == "cancelled" else row.text.flush()
         if rest:
             self.events.append((row.key, Piece(rest)))

@@ -158,6 +158,9 @@ class Models:
         import torch
 
         from rlhf.machine.devices import has_fast_bf16
+        from rlhf.sampling.decoder import is_described
+
+        is_described(model)  # found out, once for all, while the weights are exact
 
         large = sum(weight.numel() for weight in model.parameters()) >= BF16_WEIGHTS
         half = self.precision == "bfloat16" or (

@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
-from rlhf.sampling.generate import new_cache
 from rlhf.serving.completions import TokenInfo
 from rlhf.serving.explain import token_infos
 
@@ -29,7 +28,7 @@ def score_text(
         raise InputError(
             f"the prompt has {len(tokens)} tokens and the model's context is {context}; shorten it"
         )
-    cache = new_cache(model, 1, len(tokens))
+    cache = DynamicCache(config=model.config)
     infos: list[TokenInfo] = []
     for first in range(0, len(tokens) - 1, CHUNK):
         chunk = tokens[first : min(first + CHUNK, len(tokens) - 1)]

@@ -104,14 +104,9 @@ def work(store: Store, labels_url: str, parent: int) -> None:
                         model = _Model(store, request.checkpoint)
                     texts = model.answers(request)
                     live.fulfil_request(labels.database, request.id, tuple(texts), tuple(texts.values()))
-                except (
-                    Exception
-                ) as error:  # a prompt that a model stumbles over is one prompt, not the sampler's end
-                    reason = (
-                        str(error) if isinstance(error, RLHFError) else f"{type(error).__name__}: {error}"
-                    )
+                except RLHFError as error:
                     with suppress(LabelError):
-                        live.fail_request(labels.database, request.id, reason[:500])
+                        live.fail_request(labels.database, request.id, str(error))
             if not wanted:
                 time.sleep(PAUSE_S)
 

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf.data import Demonstration, Prompt, read_demonstrations
-from rlhf.durable import write_text
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
-from rlhf.store import Entry
+from rlhf.store import Entry, write_text
 
 NUM_KEPT = 200  # whose mean reward a reward model sets to zero
 FILE = "demonstrations.json"

@@ -1,22 +1,19 @@
 // Where labelers disagree: their answers side by side, and the lead's verdict beside them.
 
 import { call, submitSurely } from "./api.js";
-import { letter } from "./board/card.js";
-import { find, h } from "./board/dom.js";
-import { PairPage } from "./board/pair_page.js";
-import { RankPage } from "./board/rank_page.js";
 import { t } from "./boot.js";
+import { letter } from "./card.js";
 import { guidelines, help } from "./dialogs.js";
-import { header } from "./header.js";
-import { keys } from "./keys.js";
-import { layout } from "./layout.js";
+import { h } from "./dom.js";
+import { bind } from "./keys.js";
+import { PairPage } from "./pair_page.js";
+import { RankPage } from "./rank_page.js";
 import { say, toast } from "./status.js";
-import { served } from "./whole.js";
 
 const ASK_AGAIN_MS = 500;
 
 /** One disagreement at a time, the worst first. */
-async function adjudicate(container, batch) {
+export async function adjudicate(container, batch) {
   let offset = 0;
   const peopleOnly = new URLSearchParams(location.search).get("people_only") === "true";
   const show = async () => {
@@ -27,7 +24,7 @@ async function adjudicate(container, batch) {
       return;
     }
     if (!disagreements.length) {
-      keys.bind([]);
+      bind([]);
       container.replaceChildren(h("section", { class: "nothing" }, h("h2", {}, t("adjudicate.nothing")), h("a", { href: "/lead" }, t("adjudicate.back"))));
       return;
     }
@@ -37,11 +34,11 @@ async function adjudicate(container, batch) {
 }
 
 function one(container, batch, found, peopleOnly, go) {
-  const task = served(found.task);
+  const { task } = found;
   const page = task.answers.length === 2 ? new PairPage(task, {}, () => {}) : new RankPage(task, {}, () => {});
   const comment = h("textarea", { id: "comment", rows: "2", "aria-label": t("adjudicate.comment"), placeholder: t("adjudicate.comment") });
   const submit = async () => {
-    const doubt = page.missing() ?? (page.ranking?.untouched ? t("adjudicate.missing") : null);
+    const doubt = page.missing?.() ?? (page.ranking?.untouched ? t("adjudicate.missing") : null);
     if (doubt) return toast(doubt);
     try {
       await submitSurely(`/api/lead/tasks/${task.id}/verdict`, { client_id: found.client_id, kind: task.kind, comment: comment.value, ...page.answer() }, (error) => say(error && t("error.unreachable")));
@@ -64,7 +61,7 @@ function one(container, batch, found, peopleOnly, go) {
       h("button", { type: "button", class: "primary", id: "submit", onclick: submit }, t("adjudicate.submit")),
     )),
   );
-  keys.bind([
+  bind([
     ...page.bindings(),
     { keys: ["Enter"], shown: ["⏎"], text: t("adjudicate.submit"), run: submit },
     { keys: ["u"], shown: ["U"], text: t("help.undo"), run: () => page.undo() },
@@ -83,9 +80,3 @@ function said(found) {
   );
   return h("table", { class: "given" }, h("caption", {}, t("adjudicate.given")), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, t("adjudicate.labeler")), ...letters, h("th", { scope: "col" }, t("work.comment")))), h("tbody", {}, ...rows));
 }
-
-const batch = new URLSearchParams(location.search).get("batch");
-header();
-layout();
-find("#guidelines").addEventListener("click", () => guidelines(batch));
-adjudicate(find("#main"), batch).catch((error) => say(error.status === 401 ? t("error.signed_out") : t("error.refused", { reason: error.message })));

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-BOARD = "components/ranking_board/templates/component"
-CSS = Path(__file__).parents[3] / "annotate" / "app" / BOARD / "style.css"
+CSS = Path(__file__).parents[3] / "annotate" / "app" / "static" / "app.css"
 COLOR = re.compile(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)")
 TEXT_ON_GROUND = [
     ("ink", "ground"), ("ink", "sheet"), ("ink", "accent-soft"), ("quiet", "ground"), ("quiet", "sheet"),

@@ -1,1 +1,0 @@
-"""What was measured as one page: findings in sentences, tables, pictures, answers side by side."""
