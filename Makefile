@@ -11,7 +11,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("rlhf needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[label,postgres,gguf,jax,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[label,json,postgres,gguf,jax,dev]'
 	touch $@
 
 quickstart: $(STAMP)
@@ -43,7 +43,7 @@ test-slow: $(STAMP)
 
 # The wheel in a new environment, by another user: five minutes.
 test-# The experiments of docs/talk/ one after another, then their pages; TALK_DATA is a folder with the three texts.
-TALK := gpt_in_jax encoder_decoder gpt_and_lstm
+TALK := gpt_in_jax encoder_decoder gpt_and_lstm scaling
 talk: $(STAMP)
 	for name in $(TALK); do $(BIN)/python -m examples.$$name $(if $(TALK_DATA),--data $(TALK_DATA)) || exit 1; done
 	$(BIN)/python -m examples.pages

@@ -17,7 +17,7 @@ from annotate.answers.choice import Choice
 from annotate.answers.preferences import rankings
 from annotate.answers.snapshots import SnapshotRecord
 from annotate.store.accounts import ROLES, labeler_id
-from annotate.store.database import open_database
+from annotate.store.database import open_database, retried
 from annotate.store.schema import Annotation, Batch, Labeler, Prompt, Task
 from annotate.work import assign, batches, submit
 from annotate.work.assign import TaskView
@@ -49,6 +49,7 @@ class LabelStore:
         """Close the connections to the database."""
         self.database.close()
 
+    @retried
     def add_labeler(self, name: str, *, origin: str = "person", role: str = "labeler") -> None:
         """Make a labeler who cannot log in; one that is there already with the same origin and role stays."""
         if not name.strip() or role not in ROLES or origin not in ORIGINS:
@@ -74,8 +75,7 @@ class LabelStore:
 
     def add_batch(self, name: str, tasks: Iterable[NewTask] = (), **settings: Any) -> None:
         """Make a batch with its tasks in one transaction; settings as in BatchSettings."""
-        with self.database.write() as connection:
-            batches.add_batch(connection, BatchSettings(name=name, **settings), list(tasks))
+        batches.make_batch(self.database, BatchSettings(name=name, **settings), list(tasks))
 
     def batch_source(self, name: str) -> str | None:
         """The `source` a batch was made with; None where there is no such batch."""
@@ -97,6 +97,7 @@ class LabelStore:
         found = self.lease_many(labeler, 1, batch, minutes)
         return found[0] if found else None
 
+    @retried
     def lease_many(
         self, labeler: str, num_tasks: int, batch: str | None = None, minutes: float = 30.0
     ) -> list[TaskView]:
@@ -116,6 +117,7 @@ class LabelStore:
         """Keep one answer; returns its id once it is on disk. The same client id again changes nothing."""
         return self.submit_many(labeler, [submission])[0]
 
+    @retried
     def submit_many(
         self, labeler: str, submissions: Sequence[Submission], source: Source = LABELED
     ) -> list[int]:
@@ -126,8 +128,7 @@ class LabelStore:
 
     def snapshot(self, batch: str | None = None, *, choice: Choice | None = None) -> SnapshotRecord:
         """Fix the set of answers that stand now under an id; later answers and edits do not change it."""
-        with self.database.write() as connection:
-            return snapshots.take_snapshot(connection, choice or Choice(batch=batch))
+        return snapshots.take_snapshot(self.database, choice or Choice(batch=batch))[0]
 
     def rankings(
         self, batch: str | None = None, *, snapshot: str | None = None, include_simulated: bool = True

@@ -42,12 +42,16 @@ def main() -> None:
         if first["split"] == "test":
             picture[f"{what}, {'sampled' if first['temperature'] else 'greedy'}"] = (total[0], *total[1])
     print(f"\n| held-out labels | {' | '.join(names)} |\n|" + "---|" * (len(names) + 1))
-    for name in ("accuracy", "judge", "longer_answer"):
-        found = ((report["reward_model"][name], report["reward_model"]["pairs"]) for report in reports)
-        print(f"| {name} | {' | '.join(rate(row[0], row[1:], pairs) for row, pairs in found)} |")
-    print(
-        f"| labelers_agree | {' | '.join(format(report['reward_model']['labelers_agree'], '.1%') for report in reports)} |"
+    labels = [report["reward_models"]["reward"]["test"] for report in reports]
+    for name in ("accuracy", "longer_answer"):
+        found = (rate(row[name][0], row[name][1:], row["pairs"]) for row in labels)
+        print(f"| {name} | {' | '.join(found)} |")
+    judged = (
+        rate(report["judge_on_labels"][0], report["judge_on_labels"][1:], row["pairs"])
+        for report, row in zip(reports, labels, strict=True)
     )
+    print(f"| judge | {' | '.join(judged)} |")
+    print(f"| labelers_agree | {' | '.join(format(row['labelers_agree'], '.1%') for row in labels)} |")
     seconds = [
         ", ".join(f"{stage} {value:g}" for stage, value in report["seconds"].items()) for report in reports
     ]

@@ -15,16 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rlhf.data import PromptRow
 from rlhf.inputs import packed_tokens, starter_items
+from rlhf.measuring.best_of import kl_of_best_of
 from rlhf.measuring.evaluate import win_rate
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.corpus import corpus
 from rlhf.store import Store
 from stages import ppo
-from stages.judging.answers import answer_prompts, best_of, kl_of_best_of
-from stages.judging.evaluate import judge_scores, kl_between, win_rate_fields
-from stages.settings import EvalSettings, PPOSettings
+from stages.judging.answers import Model, answer, best_of, rewards_as_seen
+from stages.judging.evaluate import starter_judge
+from stages.judging.judges import named_scorer
+from stages.judging.judgment import win_rate_fields
+from stages.judging.kept import MeasurementCache
+from stages.settings import PPOSettings
 
 NUM_PROMPTS, UNSEEN_WORDS, UNSEEN_SEED = 600, 20_000, 987_654
 RUNS = {
@@ -45,18 +50,26 @@ def trained(store, seed):
 
 def scores_by_name(store, references, seed):
     """Scores of all answers by name, and their KL to the SFT model."""
-    settings = EvalSettings(num_prompts=NUM_PROMPTS, seed=seed)
-    items = starter_items("test", NUM_PROMPTS, seed + 1)
-    prompts = [item.prompt for item in items]
-    answers = {
-        name: answer_prompts(settings, store, reference, prompts, seed + 1_000_003 * place)
-        for place, (name, reference) in enumerate(references.items())
-    }
-    kl = {name: kl_between(given, answers["sft"].policy) for name, given in answers.items()}
-    for n in (4, 16):
-        answers[f"best of {n}"] = best_of(settings, store, references["sft"], "reward", prompts, n)
+    items, kept = starter_items("test", NUM_PROMPTS, seed + 1), MeasurementCache(None, lambda line: None)
+    rows = [PromptRow(prompt=item.prompt) for item in items]
+    models = {name: Model(store.resolve(ref).path, ref) for name, ref in references.items()}
+    how = {"temperature": 1.0, "max_new_tokens": 48}
+
+    def sampled(name, place, n=1):
+        reference = None if name == "sft" else models["sft"]
+        prompts = [row.prompt for row in rows]
+        return answer(models[name], reference, prompts, n=n, seed=seed + 1_000_003 * place, **how)
+
+    answers = {name: sampled(name, place) for place, name in enumerate(models)}
+    kl = {name: given.mean_kl for name, given in answers.items()}
+    reward = named_scorer(store, "reward", kept)
+    for place, n in enumerate((4, 16), start=len(models)):
+        candidates = sampled("sft", place, n)
+        seen = rewards_as_seen(candidates, reward.scores(rows, "sft", candidates), 1.0)
         kl[f"best of {n}"] = round(kl_of_best_of(n), 4)
-    return {name: judge_scores(items, given) for name, given in answers.items()}, kl
+        answers[f"best of {n}"] = best_of(candidates, seen, n, kl[f"best of {n}"])
+    judge = starter_judge(items, kept)
+    return {name: judge.scores(rows, name, given) for name, given in answers.items()}, kl
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Turning what a user names (a reference, a folder, a hub id, a file) into models, prompts and lineage."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rlhf.errors import InputError, StoreError
 from rlhf.machine import processes
 from rlhf.models.adapters import with_adapters
 from rlhf.models.last_blocks import freeze_lower
-from rlhf.models.sources import find_source
+from rlhf.models.sources import content_hash, find_source
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.starter.items import Item, take_items
 from rlhf.store import STAGES, Entry, Store, inputs_hash
@@ -34,10 +35,24 @@ def locate_model(store: Store, name: str) -> tuple[str, Entry | None]:
     return name, None
 
 
-def locate_base(store: Store, name: str, role: str = "base") -> tuple[str, dict[str, Entry]]:
-    """`model_of`, with the entry as the parents of a new one."""
+@dataclass(frozen=True)
+class Located:
+    """A model that a stage starts from: where to load it, and what of it goes into the new entry's hash.
+
+    parents: its entry by role, if it has one. data: else what it is by content.
+    """
+
+    folder: str
+    parents: dict[str, Entry]
+    data: dict[str, str]
+
+
+def locate_parent(store: Store, name: str, role: str) -> Located:
+    """`locate_model`, with what identifies the model by content and not by name. Raises as it, and InputError."""
     folder, entry = locate_model(store, name)
-    return folder, {role: entry} if entry else {}
+    if entry:
+        return Located(folder, {role: entry}, {})
+    return Located(folder, {}, {f"{role} {name}": content_hash(name)})
 
 
 def limit_trainable(model: Any, last_blocks: int, lora_rank: int, head: str | None = None) -> Any:

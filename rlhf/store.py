@@ -1,7 +1,8 @@
 """The checkpoint store: a folder of finished entries, each with a manifest; nothing half-written is ever visible.
 
 store/STAGE/0001-NAME/ holds the Hugging Face files, the tokenizer and manifest.json. An entry is written to
-store/.tmp-…, every file fsynced, then renamed into place.
+store/.tmp-…, every file fsynced, then renamed into place. A number is given once, also when its entry was removed:
+store/STAGE/.last-number keeps the highest.
 """
 
 import fcntl
@@ -11,19 +12,35 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from rlhf.durable import (
+    disk_problems_explained,
+    hashes_under,
+    removed_afterwards,
+    sync,
+    sync_tree,
+    take_lock,
+    write_text,
+)
 from rlhf.errors import StoreError
 
 STAGES = ("base", "sft", "reward", "ppo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LAST_NUMBER = ".last-number"
+OWN_HASH = "manifest_hash"
+HOLDER = ".holder"
+LOCK_PATIENCE_S = 60.0
+# The lock files of work folders that this process holds. POSIX locks: the process may take its own again.
+HELD: dict[Path, IO[str]] = {}
 PACKAGES = ("torch", "transformers", "trl", "datasets", "tiktoken", "tokenizers")
 
 
@@ -141,9 +158,9 @@ class Store:
                 f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of letters, digits, . _ -"
             )
         folder = self.root / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
         writer = Writer(folder)
-        try:
+        with disk_problems_explained(self.root), removed_afterwards(folder):
+            folder.mkdir(parents=True)
             yield writer
             manifest = {
                 "stage": stage,
@@ -157,33 +174,45 @@ class Store:
                 "metrics": writer.metrics,
                 "versions": {package: _version(package) for package in PACKAGES},
                 "commit": _commit(),
-                "files": _hashes(folder),
+                "files": hashes_under(folder),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
-            manifest["hash"] = hashlib.sha256(
-                json.dumps(manifest["files"], sort_keys=True).encode()
-            ).hexdigest()
+            manifest["hash"] = _hash_of(manifest["files"])
+            manifest[OWN_HASH] = _hash_of(json.loads(json.dumps(manifest, default=str)))
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str))
-            _sync_tree(folder)
+            sync_tree(folder)
             writer.published = self._publish(folder, stage, name, manifest)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _publish(self, folder: Path, stage: str, name: str, manifest: dict[str, Any]) -> Entry:
         with self._lock():
             (self.root / stage).mkdir(exist_ok=True)
-            taken = [int(path.name.split("-")[0]) for path in (self.root / stage).glob("[0-9]*-*")]
-            target = self.root / stage / f"{max(taken, default=0) + 1:04d}-{name}"
+            number = self._next_number(stage)
+            write_text(self.root / stage / LAST_NUMBER, f"{number}\n")
+            target = self.root / stage / f"{number:04d}-{name}"
             os.rename(folder, target)
-            _sync(target.parent)
-            _sync(self.root)
+            sync(target.parent)
+            sync(self.root)
         return Entry(stage, name, target, manifest)
+
+    def _next_number(self, stage: str) -> int:
+        taken = [int(path.name.split("-")[0]) for path in (self.root / stage).glob("[0-9]*-*")]
+        kept = self.root / stage / LAST_NUMBER
+        given = kept.read_text().strip() if kept.exists() else ""
+        return max(0, *taken, int(given) if given.isdigit() else 0) + 1
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
+        """One process at a time. Raises StoreError where another one keeps the lock for LOCK_PATIENCE_S."""
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / ".lock", "w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            last = time.monotonic() + LOCK_PATIENCE_S
+            while not take_lock(fcntl.flock, handle):
+                if time.monotonic() > last:
+                    raise StoreError(
+                        f"{self.root / '.lock'} was held by another process for {LOCK_PATIENCE_S:.0f} s; "
+                        "stop that process, then run the same command again"
+                    )
+                time.sleep(0.02)
             yield
 
     def verify(self, reference: str | None = None) -> list[str]:
@@ -191,7 +220,9 @@ class Store:
         self._remove_leftovers()
         problems = []
         for entry in [self.resolve(reference)] if reference else self.entries():
-            now = _hashes(entry.path)
+            if entry.manifest.get(OWN_HASH) != _hash_of({**entry.manifest, OWN_HASH: None}):
+                problems.append(f"{entry.ref}: manifest.json was edited (its own hash differs)")
+            now = hashes_under(entry.path)
             for name, digest in entry.manifest["files"].items():
                 if name not in now:
                     problems.append(f"{entry.ref}: {name} is missing")
@@ -222,7 +253,7 @@ class Store:
         with self._lock():
             hidden = self.root / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
             os.rename(entry.path, hidden)
-            _sync(entry.path.parent)
+            sync(entry.path.parent)
         shutil.rmtree(hidden)
         return entry
 
@@ -259,62 +290,51 @@ class Store:
 
         Raises StoreError with `resume_only` where nothing was saved.
         """
-        folder = self.root / ".work" / f"{stage}-{inputs_hash[:16]}"
-        if self.resume_only and not (folder.is_dir() and any(folder.iterdir())):
+        folder = self._work(stage, inputs_hash)
+        if self.resume_only and not _has_saved(folder):
             raise StoreError(
                 f"--resume: no {stage} run with these settings and data was interrupted after a save; "
                 "leave it out to start one"
             )
         folder.mkdir(parents=True, exist_ok=True)
+        if os.environ.get("RANK", "0") == "0":  # of a run of several processes the first one holds the folder
+            self._hold(folder)
         return folder
 
     def discard_work(self, stage: str, inputs_hash: str) -> None:
         """Delete a stage's training state."""
-        shutil.rmtree(self.root / ".work" / f"{stage}-{inputs_hash[:16]}", ignore_errors=True)
+        folder = self._work(stage, inputs_hash)
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle := HELD.pop(folder, None):
+            handle.close()
+
+    def _work(self, stage: str, inputs_hash: str) -> Path:
+        return self.root.absolute() / ".work" / f"{stage}-{inputs_hash[:16]}"
+
+    def _hold(self, folder: Path) -> None:
+        """Keep a work folder to this process until its work is discarded or the process ends."""
+        if folder in HELD:
+            return
+        handle = open(folder / HOLDER, "a+")  # noqa: SIM115  held as long as the work goes on
+        if not take_lock(fcntl.lockf, handle):
+            handle.seek(0)
+            raise StoreError(
+                f"{folder}: process {handle.read().strip() or '?'} is at the same run; wait for it or stop it first"
+            )
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
+        HELD[folder] = handle
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, fsync it, rename it to `path`: readers see the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+def _has_saved(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name != HOLDER for path in folder.iterdir())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file as `write_atomically` does."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / "manifest.json":
-            with open(path, "rb") as handle:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(handle, "sha256").hexdigest()
-    return found
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _hash_of(content: dict[str, Any]) -> str:
+    """sha256 of what a manifest says, its own hash aside."""
+    counted = {name: value for name, value in content.items() if name != OWN_HASH}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
 def _alive(pid: int) -> bool:

@@ -1,12 +1,11 @@
 """A model from a folder, a GGUF file or a hub, as an entry of the store."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
-from rlhf.models.sources import UNREADABLE, find_source
+from rlhf.models.sources import UNREADABLE, find_source, first_line, sha256_of
 from rlhf.store import Entry, Store, inputs_hash
 
 READ_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
@@ -60,20 +59,9 @@ def _download(hub_id: str) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=READ_FILES))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
-        reason = str(problem).strip().splitlines()[0]
         raise InputError(
-            f"{hub_id}: no such folder or file, and the hub gave no such model: {reason}"
+            f"{hub_id}: no such folder or file, and the hub gave no such model: {first_line(problem)}"
         ) from None
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file; of a folder the hash over its files' names and hashes."""
-    if path.is_dir():
-        files = sorted(found for found in path.rglob("*") if found.is_file())
-        listing = "".join(f"{sha256_of(found)}  {found.relative_to(path).as_posix()}\n" for found in files)
-        return hashlib.sha256(listing.encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def licence_of(path: Path) -> str | None:

@@ -1,50 +1,9 @@
 """The settings of every stage, each with its help beside the default; flags, recipes and manifests come from here."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    flag: bool = True,
-    common: bool = True,
-    choices: tuple[str, ...] = (),
-    decides: bool = True,
-) -> Any:
-    """A dataclass field with its help; without `flag` it can be set in a recipe or by --set only.
-
-    common: whether `--help` shows its flag; `--help-all` shows every one.
-
-    decides: whether what comes out depends on it. One that does not, such as a number that only saves memory, may
-    change before a stopped run goes on.
-    """
-    metadata = {"help": help, "flag": flag, "common": common, "choices": choices, "decides": decides}
-    return field(default=default, metadata=metadata)
-
-
-LAST_BLOCKS = "train only the last n blocks and what follows them; the rest stays frozen (0: train all)"
-
-LORA_RANK = "train adapters of this rank, merged when saved (0: all weights)"
-
-GRADIENT_CHECKPOINTING = (
-    "run every block again for its gradient instead of keeping all it computed (memory only)"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadingSettings:
-    """How a stage reads the files that it is given. What comes out decides, not these: they are in no hash."""
-
-    map: str = setting(
-        "", "columns by the names the formats have: prompt=question,chosen=good", decides=False, common=False
-    )
-    answers: str = setting(
-        "", "columns of a labeling tool's export that hold the answers", decides=False, common=False
-    )
-    left: str = setting("", "column that a labeling tool showed on the left", decides=False, common=False)
-    skip_bad_rows: bool = setting(False, "leave malformed rows out and count them", decides=False)
+from rlhf.settings import Settings
+from stages.fields import GRADIENT_CHECKPOINTING, LAST_BLOCKS, LORA_RANK, ReadingSettings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,25 +17,34 @@ class PretrainSettings(ReadingSettings):
     tokenizer: str | None = setting(
         None, "published tiktoken encoding, such as gpt2 (default: trained on the text)"
     )
-    vocab_size: int = setting(0, "size of a vocabulary trained here (0: by the text's size)")
-    layers: int = setting(4, "blocks")
-    width: int = setting(128, "width of the residual stream")
-    heads: int = setting(4, "attention heads")
-    context: int = setting(160, "longest sequence the model can read")
-    tokens: int = setting(0, "tokens to train on (0: by the text's size)")
-    batch_size: int = setting(8, "sequences per step")
-    sequence_length: int = setting(128, "tokens per sequence", common=False)
+    vocab_size: int = setting(0, "size of a vocabulary trained here (0: by the text's size)", at_least=0)
+    layers: int = setting(4, "blocks", at_least=1)
+    width: int = setting(128, "width of the residual stream", at_least=1)
+    heads: int = setting(4, "attention heads", at_least=1)
+    context: int = setting(160, "longest sequence the model can read", at_least=2)
+    tokens: int = setting(0, "tokens to train on (0: by the text's size)", at_least=0)
+    batch_size: int = setting(8, "sequences per step", at_least=1)
+    sequence_length: int = setting(128, "tokens per sequence", at_least=2, common=False)
     dropout: float | None = setting(
-        None, "dropout while training (default: by how often the text is read)", common=False
+        None,
+        "dropout while training (default: by how often the text is read)",
+        at_least=0,
+        below=1,
+        common=False,
     )
-    lr: float = setting(3e-3, "AdamW's learning rate (embeddings, norms, biases)")
-    muon_lr: float = setting(0.02, "Muon's learning rate (the blocks' matrices)")
+    lr: float = setting(3e-3, "AdamW's learning rate (embeddings, norms, biases)", above=0)
+    muon_lr: float = setting(0.02, "Muon's learning rate (the blocks' matrices)", at_least=0)
     warmup_fraction: float = setting(
-        0.02, "share of the steps with a rising learning rate", flag=False, common=False
+        0.02,
+        "share of the steps with a rising learning rate",
+        at_least=0,
+        at_most=1,
+        flag=False,
+        common=False,
     )
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
-    threads: int = setting(0, "CPU threads (0: all cores)", flag=False)
-    seed: int = setting(0, "seed of everything random")
+    threads: int = setting(0, "CPU threads (0: all cores)", at_least=0, flag=False)
+    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +58,13 @@ class SFTSettings(ReadingSettings):
         None, "reward model to pick the epoch by (default: validation loss picks)", common=False
     )
     name: str = setting("starter", "name of the new entry")
-    num_demonstrations: int = setting(400, "how many starter demonstrations")
-    epochs: float = setting(3.0, "passes over the data")
-    batch_size: int = setting(16, "demonstrations per step")
-    lr: float = setting(1e-3, "peak learning rate, cosine to a tenth")
-    dropout: float = setting(0.0, "dropout while training", flag=False)
+    num_demonstrations: int = setting(400, "how many starter demonstrations", at_least=1)
+    epochs: float = setting(3.0, "passes over the data", above=0)
+    batch_size: int = setting(16, "demonstrations per step", at_least=1)
+    lr: float = setting(1e-3, "peak learning rate, cosine to a tenth", above=0)
+    dropout: float = setting(0.0, "dropout while training", at_least=0, below=1, flag=False)
     packing: bool = setting(False, "pack several demonstrations into one row", flag=False)
-    max_length: int = setting(256, "longest row in tokens")
+    max_length: int = setting(256, "longest row in tokens", at_least=2)
     skip_long: bool = setting(False, "leave rows longer than that out, instead of cutting them", common=False)
     turns: str = setting(
         "all",
@@ -104,13 +72,13 @@ class SFTSettings(ReadingSettings):
         choices=("all", "last"),
         common=False,
     )
-    last_blocks: int = setting(0, LAST_BLOCKS, common=False)
-    lora_rank: int = setting(0, LORA_RANK)
+    last_blocks: int = setting(0, LAST_BLOCKS, at_least=0, common=False)
+    lora_rank: int = setting(0, LORA_RANK, at_least=0)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     report_to: str = setting(
         "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False, common=False
     )
-    seed: int = setting(0, "seed of everything random")
+    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +92,14 @@ class SampleSettings(ReadingSettings):
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     split: str = setting("train", "starter prompts to use", flag=False, choices=("train", "validation"))
-    num_prompts: int = setting(1000, "how many prompts")
-    k: int = setting(4, "completions per prompt, 2 to 9")
-    temperature: float = setting(1.0, "sampling temperature")
-    max_new_tokens: int = setting(48, "longest completion in tokens")
+    num_prompts: int = setting(1000, "how many prompts", at_least=1)
+    k: int = setting(4, "completions per prompt, 2 to 9", at_least=2, at_most=9)
+    temperature: float = setting(1.0, "sampling temperature", above=0)
+    max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
     batch: str = setting("round-1", "name of the batch of tasks")
-    overlap: int = setting(1, "labelers per task")
+    overlap: int = setting(1, "labelers per task", at_least=1)
     simulate: bool = setting(False, "let simulated labelers rank at once (starter prompts only)")
-    seed: int = setting(0, "seed of everything random")
+    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,62 +110,62 @@ class RewardSettings(ReadingSettings):
     data: str | None = setting(None, "rankings or comparisons (default: the label store)")
     name: str = setting("starter", "name of the new entry")
     labels: str | None = setting(None, "snapshot of the label store to train on (default: all of it now)")
-    epochs: float = setting(1.0, "passes over the rankings")
-    prompts_per_batch: int = setting(32, "prompts per step, each with all its completions")
-    lr: float = setting(1e-3, "peak learning rate, cosine to a tenth")
+    epochs: float = setting(1.0, "passes over the rankings", above=0)
+    prompts_per_batch: int = setting(32, "prompts per step, each with all its completions", at_least=1)
+    lr: float = setting(1e-3, "peak learning rate, cosine to a tenth", above=0)
     muon_lr: float = setting(
-        0.0, "Muon's learning rate for the blocks' matrices (0: AdamW for all)", common=False
+        0.0, "Muon's learning rate for the blocks' matrices (0: AdamW for all)", at_least=0, common=False
     )
     probe_l2: float = setting(
-        0.0, "fit the head first, with this L2 penalty (0: a head of chance)", common=False
+        0.0, "fit the head first, with this L2 penalty (0: a head of chance)", at_least=0, common=False
     )
     validation_fraction: float = setting(
-        0.1, "share of the prompts held out to measure accuracy", common=False
+        0.1, "share of the prompts held out to measure accuracy", at_least=0, below=1, common=False
     )
-    max_length: int = setting(256, "longest prompt with completion in tokens")
+    max_length: int = setting(256, "longest prompt with completion in tokens", at_least=2)
     skip_long: bool = setting(
         False, "leave rankings with a longer answer out, instead of cutting it", common=False
     )
-    last_blocks: int = setting(0, LAST_BLOCKS, common=False)
-    lora_rank: int = setting(0, LORA_RANK)
+    last_blocks: int = setting(0, LAST_BLOCKS, at_least=0, common=False)
+    lora_rank: int = setting(0, LORA_RANK, at_least=0)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     report_to: str = setting(
         "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False, common=False
     )
-    seed: int = setting(0, "seed of everything random")
+    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig:
+class PPOConfig(Settings):
     """PPO: what `PPOTrainer` takes. The defaults suit the small models of the starter world."""
 
-    episodes: int = setting(6400, "completions to learn from")
-    batch_size: int = setting(256, "completions per iteration")
-    completions_per_prompt: int = setting(1, "completions of each prompt, a group", common=False)
-    minibatch_size: int = setting(64, "completions per optimizer step")
+    episodes: int = setting(6400, "completions to learn from", at_least=1)
+    batch_size: int = setting(256, "completions per iteration", at_least=1)
+    completions_per_prompt: int = setting(1, "completions of each prompt, a group", at_least=1, common=False)
+    minibatch_size: int = setting(64, "completions per optimizer step", at_least=1)
     micro_batch_size: int = setting(
-        64, "completions per forward pass (memory only)", decides=False, common=False
+        64, "completions per forward pass (memory only)", at_least=1, decides=False, common=False
     )
-    inner_epochs: int = setting(1, "passes over each batch", flag=False)
-    lr: float = setting(4e-4, "policy learning rate")
-    value_lr: float = setting(1e-3, "value learning rate", common=False)
-    kl_coef: float = setting(0.3, "β, price of a nat of KL to the reference")
+    inner_epochs: int = setting(1, "passes over each batch", at_least=1, flag=False)
+    lr: float = setting(4e-4, "policy learning rate", above=0)
+    value_lr: float = setting(1e-3, "value learning rate", above=0, common=False)
+    kl_coef: float = setting(0.3, "β, price of a nat of KL to the reference", at_least=0)
     kl_estimator: str = setting("k1", "KL per token in the rewards", flag=False, choices=("k1", "k3"))
-    kl_budget: float = setting(0.0, "nats per completion that KL should not pass (0: no budget)")
+    kl_budget: float = setting(0.0, "nats per completion that KL should not pass (0: no budget)", at_least=0)
     kl_budget_action: str = setting(
         "tighten", "above the budget: raise β, or stop", flag=False, choices=("tighten", "stop")
     )
     adaptive_kl: bool = setting(False, "steer β towards kl_target (Ziegler et al. 2019)", flag=False)
-    kl_target: float = setting(6.0, "nats per completion", flag=False)
-    kl_horizon: int = setting(10_000, "episodes of the controller's horizon", flag=False)
-    clip: float = setting(0.2, "clip range of the ratio", flag=False)
-    value_clip: float = setting(0.2, "clip range of the values", flag=False)
-    value_coef: float = setting(0.1, "weight of the value loss", flag=False)
-    clip_high: float = setting(0.0, "clip range above 1 (0: that of clip)", flag=False)
+    kl_target: float = setting(6.0, "nats per completion", above=0, flag=False)
+    kl_horizon: int = setting(10_000, "episodes of the controller's horizon", at_least=1, flag=False)
+    clip: float = setting(0.2, "clip range of the ratio", above=0, flag=False)
+    value_clip: float = setting(0.2, "clip range of the values", above=0, flag=False)
+    value_coef: float = setting(0.1, "weight of the value loss", at_least=0, flag=False)
+    clip_high: float = setting(0.0, "clip range above 1 (0: that of clip)", at_least=0, flag=False)
     dual_clip: float = setting(
-        0.0, "ratio from which a token of negative advantage counts no more (0: none)", flag=False
+        0.0, "ratio from which a token of negative advantage counts no more (0: none)", at_least=0, flag=False
     )
-    entropy_coef: float = setting(0.0, "weight of the entropy that the loss rewards", flag=False)
+    entropy_coef: float = setting(0.0, "weight of the entropy that the loss rewards", at_least=0, flag=False)
     advantages: str = setting(
         "gae",
         "GAE with a value model, or without one",
@@ -205,27 +173,33 @@ class PPOConfig:
         common=False,
     )
     kl_in: str = setting("reward", "where the KL stands", flag=False, choices=("reward", "loss"))
-    gamma: float = setting(1.0, "discount", flag=False)
-    lam: float = setting(0.95, "λ of advantage estimation", flag=False)
+    gamma: float = setting(1.0, "discount", above=0, at_most=1, flag=False)
+    lam: float = setting(0.95, "λ of advantage estimation", at_least=0, at_most=1, flag=False)
     whiten_rewards: bool = setting(False, "divide rewards by their standard deviation", flag=False)
-    temperature: float = setting(1.0, "sampling temperature", common=False)
-    top_p: float = setting(1.0, "nucleus mass of rollouts", flag=False)
-    top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", flag=False)
+    temperature: float = setting(1.0, "sampling temperature", above=0, common=False)
+    top_p: float = setting(1.0, "nucleus mass of rollouts", above=0, at_most=1, flag=False)
+    top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", at_least=0, flag=False)
     recompute_logprobs: bool = setting(
         False, "old log-probabilities by a pass of training, not the sampler's", flag=False
     )
     importance_cap: float = setting(
-        0.0, "largest weight of a token for what the sampler's distribution is off (0: none)", flag=False
+        0.0,
+        "largest weight of a token for what the sampler's distribution is off (0: none)",
+        at_least=0,
+        flag=False,
     )
-    max_new_tokens: int = setting(48, "longest completion in tokens")
+    max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
     missing_eos_penalty: float = setting(
-        1.0, "taken from the score of a completion that does not end", common=False
+        1.0, "taken from the score of a completion that does not end", at_least=0, common=False
     )
     overlong_buffer: int = setting(
-        0, "last tokens before max_new_tokens over which overlong_penalty rises (0: none)", flag=False
+        0,
+        "last tokens before max_new_tokens over which overlong_penalty rises (0: none)",
+        at_least=0,
+        flag=False,
     )
     overlong_penalty: float = setting(
-        1.0, "taken from the score of a completion of max_new_tokens", flag=False
+        1.0, "taken from the score of a completion of max_new_tokens", at_least=0, flag=False
     )
     filter_overlong: bool = setting(False, "learn nothing from completions that do not end", flag=False)
     filter_equal_scores: bool = setting(
@@ -237,26 +211,33 @@ class PPOConfig:
     reward_weights: str = setting(
         "", "weight of each reward in the sum, with commas between (default: the mean)", common=False
     )
-    reward_pessimism: float = setting(1.0, "k of the lower bound mean − k · std", flag=False)
+    reward_pessimism: float = setting(1.0, "k of the lower bound mean − k · std", at_least=0, flag=False)
     normalize_scores: bool = setting(False, "shift and scale scores by those seen so far", flag=False)
-    clip_scores: float = setting(0.0, "largest absolute score after that (0: no limit)", flag=False)
-    warmup_iterations: int = setting(2, "iterations with a rising learning rate", flag=False)
+    clip_scores: float = setting(
+        0.0, "largest absolute score after that (0: no limit)", at_least=0, flag=False
+    )
+    warmup_iterations: int = setting(2, "iterations with a rising learning rate", at_least=0, flag=False)
     value_warmup_iterations: int = setting(
-        0, "first iterations, in which only the value model learns", flag=False
+        0, "first iterations, in which only the value model learns", at_least=0, flag=False
     )
     lr_decay: str = setting(
         "none", "learning rates over the run", flag=False, choices=("none", "linear", "cosine")
     )
-    ptx_coef: float = setting(0.0, "γ of PPO-ptx, weight of the pretraining loss", common=False)
-    ptx_examples: int = setting(8, "pretraining examples per completion", flag=False)
+    ptx_coef: float = setting(0.0, "γ of PPO-ptx, weight of the pretraining loss", at_least=0, common=False)
+    ptx_examples: int = setting(8, "pretraining examples per completion", at_least=1, flag=False)
     ema_decay: float = setting(
-        0.0, "decay of averaged weights, saved beside the raw ones (0: none)", flag=False
+        0.0, "decay of averaged weights, saved beside the raw ones (0: none)", at_least=0, below=1, flag=False
     )
-    max_grad_norm: float = setting(1.0, "largest gradient norm", flag=False)
-    adam_eps: float = setting(1e-5, "Adam's ε", flag=False)
-    save_every: int = setting(10, "iterations between saves of the training state", flag=False, decides=False)
+    max_grad_norm: float = setting(1.0, "largest gradient norm", above=0, flag=False)
+    adam_eps: float = setting(1e-5, "Adam's ε", above=0, flag=False)
+    save_every: int = setting(
+        10, "iterations between saves of the training state", at_least=0, flag=False, decides=False
+    )
     keep_every: int = setting(
-        0, "iterations between policies kept under checkpoints/ of the result (0: none)", flag=False
+        0,
+        "iterations between policies kept under checkpoints/ of the result (0: none)",
+        at_least=0,
+        flag=False,
     )
     keep_state: bool = setting(
         False, "keep the training state in the result, so that --extend can go on", flag=False, decides=False
@@ -264,13 +245,14 @@ class PPOConfig:
     samples_every: int = setting(
         0,
         "iterations between those whose completions go to samples.jsonl (0: none)",
+        at_least=0,
         flag=False,
         decides=False,
     )
-    last_blocks: int = setting(0, LAST_BLOCKS, common=False)
+    last_blocks: int = setting(0, LAST_BLOCKS, at_least=0, common=False)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
-    seed: int = setting(0, "seed of everything random")
+    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +265,7 @@ class PPOSettings(PPOConfig, ReadingSettings):
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     name: str = setting("starter", "name of the new entry")
     lora_rank: int = setting(
-        0, "train adapters of this rank, reference being the policy without (0: all weights)"
+        0, "train adapters of this rank, reference being the policy without (0: all weights)", at_least=0
     )
     ptx_data: str | None = setting(None, "plain text for PPO-ptx (default: the starter corpus)", common=False)
     extend: str | None = setting(
@@ -299,31 +281,15 @@ class BestOfNSettings(ReadingSettings):
     reward: str = setting("reward", "reward model, several with commas between, or module:function")
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
-    num_prompts: int = setting(1000, "how many prompts")
-    n: int = setting(16, "completions per prompt")
+    num_prompts: int = setting(1000, "how many prompts", at_least=1)
+    n: int = setting(16, "completions per prompt", at_least=1)
     missing_eos_penalty: float = setting(
-        1.0, "taken from the score of a completion that does not end", flag=False
+        1.0, "taken from the score of a completion that does not end", at_least=0, flag=False
     )
     out: str | None = setting(None, "new .jsonl file for the demonstrations (default: only report)")
-    temperature: float = setting(1.0, "sampling temperature")
-    max_new_tokens: int = setting(48, "longest completion in tokens")
-    seed: int = setting(0, "seed of everything random")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalSettings(ReadingSettings):
-    """One checkpoint judged, alone or against another."""
-
-    policy: str = setting("ppo", "checkpoint to judge, or several with commas between")
-    against: str | None = setting(None, "checkpoint to compare with; also the reference of the KL")
-    prompts: str | None = setting(None, "prompts (default: the starter world's test prompts)")
-    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
-    num_prompts: int = setting(600, "how many prompts")
-    split: str = setting("test", "starter prompts to use", choices=("validation", "test", "held-out"))
-    reward: str | None = setting(None, "reward model that scores where there is no judge")
-    temperature: float = setting(1.0, "sampling temperature, 0 for greedy")
-    max_new_tokens: int = setting(48, "longest completion in tokens")
-    seed: int = setting(0, "seed of everything random")
+    temperature: float = setting(1.0, "sampling temperature", at_least=0)
+    max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
+    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,60 +302,55 @@ class AlignDataSettings(ReadingSettings):
     prompts: str = setting("", "further prompts, beside those of all files above", flag=False)
     texts: str = setting("", "plain text, for PPO-ptx and to measure the loss on", flag=False)
     tasks: str = setting("", "instructions to put constraints on that a program can check", flag=False)
-    gold_share: float = setting(0.3, "share of the conversations for the gold reward model", flag=False)
-    validation_share: float = setting(0.05, "share of the conversations to validate on", flag=False)
-    test_share: float = setting(0.1, "share of the conversations to test on", flag=False)
-    num_demonstrations: int = setting(1000, "demonstrations to train on", flag=False)
-    num_rankings: int = setting(0, "rankings to train each reward model on (0: all)", flag=False)
-    num_prompts: int = setting(4000, "prompts for PPO", flag=False)
-    num_test_prompts: int = setting(320, "prompts to judge the models on", flag=False)
-    num_measured: int = setting(100, "rankings of each source to validate and to test on", flag=False)
-    max_prompt_tokens: int = setting(128, "longest prompt to sample from, in tokens", flag=False)
+    gold_share: float = setting(
+        0.3, "share of the conversations for the gold reward model", at_least=0, below=1, flag=False
+    )
+    validation_share: float = setting(
+        0.05, "share of the conversations to validate on", at_least=0, below=1, flag=False
+    )
+    test_share: float = setting(0.1, "share of the conversations to test on", at_least=0, below=1, flag=False)
+    num_demonstrations: int = setting(1000, "demonstrations to train on", at_least=1, flag=False)
+    num_rankings: int = setting(0, "rankings to train each reward model on (0: all)", at_least=0, flag=False)
+    num_prompts: int = setting(4000, "prompts for PPO", at_least=1, flag=False)
+    num_test_prompts: int = setting(320, "prompts to judge the models on", at_least=1, flag=False)
+    num_measured: int = setting(
+        100, "rankings of each source to validate and to test on", at_least=0, flag=False
+    )
+    max_prompt_tokens: int = setting(128, "longest prompt to sample from, in tokens", at_least=1, flag=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignEvalSettings:
-    """How `rlhf align` judges its models."""
-
-    best_of: int = setting(4, "completions of which the reward model picks one, the baseline", flag=False)
-    temperature: float = setting(1.0, "sampling temperature", flag=False)
-    max_new_tokens: int = setting(64, "longest completion in tokens", flag=False)
-    num_tasks: int = setting(100, "tasks with constraints", flag=False)
-    max_task_tokens: int = setting(128, "longest answer to a task in tokens", flag=False)
-    text_tokens: int = setting(20_000, "tokens of plain text to measure the loss on", flag=False)
-    num_blind: int = setting(60, "prompts of the blind comparison for people", flag=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatSettings:
+class ChatSettings(Settings):
     """Talking to a checkpoint."""
 
     policy: str = setting("ppo", "checkpoint to talk to")
     system: str | None = setting(None, "system text in front of the conversation")
-    temperature: float = setting(0.7, "sampling temperature, 0 for greedy")
-    top_p: float = setting(0.95, "nucleus mass")
-    top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", flag=False)
-    repetition_penalty: float = setting(1.0, "makes tokens said before less likely (1: off)", flag=False)
-    max_new_tokens: int | None = setting(
-        None, "longest answer in tokens (default: until the model or the context ends it)"
+    temperature: float = setting(0.7, "sampling temperature, 0 for greedy", at_least=0)
+    top_p: float = setting(0.95, "nucleus mass", above=0, at_most=1)
+    top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", at_least=0, flag=False)
+    repetition_penalty: float = setting(
+        1.0, "makes tokens said before less likely (1: off)", above=0, flag=False
     )
-    seed: int = setting(0, "seed of everything random")
+    max_new_tokens: int | None = setting(
+        None, "longest answer in tokens (default: until the model or the context ends it)", at_least=1
+    )
+    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
     web: bool = setting(False, "serve the chat page and the API instead")
     host: str = setting(
         "127.0.0.1", "where --web listens; others than this machine's need accounts", flag=False
     )
-    port: int = setting(7862, "port of --web (0: a free one)")
+    port: int = setting(7862, "port of --web (0: a free one)", at_least=0, at_most=65_535)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings:
+class ServeSettings(Settings):
     """Every checkpoint of the store as an OpenAI-compatible server."""
 
     policy: str | None = setting(None, "folder or hub id to serve besides the store's checkpoints")
     host: str = setting("127.0.0.1", "address to listen on; others than this machine's need accounts")
-    port: int = setting(8000, "port to listen on (0: a free one)")
-    answers_at_once: int = setting(16, "answers that one model writes at a time")
-    max_waiting: int = setting(64, "requests in line for one model before more are turned away")
+    port: int = setting(8000, "port to listen on (0: a free one)", at_least=0, at_most=65_535)
+    answers_at_once: int = setting(16, "answers that one model writes at a time", at_least=1)
+    max_waiting: int = setting(64, "requests in line for one model before more are turned away", at_least=0)
     precision: str = setting(
         "auto",
         "of the weights; auto: bfloat16 for models of 50M and more where the hardware multiplies it",

@@ -14,7 +14,7 @@ FILES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT
 # From the ground up; a room or file stands above all that it imports (docs/architecture.md draws them).
 FLOORS = [
     ["rlhf", "annotate", "stages", "rlhf/errors", "stages/quiet", "stages/page"],
-    ["rlhf/data", "rlhf/store", "rlhf/machine", "stages/settings"],
+    ["rlhf/data", "rlhf/store", "rlhf/machine", "stages/settings", "stages/fields"],
     [
         "rlhf/models",
         "rlhf/splits",
@@ -22,6 +22,7 @@ FLOORS = [
         "rlhf/starter",
         "annotate/store",
         "stages/arrow",
+        "stages/judging_settings",
         "stages/reading",
         "stages/steps",
     ],
@@ -35,7 +36,14 @@ FLOORS = [
         "stages/pretrain",
         "stages/trl_parts",
     ],
-    ["annotate/figures", "annotate/simulate", "stages/judging", "stages/sft", "stages/reward"],
+    [
+        "annotate/figures",
+        "annotate/simulate",
+        "stages/report",
+        "stages/judging",
+        "stages/sft",
+        "stages/reward",
+    ],
     ["annotate/app", "stages/labeling"],
     ["annotate/chat", "stages/quickstart", "stages/align"],
     ["stages/talk", "stages/estimate"],

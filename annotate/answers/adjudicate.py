@@ -10,7 +10,7 @@ from annotate.answers.agreement import disagreement_share
 from annotate.answers.ballots import ballots, group_by_task
 from annotate.answers.choice import RANKED, Choice, standing
 from annotate.store.accounts import labeler_id
-from annotate.store.database import Database
+from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Labeler
 from annotate.work.assign import TaskView, view_tasks
 from annotate.work.history import Verdict, items_of, verdicts_on
@@ -43,6 +43,7 @@ class Disagreement:
     adjudicated: Verdict | None
 
 
+@retried
 def adjudicate(database: Database, lead: str, submission: Submission) -> int:
     """Keep a lead's verdict on a task; returns its id. It supersedes an earlier verdict, whoever gave that.
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from annotate.answers.choice import RANKED, Choice
-from annotate.answers.chosen import chosen_annotations
-from annotate.answers.snapshots import StoredAnswer, snapshot_of, stored_answers
+from annotate.answers.snapshots import NothingChosen, StoredAnswer, stored_answers, take_snapshot
 from annotate.store.database import Database
 from annotate.work.submit import THUMBS
 from rlhf.data import as_messages
+from rlhf.durable import write_atomically
 from rlhf.errors import InputError
-from rlhf.store import write_atomically
 
 Rows = Callable[[], Iterator[dict[str, Any]]]
 ROWS_PER_GROUP = 1000
@@ -96,11 +95,10 @@ def export(database: Database, target: Path, format: str, choice: Choice) -> Exp
     if format not in COLUMNS:
         raise InputError(f"format {format}: choose one of {', '.join(FORMATS)}")
     check_target(target)
-    with database.write() as connection:
-        ids = chosen_annotations(connection, choice, KINDS.get(format, RANKED))
-        if not ids:
-            raise InputError(f"no {format} to export; nothing was written")
-        snapshot = snapshot_of(connection, ids).id
+    try:
+        snapshot, ids = take_snapshot(database, choice, KINDS.get(format, RANKED))
+    except NothingChosen:
+        raise InputError(f"no {format} to export; nothing was written") from None
     written = 0
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -112,7 +110,7 @@ def export(database: Database, target: Path, format: str, choice: Choice) -> Exp
                     yield row
 
     write_rows(rows, COLUMNS[format], target)
-    return Exported(written, snapshot)
+    return Exported(written, snapshot.id)
 
 
 def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:

@@ -1,14 +1,14 @@
 """A batch from rankings or prompts that are there already, in one transaction: whole or not at all."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select
 
 from annotate.answers.choice import RANKED
 from annotate.store.accounts import labeler_id
-from annotate.store.database import Database
+from annotate.store.database import Database, retried
 from annotate.store.schema import Labeler
 from annotate.work.batches import (
     BatchSettings,
@@ -16,6 +16,7 @@ from annotate.work.batches import (
     add_batch,
     add_tasks,
     batch_id,
+    make_batch,
     settings_of,
     tasks_of,
 )
@@ -34,6 +35,7 @@ class Imported:
     answers: int
 
 
+@retried
 def import_rankings(
     database: Database, settings: BatchSettings, rankings: Sequence[Ranking], keep_ranks: bool = True
 ) -> Imported:
@@ -51,20 +53,23 @@ def import_rankings(
         )
         for given in groups
     ]
+    names = sorted({_name(ranking) for ranking in rankings}) if keep_ranks else []
     with database.write() as connection:
+        importers = {name: _importer(connection, name) for name in names}  # locked first, as everywhere
         batch = add_batch(connection, settings, tasks)
         if not keep_ranks:
             return Imported(len(tasks), 0)
-        return Imported(len(tasks), _keep(connection, settings.name, tasks_of(connection, batch), groups))
+        ids = tasks_of(connection, batch)
+        return Imported(len(tasks), _keep(connection, settings.name, ids, groups, importers))
 
 
 def import_prompts(database: Database, settings: BatchSettings, prompts: Sequence[Prompt]) -> Imported:
     """Make a batch in which people write the answers to these prompts."""
-    with database.write() as connection:
-        add_batch(connection, settings, [NewTask(prompt=prompt, completions=()) for prompt in prompts])
+    make_batch(database, settings, [NewTask(prompt=prompt, completions=()) for prompt in prompts])
     return Imported(len(prompts), 0)
 
 
+@retried
 def add_gold_questions(database: Database, batch: str, rankings: Sequence[Ranking]) -> int:
     """Mix questions with known ranks into a batch of rankings; returns how many."""
     tasks = [NewTask(prompt=r.prompt, completions=r.completions, gold=r.ranks) for r in rankings]
@@ -89,11 +94,21 @@ def _groups(rankings: Sequence[Ranking]) -> list[list[Ranking]]:
     return list(groups.values())
 
 
-def _keep(connection: Connection, batch: str, tasks: Sequence[int], groups: Sequence[list[Ranking]]) -> int:
+def _name(ranking: Ranking) -> str:
+    return ranking.labeler[:200] or IMPORTED
+
+
+def _keep(
+    connection: Connection,
+    batch: str,
+    tasks: Sequence[int],
+    groups: Sequence[list[Ranking]],
+    importers: Mapping[str, int],
+) -> int:
     by_labeler: dict[str, list[Submission]] = {}
     for task, given in zip(tasks, groups, strict=True):
         for ranking in given:
-            name = ranking.labeler[:200] or IMPORTED
+            name = _name(ranking)
             submission = Submission(
                 task_id=task,
                 client_id=fingerprint([batch, task, name])[:32],
@@ -103,7 +118,7 @@ def _keep(connection: Connection, batch: str, tasks: Sequence[int], groups: Sequ
             )
             by_labeler.setdefault(name, []).append(submission)
     for name, submissions in by_labeler.items():
-        write_submissions(connection, _importer(connection, name), submissions, Source(origin="import"))
+        write_submissions(connection, importers[name], submissions, Source(origin="import"))
     return sum(map(len, by_labeler.values()))
 
 

@@ -10,11 +10,16 @@ from sqlalchemy import Connection, insert, select
 
 from annotate.answers.choice import Choice, chunks
 from annotate.answers.chosen import chosen_annotations
+from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Batch, Labeler, Prompt, Snapshot, SnapshotAnnotation, Task
 from annotate.work.batches import answers_of
 from annotate.work.history import items_of
 from rlhf.data import Ranking
 from rlhf.errors import LabelError
+
+
+class NothingChosen(LabelError):
+    """No answer stands that the choice means."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,25 @@ class SnapshotRecord:
     num_annotations: int
 
 
-def take_snapshot(connection: Connection, choice: Choice) -> SnapshotRecord:
-    """Fix the answers that stand now; the same set gets the same id. Raises LabelError where there is none."""
-    ids = chosen_annotations(connection, choice)
+@retried
+def take_snapshot(
+    database: Database, choice: Choice, kinds: Sequence[str] = ()
+) -> tuple[SnapshotRecord, list[int]]:
+    """Fix the answers that stand now, of these kinds where any are named; returns their ids too, oldest first.
+
+    The same set gets the same id. Raises NothingChosen where there is none.
+    """
+    with database.read() as connection:  # all of one moment; answers are never removed
+        ids = chosen_annotations(connection, choice, kinds)
     if not ids:
-        raise LabelError(
+        raise NothingChosen(
             "no answers to take a snapshot of; rank some first (rlhf sample, rlhf labels import)"
         )
-    return snapshot_of(connection, ids)
+    with database.write() as connection:
+        return _snapshot_of(connection, ids), ids
 
 
-def snapshot_of(connection: Connection, ids: Sequence[int]) -> SnapshotRecord:
+def _snapshot_of(connection: Connection, ids: Sequence[int]) -> SnapshotRecord:
     """The snapshot of these answers, made where it is not there yet."""
     clients: list[str] = []
     for some in chunks(ids):

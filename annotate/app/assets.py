@@ -7,13 +7,15 @@ from pathlib import Path
 from posixpath import dirname, join, normpath
 
 ROOMS = Path(__file__).parent.parent
+BOARD = "app/components/ranking_board/templates/component"
 _IMPORT = re.compile(r'^import .*from "(\.[^"]+)";$', re.MULTILINE)
 
 
 def folders() -> dict[str, Path]:
-    """Where files lie, by their place in the address: the app's own at the root, another room's under its name."""
+    """Where files lie, by their place in the address: the app's own at the root, the board's and other rooms' by name."""
     found = {path.parent.name: path for path in sorted(ROOMS.glob("*/static"))}
-    return {f"/{name}": path for name, path in found.items() if name != "app"} | {"": found["app"]}
+    board = {"/board": ROOMS / BOARD}
+    return board | {f"/{name}": path for name, path in found.items() if name != "app"} | {"": found["app"]}
 
 
 @cache
@@ -21,7 +23,7 @@ def address() -> str:
     """/static/ and a digest of every file."""
     digest = hashlib.sha256()
     for place, folder in folders().items():
-        for path in sorted(folder.iterdir()):
+        for path in sorted(path for path in folder.iterdir() if path.is_file()):
             digest.update(f"{place}/{path.name}\0".encode() + path.read_bytes())
     return f"/static/{digest.hexdigest()[:16]}"
 

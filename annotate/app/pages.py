@@ -1,4 +1,4 @@
-"""The HTML shells: log-in, and one page that the scripts in static/ fill or, for leads, the server (lead/pages.py)."""
+"""The HTML shells: log-in, and one that the server (lead/pages.py), scripts in static/ or Gradio (site/) fill."""
 
 import asyncio
 import secrets
@@ -94,29 +94,14 @@ def shell(
 
 @router.get("/")
 def home(request: Request) -> Response:
-    if request.app.state.home != "/":
-        return RedirectResponse(request.app.state.home, 303)
-    return shell(request, "home")
-
-
-@router.get("/tasks")
-def tasks(request: Request) -> Response:
-    return shell(request, "home")
+    doorman: Doorman = request.app.state.doorman
+    signed_in = doorman.session_account(request) is not None
+    return RedirectResponse(request.app.state.home if signed_in else "/login", 303)
 
 
 @router.get("/favicon.ico")
 def icon() -> FileResponse:
     return FileResponse(assets.folders()[""] / "icon.svg")
-
-
-@router.get("/label")
-def label(request: Request) -> Response:
-    return shell(request, "label")
-
-
-@router.get("/history")
-def history(request: Request) -> Response:
-    return shell(request, "history")
 
 
 @router.get("/login")

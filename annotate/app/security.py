@@ -45,8 +45,8 @@ class Guard:
     """ASGI middleware: refuses what no page of ours asks for, and adds the headers.
 
     Refused are bodies over MAX_BODY (`max_upload` bytes under `upload_paths`), changes that a page of another site asks
-    for, and with `hosts` any other Host: a page elsewhere whose name was pointed at this machine. Pages under
-    `gradio_path` get Gradio's policy.
+    for, and with `hosts` any other Host: a page elsewhere whose name was pointed at this machine. What
+    stands under `gradio_paths` gets Gradio's policy, unless a page brings one of its own.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Guard:
         app: Any,
         *,
         hosts: Collection[str] = (),
-        gradio_path: str | None = None,
+        gradio_paths: tuple[str, ...] = (),
         upload_paths: tuple[str, ...] = (),
         max_upload: int = MAX_BODY,
     ) -> None:
         self.app = app
         self.hosts = frozenset(hosts)
-        self.gradio_path = gradio_path
+        self.gradio_paths = gradio_paths
         self.upload_paths = upload_paths
         self.max_upload = max_upload
 
@@ -101,17 +101,19 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
-                headers["Content-Security-Policy"] = GRADIO_POLICY if in_gradio else STRICT_POLICY
+                headers.setdefault("Content-Security-Policy", GRADIO_POLICY if in_gradio else STRICT_POLICY)
                 headers.setdefault("Cache-Control", self._caching(scope["path"], message["status"]))
             await send(message)
 
         return sending
 
     def _in_gradio(self, path: str) -> bool:
-        return self.gradio_path is not None and path.startswith(self.gradio_path)
+        return path.startswith(self.gradio_paths)
 
     def _caching(self, path: str, status: int) -> str:
-        """What a browser may keep for good: scripts, ours and Gradio's, whose address holds a hash; nothing else."""
+        """What a browser may keep for good: scripts, ours and Gradio's, whose address holds a hash; parts after asking."""
+        if "/custom_component/" in path:
+            return "private, no-cache"
         is_asset = path.startswith("/static/") or (self._in_gradio(path) and "/assets/" in path)
         return "private, max-age=31536000, immutable" if is_asset and status == 200 else "no-store"
 

@@ -1,4 +1,4 @@
-"""The labeling app: FastAPI over the label store; the lead's forms by Gradio stand behind the same guard."""
+"""The labeling app: FastAPI over the label store, and Gradio's pages behind the same guard."""
 
 import socket
 import threading
@@ -10,16 +10,19 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from annotate.app import assets, pages, work_api
-from annotate.app.identity import Doorman
+from annotate.app.identity import LOG, Doorman
 from annotate.app.lead import api as lead_api
 from annotate.app.lead import pages as lead_pages
 from annotate.app.lead.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
 from annotate.app.lead.new_batch import Sampler
 from annotate.app.proxies import BehindProxy
 from annotate.app.security import Guard
-from annotate.app.settings import LOOPBACK, AppSettings
+from annotate.app.settings import LOOPBACK, AppSettings, Page
+from annotate.app.site.mount import LateApps, Site
+from annotate.app.site.routes import SITE_PATH
 from annotate.app.stopping import run_until_stopped
 from annotate.figures.computed import Computed
 from annotate.labels import LabelStore
@@ -29,6 +32,7 @@ from annotate.work.webhooks import deliver_due
 from rlhf.errors import InputError, LabelError, RLHFError
 
 WEBHOOKS_EVERY_S = 1.0
+UNCOMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")  # downloads, compressed or not
 
 
 def create_app(
@@ -36,12 +40,13 @@ def create_app(
     settings: AppSettings,
     *,
     rooms: Sequence[APIRouter] = (),
-    home: str = "/",
+    home: str = f"{SITE_PATH}/tasks",
     sampler: Sampler | None = None,
+    page: Page | None = None,
 ) -> FastAPI:
     """The app over an open store; rooms: routers of other pages beside these, home: the path that / leads to.
 
-    sampler: what live batches get their answers from.
+    sampler: what live batches get their answers from. page: makes the labelers' page (site/parts.py).
 
     Raises LabelError where it would be open to other machines without accounts.
     """
@@ -70,9 +75,12 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     hosts = LOOPBACK if settings.local_only and not accounts else ()
     app.add_middleware(FormsMount, build=lambda: forms_app(store, app.state))
+    late = LateApps(lambda: _site_apps(page, app.state))
+    app.add_middleware(Site, late=late, doorman=app.state.doorman, whole=app)
+    app.add_middleware(GZipMiddleware, compresslevel=5, exclude_content_types=UNCOMPRESSED)
     app.add_middleware(
         Guard,
-        gradio_path=f"{pages.FORMS_PATH}/",
+        gradio_paths=(f"{pages.FORMS_PATH}/", f"{SITE_PATH}/"),
         upload_paths=("/api/lead/upload", *UPLOAD_PATHS),
         max_upload=settings.max_upload,
         hosts=hosts,
@@ -81,6 +89,13 @@ def create_app(
         BehindProxy, trusted=settings.trusted_proxies, name_header=settings.proxy_header
     )  # the outermost
     return app
+
+
+def _site_apps(page: Page | None, shared: Any) -> dict[str, FastAPI]:
+    from annotate.app.site.build import site_apps  # Gradio, which takes seconds
+    from annotate.app.site.parts import default_page
+
+    return site_apps(page or default_page, shared)
 
 
 @asynccontextmanager
@@ -101,6 +116,8 @@ def _deliver(store: LabelStore, ended: threading.Event) -> None:
             deliver_due(store.database)
         except LabelError:
             continue  # the database is away for now; notices wait in it
+        except Exception:
+            LOG.exception("webhooks: trying again")
 
 
 async def _refused(request: Request, error: Any) -> JSONResponse:
@@ -139,7 +156,8 @@ def serve(
 def _listener(settings: AppSettings) -> socket.socket:
     """Listening already, so that who reads the address can connect at once and waits until the app has started."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # By its name: asyncio turns Nagle's algorithm off, 40 ms for each small request, for what says that it is TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

@@ -1,9 +1,14 @@
 """How the labeling app is run."""
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+Page = Callable[
+    [Any], None
+]  # makes the labelers' page: is given site/parts.Parts, which it puts where it wants them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ A field that is not here is refused, since its answer would be another than the 
 answer are listed in the answer's header instead.
 """
 
+import json
 import secrets
 from typing import Annotated, Any
 
@@ -123,8 +124,8 @@ class ChatBody(Sampled):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     continue_final_message: bool | None = False
     add_generation_prompt: bool | None = None
-
     response_format: dict[str, Any] | None = None
+
     tools: list[Any] | None = None
     tool_choice: str | dict[str, Any] | None = None
     functions: list[Any] | None = None
@@ -145,8 +146,6 @@ class ChatBody(Sampled):
                 "add_generation_prompt is the opposite of continue_final_message",
                 "add_generation_prompt",
             )
-        if self.response_format and self.response_format.get("type") != "text":
-            raise Refused(400, "only text is offered", "response_format", "unsupported_parameter")
         asked = self.sampling(owner)
         if self.max_completion_tokens is not None:
             asked["max_new_tokens"] = self.max_completion_tokens
@@ -154,10 +153,25 @@ class ChatBody(Sampled):
             Wanted(
                 messages=tuple(turn.message() for turn in self.messages),
                 continue_last=continues,
+                json_schema=self._json_schema(),
                 alternatives=max(1, self.top_logprobs or 0) if self.logprobs else 0,
                 **asked,
             )
         )
+
+    def _json_schema(self) -> str | None:
+        """The schema that response_format asks for, as JSON. Raises Refused for another kind of format."""
+        given = self.response_format or {"type": "text"}
+        kind, named = given.get("type"), given.get("json_schema")
+        if kind == "text":
+            return None
+        schema = given.get("schema", {"type": "object"}) if kind == "json_object" else None
+        if kind == "json_schema" and isinstance(named, dict):
+            schema = named.get("schema")
+        if not isinstance(schema, dict):
+            known = "text, json_object, or json_schema with json_schema.schema"
+            raise Refused(400, f"response_format: the type is {known}", "response_format", "invalid_value")
+        return json.dumps(schema)
 
 
 class TextBody(Sampled):

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
 
 from annotate.store.accounts import labeler_id
-from annotate.store.database import Database, storable
+from annotate.store.database import Database, retried, storable
 from annotate.store.schema import Conversation, Message
 from rlhf.errors import LabelError
 
@@ -49,6 +49,7 @@ def start_conversation(database: Database, labeler: str, settings: dict[str, Any
         return connection.execute(new).scalar_one()
 
 
+@retried
 def add_message(
     database: Database, labeler: str, conversation: int, *, client_id: str, role: str, content: str,
     parent: int | None = None, ended: bool | None = None, checkpoint: str = "", sampling: dict[str, Any] | None = None,
@@ -130,6 +131,7 @@ def change_settings(database: Database, labeler: str, conversation: int, setting
         connection.execute(chosen.values(settings=storable(settings)))
 
 
+@retried
 def delete_conversation(database: Database, labeler: str, conversation: int) -> None:
     """Delete an own conversation with its messages. Feedback that was given on it stays, as every annotation does."""
     with database.write() as connection:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, select
 
 from annotate.store.accounts import labeler_id
-from annotate.store.database import Database, storable
+from annotate.store.database import Database, retried, storable
 from annotate.store.schema import Annotation, Batch
 from annotate.work.batches import BatchSettings, NewTask, add_batch, add_tasks, settings_of
 from annotate.work.submit import Source, Submission, write_submissions
@@ -59,6 +59,7 @@ def record_rewrite(
     )  # fmt: skip
 
 
+@retried
 def _record(
     database: Database, labeler: str, client_id: str, kind: str, prompt: list[Message], answers: tuple[ChatAnswer, ...],
     values: dict[str, Any], context: dict[str, Any] | None, replaces: int | None,

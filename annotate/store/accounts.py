@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
-from annotate.store.database import Database, storable
+from annotate.store.database import Database, retried, storable
 from annotate.store.schema import ApiToken, Labeler, LoginFailure, Session
 from rlhf.errors import LabelError
 
@@ -53,6 +53,7 @@ def labeler_id(connection: Connection, name: str, lock: bool = False) -> int:
     return found
 
 
+@retried
 def add_account(database: Database, name: str, password: str | None = None, role: str = "labeler") -> Account:
     """Make a person's account; without a password only a proxy that signs people in can open it.
 
@@ -114,6 +115,7 @@ def has_accounts(database: Database) -> bool:
         return connection.execute(query).first() is not None
 
 
+@retried
 def local_account(database: Database) -> Account:
     """The administrator of an app without accounts, made on first use."""
     with database.write() as connection:
@@ -141,6 +143,7 @@ def set_active(database: Database, name: str, active: bool) -> None:
     _change(database, name, active=active)
 
 
+@retried
 def _change(database: Database, name: str, **values: Any) -> None:
     with database.write() as connection:
         number = labeler_id(connection, name)
@@ -148,6 +151,7 @@ def _change(database: Database, name: str, **values: Any) -> None:
         connection.execute(delete(Session).where(Session.labeler_id == number))
 
 
+@retried
 def log_in(database: Database, name: str, password: str, address: str, hours: float = 12.0) -> str:
     """A new session's token. Raises LoginRefused, alike for an unknown name and a wrong password, and when throttled."""
     name, address, now = storable(name)[:200], storable(address)[:100], time.time()
@@ -196,6 +200,7 @@ def _sha256(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
+@retried
 def open_session(database: Database, name: str, hours: float = 12.0) -> str:
     """A session's token without asking for a password: for a proxy that has checked who it is."""
     token, now = secrets.token_urlsafe(32), time.time()

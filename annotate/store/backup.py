@@ -8,8 +8,8 @@ from sqlalchemy import Connection, and_, func, or_, select, text
 
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, RankingItem, Task, TaskCompletion
+from rlhf.durable import write_atomically
 from rlhf.errors import LabelError
-from rlhf.store import write_atomically
 
 
 def backup(database: Database, target: Path) -> None:

@@ -1,21 +1,42 @@
-"""Opening a label database so that a committed answer survives a crash: SQLite by path, PostgreSQL by URL."""
+"""Opening a label database so that a committed answer survives a crash: SQLite by path, PostgreSQL by URL.
+
+What reads sees one state: SQLite's snapshots, PostgreSQL's REPEATABLE READ, which in a read-only transaction is never
+refused. What writes on PostgreSQL takes row locks and READ COMMITTED, so that what it counts under a lock includes what
+others committed while it waited (assign.py, submit.py); it takes them in one order, and what is in another's way all the
+same, by a deadlock or a name made twice, runs again (`retried`).
+"""
 
 import fcntl
+import random
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rlhf.errors import LabelError
 
+P = ParamSpec("P")
+T = TypeVar("T")
 BUSY_TIMEOUT_MS = 10_000
+MIGRATION_TIMEOUT_MS = 600_000
+MIGRATION_LOCK = 0x726C6866  # "rlhf": an advisory lock's number
+# Few enough connections that ten processes fit into PostgreSQL's usual hundred.
+POOL = {"pool_size": 4, "max_overflow": 4, "pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
+IN_THE_WAY = {
+    "40001": "another transaction changed the same",
+    "40P01": "two transactions waited for each other",
+}
+MADE_TWICE = "23505"
+RETRY_PAUSES_S = (0.02, 0.1, 0.3, 1.0, 2.0)
 WRITES_PER_CHECKPOINT = 200
 # One lock for all writers of this process: SQLite's own queue starves some of them, and a WAL checkpoint must not
 # race a commit on another connection (a corruption bug of SQLite 3.7.0 to 3.51.2).
@@ -26,6 +47,25 @@ SECRETS = re.compile(r"(?<=:)[^:/@]*(?=@)|(?<=password=)[^&]*")
 
 class DatabaseDown(LabelError):
     """The database cannot be read or written now: full, read-only, away. Nothing was half-written; try again."""
+
+
+class Conflict(DatabaseDown):
+    """Another transaction was in the way of this one, which PostgreSQL undid; once more it is likely to succeed."""
+
+
+def retried(work: Callable[P, T]) -> Callable[P, T]:
+    """Has a function, which begins and ends its own transactions, run again where others were in its way."""
+
+    @wraps(work)
+    def again(*given: P.args, **named: P.kwargs) -> T:
+        for pause_s in RETRY_PAUSES_S:
+            try:
+                return work(*given, **named)
+            except Conflict:
+                time.sleep(pause_s * random.uniform(0.5, 1.5))
+        return work(*given, **named)
+
+    return again
 
 
 def storable(value: Any) -> Any:
@@ -42,8 +82,15 @@ def _one_line(verb: str) -> Iterator[None]:
     try:
         yield
     except (OperationalError, PoolTimeout, sqlite3.OperationalError, OSError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        orig = getattr(error, "orig", None)
+        if reason := IN_THE_WAY.get(getattr(orig, "sqlstate", None) or ""):
+            raise Conflict(f"the label database cannot be {verb} now: {reason}") from None
+        reason = str(orig or error).splitlines()[0]
         raise DatabaseDown(f"the label database cannot be {verb} now: {reason}") from None
+    except IntegrityError as error:
+        if getattr(error.orig, "sqlstate", None) != MADE_TWICE:
+            raise
+        raise Conflict("the label database cannot be written now: another one made the same") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise DatabaseDown(f"the label database cannot be {verb} now: the connection was lost") from None
@@ -61,8 +108,14 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state. Raises DatabaseDown where there is nothing to read from."""
-        with _one_line("read"), self.engine.begin() as connection:
-            yield connection
+        with _one_line("read"):
+            if self.is_sqlite:
+                with self.engine.begin() as connection:
+                    yield connection
+                return
+            options: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+            with self.engine.connect().execution_options(**options) as connection, connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -120,12 +173,15 @@ def open_database(url: str | Path | None) -> Database:
 def _engine(url: str) -> Engine:
     if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
         try:
-            return create_engine("postgresql+psycopg://" + url.split("://", 1)[1], pool_pre_ping=True)
+            address = "postgresql+psycopg://" + url.split("://", 1)[1]
+            engine = create_engine(address, connect_args={"connect_timeout": 10}, **POOL)
         except (ArgumentError, ValueError):
             raise LabelError(
                 "the label database's URL cannot be read; write it as postgresql://user:password@host:5432/name, "
                 "with % codes for the password's own / : @ and %"
             ) from None
+        event.listen(engine, "connect", _configure_postgresql)
+        return engine
     if "://" in url and not url.startswith("sqlite:///"):
         raise LabelError(f"{url.split('://')[0]}: give a file for SQLite or a postgresql:// URL")
     path = Path(url.removeprefix("sqlite:///")).expanduser()
@@ -137,6 +193,12 @@ def _engine(url: str) -> Engine:
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _configure_postgresql(connection: Any, _: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")  # nothing waits for ever
+    connection.commit()
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
@@ -170,12 +232,7 @@ def _migrate(database: Database) -> None:
     from annotate.store.migrations import HEAD, KNOWN, upgrade
 
     with database.read() as connection:
-        has_table = inspect(connection).has_table("alembic_version")
-        version = (
-            connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-            if has_table
-            else None
-        )
+        version = _version(connection)
     if version == HEAD:
         return
     if version is not None and version not in KNOWN:
@@ -185,7 +242,20 @@ def _migrate(database: Database) -> None:
     if version is not None and database.is_sqlite:
         _copy_before_migration(database, version)
     with database.write() as connection:
-        upgrade(connection)
+        if (
+            not database.is_sqlite
+        ):  # of several processes that start at once, one migrates and the others wait for it
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {MIGRATION_TIMEOUT_MS}")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        if _version(connection) != HEAD:
+            upgrade(connection)
+
+
+def _version(connection: Connection) -> str | None:
+    """The schema's version, None for a database without one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _copy_before_migration(database: Database, version: str) -> None:

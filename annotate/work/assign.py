@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, exists, func, insert, select, update
 
 from annotate.store.accounts import labeler_id
-from annotate.store.database import Database
+from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Batch, Lease, Prompt, Task
 from annotate.work import live
 from annotate.work.batches import MAX_SHUFFLE, answers_of, batch_id, num_answers
@@ -175,6 +175,7 @@ def renew(database: Database, labeler: str, task: int, minutes: float = 30.0) ->
     return view.expires if view is not None and view.expires > time.time() else None
 
 
+@retried
 def lease_one(database: Database, labeler: str, task: int, minutes: float = 30.0) -> TaskView:
     """A task the labeler holds or held, leased again while it has a place; unleased (expires 0) where it has none.
 

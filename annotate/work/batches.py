@@ -7,10 +7,9 @@ from random import Random
 from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from annotate.store.accounts import labeler_id
-from annotate.store.database import Database, storable
+from annotate.store.database import Database, retried, storable
 from annotate.store.schema import Annotation, Batch, Completion, Prompt, Task, TaskCompletion
 from rlhf.data import Prompt as PromptText
 from rlhf.data import as_messages, fingerprint
@@ -114,16 +113,20 @@ def batch_id(connection: Connection, name: str) -> int:
     return found
 
 
+@retried
+def make_batch(database: Database, settings: BatchSettings, tasks: Sequence[NewTask]) -> None:
+    """Make a batch with its tasks, in a transaction of its own."""
+    with database.write() as connection:
+        add_batch(connection, settings, tasks)
+
+
 def add_batch(connection: Connection, settings: BatchSettings, tasks: Sequence[NewTask]) -> int:
     """Make a batch with its tasks; returns its id. Raises LabelError for a name that is taken or a task nobody can do."""
     _check(settings)
     row = {**asdict(settings), "asks": asdict(settings.asks), "created": time.time()}
     if connection.execute(select(Batch.id).where(Batch.name == settings.name)).first():
         raise LabelError(f"batch {settings.name}: is there already; choose another name")
-    try:
-        connection.execute(insert(Batch), [row])
-    except IntegrityError:  # another connection was faster
-        raise LabelError(f"batch {settings.name}: is there already; choose another name") from None
+    connection.execute(insert(Batch), [row])
     number = batch_id(connection, settings.name)
     add_tasks(connection, number, settings, tasks)
     return number
@@ -169,6 +172,7 @@ def asks_from(values: dict[str, Any]) -> Asks:
     return Asks(**{**values, "flags": tuple(values.get("flags", ()))})
 
 
+@retried
 def change_batch(database: Database, name: str, **changes: Any) -> None:
     """Change guidelines, asks, quota, task_order, gold_every, open, or overlap (of unfinished tasks too)."""
     unknown = set(changes) - {
@@ -188,10 +192,11 @@ def change_batch(database: Database, name: str, **changes: Any) -> None:
     row = {key: asdict(after)[key] for key in changes}
     with database.write() as connection:
         number = batch_id(connection, name)
-        connection.execute(update(Batch).where(Batch.id == number).values(**row))
-        if "overlap" in changes:
+        if "overlap" in changes:  # tasks are locked before their batch, as everywhere
             real = and_(Task.batch_id == number, Task.gold.is_(None))
+            connection.execute(select(Task.id).where(real).order_by(Task.id).with_for_update(key_share=True))
             connection.execute(update(Task).where(real).values(overlap=after.overlap))
+        connection.execute(update(Batch).where(Batch.id == number).values(**row))
 
 
 def add_tasks(
@@ -201,27 +206,26 @@ def add_tasks(
     for number, task in enumerate(tasks, start=1):
         _check_task(number, task, settings.kind)
     prompts = add_prompts(connection, [task.prompt for task in tasks])
-    _lock_numbering(connection)
-    first_task = (connection.execute(select(func.max(Task.id))).scalar() or 0) + 1
-    first_answer = (connection.execute(select(func.max(Completion.id))).scalar() or 0) + 1
-    rng = Random(f"{batch}-{first_task}")
+    # Numbered before they are written, because rows of three tables name each other and are written in bulk.
+    ids = _new_ids(connection, Task, len(tasks))
+    answer_ids = iter(_new_ids(connection, Completion, sum(len(task.completions) for task in tasks)))
+    rng = Random(f"{batch}-{ids[0] if ids else 0}")
     rows: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
     places: list[dict[str, int]] = []
-    for task_id, (task, prompt) in enumerate(zip(tasks, prompts, strict=True), start=first_task):
+    for task_id, task, prompt in zip(ids, tasks, prompts, strict=True):
         wanted = (task.overlap or settings.overlap) if task.gold is None else 0
         row = {"id": task_id, "batch_id": batch, "prompt_id": prompt, "overlap": wanted, "done": 0}
         gold = None if task.gold is None else list(task.gold)
         rows.append({**row, "priority": task.priority, "shuffle": rng.randrange(MAX_SHUFFLE), "gold": gold})
         for place, answer in enumerate(_answers(task)):
-            answer_id = first_answer + len(answers)
+            answer_id = next(answer_ids)
             places.append({"task_id": task_id, "place": place, "completion_id": answer_id})
             answers.append({"id": answer_id, "prompt_id": prompt, **answer})
     for table, values in ((Task, rows), (Completion, answers), (TaskCompletion, places)):
         if values:
             connection.execute(insert(table), values)
-    _advance_sequences(connection)
-    return [row["id"] for row in rows]
+    return ids
 
 
 def tasks_of(connection: Connection, batch: int) -> list[int]:
@@ -272,18 +276,15 @@ def _answers(task: NewTask) -> Iterable[dict[str, Any]]:
         yield {"text": text, "ended": stopped, "checkpoint": checkpoint, "sampling": sampling}
 
 
-def _lock_numbering(connection: Connection) -> None:
-    # Ids are counted here, because rows of three tables name each other and are written in bulk.
+def _new_ids(connection: Connection, table: type[Task] | type[Completion], num: int) -> list[int]:
+    """Ids for so many new rows, ascending: from PostgreSQL's sequence; SQLite has one writer."""
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("LOCK TABLE completion IN SHARE ROW EXCLUSIVE MODE")
-
-
-def _advance_sequences(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        for name in ("task", "completion"):
-            connection.exec_driver_sql(
-                f"SELECT setval('{name}_id_seq', GREATEST((SELECT max(id) FROM {name}), 1))"
-            )
+        drawn = select(func.nextval(f"{table.__tablename__}_id_seq")).select_from(
+            func.generate_series(1, num)
+        )
+        return sorted(connection.execute(drawn).scalars())
+    first = (connection.execute(select(func.max(table.id))).scalar() or 0) + 1
+    return list(range(first, first + num))
 
 
 def add_prompts(connection: Connection, prompts: Sequence[PromptText]) -> list[int]:
@@ -292,7 +293,8 @@ def add_prompts(connection: Connection, prompts: Sequence[PromptText]) -> list[i
     known = _prompt_ids(connection, hashes)
     new = {sha: prompt for sha, prompt in zip(hashes, prompts, strict=True) if sha not in known}
     if new:
-        rows = [{"content": prompt, "sha256": sha} for sha, prompt in new.items()]
+        # In one order everywhere: on PostgreSQL a prompt that another transaction is adding is waited for.
+        rows = [{"content": prompt, "sha256": sha} for sha, prompt in sorted(new.items())]
         connection.execute(_insert_or_ignore(connection), rows)
         known |= _prompt_ids(connection, list(new))
     return [known[sha] for sha in hashes]

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import and_, insert, select, update
 
 from annotate.store.accounts import labeler_id
-from annotate.store.database import Database, storable
+from annotate.store.database import Database, retried, storable
 from annotate.store.schema import Draft
 from annotate.work.assign import was_given
 from rlhf.errors import LabelError
@@ -15,6 +15,7 @@ from rlhf.errors import LabelError
 MAX_CHARACTERS = 2_000_000
 
 
+@retried
 def save_draft(database: Database, labeler: str, task: int, content: dict[str, Any], revision: int) -> bool:
     """Keep what is typed so far; False, with nothing changed, where a newer revision is there already.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
-from annotate.store.database import Database
+from annotate.store.database import Database, retried, storable
 from annotate.store.schema import Batch, Lease, LiveRequest, Prompt, Task
 from annotate.work.batches import (
     BatchSettings,
@@ -42,6 +42,7 @@ class SamplingRequest:
     sampling: dict[str, Any]
 
 
+@retried
 def add_live_batch(
     database: Database,
     settings: BatchSettings,
@@ -91,6 +92,7 @@ def answers_pending(connection: Connection, batch: int) -> bool:
     return connection.execute(query).first() is not None
 
 
+@retried
 def claim_requests(database: Database, num: int = 8, batch: str | None = None) -> list[SamplingRequest]:
     """Prompts for a sampler to work on now, at most `num`; each to one sampler, again once its claim is old."""
     now = time.time()
@@ -117,6 +119,7 @@ def claim_requests(database: Database, num: int = 8, batch: str | None = None) -
     return [SamplingRequest(row.id, row.content, **row.live) for row in rows]
 
 
+@retried
 def fulfil_request(
     database: Database, request: int, completions: Sequence[str], ended: Sequence[bool | None]
 ) -> int | None:
@@ -151,6 +154,7 @@ def fulfil_request(
         return number
 
 
+@retried
 def fail_request(database: Database, request: int, reason: str) -> None:
     """Give a prompt up, with the reason for the lead to read; the next prompt is wanted in its place."""
     with database.write() as connection:
@@ -160,7 +164,7 @@ def fail_request(database: Database, request: int, reason: str) -> None:
         if batch is None:
             raise LabelError(f"request {request}: no such request for answers")
         change = update(LiveRequest).where(LiveRequest.id == request, LiveRequest.state != "done")
-        connection.execute(change.values(state="failed", error=reason))
+        connection.execute(change.values(state="failed", error=storable(reason)))
         request_more(connection, batch)
 
 

@@ -26,11 +26,11 @@ def set_priorities(database: Database, batch: str, priorities: Mapping[int, floa
         raise LabelError(f"batch {batch}: a priority is not a finite number; is the reward model sound?")
     with database.write() as connection:
         number = batch_id(connection, batch)
-        connection.execute(update(Batch).where(Batch.id == number).values(task_order="priority"))
         change = update(Task).where(Task.id == bindparam("task"), Task.batch_id == number)
         rows = [{"task": task, "value": value} for task, value in sorted(priorities.items())]
         if rows:
             connection.execute(change.values(priority=bindparam("value")), rows)
+        connection.execute(update(Batch).where(Batch.id == number).values(task_order="priority"))
 
 
 def uncertainty(scores: Sequence[float]) -> float:

@@ -7,21 +7,22 @@ the same id.
 import hashlib
 import hmac
 import json
+import threading
 import time
 from collections.abc import Sequence
-from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from sqlalchemy import Connection, insert, select, update
 
-from annotate.store.database import Database
+from annotate.store.database import Database, storable
 from annotate.store.schema import Batch, Task, WebhookDelivery
 from annotate.work.batches import batch_id
 from annotate.work.live import answers_pending
 from rlhf.errors import LabelError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_ATTEMPTS, TIMEOUT_S = 10.0, 3600.0, 20, 10.0
+WHOLE_S = 20.0  # for one notice; TIMEOUT_S is for each part of an answer
 CLAIM_S = 60.0
 
 
@@ -60,7 +61,7 @@ def deliver_due(database: Database) -> int:
     accepted = 0
     while (claimed := _claim(database)) is not None:
         number, url, secret, body, attempts = claimed
-        error = _post(number, url, secret, body)
+        error = _posted_in_time(number, url, secret, body)
         pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempts - 1))
         values = {"error": error, "next_attempt": time.time() + pause}
         if not error:
@@ -103,13 +104,21 @@ class _NoRedirect(HTTPRedirectHandler):
         """A notice goes to the address that was configured and to no other."""
 
 
+def _posted_in_time(number: int, url: str, secret: str, body: str) -> str:
+    """Send one notice; what went wrong, empty for nothing. An address that answers a byte at a time is left alone."""
+    errors: list[str] = []
+    sending = threading.Thread(target=lambda: errors.append(_post(number, url, secret, body)), daemon=True)
+    sending.start()
+    sending.join(WHOLE_S)
+    return errors[0] if errors else f"no answer within {WHOLE_S:.0f} seconds"
+
+
 def _post(number: int, url: str, secret: str, body: str) -> str:
-    """Send one notice; returns what went wrong, empty for nothing."""
     signature = hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest()
     headers = {"Content-Type": "application/json", "X-RLHF-Delivery": str(number)}
-    request = Request(url, body.encode(), headers | {"X-RLHF-Signature": f"sha256={signature}"})
     try:
+        request = Request(url, body.encode(), headers | {"X-RLHF-Signature": f"sha256={signature}"})
         with build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S):
             return ""
-    except (URLError, OSError, ValueError) as error:
-        return str(error)[:500]
+    except Exception as error:  # whatever an address makes of it is this notice's error, and nobody else's
+        return storable(f"{type(error).__name__}: {error}"[:500])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.files import kind_of
+from rlhf.durable import write_text
 from rlhf.errors import InputError
-from rlhf.store import write_text
 
 DEFAULT_SPLIT = "train"
 

@@ -1,6 +1,7 @@
 """Rewards from models, functions or names, as one reward for the completions of a policy."""
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from rlhf.data import fingerprint
 from rlhf.errors import InputError
-from rlhf.inputs import locate_model
+from rlhf.inputs import locate_parent
 from rlhf.learning.rewards import ForeignRewardModel, Reward, RewardFunction, RewardModel, Scorer, name_of
 from rlhf.machine.devices import best_device
 from rlhf.models.adapters import reward_model_over
@@ -79,19 +80,24 @@ def combined_reward(
 def parse_weights(text: str) -> tuple[float, ...]:
     """Numbers with commas between. Raises InputError for anything else."""
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        weights = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"reward_weights: {text} is not a list of numbers with commas between") from None
+        weights = (math.nan,)
+    if not all(map(math.isfinite, weights)):
+        raise InputError(f"reward_weights: {text} is not a list of numbers with commas between")
+    return weights
 
 
 def load_rewards(
     store: Store, names: str, policy: Any = None, say: Callable[[str], None] = print
 ) -> tuple[list[RewardSource], dict[str, Entry], dict[str, Any]]:
-    """The rewards that --reward names, the store entries among them by role, and the fingerprints of the functions.
+    """The rewards that --reward names, the store entries among them by role, and what identifies the others.
 
     policy: a model over whose weights the reward models are put that were trained by adapters over the same.
     """
-    sources, parents, data = [], {}, {}
+    sources: list[RewardSource] = []
+    parents: dict[str, Entry] = {}
+    data: dict[str, Any] = {}
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for number, name in enumerate(wanted, start=1):
         if is_function(name):
@@ -99,15 +105,17 @@ def load_rewards(
             sources.append(RewardSource(name.partition(":")[2], function))
             data[f"reward function {name}"] = fingerprint(code)
             continue
-        folder, entry = locate_model(store, name)
+        role = "reward" if len(wanted) == 1 else f"reward {number}"
+        located = locate_parent(store, name, role)
+        folder, entry = located.folder, located.parents.get(role)
         label = entry.name if entry else Path(name).name
         model = reward_model_over(folder, policy) if policy is not None else None
         if policy is not None and model is None:
             say(f"ppo: {name} was not trained by adapters over this policy, so it is held whole beside it")
         model = model or load_scalar(folder)
         sources.append(RewardSource(label, model.to(best_device()), load_tokenizer(folder)))
-        if entry:
-            parents["reward" if len(wanted) == 1 else f"reward {number}"] = entry
+        parents |= located.parents
+        data |= located.data
     if not sources:
         raise InputError("no reward; name a reward model or module:function with --reward")
     return number_equal_names(sources), parents, data

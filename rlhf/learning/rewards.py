@@ -75,31 +75,40 @@ class RewardFunction:
 
     def __call__(self, rollout: Rollout) -> Tensor:
         texts = completion_texts(rollout, self.policy_tokenizer)
-        given = self.function(list(rollout.conversations), texts, **self._columns(rollout))
-        try:
-            scores = torch.tensor([_judged(score) for score in given])
-        except (TypeError, ValueError) as problem:
-            raise InputError(
-                f"reward function {name_of(self.function)}: not a list of numbers ({problem})"
-            ) from None
-        if len(scores) != len(rollout):
-            raise InputError(
-                f"reward function {name_of(self.function)}: {len(scores)} scores for {len(rollout)} completions"
-            )
-        return scores
+        columns = rollout.columns or ({},) * len(rollout)
+        return torch.tensor(call_function(self.function, list(rollout.conversations), texts, columns))
 
-    def _columns(self, rollout: Rollout) -> dict[str, list[Any]]:
-        """The columns that the function asks for, each a list of a value per completion."""
-        rows = rollout.columns or ({},) * len(rollout)
-        there = set[str]().union(*rows) - {"prompt", "completions"}
-        wanted, takes_all = _asked_columns(self.function)
-        if missing := [name for name, is_needed in wanted.items() if is_needed and name not in there]:
-            raise InputError(
-                f"reward function {name_of(self.function)}: no prompt has a column {missing[0]}; "
-                f"there are: {', '.join(sorted(there)) or 'none'}"
-            )
-        names = there if takes_all else there & wanted.keys()
-        return {name: [row.get(name) for row in rows] for name in sorted(names) if name.isidentifier()}
+
+def call_function(
+    function: TextScorer,
+    prompts: Sequence[Prompt],
+    texts: Sequence[str],
+    columns: Sequence[Mapping[str, Any]],
+) -> list[float]:
+    """A reward function's score of each text, nan for None; columns: those of each one's row. Raises as `RewardFunction`."""
+    given = function(prompts, texts, **_columns_for(function, columns))
+    try:
+        scores = [_judged(score) for score in given]
+    except (TypeError, ValueError) as problem:
+        raise InputError(f"reward function {name_of(function)}: not a list of numbers ({problem})") from None
+    if len(scores) != len(texts):
+        raise InputError(
+            f"reward function {name_of(function)}: {len(scores)} scores for {len(texts)} completions"
+        )
+    return scores
+
+
+def _columns_for(function: TextScorer, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The columns that the function asks for, each a list of a value per completion."""
+    there = set[str]().union(*rows) - {"prompt", "completions"}
+    wanted, takes_all = _asked_columns(function)
+    if missing := [name for name, is_needed in wanted.items() if is_needed and name not in there]:
+        raise InputError(
+            f"reward function {name_of(function)}: no prompt has a column {missing[0]}; "
+            f"there are: {', '.join(sorted(there)) or 'none'}"
+        )
+    names = there if takes_all else there & wanted.keys()
+    return {name: [row.get(name) for row in rows] for name in sorted(names) if name.isidentifier()}
 
 
 def _judged(score: Any) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.store import write_atomically
+from rlhf.durable import write_atomically
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:

@@ -1,5 +1,6 @@
 """Where a model comes from: a folder, a GGUF file or a hub id, and how transformers is asked for it."""
 
+import hashlib
 import importlib.util
 import struct
 from dataclasses import dataclass
@@ -49,6 +50,38 @@ def find_source(name: str | Path) -> Source:
     ):
         raise InputError(f"{name}: no such folder or file; give a model's folder, a GGUF file or a hub id")
     return Source(str(name))
+
+
+def content_hash(name: str | Path) -> str:
+    """What a model is, wherever it lies: sha256 of a file or of a folder's files, the commit of a hub's model.
+
+    Raises InputError for a name that means nothing, or that the hub does not give.
+    """
+    source = find_source(name)
+    if source.path.exists():
+        return sha256_of(source.path)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source.place, "config.json")).parent.name
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
+        raise InputError(f"{name}: the hub gave no such model: {first_line(problem)}") from None
+
+
+def first_line(problem: Exception) -> str:
+    """A library's message without what follows its first line."""
+    return f"{problem}".strip().partition("\n")[0]
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file; of a folder the hash over its files' names and hashes."""
+    if path.is_dir():
+        files = sorted(found for found in path.rglob("*") if found.is_file())
+        listing = "".join(f"{sha256_of(found)}  {found.relative_to(path).as_posix()}\n" for found in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_gguf(path: Path) -> None:

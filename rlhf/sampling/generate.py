@@ -21,22 +21,23 @@ from rlhf.machine import kernels
 from rlhf.models.padding import batches_by_length
 from rlhf.sampling.decoder import AnyDecoder, decoder_for, is_described
 from rlhf.sampling.model_decoder import frozen_weights_cast
+from rlhf.settings import Settings, bounded
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingSettings:
+class SamplingSettings(Settings):
     """How completions are drawn; temperature 0 takes the most probable token, min_p is a share of its probability.
 
     processed_logprobs: those of the distribution drawn from, after min-p, top-k, top-p and repetition penalty (vLLM's name).
     """
 
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    processed_logprobs: bool = False
+    max_new_tokens: int = bounded(64, at_least=0)
+    temperature: float = bounded(1.0, at_least=0)
+    top_k: int = bounded(0, at_least=0)
+    top_p: float = bounded(1.0, above=0, at_most=1)
+    min_p: float = bounded(0.0, at_least=0, at_most=1)
+    repetition_penalty: float = bounded(1.0, above=0)
+    processed_logprobs: bool = bounded(False)
 
 
 @dataclass(frozen=True)

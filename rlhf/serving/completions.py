@@ -28,6 +28,7 @@ class Request:
     beginning of the answer. max_new_tokens: None lets the answer end where the model ends it or the context does.
     presence_penalty, frequency_penalty: taken from a token's logit once it has been said, and for each time it has;
     logit_bias: added to a token's logit; min_p: draw no token less probable than this share of the likeliest one.
+    json_schema: the answer is JSON that follows this schema (JSON too), unless it is cut.
     owner: the account that asks, between accounts the engine is fair. drop_oldest: forget the oldest turns of a
     conversation that does not fit, instead of refusing it. alternatives: how many of the most probable tokens to
     report beside each token (0: not even the token's own probability). timeout_s counts from the first token's turn.
@@ -45,6 +46,7 @@ class Request:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = field(default_factory=dict)
+    json_schema: str | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
     timeout_s: float = 300.0

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf.errors import InputError
+from rlhf.errors import EngineError, InputError
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sampling.decoder import decoder_for
 from rlhf.sampling.generate import SamplingSettings, draw
 from rlhf.sampling.model_decoder import ModelDecoder
 from rlhf.serving.completions import Done, Event, Failed, Piece, Queued, Request, Started, TokenInfo
+from rlhf.serving.grammar import Grammars
 from rlhf.serving.logits import LogitChanges, logit_changes
 from rlhf.serving.prompts import fit, longest_answer
 
@@ -81,6 +82,7 @@ class _Row:
     limit: int  # new tokens, at most
     text: TextStream
     changes: LogitChanges | None = None
+    failure: str = ""
     completion: list[int] = field(default_factory=list)
     place: int = 0
     deadline: float = 0.0
@@ -100,6 +102,14 @@ class _Row:
         )
         self.uniforms = np.random.Generator(np.random.Philox(asked.seed)).random(self.limit)
 
+    def changed(self, logits: Tensor) -> Tensor:
+        """Logits (V,) as the request wants them; what goes wrong there ends this row alone."""
+        try:
+            return self.changes(logits) if self.changes else logits
+        except EngineError as error:
+            self.failure = str(error)
+            return logits
+
 
 class Engine:
     """One model answering up to `max_rows` requests at a time; `max_waiting` more may stand in line."""
@@ -109,6 +119,7 @@ class Engine:
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.max_rows, self.max_waiting = max_rows, max_waiting
+        self.grammars = Grammars(tokenizer)
         self.decoder = decoder_for(model, max_rows)
         if isinstance(self.decoder, ModelDecoder) and self.decoder.recurrent:
             kind = self.decoder.recurrent
@@ -133,12 +144,12 @@ class Engine:
             return
         try:
             prompt, dropped = fit(self.tokenizer, self.context, request)
+            changes = logit_changes(request, self.tokenizer.vocab_size, self.grammars)
         except InputError as error:
             self.events.append((key, Failed(str(error), "input")))
             return
         limit = longest_answer(self.context, prompt, request)
         text = TextStream(self.tokenizer, request.stop)
-        changes = logit_changes(request, self.tokenizer.vocab_size)
         self.waiting.append(_Row(key, request, prompt, dropped, limit, text, changes))
 
     @torch.inference_mode()
@@ -248,8 +259,7 @@ class Engine:
 
     def _changed(self, rows: Sequence[_Row], logits: Tensor) -> Tensor:
         if any(row.changes for row in rows):
-            pairs = zip(rows, logits, strict=True)
-            return torch.stack([row.changes(each) if row.changes else each for row, each in pairs])
+            return torch.stack([row.changed(each) for row, each in zip(rows, logits, strict=True)])
         return logits
 
     def _tell(self, row: _Row, token: int, likely: Tensor | None) -> None:
@@ -272,6 +282,8 @@ class Engine:
 
     def _end(self, row: _Row) -> str:
         """Why the row ends with its latest token; empty where it goes on."""
+        if row.failure:
+            return "failed"
         if row.completion[-1] in self.tokenizer.stop_ids or row.text.stopped:
             return "stop"
         if len(row.completion) >= row.limit:
@@ -285,6 +297,9 @@ class Engine:
 
     def _finish(self, row: _Row, reason: str) -> None:
         self._free(row)
+        if row.failure:
+            self.events.append((row.key, Failed(row.failure)))
+            return
         rest = "" if row.text.stopped or reason == "cancelled" else row.text.flush()
         if rest:
             self.events.append((row.key, Piece(rest)))

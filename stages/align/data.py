@@ -23,10 +23,10 @@ from rlhf.data import (
     read_rankings,
     read_texts,
 )
+from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.splits import conversation_key, in_random_order, interleaved, part_of
-from rlhf.store import write_text
 from stages.reading import prefixed
 from stages.settings import AlignDataSettings
 

@@ -6,22 +6,18 @@ first, so that a run that was stopped goes on where it was.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
-from rlhf.inputs import locate_base, locate_model
+from rlhf.inputs import locate_model
+from rlhf.models.sources import content_hash
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Entry, Store
 from stages.align.data import AlignData, divide
-from stages.settings import (
-    AlignDataSettings,
-    AlignEvalSettings,
-    PPOSettings,
-    RewardSettings,
-    SampleSettings,
-    SFTSettings,
-)
+from stages.judging_settings import AlignEvalSettings
+from stages.settings import AlignDataSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
 from stages.steps import Steps, settings_of
 
 SETTINGS: dict[str, type] = {
@@ -60,7 +56,8 @@ def run(
     data: folder where files of these names are looked for first.
     base: what to start from, by store reference, folder, GGUF file or hub id.
     """
-    from stages.align.report import write_report
+    from stages.align.report import steps_and_curves
+    from stages.report.report import write_report
 
     check(recipe)
     label = f"{name}-{seed}"
@@ -77,7 +74,9 @@ def run(
     folder = store.root / "reports" / label
     results = steps.run_step("judge", lambda: _judge(recipe, store, base, entries, parts, folder, seed, say))
     results |= {"blind_batch": batch, **steps.cost()}
-    write_report(folder, label, results, entries, say)
+    results |= steps_and_curves(results, entries)
+    write_report(folder, label, results, say)
+    say(f"blind comparison for people: rlhf label, batch {batch}")
     return results
 
 
@@ -96,7 +95,7 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _data(recipe: Any, store: Store, base: str, folder: Path | None, say: Any) -> AlignData:
-    return divide_data(recipe, locate_base(store, base)[0], folder, store.root / "data", say)
+    return divide_data(recipe, locate_model(store, base)[0], folder, store.root / "data", say)
 
 
 def divide_data(
@@ -185,13 +184,14 @@ def _judge(
     seed: int,
     say: Any,
 ) -> dict[str, Any]:
-    from stages.align.judge import Judgment, MeasurementCache
-    from stages.judging.measure import Model
+    from stages.align.judge import judge_policies
+    from stages.judging.answers import Model
+    from stages.judging.kept import MeasurementCache
 
     where, entry = locate_model(store, base)
     ppo = entries["ppo"]
     policies = {
-        "base": Model(where, entry.hash if entry else where),
+        "base": Model(where, entry.hash if entry else content_hash(base)),
         "sft": Model(entries["sft"].path, entries["sft"].hash),
         **{f"ppo at {int(path.name)}": Model(path, f"{ppo.hash} {path.name}")
            for path in sorted((ppo.path / "checkpoints").glob("*"))},
@@ -200,6 +200,6 @@ def _judge(
     judges = {name: Model(entries[name].path, entries[name].hash) for name in ("reward", "gold")}
     max_length = {name: entries[name].manifest["settings"]["max_length"] for name in judges}
     penalty = ppo.manifest["settings"]["missing_eos_penalty"]
-    settings = settings_of(AlignEvalSettings, recipe, "judge")
+    settings = replace(settings_of(AlignEvalSettings, recipe, "judge"), missing_eos_penalty=penalty)
     kept = MeasurementCache(folder / "kept", say)
-    return Judgment(settings, policies, judges, parts, max_length, penalty, kept, seed).run()
+    return judge_policies(settings, policies, judges, parts, max_length, kept, seed)

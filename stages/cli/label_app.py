@@ -30,6 +30,12 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="header in which the proxy names who is signed in, such as X-Forwarded-User (none)",
     )
+    command.add_argument(
+        "--page",
+        default="",
+        metavar="MODULE:FUNCTION",
+        help="labelers' page of your own (docs/labeling.md)",
+    )
     fresh = command.add_argument_group("fresh answers, sampled in a process of its own while people label")
     fresh.add_argument("--sample-from", metavar="REF", help="checkpoint to ask, such as sft:latest")
     fresh.add_argument("--prompts", metavar="FILE", help="prompts to ask it (the starter world's)")
@@ -44,11 +50,13 @@ def run_label(options: argparse.Namespace) -> None:
         from annotate.app.server import create_app, serve
     except ModuleNotFoundError as error:
         raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf-loop[label]'") from None
+    from annotate.app.launch import page_named
     from annotate.app.settings import AppSettings
     from annotate.labels import LabelStore
     from stages.cli.options import labels_url_of, say, store_of
 
     check_proxies(options.behind_proxy)
+    page = page_named(options.page) if options.page else None
     settings = AppSettings(
         host=options.host,
         port=options.port,
@@ -61,7 +69,7 @@ def run_label(options: argparse.Namespace) -> None:
     store = store_of(options)
     sampler = live.Sampler(store, labels_url_of(options), say)
     with LabelStore(labels_url_of(options)) as labels, closing(sampler):
-        app = create_app(labels, settings, sampler=sampler)
+        app = create_app(labels, settings, sampler=sampler, page=page)
         if options.sample_from:
             live.add_batch(labels, store, options.sample_from, options.batch, options.prompts, options.k)
         if any_live(labels.database):

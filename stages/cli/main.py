@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from rlhf import __version__
+from rlhf.durable import disk_problems_explained
 from rlhf.errors import RLHFError
-from stages.cli.options import STAGES, TRAINING, Command, add_settings, everywhere_options, say
+from stages.cli.options import STAGES, TRAINING, Command, add_settings, everywhere_options, say, store_of
 from stages.cli.stage_commands import RUNNERS
 from stages.quiet import quiet_libraries
 
@@ -16,9 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     quiet_libraries()
     try:
-        if getattr(options, "stage", None) in TRAINING:
+        if getattr(options, "stage", None) in TRAINING and "torch" not in sys.modules:
             say(f"{options.stage}: loading torch, transformers and trl")
-        options.run(options)
+        with disk_problems_explained(store_of(options).root):
+            options.run(options)
     except KeyboardInterrupt:
         print("rlhf: stopped; the same command goes on from the last save", file=sys.stderr)
         return 130

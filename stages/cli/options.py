@@ -5,14 +5,14 @@ import dataclasses
 import os
 import sys
 import tomllib
-import types
-import typing
 from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
+from rlhf.settings import complaint, value_type
 from rlhf.store import Store
 from stages import settings as stage_settings
+from stages.judging_settings import AlignEvalSettings, EvalSettings
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -24,7 +24,7 @@ STAGES: dict[str, type] = {
     "reward": stage_settings.RewardSettings,
     "ppo": stage_settings.PPOSettings,
     "best-of-n": stage_settings.BestOfNSettings,
-    "eval": stage_settings.EvalSettings,
+    "eval": EvalSettings,
     "chat": stage_settings.ChatSettings,
     "serve": stage_settings.ServeSettings,
 }
@@ -34,7 +34,7 @@ STAGES: dict[str, type] = {
 TABLES: dict[str, type] = STAGES | {
     "data": stage_settings.AlignDataSettings,
     "gold": stage_settings.RewardSettings,
-    "judge": stage_settings.AlignEvalSettings,
+    "judge": AlignEvalSettings,
 }
 
 
@@ -131,7 +131,7 @@ def _add_setting(command: argparse.ArgumentParser, kind: type, field: Any) -> ar
     flag, help = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} ({_shown(field)})"
     if field.name == "labels":  # the option of that name is the label store
         flag = "--snapshot"
-    if _value_type(kind, field) is bool:
+    if value_type(kind, field.name) is bool:
         return command.add_argument(
             flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=help
         )
@@ -144,15 +144,7 @@ def _add_setting(command: argparse.ArgumentParser, kind: type, field: Any) -> ar
 def _metavar(kind: type, field: Any) -> str | None:
     if field.metadata["choices"]:
         return None
-    return {int: "N", float: "X"}.get(_value_type(kind, field), "NAME")
-
-
-def _value_type(kind: type, field: Any) -> type:
-    """The type of a setting's values, None aside."""
-    found = typing.get_type_hints(kind)[field.name]
-    if isinstance(found, types.UnionType):
-        found = next(inner for inner in typing.get_args(found) if inner is not types.NoneType)
-    return found
+    return {int: "N", float: "X"}.get(value_type(kind, field.name), "NAME")
 
 
 def parse_setting(kind: type, name: str, value: Any, where: str) -> Any:
@@ -160,22 +152,25 @@ def parse_setting(kind: type, name: str, value: Any, where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if name not in fields:
         raise InputError(f"{where}: no setting named {name}; known are {', '.join(sorted(fields))}")
-    field, expected = fields[name], _value_type(kind, fields[name])
+    field, expected = fields[name], value_type(kind, name)
     if field.default is None and value in (None, "", "none"):
         return None
-    choices = field.metadata["choices"]
-    if choices and value not in choices:
-        raise InputError(f"{where}: {name} is one of {', '.join(choices)}, not {value}")
-    if expected is bool:
-        if str(value).lower() not in ("true", "false", "1", "0"):
-            raise InputError(f"{where}: {name} is true or false, not {value}")
+    value = _from_text(expected, value)
+    if wrong := complaint(field, expected, value):
+        raise InputError(f"{where}: {wrong}")
+    return value
+
+
+def _from_text(expected: type, value: Any) -> Any:
+    """A text in the type that is expected; what is no text, or cannot be read as that type, stays."""
+    if expected is bool and str(value).lower() in ("true", "false", "1", "0"):
         return str(value).lower() in ("true", "1")
-    if isinstance(value, bool) or (expected is str and not isinstance(value, str)):
-        raise InputError(f"{where}: {name} needs {expected.__name__}, not {value!r}")
+    if expected not in (int, float) or isinstance(value, bool):
+        return value
     try:
-        return expected(str(value).replace("_", "")) if expected is not str else value
+        return expected(str(value).replace("_", ""))
     except ValueError:
-        raise InputError(f"{where}: {name} needs {expected.__name__}, not {value!r}") from None
+        return value
 
 
 def read_recipe(name: str | None) -> dict[str, dict[str, Any]]:

@@ -32,6 +32,11 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     align.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
     align.add_argument("--json", action="store_true", help="print the report's numbers as one JSON object")
     align.set_defaults(run=run_align)
+    report = commands.add_parser(
+        "report", parents=[shared], help="the page of a run or of rlhf eval --name, made anew"
+    )
+    report.add_argument("name", help="of the report, as under store/reports")
+    report.set_defaults(run=run_report)
 
 
 def run_quickstart(options: argparse.Namespace) -> None:
@@ -49,6 +54,13 @@ def run_quickstart(options: argparse.Namespace) -> None:
     )
     if options.json:
         print(json.dumps(results, ensure_ascii=False))
+
+
+def run_report(options: argparse.Namespace) -> None:
+    from stages.cli.options import say, store_of
+    from stages.report.report import render
+
+    print(render(store_of(options), options.name, say))
 
 
 def run_align(options: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 """The commands that run one stage each."""
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Callable
 
@@ -40,14 +39,16 @@ def run_ppo(options: argparse.Namespace) -> None:
 
 def run_eval(options: argparse.Namespace) -> None:
     from stages.judging import evaluate
+    from stages.report.report import report_lines, write_report
 
-    settings = settings_from(options)
-    for policy in settings.policy.split(","):
-        result = evaluate.run(dataclasses.replace(settings, policy=policy.strip()), store_of(options), say)
-        if options.json:
-            print(json.dumps(result), flush=True)
-        else:
-            print("\n".join(f"{name:<12} {value}" for name, value in result.items()), flush=True)
+    settings, store = settings_from(options), store_of(options)
+    results = evaluate.run(settings, store, labels_url_of(options), say)
+    if settings.name:
+        write_report(store.root / "reports" / settings.name, settings.name, results, say)
+    if options.json:
+        print(json.dumps(results, ensure_ascii=False), flush=True)
+    elif not settings.name:
+        print("\n".join(report_lines(results)), flush=True)
 
 
 def run_best_of_n(options: argparse.Namespace) -> None:

@@ -1,46 +1,50 @@
-"""Completions of a policy to be judged, the best of several among them."""
+"""Answers of policies to be judged, and the best of several among them."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from rlhf.data import Prompt, PromptRow, as_messages
-from rlhf.inputs import locate_model
-from rlhf.learning.prompts import EncodedPrompt, encode_prompts
-from rlhf.learning.reward_sources import combined_reward, load_rewards
-from rlhf.learning.rewards import Reward
+from rlhf.learning.prompts import encode_prompts
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import autocast, best_device
+from rlhf.measuring.evaluate import sequence_kl
 from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.sampling.generate import Sample, SamplingSettings, generate
-from rlhf.store import Store
-from stages.settings import EvalSettings, PPOConfig, SampleSettings
+from stages.judging_settings import EvalSettings
+from stages.settings import SampleSettings
 
 BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
-class Answers:
-    """One completion for each prompt, as text and as a rollout of the policy that gave them."""
+class Model:
+    """A model to judge or to judge by: where it is, and a store entry's hash (of one outside the store, its name)."""
 
-    policy: Any
-    tokenizer: AnyTokenizer
-    rollout: Rollout
+    folder: Path | str
+    hash: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """n answers to every prompt, in a row: text, whether it ended, tokens, and nats to a reference (None: unknown)."""
+
     texts: list[str]
     ended: list[bool]
+    lengths: list[int]
+    kl: list[float | None]
 
     @property
-    def mean_length(self) -> float:
-        """Tokens per completion, the stop token counted."""
-        return float(self.rollout.mask.sum(1).float().mean())
+    def num_words(self) -> list[int]:
+        return [len(text.split()) for text in self.texts]
 
     @property
-    def share_ended(self) -> float:
-        return sum(self.ended) / len(self.ended)
+    def mean_kl(self) -> float | None:
+        """Nats per completion; None where it is unknown."""
+        known = [kl for kl in self.kl if kl is not None]
+        return round(sum(known) / len(known), 4) if known and len(known) == len(self.kl) else None
 
 
 def fitting_prompts(
@@ -48,27 +52,42 @@ def fitting_prompts(
     rows: Sequence[PromptRow],
     settings: SampleSettings | EvalSettings,
     say: Callable[[str], None],
-) -> list[Prompt]:
+) -> list[PromptRow]:
     """The prompts that every model has room to answer. Raises InputError for another one, unless skip_long is set."""
     for folder in folders:
         encoded = encode_prompts(
             rows, load_tokenizer(folder), context_of(folder), settings.max_new_tokens, settings.skip_long, say
         )
         rows = [PromptRow(prompt=row.prompt, columns=row.columns) for row in encoded]
-    return [row.prompt for row in rows]
+    return list(rows)
 
 
-def answer_prompts(
-    settings: EvalSettings, store: Store, reference: str, prompts: Sequence[Prompt], seed: int
+def answer(
+    model: Model,
+    reference: Model | None,
+    prompts: Sequence[Prompt],
+    *,
+    n: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
 ) -> Answers:
-    """One completion of every prompt by the checkpoint a reference names."""
-    folder, _ = locate_model(store, reference)
-    policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
-    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts]
-    samples = sample_answers(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
-    rollout = Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=8)
-    texts = [tokenizer.decode(sample.tokens).strip() for sample in samples]
-    return Answers(policy, tokenizer, rollout, texts, [sample.ended for sample in samples])
+    """n sampled answers to every prompt; without a reference, or to one that reads other tokens, the nats are None."""
+    policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), load_tokenizer(model.folder)
+    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(n)]
+    samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
+    kl: list[float | None] = [None] * len(samples)
+    if reference is not None:
+        other = load_policy(reference.folder).to(policy.device).eval()
+        if other.config.vocab_size == policy.config.vocab_size:
+            rollout = Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=8)
+            kl = sequence_kl(policy, other, rollout).tolist()
+    return Answers(
+        [tokenizer.decode(sample.tokens).strip() for sample in samples],
+        [sample.ended for sample in samples],
+        [len(sample.tokens) for sample in samples],
+        kl,
+    )
 
 
 def sample_answers(
@@ -87,64 +106,20 @@ def sample_answers(
         )  # fmt: skip
 
 
-def best_of(
-    settings: EvalSettings, store: Store, policy: str, reward: str, prompts: Sequence[Prompt], n: int
-) -> Answers:
-    """For each prompt the completion of n that the reward model scores highest: what PPO has to beat."""
-    folder, _ = locate_model(store, policy)
-    model, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
-    rewards, _, _ = load_rewards(store, reward)
-    encoded = encode_prompts(
-        [PromptRow(prompt=prompt) for prompt in prompts],
-        tokenizer,
-        context_of(folder),
-        settings.max_new_tokens,
+def rewards_as_seen(answers: Answers, scores: Sequence[float], missing_eos_penalty: float) -> list[float]:
+    """The scores that PPO would see, a penalty taken from those of answers that did not end."""
+    return [
+        score - (0.0 if ended else missing_eos_penalty)
+        for score, ended in zip(scores, answers.ended, strict=True)
+    ]
+
+
+def best_of(answers: Answers, rewards: Sequence[float], n: int, kl: float) -> Answers:
+    """Of every n answers in a row the one with the highest reward; kl: what choosing is away from sampling."""
+    best = [max(range(at, at + n), key=rewards.__getitem__) for at in range(0, len(rewards), n)]
+    return Answers(
+        [answers.texts[i] for i in best],
+        [answers.ended[i] for i in best],
+        [answers.lengths[i] for i in best],
+        [kl] * len(best),
     )
-    candidates = sample_candidates(
-        model, tokenizer, combined_reward(rewards, tokenizer), encoded, n, settings.temperature, settings.max_new_tokens,
-        settings.seed + 7,
-    )  # fmt: skip
-    rollout = candidates.rollout.select(candidates.best())
-    texts = [tokenizer.decode(said).strip() for said in rollout.completions]
-    return Answers(model, tokenizer, rollout, texts, rollout.ended.tolist())
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """n completions of each of P prompts, in a row, and their scores (P, n), a penalty taken from those not ended."""
-
-    rollout: Rollout
-    scores: Tensor
-
-    def best(self) -> list[int]:
-        """The row of each prompt's best completion. KL to the sampling policy: at most `kl_of_best_of(n)`."""
-        n = self.scores.shape[1]
-        return [p * n + int(best) for p, best in enumerate(self.scores.argmax(1))]
-
-
-def kl_of_best_of(n: int) -> float:
-    """Nats per completion that choosing the best of n is away from sampling, at most (Beirami et al. 2024)."""
-    return math.log(n) - (n - 1) / n
-
-
-def sample_candidates(
-    policy: Any,
-    tokenizer: AnyTokenizer,
-    reward: Reward,
-    prompts: Sequence[EncodedPrompt],
-    n: int,
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
-    missing_eos_penalty: float = PPOConfig.missing_eos_penalty,
-) -> Candidates:
-    """n completions of every prompt with the scores PPO would see, its missing-EOS penalty included."""
-    conversations = [row.prompt for row in prompts for _ in range(n)]
-    rows = [row.tokens for row in prompts for _ in range(n)]
-    samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
-    rollout = Rollout.from_samples(
-        rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id,
-        columns=[row.columns for row in prompts for _ in range(n)],
-    )  # fmt: skip
-    scores = reward.combined(reward.components(rollout)) - missing_eos_penalty * (~rollout.ended).float()
-    return Candidates(rollout, scores.view(len(prompts), n))

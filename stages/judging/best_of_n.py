@@ -4,21 +4,27 @@ SFT on what it writes is rejection sampling (Bai et al. 2022 call it best-of-n d
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rlhf.data import read_options
+from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
-from rlhf.learning.prompts import encode_prompts
+from rlhf.learning.prompts import EncodedPrompt, encode_prompts
 from rlhf.learning.reward_sources import combined_reward, load_rewards
+from rlhf.learning.rewards import Reward
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import best_device, set_threads
+from rlhf.measuring.best_of import kl_of_best_of
 from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.store import Store, write_text
-from stages.judging.answers import kl_of_best_of, sample_candidates
+from rlhf.store import Store
+from stages.judging.answers import sample_answers
 from stages.reading import prefixed
 from stages.settings import BestOfNSettings
 
@@ -32,8 +38,6 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     the chosen answers can be from sampling, in nats per completion. Raises InputError if the file exists.
     """
     out = Path(settings.out) if settings.out else None
-    if settings.n < 1:
-        raise InputError(f"n is {settings.n}; at least 1 completion is needed")
     if out and (out.exists() or out.suffix != ".jsonl"):
         raise InputError(
             f"{out}: {'exists already' if out.exists() else 'not a .jsonl file'}; name a new .jsonl file"
@@ -82,6 +86,42 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
         "written": len(demonstrations) if out else 0,
         "out": str(out) if out else None,
     }
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """n completions of each of P prompts, in a row, and their scores (P, n), a penalty taken from those not ended."""
+
+    rollout: Rollout
+    scores: Tensor
+
+    def best(self) -> list[int]:
+        """The row of each prompt's best completion."""
+        n = self.scores.shape[1]
+        return [p * n + int(best) for p, best in enumerate(self.scores.argmax(1))]
+
+
+def sample_candidates(
+    policy: Any,
+    tokenizer: AnyTokenizer,
+    reward: Reward,
+    prompts: Sequence[EncodedPrompt],
+    n: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    missing_eos_penalty: float,
+) -> Candidates:
+    """n completions of every prompt with the scores PPO would see, its missing-EOS penalty included."""
+    conversations = [row.prompt for row in prompts for _ in range(n)]
+    rows = [row.tokens for row in prompts for _ in range(n)]
+    samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
+    rollout = Rollout.from_samples(
+        rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id,
+        columns=[row.columns for row in prompts for _ in range(n)],
+    )  # fmt: skip
+    scores = reward.combined(reward.components(rollout)) - missing_eos_penalty * (~rollout.ended).float()
+    return Candidates(rollout, scores.view(len(prompts), n))
 
 
 def as_demonstrations(rollout: Rollout, tokenizer: AnyTokenizer) -> list[dict[str, Any]]:

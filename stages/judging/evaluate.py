@@ -1,110 +1,126 @@
-"""Judge checkpoints on prompts that no stage has seen: win rate with its interval, KL, reward, length, endings."""
+"""`rlhf eval`: checkpoints judged against each other on prompts that no stage has seen, and a reward model on rankings."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from rlhf.data import Prompt, read_options
+from rlhf.data import Prompt, PromptRow, read_options, read_prompts, read_rankings
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model, starter_items
-from rlhf.learning.rewards import score_completions
-from rlhf.machine.devices import best_device, set_threads
-from rlhf.measuring.evaluate import WinRate, sequence_kl, win_rate
-from rlhf.models.checkpoints import load_scalar
-from rlhf.models.tokenizer import load_tokenizer
+from rlhf.models.sources import content_hash
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
-from rlhf.store import Store
-from stages.judging.answers import Answers, answer_prompts, fitting_prompts
+from rlhf.store import NAME, Store
+from stages.judging.answers import Answers, Model, fitting_prompts
+from stages.judging.judges import Judge, Scorer, named_judge, named_scorer
+from stages.judging.judgment import Judgment
+from stages.judging.kept import MeasurementCache
+from stages.judging.reward_models import report_on_reward_model
+from stages.judging_settings import EvalSettings
 from stages.reading import prefixed
-from stages.settings import EvalSettings
 
 
-def run(settings: EvalSettings, store: Store, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Judge one checkpoint, alone or against another; returns what `rlhf eval --json` prints.
+def run(
+    settings: EvalSettings,
+    store: Store,
+    labels_url: str | Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Judge checkpoints; returns what `rlhf eval --json` prints. With a name every measurement is kept in store/reports/NAME.
 
-    On starter prompts the judge scores; on a file's prompts the reward model does. `mean_reward` is the mean score
-    of the policy, `kl` the mean log-ratio of its samples to `against` in nats per completion (null without it).
+    On starter prompts the world's own judge compares unless another is named; on a file's prompts --judge or --reward does.
     """
-    set_threads(0)
-    prompts, items = _prompts(settings, store, say)
-    say(f"eval: {settings.policy} on {len(prompts)} prompts")
-    answers = answer_prompts(settings, store, settings.policy, prompts, settings.seed)
-    scores = _scores(settings, store, items, prompts, answers)
-    result: dict[str, Any] = {
-        "policy": settings.policy,
-        "against": settings.against,
-        "scored_by": "starter judge" if items else settings.reward,
-        "temperature": settings.temperature,
-        "win_rate": None,
-        "ci95": None,
-        "n": len(prompts),
-        "ties": None,
-        "kl": None,
-        "mean_reward": round(sum(scores) / len(scores), 4),
-        "mean_length": round(answers.mean_length, 2),
-        "ended": round(answers.share_ended, 4),
-    }
-    if settings.against:
-        # Draws of its own: shared random numbers would turn sampling luck into ties and flatter the better side.
-        other = answer_prompts(settings, store, settings.against, prompts, settings.seed + 1_000_003)
-        result |= win_rate_fields(win_rate(scores, _scores(settings, store, items, prompts, other), prompts))
-        result["kl"] = kl_between(answers, other.policy)
-    return result
+    _check(settings)
+    kept = MeasurementCache(store.root / "reports" / settings.name / "kept" if settings.name else None, say)
+    models = {name: _model(store, name) for name in _names(settings)}
+    rows, items = _prompts(settings, models, say)
+    scorer = named_scorer(store, settings.reward, kept) if settings.reward else None
+    say(f"eval: {', '.join(models)} on {len(rows)} prompts")
+    options = read_options(settings, prefixed("eval", say))
+    tasks: Sequence[Prompt] = read_prompts(settings.tasks, options=options) if settings.tasks else ()
+    results = Judgment(
+        settings, models, settings.against, rows, _judge(settings, store, items, scorer, kept, labels_url), scorer,
+        kept, settings.seed, list(tasks), settings.texts,
+    ).run()  # fmt: skip
+    if settings.rankings:
+        folder, entry = locate_model(store, str(settings.reward))
+        longest = entry.manifest["settings"]["max_length"] if entry else None
+        source = Path(settings.rankings).name.split(".")[0]
+        rankings = {source: read_rankings(settings.rankings, options=options)}
+        results["reward_models"] = {
+            str(settings.reward): {"test": report_on_reward_model(folder, rankings, longest)}
+        }
+    return results
 
 
-def win_rate_fields(rate: WinRate) -> dict[str, Any]:
-    """A win rate as JSON fields."""
-    return {
-        "win_rate": round(rate.win_rate, 4),
-        "ci95": [round(x, 4) for x in rate.ci95],
-        "n": rate.n,
-        "ties": rate.ties,
-    }
+def _check(settings: EvalSettings) -> None:
+    if settings.name and not NAME.fullmatch(settings.name):
+        raise InputError(f"name {settings.name}: use letters, digits, . _ -")
+    if settings.prompts and not (settings.judge or settings.reward):
+        raise InputError(
+            "your own prompts need something that compares the answers: name it with --judge, or a reward model with --reward"
+        )
+    if settings.rankings and not settings.reward:
+        raise InputError("--rankings measures a reward model: name it with --reward")
+    if settings.best_of > 1 and not (settings.reward and settings.against):
+        raise InputError("--best-of chooses among answers of --against by --reward: name both")
 
 
-def kl_between(answers: Answers, reference: Any) -> float | None:
-    """Nats per completion from the policy that gave the answers to a reference; None where vocabularies differ."""
-    if answers.policy.config.vocab_size != reference.config.vocab_size:
-        return None
-    return round(float(sequence_kl(answers.policy, reference, answers.rollout).mean()), 4)
+def _names(settings: EvalSettings) -> list[str]:
+    """The policies, the reference first. Raises InputError for one that is named twice."""
+    names = [settings.against] if settings.against else []
+    names += [name.strip() for name in settings.policy.split(",") if name.strip()]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"{', '.join(sorted(doubled))}: judged against itself; name each checkpoint once")
+    return names
+
+
+def _model(store: Store, name: str) -> Model:
+    folder, entry = locate_model(store, name)
+    return Model(folder, entry.hash if entry else content_hash(name))
 
 
 def _prompts(
-    settings: EvalSettings, store: Store, say: Callable[[str], None]
-) -> tuple[list[Prompt], list[Item]]:
+    settings: EvalSettings, models: dict[str, Model], say: Callable[[str], None]
+) -> tuple[list[PromptRow], list[Item]]:
     if settings.prompts:
-        if settings.reward is None:
-            raise InputError(
-                "your own prompts need something that scores the answers: name a reward model with --reward"
-            )
         say = prefixed("eval", say)
         rows, _ = load_prompts(
             settings.prompts, "", settings.num_prompts, settings.seed, read_options(settings, say)
         )
-        folders = [
-            locate_model(store, name)[0] for name in (settings.policy, settings.against) if name is not None
-        ]
-        return fitting_prompts(folders, rows, settings, say), []
+        return fitting_prompts([str(model.folder) for model in models.values()], rows, settings, say), []
     held_out = settings.split == "held-out"
     items = starter_items(
         "test" if held_out else settings.split, settings.num_prompts, settings.seed + 1, held_out
     )
-    return [item.prompt for item in items], items
+    return [PromptRow(prompt=item.prompt) for item in items], items
 
 
-def _scores(
-    settings: EvalSettings, store: Store, items: list[Item], prompts: Sequence[Prompt], answers: Answers
-) -> list[float]:
+def _judge(
+    settings: EvalSettings,
+    store: Store,
+    items: Sequence[Item],
+    reward: Scorer | None,
+    kept: MeasurementCache,
+    labels_url: str | Path | None,
+) -> Judge:
+    if settings.judge:
+        return named_judge(store, settings.judge, kept, labels_url, settings.name)
     if items:
-        return judge_scores(items, answers)
-    folder, _ = locate_model(store, str(settings.reward))
-    model, tokenizer = load_scalar(folder).to(best_device()), load_tokenizer(folder)
-    return score_completions(model, tokenizer, list(zip(prompts, answers.texts, strict=True)))
+        return starter_judge(items, kept)
+    assert reward is not None
+    return reward
 
 
-def judge_scores(items: Sequence[Item], answers: Answers) -> list[float]:
-    """The starter judge's score, 1 to 7, of each answer."""
-    return [
-        judge(item, text, ended).score
-        for item, text, ended in zip(items, answers.texts, answers.ended, strict=True)
-    ]
+def starter_judge(items: Sequence[Item], kept: MeasurementCache) -> Scorer:
+    """The starter world's judge, 1 to 7, which knows what each of these items asks for."""
+
+    def score(rows: Sequence[PromptRow], answers: Answers) -> list[float | None]:
+        n = len(answers.texts) // len(rows)
+        asked = [item for item in items for _ in range(n)]
+        return [
+            judge(item, text, ended).score
+            for item, text, ended in zip(asked, answers.texts, answers.ended, strict=True)
+        ]
+
+    return Scorer("starter judge", "", score, kept)

@@ -104,9 +104,14 @@ def work(store: Store, labels_url: str, parent: int) -> None:
                         model = _Model(store, request.checkpoint)
                     texts = model.answers(request)
                     live.fulfil_request(labels.database, request.id, tuple(texts), tuple(texts.values()))
-                except RLHFError as error:
+                except (
+                    Exception
+                ) as error:  # a prompt that a model stumbles over is one prompt, not the sampler's end
+                    reason = (
+                        str(error) if isinstance(error, RLHFError) else f"{type(error).__name__}: {error}"
+                    )
                     with suppress(LabelError):
-                        live.fail_request(labels.database, request.id, str(error))
+                        live.fail_request(labels.database, request.id, reason[:500])
             if not wanted:
                 time.sleep(PAUSE_S)
 

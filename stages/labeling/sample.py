@@ -56,7 +56,7 @@ def run(
             fitting = fitting_prompts(
                 [folder for folder, _ in named], prompts, settings, prefixed("sample", say)
             )
-            tasks = _tasks(settings, named, fitting)
+            tasks = _tasks(settings, named, [row.prompt for row in fitting])
             labels.add_batch(settings.batch, tasks, kind=kind, overlap=settings.overlap, source=source)
         if settings.simulate:
             items = {
@@ -76,8 +76,6 @@ def _policies(settings: SampleSettings) -> list[str]:
 
 
 def _check(settings: SampleSettings) -> None:
-    if not 2 <= settings.k <= 9:
-        raise InputError(f"k is {settings.k}; between 2 and 9 answers can be ranked")
     if settings.simulate and settings.prompts:
         raise InputError(
             "simulated labelers know the starter world's prompts only; leave out --simulate or --prompts"

@@ -1,34 +1,38 @@
-"""What PPO's settings must agree on with each other, and the ranges of those that have one."""
+"""What PPO's settings must agree on with each other."""
 
 from collections.abc import Iterator
 
 from rlhf.errors import InputError
 from stages.settings import PPOConfig
 
-AT_LEAST_0 = (
-    "clip_high", "entropy_coef", "top_k", "importance_cap", "overlong_buffer", "overlong_penalty",
-    "value_warmup_iterations", "samples_every",
-)  # fmt: skip
-
 
 def check(config: PPOConfig) -> None:
     """Raises InputError for settings that contradict each other or mean nothing."""
-    for problem in (*_ranges(config), *_groups(config), *_without_values(config), *_sampling(config)):
+    for problem in (
+        *_limits(config),
+        *_beta(config),
+        *_groups(config),
+        *_without_values(config),
+        *_sampling(config),
+    ):
         raise InputError(f"ppo: {problem}")
 
 
-def _ranges(config: PPOConfig) -> Iterator[str]:
-    for name in AT_LEAST_0:
-        if not getattr(config, name) >= 0:
-            yield f"{name} = {getattr(config, name)}: give 0 or more"
-    if not 0 < config.top_p <= 1:
-        yield f"top_p = {config.top_p}: give more than 0, at most 1"
-    if config.completions_per_prompt < 1:
-        yield f"completions_per_prompt = {config.completions_per_prompt}: give 1 or more"
+def _limits(config: PPOConfig) -> Iterator[str]:
     if config.dual_clip and not config.dual_clip > 1 + (config.clip_high or config.clip):
         yield f"dual_clip = {config.dual_clip}: give a ratio above the clip range, such as 3, or 0 for none"
     if config.overlong_buffer > config.max_new_tokens:
         yield f"overlong_buffer = {config.overlong_buffer}: more than max_new_tokens = {config.max_new_tokens}"
+
+
+def _beta(config: PPOConfig) -> Iterator[str]:
+    tightens = bool(config.kl_budget) and config.kl_budget_action == "tighten"
+    if config.adaptive_kl and tightens:
+        yield "kl_budget and adaptive_kl both steer β; choose one of them"
+    if (config.adaptive_kl or tightens) and not config.kl_coef:
+        yield "kl_coef = 0: adaptive_kl and kl_budget multiply it, so it would stay 0; start above"
+    if config.adaptive_kl and config.batch_size >= 5 * config.kl_horizon:
+        yield f"kl_horizon = {config.kl_horizon}: one batch could take all of β; give more than {config.batch_size // 5}"
 
 
 def _groups(config: PPOConfig) -> Iterator[str]:
@@ -59,8 +63,6 @@ def _without_values(config: PPOConfig) -> Iterator[str]:
 def _sampling(config: PPOConfig) -> Iterator[str]:
     if config.importance_cap and not (config.recompute_logprobs or truncates(config)):
         yield "importance_cap weighs the policy's log-probabilities against the sampler's: set recompute_logprobs, top_p or top_k, too"
-    if truncates(config) and config.temperature == 0:
-        yield "top_p and top_k mean nothing at temperature 0"
 
 
 def truncates(config: PPOConfig) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from rlhf.errors import InputError
 from rlhf.learning.optimizers import Optimizers, adamw
 from rlhf.learning.rl import AdaptiveKL, FixedKL, KLBudget, RunningMoments
 from rlhf.learning.training import Average, restore_runtime, runtime_state, trainable_weights
@@ -84,8 +83,6 @@ class Learner:
 def kl_coefficient(config: PPOConfig) -> FixedKL:
     """β as the configuration wants it: fixed, kept within a budget, or steered towards a target."""
     tightens = bool(config.kl_budget) and config.kl_budget_action == "tighten"
-    if config.adaptive_kl and tightens:
-        raise InputError("ppo: kl_budget and adaptive_kl both steer β; choose one of them")
     if config.adaptive_kl:
         return AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
     return KLBudget(config.kl_coef, config.kl_budget) if tightens else FixedKL(config.kl_coef)

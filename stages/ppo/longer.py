@@ -46,8 +46,14 @@ def settings_of_longer_run(settings: PPOSettings, entry: Entry) -> PPOSettings:
     return replace(settings, **own, extend=entry.ref)
 
 
-def check_parents(entry: Entry, parents: dict[str, Entry]) -> None:
-    """Raises InputError where the models that the entry's run began with are others now."""
+def check_parents(entry: Entry, parents: dict[str, Entry], outside: dict[str, str]) -> None:
+    """Raises InputError where the models that the entry's run began with are others now.
+
+    outside: what identifies the models and functions that lie outside the store.
+    """
+    for name, content in outside.items():
+        if entry.manifest["data"].get(name) != content:
+            raise InputError(f"--extend {entry.ref}: {name} is not what it was in that run")
     for role, parent in parents.items():
         was = entry.manifest["parents"].get(role)
         if was is None or was["hash"] != parent.hash:

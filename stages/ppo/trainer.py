@@ -1,6 +1,5 @@
 """Stage 3: PPO against a reward, on models and data in memory (`PPOTrainer`) or on those of a checkpoint store (`run`)."""
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -8,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import fingerprint, prompt_rows_in, read_options
+from rlhf.durable import link_or_copy
 from rlhf.errors import InputError
-from rlhf.inputs import entry_for_all, load_prompts, locate_model
+from rlhf.inputs import entry_for_all, load_prompts, locate_parent
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.prompts import encode_prompts
 from rlhf.learning.reward_sources import combined_reward, load_rewards, parse_weights, reward_sources
@@ -21,6 +21,7 @@ from rlhf.models.checkpoints import context_length, load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.store import Entry, Store, hashed_settings, inputs_hash
 from stages.ppo.checks import check
+from stages.ppo.identity import identity_of
 from stages.ppo.learner import new_learner, summary
 from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_longer_run
 from stages.ppo.loop import train
@@ -69,6 +70,9 @@ class PPOTrainer:
         seed_everything(args.seed)
         self.args, self.tokenizer = args, any_tokenizer(processing_class)
         rewards = reward_sources(reward_model, reward_processing_class)
+        self.state_file = Path(output_dir) / "state.pt" if output_dir else None
+        given = {"policy": model, "reference": ref_model, "value model": value_model}
+        self.identity: dict[str, Any] = dict(identity_of(given, rewards)) if self.state_file else {}
         models = assemble_models(
             model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks,
             needs_values=args.advantages == "gae", say=say,
@@ -88,11 +92,14 @@ class PPOTrainer:
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
-        self.state_file = Path(output_dir) / "state.pt" if output_dir else None
         samples = Path(output_dir) / "samples.jsonl" if output_dir else None
         self.samples = SampleLog(samples, self.log, self.tokenizer)
         if args.samples_every and not (output_dir or logging_dir):
             raise InputError("samples_every: give output_dir or logging_dir, where the samples are to go")
+        self.identity |= {
+            "settings": hashed_settings(args),
+            "prompts": fingerprint([row.tokens for row in self.prompts]),
+        }
         self.resume(say)
 
     @property
@@ -120,7 +127,8 @@ class PPOTrainer:
             self.learner.save(self.tokenizer, Path(folder))
             self.log.save(Path(folder))
             if self.state_file and (kept := self.state_file.parent / "checkpoints").exists():
-                shutil.copytree(kept, Path(folder) / "checkpoints", copy_function=os.link)
+                copied = Path(folder) / "checkpoints"
+                shutil.copytree(kept, copied, copy_function=link_or_copy, dirs_exist_ok=True)
             if self.samples.path and self.samples.path.exists():
                 shutil.copy(self.samples.path, folder)
             if self.args.keep_state:
@@ -140,16 +148,16 @@ class PPOTrainer:
         if file and processes.is_main_process():
             file.parent.mkdir(parents=True, exist_ok=True)
             state = self.learner.state_dict()
-            save_state(file, state | {"args": hashed_settings(self.args), "history": self.log.history})
+            save_state(file, state | {"identity": self.identity, "history": self.log.history})
 
     def resume(self, say: Callable[[str], None]) -> None:
-        """Go on from the state in output_dir, if there is one. Raises InputError for one of other settings."""
+        """Go on from the state in output_dir, if there is one. Raises InputError for one of another run."""
         state = load_state(self.state_file) if self.state_file else None
         if state is None:
             return
-        if state["args"] != hashed_settings(self.args):
+        if others := [name for name, now in self.identity.items() if state["identity"].get(name) != now]:
             raise InputError(
-                f"{self.state_file}: the state of a run with other settings; choose another output_dir"
+                f"{self.state_file}: the state of a run with another {' and '.join(others)}; choose another output_dir"
             )
         self.go_on_from(state)
         if processes.is_main_process():
@@ -179,8 +187,8 @@ def run(
     check(settings)
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
-    policy_folder, sft = locate_model(store, settings.policy)
-    policy = load_policy(policy_folder)
+    sft = locate_parent(store, settings.policy, "sft")
+    policy = load_policy(sft.folder)
     rewards, reward_parents, reward_data = load_rewards(
         store, settings.reward, policy if settings.lora_rank else None, say
     )
@@ -192,22 +200,20 @@ def run(
     if texts:
         data["pretraining text"] = fingerprint(texts)
     inputs: dict[str, Any] = {
-        "parents": ({"sft": sft} if sft else {})
-        | reward_parents
-        | ({"extended": extended} if extended else {}),
+        "parents": sft.parents | reward_parents | ({"extended": extended} if extended else {}),
         "settings": settings,
-        "data": data | reward_data,
+        "data": data | sft.data | reward_data,
         "seed": settings.seed,
     }
     if extended:
-        check_parents(extended, {role: e for role, e in inputs["parents"].items() if role != "extended"})
+        check_parents(extended, sft.parents | reward_parents, sft.data | reward_data)
     key = inputs_hash("ppo", **inputs)
     if found := store.find("ppo", key):
         say(f"ppo: {found.ref} is there already")
         return found
     set_threads(0)
     trainer = PPOTrainer(
-        settings, processing_class=load_tokenizer(policy_folder), model=policy, reward_model=rewards,
+        settings, processing_class=load_tokenizer(sft.folder), model=policy, reward_model=rewards,
         train_dataset=prompts, peft_config=lora(settings.lora_rank) if settings.lora_rank else None,
         pretrain_dataset=texts, output_dir=store.work_folder("ppo", key), logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip

@@ -10,14 +10,8 @@ from typing import Any
 
 from rlhf.errors import InputError
 from rlhf.store import Entry, Store
-from stages.settings import (
-    EvalSettings,
-    PPOSettings,
-    PretrainSettings,
-    RewardSettings,
-    SampleSettings,
-    SFTSettings,
-)
+from stages.judging_settings import EvalSettings
+from stages.settings import PPOSettings, PretrainSettings, RewardSettings, SampleSettings, SFTSettings
 from stages.steps import Steps, settings_of
 
 SETTINGS: dict[str, type] = {
@@ -35,7 +29,9 @@ FIXED: dict[str, frozenset[str]] = {
     "sample": frozenset({"policy", "prompts", "split", "batch", "simulate", "seed"}),
     "reward": frozenset({"init", "data", "labels", "name", "seed"}),
     "ppo": frozenset({"policy", "reward", "prompts", "name", "seed"}),
-    "eval": frozenset({"policy", "against", "prompts", "reward", "split", "seed"}),
+    "eval": frozenset(
+        {"policy", "against", "prompts", "reward", "split", "seed", "judge", "best_of", "name", "rankings"}
+    ),
 }
 
 
@@ -62,16 +58,17 @@ def run(
         "reward", lambda: _reward(recipe, store, labels_url, label, seed, sft, batches, say)
     )
     ppo = steps.run_step("ppo", lambda: _ppo(recipe, store, label, seed, sft, reward, say))
-    from stages.quickstart.report import judge_all, write_report
+    from stages.quickstart.report import judge_all, steps_and_curves
+    from stages.report.report import write_report
 
     settings = settings_of(
         EvalSettings, recipe, "eval", policy=ppo.ref, against=sft.ref, reward=reward.ref, seed=seed
     )
     models = {"base": base, "sft": sft, "reward": reward, "ppo": ppo}
-    results = steps.run_step("eval", lambda: judge_all(settings, store, models, labels_url, batches, say))
+    results = steps.run_step("eval", lambda: judge_all(settings, models, labels_url, batches[1], say))
     results |= steps.cost()
-    folder = store.root / "reports" / label
-    write_report(folder, label, results, models, say)
+    results |= steps_and_curves(results, models)
+    write_report(store.root / "reports" / label, label, results, say)
     return results
 
 

@@ -16,7 +16,7 @@ from trl import RewardConfig
 from annotate.labels import LabelStore
 from rlhf.data import Prompt, Ranking, fingerprint, read_options, read_rankings
 from rlhf.errors import InputError
-from rlhf.inputs import entry_for_all, limit_trainable, locate_base, within_context
+from rlhf.inputs import entry_for_all, limit_trainable, locate_parent, within_context
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.optimizers import JointOptimizer, muon_and_adamw
 from rlhf.learning.rewards import score_completions, score_rows
@@ -63,17 +63,18 @@ def run(
     say = say if processes.is_main_process() else lambda line: None
     settings, rankings = _rankings(settings, labels_url, batch, say)
     groups = group_by_prompt(rankings)
-    folder, parents = locate_base(store, settings.init, "init")
+    init = locate_parent(store, settings.init, "init")
+    folder = init.folder
     inputs: dict[str, Any] = {
-        "parents": parents,
+        "parents": init.parents,
         "settings": settings,
-        "data": {_source(settings): fingerprint([asdict(group) for group in groups])},
+        "data": {_source(settings): fingerprint([asdict(group) for group in groups])} | init.data,
         "seed": settings.seed,
     }
     if found := store.find("reward", inputs_hash("reward", **inputs)):
         say(f"reward: {found.ref} is there already")
         return found
-    demonstrations = kept_demonstrations(parents.get("init"))  # read before the training, not after it
+    demonstrations = kept_demonstrations(init.parents.get("init"))  # read before the training, not after it
     set_threads(0)
     seed_everything(settings.seed)
     tokenizer = load_tokenizer(folder)

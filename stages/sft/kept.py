@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf.data import Demonstration, Prompt, read_demonstrations
+from rlhf.durable import write_text
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
-from rlhf.store import Entry, write_text
+from rlhf.store import Entry
 
 NUM_KEPT = 200  # whose mean reward a reward model sets to zero
 FILE = "demonstrations.json"

@@ -10,7 +10,7 @@ from trl import SFTConfig
 
 from rlhf.data import Demonstration, Rows, as_messages, fingerprint, read_demonstrations, read_options
 from rlhf.errors import InputError
-from rlhf.inputs import entry_for_all, limit_trainable, locate_base, locate_model, within_context
+from rlhf.inputs import Located, entry_for_all, limit_trainable, locate_parent, within_context
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.training import seed_everything, set_dropout
 from rlhf.machine import processes
@@ -44,11 +44,13 @@ def run(
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
     training, validation = _demonstrations(settings, prefixed("sft", say))
-    folder, parents = locate_base(store, settings.base)
+    base = locate_parent(store, settings.base, "base")
+    reward = locate_parent(store, settings.reward, "reward") if settings.reward else Located("", {}, {})
+    folder = base.folder
     inputs: dict[str, Any] = {
-        "parents": parents,
+        "parents": base.parents | reward.parents,
         "settings": settings,
-        "data": _fingerprints(settings, training, validation),
+        "data": _fingerprints(settings, training, validation) | base.data | reward.data,
         "seed": settings.seed,
     }
     if found := store.find("sft", inputs_hash("sft", **inputs)):
@@ -61,7 +63,7 @@ def run(
     started = time.monotonic()
     log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_main_process() else None)
     trainer = trainer_of(
-        settings, folder, tokenizer, training, validation, work, _reward_of(settings, store), say
+        settings, folder, tokenizer, training, validation, work, _loaded_reward(reward.folder), say
     )
     show_progress(trainer, "sft", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
@@ -167,8 +169,5 @@ def trainer_of(
     )
 
 
-def _reward_of(settings: SFTSettings, store: Store) -> tuple[Any, AnyTokenizer] | None:
-    if settings.reward is None:
-        return None
-    folder, _ = locate_model(store, settings.reward)
-    return load_scalar(folder).to(best_device()), load_tokenizer(folder)
+def _loaded_reward(folder: str) -> tuple[Any, AnyTokenizer] | None:
+    return (load_scalar(folder).to(best_device()), load_tokenizer(folder)) if folder else None

@@ -42,18 +42,18 @@ def pages(world, browse):
             {"completions": ("draft",), "kind": "demonstrate"},
         ):
             batch = world.batch(asks=asks, **settings)
-            page.goto(f"{world.url}/label?batch={batch}")
+            page.goto(f"{world.url}/label/?batch={batch}")
             page.wait_for_selector(".foot")
             if "guidelines" in settings:
                 yield page, "guidelines"
                 page.keyboard.press("Enter")
             yield page, settings.get("kind", "rank")
             page.keyboard.press("s")
-            page.wait_for_selector("main:not(.sending) > *")
-        page.goto(world.url + "/tasks")
+            page.wait_for_selector("#board:not(.sending) > *")
+        page.goto(world.url + "/label/tasks")
         page.wait_for_selector(".batch")
         yield page, "tasks"
-        page.goto(world.url + "/history")
+        page.goto(world.url + "/label/history")
         page.wait_for_selector(".history")
         yield page, "history"
         answer(world, name, batch := world.batch(), (0, 1, 2, 3))

@@ -22,7 +22,8 @@ HOSTILE = (
 def quiet(page):
     """No script ran, no element came out of a text, no link leads anywhere else."""
     assert page.evaluate("window.hacked === undefined")
-    assert page.locator("main script, main img, main svg, main iframe, main form").count() == 0
+    for place in (".shell #main", ".gradio #main .rlhf", "dialog"):
+        assert page.locator(f"{place} :is(script, img, svg, iframe, form)").count() == 0
     for link in page.locator("a").all():
         assert "evil" not in (link.get_attribute("href") or "")
 
@@ -41,7 +42,7 @@ def test_hostile_prompts_answers_names_and_guidelines_are_only_text(either, brow
     quiet(page)
     page.keyboard.press("Escape")
     quiet(page)
-    text = page.locator("main").inner_text()
+    text = page.locator("#board").inner_text()
     for seen in (
         "<script>window.hacked = 1</script>",
         "${window.hacked = 4}",
@@ -63,7 +64,7 @@ def test_hostile_prompts_answers_names_and_guidelines_are_only_text(either, brow
     expect(page.locator("#toast")).to_contain_text("Saved")
     stored = history(either.database, name)[0]
     assert set(stored.task.completions) <= set(HOSTILE) and stored.comment == HOSTILE[0]
-    page.goto(either.url + "/history")
+    page.goto(either.url + "/label/history")
     page.wait_for_selector(".history li")
     quiet(page)
     page = browse(either, lead)

@@ -69,7 +69,7 @@ def test_a_verdict_overrules_and_the_labeler_sees_it(either, browse):
     assert history(either.database, ben)[0].overruled is None
     assert history(either.database, ann)[0].overruled.comment == "ben read the question"
     page = browse(either, ann)
-    page.goto(either.url + "/history")
+    page.goto(either.url + "/label/history")
     expect(page.locator(".overruled")).to_contain_text("ben read the question")
 
 

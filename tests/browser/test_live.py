@@ -43,10 +43,10 @@ def samplers(server):
 
 def rank_one(page):
     """Rank the task that is there or comes, by keyboard, and wait until the next one is there or awaited."""
-    page.wait_for_selector("main:not(.sending) .foot")
+    page.wait_for_selector("#board:not(.sending) .foot")
     for key in ("1", "2", "3", "Enter"):
         page.keyboard.press(key)
-    page.wait_for_selector("main:not(.sending) > *")
+    page.wait_for_selector("#board:not(.sending) > *")
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_answers_come_while_people_label_and_again_after_the_sampler_was_killed(
     try:
         add_account(world.database, "ann", PASSWORD)
         page = browse(world, "ann")
-        page.goto(f"{world.url}/label?batch=live")
+        page.goto(f"{world.url}/label/?batch=live")
         for number in range(1, 8):  # more than were made ahead
             rank_one(page)
             assert len(history(world.database, "ann")) == number
@@ -97,7 +97,7 @@ def test_a_lead_starts_a_live_batch_in_the_form(store, tmp_path, browse):
         page.click("#create button, button#create")
         expect(page.locator("#created")).to_contain_text("fresh: 40 tasks")
         page = browse(world, ann)
-        page.goto(f"{world.url}/label?batch=fresh")
+        page.goto(f"{world.url}/label/?batch=fresh")
         rank_one(page)
         (past,) = history(world.database, ann)
         assert past.task.prompt.startswith("Is the kite red?")

@@ -8,7 +8,7 @@ from annotate.work.history import history
 
 
 def open_batch(page, world, batch):
-    page.goto(f"{world.url}/label?batch={batch}")
+    page.goto(f"{world.url}/label/?batch={batch}")
     page.wait_for_selector(".foot")
 
 
@@ -51,7 +51,7 @@ def test_a_tie_and_both_bad_by_mouse(world, browse):
         page = browse(world, name)
         open_batch(page, world, batch)
         page.get_by_role("button", name=words).click()
-        page.click("#submit")
+        page.click(".submit")
         assert only_answer(world, page, name).verdict == verdict
 
 
@@ -60,16 +60,16 @@ def test_a_model_answer_is_edited_into_a_demonstration(either, browse):
     page = browse(either, name)
     open_batch(page, either, batch)
     page.get_by_role("button", name="Start from this answer").click()
-    expect(page.locator("#demonstration")).to_have_value("**draft** ${1}")
+    expect(page.locator(".demonstration")).to_have_value("**draft** ${1}")
     page.keyboard.press("Control+Enter")
     expect(page.locator("#toast")).to_contain_text("not changed")
-    page.locator("#demonstration").press("End")
+    page.locator(".demonstration").press("End")
     page.keyboard.type(" better")
     page.keyboard.press("Enter")  # a line of the text, not a submission
     page.keyboard.type("two")
     page.keyboard.press("Control+Enter")
     assert only_answer(either, page, name).demonstration == "**draft** ${1} better\ntwo"
-    expect(page.locator("h2")).to_have_text("All done here. Thank you!")
+    expect(page.locator(".nothing h1")).to_have_text("All done here. Thank you!")
 
 
 def test_guidelines_open_once_by_themselves_and_then_by_one_key(world, browse):
@@ -101,11 +101,11 @@ def test_the_pages_speak_japanese_where_the_browser_does_or_where_it_is_chosen(w
     page = browse(world, name, locale="ja-JP")
     open_batch(page, world, batch)
     assert page.locator("html").get_attribute("lang") == "ja"
-    expect(page.locator("#submit")).to_contain_text("送信")
+    expect(page.locator(".submit")).to_contain_text("送信")
     page.locator(".menu summary").click()
     with page.expect_navigation():
         page.select_option("#language", "en")
-    expect(page.locator("#submit")).to_contain_text("Submit")
+    expect(page.locator(".submit")).to_contain_text("Submit")
 
 
 def test_every_language_has_the_same_texts_with_the_same_blanks():

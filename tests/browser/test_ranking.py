@@ -9,7 +9,7 @@ from tests.browser.conftest import PASSWORD
 
 
 def open_batch(page, world, batch):
-    page.goto(f"{world.url}/label?batch={batch}")
+    page.goto(f"{world.url}/label/?batch={batch}")
     page.wait_for_selector(".foot")
 
 
@@ -99,7 +99,7 @@ def test_mouse_drag_orders_and_ties(world, browse):
     drag("A", ".gap.last")
     drag("B", "[data-gap='0']")
     drag("D", "[data-join='2']")
-    page.click("#submit")
+    page.click(".submit")
     wait_for_answers(world, page, name, 1)
     assert stored_ranks(world, name) == {said["B"]: 0, said["C"]: 1, said["D"]: 1, said["A"]: 2}
 
@@ -112,7 +112,7 @@ def test_touch_on_a_phone_ranks_and_nothing_is_wider_than_the_screen(world, brow
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     for letter, rank in zip("ABCD", (2, 2, 1, 3), strict=True):
         page.locator(f"[data-answer='{'ABCD'.index(letter)}'] [data-rank='{rank}']").tap()
-    page.locator("#submit").tap()
+    page.locator(".submit").tap()
     wait_for_answers(world, page, name, 1)
     assert stored_ranks(world, name) == {said["A"]: 1, said["B"]: 1, said["C"]: 0, said["D"]: 2}
 
@@ -151,11 +151,11 @@ def test_a_closed_browser_goes_on_where_it_was(either, browse):
     said = letters(page)
     press(page, "2", "1", "c")
     page.keyboard.type("half a thou")
-    expect(page.locator("#saved")).to_have_text("Draft saved")
+    expect(page.locator(".saved")).to_have_text("Draft saved")
     page.context.close()
     page = browse(either, name)
     open_batch(page, either, batch)
-    assert letters(page) == said and page.input_value("#comment") == "half a thou"
+    assert letters(page) == said and page.input_value(".comment textarea") == "half a thou"
     press(page, "3", "4", "Enter")
     wait_for_answers(either, page, name, 1)
     assert stored_ranks(either, name) == {said["B"]: 0, said["A"]: 1, said["C"]: 2, said["D"]: 3}
@@ -167,7 +167,7 @@ def test_a_past_answer_is_changed_and_the_earlier_one_stays(either, browse):
     open_batch(page, either, batch)
     press(page, "1", "2", "3", "4", "Enter")
     (first,) = wait_for_answers(either, page, name, 1)
-    page.goto(either.url + "/history")
+    page.goto(either.url + "/label/history")
     page.click(".history a")
     page.wait_for_selector(".banner")
     said = letters(page)
@@ -187,7 +187,7 @@ def test_undo_on_a_fresh_task_reopens_the_last_answer_and_skip_is_kept(world, br
     (past,) = wait_for_answers(world, page, name, 1)
     assert past.kind == "skip"
     expect(page.locator("#toast")).to_contain_text("Skipped")
-    page.wait_for_selector("main:not(.sending)")
+    page.wait_for_selector("#board:not(.sending)")
     press(page, "u")
     page.wait_for_selector(".banner")
     press(page, "1", "2", "3", "4", "Enter")
@@ -204,13 +204,13 @@ def test_two_tabs_double_click_and_back_button_make_one_annotation(both, browse)
     open_batch(second, both, batch)
     press(first, "1", "2", "3", "4")
     press(second, "4", "3", "2", "1")
-    first.dblclick("#submit")
+    first.dblclick(".submit")
     (kept,) = wait_for_answers(both, first, name, 1)
     press(second, "Enter")
     expect(second.locator("#toast")).to_contain_text("submitted already")
     first.goto(both.url + "/")
     first.go_back()
-    first.wait_for_selector("main > *")
+    first.wait_for_selector("#board > *")
     assert [past.id for past in history(both.database, name)] == [kept.id]
     assert kept.versions == 1
 
@@ -239,10 +239,10 @@ def test_keys_meant_for_the_next_task_change_nothing_while_an_answer_is_on_its_w
 
     page.route("**/answers", slowly)
     press(page, "1", "2", "3", "4", "Enter")
-    page.wait_for_selector("main:not(.sending)")
+    page.wait_for_selector("#board:not(.sending)")
     wait_for_answers(world, page, name, 1)
     assert arrived == [[0, 1, 2, 3]]
-    page.wait_for_selector("main:not(.sending) .foot")
+    page.wait_for_selector("#board:not(.sending) .foot")
     expect(page.locator(".card", has_text="Rank")).to_have_count(0)
 
 

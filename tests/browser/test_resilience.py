@@ -13,7 +13,7 @@ from tests.browser.conftest import World
 
 
 def open_batch(page, world, batch):
-    page.goto(f"{world.url}/label?batch={batch}")
+    page.goto(f"{world.url}/label/?batch={batch}")
     page.wait_for_selector(".foot")
 
 
@@ -74,7 +74,7 @@ def test_a_lost_reply_is_asked_for_again_and_stored_once(either, browse):
     page.route("**/answers", lose_the_first_reply)
     rank_and_submit(page)
     page.locator("#toast.shown").wait_for()
-    page.wait_for_selector("main:not(.sending)")
+    page.wait_for_selector("#board:not(.sending)")
     assert len(sent) == 2 and len(set(sent)) == 1
     (past,) = history(either.database, name)
     assert past.versions == 1

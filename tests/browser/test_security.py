@@ -22,7 +22,7 @@ class Caller:
         self.cookie = f"rlhf_label_{world.server.port}"
         if name is not None:
             self.client.cookies.set(self.cookie, open_session(world.database, name))
-            boot = re.search(r'id="boot">(.*?)</script>', self.client.get("/").text)[1]
+            boot = re.search(r'id="boot">(.*?)</script>', self.client.get("/label/tasks").text)[1]
             self.client.headers["X-CSRF-Token"] = json.loads(boot)["csrf"]
 
     def next(self, batch):
@@ -41,7 +41,7 @@ def caller(world):
 def test_log_in_by_keyboard_and_out_again(either, browse):
     name, batch = either.person(), either.batch()
     page = browse(either)
-    page.goto(f"{either.url}/label?batch={batch}")
+    page.goto(f"{either.url}/label/?batch={batch}")
     page.wait_for_selector("[name=name]:focus")
     page.keyboard.type(name)
     page.keyboard.press("Tab")
@@ -52,14 +52,14 @@ def test_log_in_by_keyboard_and_out_again(either, browse):
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_selector(".foot")
-    assert page.url.endswith(f"/label?batch={batch}")
+    assert page.url.endswith(f"/label/?batch={batch}")
     cookie = next(c for c in page.context.cookies() if c["name"] == f"rlhf_label_{either.server.port}")
     assert cookie["httpOnly"] and cookie["sameSite"] in ("Lax", "Strict")
     page.locator(".menu summary").click()
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_selector("[name=password]")
     page.context.add_cookies([{k: cookie[k] for k in ("name", "value", "domain", "path")}])
-    page.goto(either.url + "/history")  # the old cookie opens nothing any more
+    page.goto(either.url + "/label/history")  # the old cookie opens nothing any more
     page.wait_for_selector("[name=password]")
 
 
@@ -220,7 +220,7 @@ def test_tokens_open_the_rest_endpoints_until_they_are_revoked(world):
 
 def test_headers_and_size_limits(world, caller):
     stranger = caller()
-    for path in ("/login", assets.address() + "/main.js", "/api/me", "/lead/forms/en/config"):
+    for path in ("/login", assets.address() + "/site.js", "/api/me", "/lead/forms/en/config"):
         headers = stranger.client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
         assert "frame-ancestors 'none'" in headers["content-security-policy"]

@@ -156,7 +156,9 @@ def test_stop_greedy_top_k_and_parts_are_understood(client):
         ({"messages": [{"role": "user", "content": "x", "audio": {"id": "1"}}]}, "messages.audio", "not known"),
         ({"extra_body": {"continue_final_message": True}}, "continue_final_message", "not the assistant"),
         ({"extra_body": {"add_generation_prompt": False}}, "add_generation_prompt", "opposite"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "only text"),
+        ({"response_format": {"type": "xml"}}, "response_format", "json_object"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "response_format", "json_schema"),
+        ({"response_format": {"type": "json_object", "schema": {"type": "objet"}}}, "response_format", "Invalid type: objet"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,5 +1,9 @@
 """Checkpoints: whole or not there, never overwritten, and honest about damage."""
 
+import contextlib
+import json
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 
@@ -121,3 +125,70 @@ def test_writers_at_the_same_time_get_numbers_of_their_own(store):
     [thread.join() for thread in threads]
     numbers = [entry.path.name.split("-")[0] for entry in store.entries()]
     assert numbers == [f"{i:04d}" for i in range(1, 9)]
+
+
+def test_a_removed_entrys_number_is_not_given_again(store):
+    make(store)
+    make(store)
+    store.remove("base")
+    assert make(store).ref == "base/0003-a"
+
+
+@pytest.mark.parametrize("field", ["metrics", "parents", "settings", "manifest_hash"])
+def test_verify_names_an_edited_manifest(store, field):
+    path = make(store).path / "manifest.json"
+    assert store.verify() == []
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {field: {"loss": 0.1}}))
+    assert ["edited" in line and "base/0001-a" in line for line in store.verify()] == [True]
+
+
+HOLDS = """
+import fcntl, sys
+handle = open(sys.argv[1], "a+")
+getattr(fcntl, sys.argv[2])(handle, fcntl.LOCK_EX)
+handle.write("4711\\n")
+handle.flush()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_by_another_process(path, lock):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, path, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout.readline() == b"held\n"
+    try:
+        yield
+    finally:
+        other.communicate(b"")
+
+
+def test_a_lock_that_is_not_given_back_ends_in_one_line(store, monkeypatch):
+    monkeypatch.setattr("rlhf.store.LOCK_PATIENCE_S", 0.1)
+    with held_by_another_process(store.root / ".lock", "flock"):
+        with pytest.raises(StoreError, match="another process") as caught:
+            make(store)
+        assert "\n" not in str(caught.value) and store.entries() == []
+    assert make(store).ref == "base/0001-a"
+
+
+def test_two_processes_do_not_share_a_work_folder(store):
+    folder = store.work_folder("sft", "a" * 64)
+    assert store.work_folder("sft", "a" * 64) == folder, "the same process may go on with its own"
+    other = store.root / ".work" / f"sft-{'b' * 16}"
+    with (
+        held_by_another_process(other / ".holder", "lockf"),
+        pytest.raises(StoreError, match="process 4711 is at the same run"),
+    ):
+        store.work_folder("sft", "b" * 64)
+    assert store.work_folder("sft", "b" * 64) == other, "a process that ended holds nothing"
+
+
+def test_a_run_that_saved_nothing_has_nothing_to_resume(store):
+    store.work_folder("sft", "a" * 64)
+    with pytest.raises(StoreError, match="--resume"):
+        Store(store.root, resume_only=True).work_folder("sft", "a" * 64)

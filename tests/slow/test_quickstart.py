@@ -19,7 +19,7 @@ def test_quickstart_aligns_a_model_and_leaves_one_to_talk_to(tmp_path, capsys):
     assert rows["sft", "base", "test", 1.0]["win_rate"] >= 0.8
     assert rows["ppo", "sft", "test", 1.0]["ci95"][0] > 0.5
     assert rows["ppo", "sft", "test", 1.0]["ended"] >= 0.98
-    accuracy = results["reward_model"]
+    accuracy = results["reward_models"]["reward"]["test"]
     assert accuracy["accuracy"][0] > max(
         accuracy["longer_answer"][0], accuracy["baselines"]["the shorter answer"][0]
     )

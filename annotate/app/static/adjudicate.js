@@ -1,19 +1,22 @@
 // Where labelers disagree: their answers side by side, and the lead's verdict beside them.
 
 import { call, submitSurely } from "./api.js";
+import { letter } from "./board/card.js";
+import { find, h } from "./board/dom.js";
+import { PairPage } from "./board/pair_page.js";
+import { RankPage } from "./board/rank_page.js";
 import { t } from "./boot.js";
-import { letter } from "./card.js";
 import { guidelines, help } from "./dialogs.js";
-import { h } from "./dom.js";
-import { bind } from "./keys.js";
-import { PairPage } from "./pair_page.js";
-import { RankPage } from "./rank_page.js";
+import { header } from "./header.js";
+import { keys } from "./keys.js";
+import { layout } from "./layout.js";
 import { say, toast } from "./status.js";
+import { served } from "./whole.js";
 
 const ASK_AGAIN_MS = 500;
 
 /** One disagreement at a time, the worst first. */
-export async function adjudicate(container, batch) {
+async function adjudicate(container, batch) {
   let offset = 0;
   const peopleOnly = new URLSearchParams(location.search).get("people_only") === "true";
   const show = async () => {
@@ -24,7 +27,7 @@ export async function adjudicate(container, batch) {
       return;
     }
     if (!disagreements.length) {
-      bind([]);
+      keys.bind([]);
       container.replaceChildren(h("section", { class: "nothing" }, h("h2", {}, t("adjudicate.nothing")), h("a", { href: "/lead" }, t("adjudicate.back"))));
       return;
     }
@@ -34,11 +37,11 @@ export async function adjudicate(container, batch) {
 }
 
 function one(container, batch, found, peopleOnly, go) {
-  const { task } = found;
+  const task = served(found.task);
   const page = task.answers.length === 2 ? new PairPage(task, {}, () => {}) : new RankPage(task, {}, () => {});
   const comment = h("textarea", { id: "comment", rows: "2", "aria-label": t("adjudicate.comment"), placeholder: t("adjudicate.comment") });
   const submit = async () => {
-    const doubt = page.missing?.() ?? (page.ranking?.untouched ? t("adjudicate.missing") : null);
+    const doubt = page.missing() ?? (page.ranking?.untouched ? t("adjudicate.missing") : null);
     if (doubt) return toast(doubt);
     try {
       await submitSurely(`/api/lead/tasks/${task.id}/verdict`, { client_id: found.client_id, kind: task.kind, comment: comment.value, ...page.answer() }, (error) => say(error && t("error.unreachable")));
@@ -61,7 +64,7 @@ function one(container, batch, found, peopleOnly, go) {
       h("button", { type: "button", class: "primary", id: "submit", onclick: submit }, t("adjudicate.submit")),
     )),
   );
-  bind([
+  keys.bind([
     ...page.bindings(),
     { keys: ["Enter"], shown: ["⏎"], text: t("adjudicate.submit"), run: submit },
     { keys: ["u"], shown: ["U"], text: t("help.undo"), run: () => page.undo() },
@@ -80,3 +83,9 @@ function said(found) {
   );
   return h("table", { class: "given" }, h("caption", {}, t("adjudicate.given")), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, t("adjudicate.labeler")), ...letters, h("th", { scope: "col" }, t("work.comment")))), h("tbody", {}, ...rows));
 }
+
+const batch = new URLSearchParams(location.search).get("batch");
+header();
+layout();
+find("#guidelines").addEventListener("click", () => guidelines(batch));
+adjudicate(find("#main"), batch).catch((error) => say(error.status === 401 ? t("error.signed_out") : t("error.refused", { reason: error.message })));

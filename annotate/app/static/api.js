@@ -58,10 +58,14 @@ export async function submitSurely(path, answer, report) {
   }
 }
 
-/** Answers that this browser could not deliver before it was closed: send them now. */
+const unsent = () => Object.keys(localStorage).filter((name) => name.startsWith(key("")));
+
+/** Whether this browser holds answers that it could not deliver before it was closed. */
+export const isUnsent = () => unsent().length > 0;
+
+/** Send them now. */
 export async function deliverUnsent(report) {
-  const prefix = key("");
-  for (const name of Object.keys(localStorage).filter((name) => name.startsWith(prefix))) {
+  for (const name of unsent()) {
     const { path, answer } = JSON.parse(localStorage.getItem(name));
     await submitSurely(path, answer, report).catch(() => null);
   }

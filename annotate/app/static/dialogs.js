@@ -2,9 +2,9 @@
 
 import { call } from "./api.js";
 import { boot, t } from "./boot.js";
-import { textBody } from "./card.js";
-import { h } from "./dom.js";
-import { keyTable } from "./keys.js";
+import { textBody } from "./board/card.js";
+import { h } from "./board/dom.js";
+import { keys } from "./keys.js";
 
 function open(title, key, ...content) {
   if (document.querySelector("dialog[open]")) return;
@@ -17,13 +17,13 @@ function open(title, key, ...content) {
       dialog.close();
     }
   });
-  document.body.append(dialog);
+  (document.querySelector("body > .rlhf") ?? document.body).append(dialog);
   dialog.showModal();
   close.focus();
 }
 
 export function help() {
-  open(t("help.title"), "?", keyTable());
+  open(t("help.title"), "?", keys.table());
 }
 
 export async function guidelines(batch) {

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { help } from "./dialogs.js";
-import { find } from "./dom.js";
+import { find } from "./board/dom.js";
 
 function theme(toggle = false) {
   const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;

@@ -1,23 +1,29 @@
 // One's own answers, newest first; each can be opened and changed.
 
 import { call } from "./api.js";
+import { h } from "./board/dom.js";
 import { t } from "./boot.js";
-import { h } from "./dom.js";
 
 const PAGE = 30;
+const BESIDE_A_BOARD = 5;
 
-export async function history(container) {
+/** On a page of its own with all answers, or beside a board with the last ones, which follow what is submitted there. */
+export async function history({ element }) {
+  const beside = document.querySelector(".ranking-board") !== null;
   const list = h("ol", { class: "history" });
-  const more = h("button", { type: "button", onclick: () => load() }, t("history.more"));
+  const more = h("button", { type: "button", hidden: beside, onclick: () => load() }, t("history.more"));
   let before = null;
   const load = async () => {
-    const { answers } = await call("GET", `/api/history?limit=${PAGE}${before ? `&before=${before}` : ""}`);
+    const limit = beside ? BESIDE_A_BOARD : PAGE;
+    const { answers } = await call("GET", `/api/history?limit=${limit}${before ? `&before=${before}` : ""}`);
     list.append(...answers.map(row));
     before = answers.at(-1)?.id ?? before;
-    more.hidden = answers.length < PAGE;
+    more.hidden = beside || answers.length < PAGE;
     if (!list.children.length) list.append(h("li", { class: "quiet" }, t("history.nothing")));
   };
-  container.replaceChildren(h("h1", {}, t("history.title")), list, h("p", {}, more, " ", h("a", { href: "/tasks" }, t("home.title"))));
+  const links = beside ? h("p", {}, h("a", { href: "/label/history" }, t("history.more"))) : h("p", {}, more, " ", h("a", { href: "/label/tasks" }, t("home.title")));
+  element.replaceChildren(h(beside ? "h2" : "h1", {}, t("history.title")), list, links);
+  if (beside) document.addEventListener("rlhf-stored", () => { before = null; list.replaceChildren(); load(); });
   await load();
 }
 
@@ -29,7 +35,7 @@ function row(answer) {
     answer.late ? t("history.late") : null,
   ].filter(Boolean);
   return h("li", { class: "card" },
-    h("a", { href: `/label?answer=${answer.id}` }, h("span", { dir: "auto" }, answer.title || t("rank.empty_answer"))),
+    h("a", { href: `/label/?answer=${answer.id}` }, h("span", { dir: "auto" }, answer.title || t("rank.empty_answer"))),
     h("p", { class: "quiet" }, `${answer.batch} · ${when} · ${marks.join(" · ")}`),
     answer.said ? h("p", {}, answer.said) : null,
     answer.overruled ? h("p", { class: "overruled" }, t("history.overruled", { name: answer.overruled.by, said: answer.overruled.said }), answer.overruled.comment ? ` “${answer.overruled.comment}”` : "") : null,

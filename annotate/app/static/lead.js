@@ -1,7 +1,7 @@
 // A lead's pages come filled from the server. Figures that are still being counted are asked for again.
 
 import { t } from "./boot.js";
-import { find } from "./dom.js";
+import { find } from "./board/dom.js";
 import { header } from "./header.js";
 import { say } from "./status.js";
 

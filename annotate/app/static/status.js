@@ -1,6 +1,6 @@
 // What the page has to say about itself: a line that stays while something is wrong, and a short note.
 
-import { h } from "./dom.js";
+import { h } from "./board/dom.js";
 
 /** Show a problem until say(null); link: {href, text}. */
 export function say(text, link = null) {

@@ -1,41 +1,52 @@
 // One task after another: fetch, draft, submit, and say what happens to an answer on its way to the disk.
 
-import { Refused, call, deliverUnsent, submitSurely } from "./api.js";
+import { Refused, call, deliverUnsent, isUnsent, submitSurely } from "./api.js";
+import { batchChoice } from "./batch.js";
+import { Board } from "./board/board.js";
+import { h } from "./board/dom.js";
 import { t } from "./boot.js";
 import { guidelines, help, showGuidelines, unseenGuidelines } from "./dialogs.js";
-import { h } from "./dom.js";
-import { bind, ignoreKeys } from "./keys.js";
-import { PairPage } from "./pair_page.js";
-import { RankPage } from "./rank_page.js";
+import { keys } from "./keys.js";
+import { layout } from "./layout.js";
+import { progress } from "./progress.js";
 import { say, toast } from "./status.js";
-import { WritePage } from "./write_page.js";
+import { served } from "./whole.js";
 
 const DRAFT_AFTER_MS = 500;
 const POLL_MS = 3000;
-const PROGRESS_EVERY_MS = 15_000;
 const RENEW_EVERY_MS = 300_000;
 
+const next = (batch) => call("POST", `/api/next${batch === null ? "" : `?batch=${encodeURIComponent(batch)}`}`);
+
 export class Work {
-  constructor(container, batch) {
-    this.container = container;
+  /** batch: whose tasks, null for any. editing: an earlier answer to open instead.
+   *  The first task is asked for at once, unless an answer to it may still wait in this browser. */
+  constructor(batch, editing) {
     this.batch = batch;
+    this.editing = editing;
+    this.first = editing || isUnsent() ? null : next(batch);
+    this.first?.catch(() => null); // whoever waits for it hears of the error
     this.busy = false; // from submitting until the next task is there
     this.unsent = false; // until the server has the answer
-    this.counted = -PROGRESS_EVERY_MS;
     this.last = null; // the answer submitted last, for U on an untouched page
+    this.task = null;
     document.addEventListener("visibilitychange", () => this._visibility());
     window.addEventListener("pagehide", () => this._saveNow(true));
     window.addEventListener("beforeunload", (event) => { if (this.unsent) event.preventDefault(); });
   }
 
-  async begin(editing = null) {
+  /** Show tasks in a place of the page; trigger(event): tells Python's handlers of the page. */
+  async begin({ element, trigger }) {
+    this.container = element;
+    this.trigger = trigger;
     await deliverUnsent((error) => this._report(error));
-    if (editing) await this._edit(editing);
+    if (this.editing) await this._edit(this.editing);
     else await this.next();
   }
 
   async next() {
-    const found = await this._patiently(() => call("POST", `/api/next?batch=${encodeURIComponent(this.batch)}`));
+    const ask = () => { const asked = this.first ?? next(this.batch); this.first = null; return asked; };
+    const found = await this._patiently(ask);
     if (found.task) this._show(found.task, found.task.draft ?? {}, null, await unseenGuidelines(found.task));
     else this._nothing(found.reason);
   }
@@ -49,17 +60,18 @@ export class Work {
   /** The page of a task, with its guidelines on top where they are new: at once, so that no key falls in between. */
   _show(task, given, past, rules) {
     this._lock(false);
-    Object.assign(this, { task, past, asked: false, hurry: null, revision: 0, lent: performance.now() });
+    Object.assign(this, { task, past, hurry: null, revision: 0, lent: performance.now() });
     this.seconds = given.time_s ?? 0;
     this.since = document.visibilityState === "visible" ? performance.now() : null;
-    const Page = task.kind === "demonstrate" ? WritePage : task.answers.length === 2 ? PairPage : RankPage;
-    this.page = new Page(task, given, () => this._changed());
-    this.comment = h("textarea", { id: "comment", rows: "2", dir: "auto", placeholder: t("work.comment"), "aria-label": t("work.comment"), value: given.comment ?? "", oninput: () => this._changed() });
-    this.none = h("input", { type: "checkbox", id: "none", checked: Boolean(given.none_acceptable), onchange: () => this._changed() });
-    this.container.replaceChildren(this._banner(), this.page.element, this._foot());
-    this._progress();
-    bind([...this.page.bindings(), ...this._bindings()]);
-    this.page.start();
+    this.board = new Board(served(task), given, {
+      changed: () => this._changed(), submit: (said) => this._send(said), say: toast,
+    }, { buttons: this._buttons(), words: t(past ? "work.save" : "work.submit") });
+    this.container.replaceChildren(h("h1", { class: "hidden-text" }, task.batch), this._banner(), this.board.page.element, this.board.foot);
+    batchChoice.of(task.batch);
+    progress.of(task.batch, { hidden: task.asks.show_progress === false });
+    keys.bind([...this.board.bindings(), ...this._bindings()]);
+    window.scrollTo(0, 0);
+    this.board.page.start();
     if (rules) showGuidelines(task.batch, rules);
   }
 
@@ -67,64 +79,37 @@ export class Work {
     if (!this.past) return "";
     const overruled = this.past.overruled;
     return h("p", { class: overruled ? "banner overruled" : "banner" }, t("history.editing"), " ", overruled ? t("history.overruled_by", { name: overruled.by }) : "", " ",
-      h("a", { href: `/label?batch=${encodeURIComponent(this.batch)}` }, t("history.back_to_work")));
+      h("a", { href: `/label/?batch=${encodeURIComponent(this.batch)}` }, t("history.back_to_work")));
   }
 
-  _foot() {
-    const { asks } = this.task;
-    const more = [];
-    if (asks.none_acceptable) more.push(h("label", { class: "none", for: "none" }, this.none, " ", t("work.none_acceptable"), " ", h("kbd", {}, "N")));
-    if (asks.comment) more.push(h("details", { class: "comment", open: this.comment.value !== "" }, h("summary", {}, t("work.comment"), " ", h("kbd", {}, "C")), this.comment));
-    return h("footer", { class: "foot" },
-      h("div", { class: "more" }, ...more),
-      h("div", { class: "actions" },
-        h("span", { id: "saved", class: "quiet", role: "status" }),
-        this.past ? null : h("button", { type: "button", onclick: () => this.skip() }, t("work.skip"), " ", h("kbd", {}, "S")),
-        h("button", { type: "button", onclick: () => this.undo() }, t("work.undo"), " ", h("kbd", {}, "U")),
-        h("button", { type: "button", id: "submit", class: "primary", onclick: () => this.submit() }, t(this.past ? "work.save" : "work.submit"), " ", h("kbd", {}, this.task.kind === "demonstrate" ? "Ctrl ⏎" : "⏎")),
-      ),
-    );
+  get _mayskip() {
+    return !this.past && this.task.asks.may_skip !== false;
+  }
+
+  _buttons() {
+    const button = (act, text, key) => h("button", { type: "button", onclick: act }, text, " ", h("kbd", {}, key));
+    return [this._mayskip ? button(() => this.skip(), t("work.skip"), "S") : "", button(() => this.undo(), t("work.undo"), "U")];
   }
 
   _bindings() {
-    const { asks } = this.task;
     return [
-      { keys: ["Enter"], shown: ["⏎"], text: t("help.submit"), run: () => this.submit() },
-      { keys: ["Enter"], shown: ["Ctrl", "⏎"], text: t("help.submit_anywhere"), ctrl: true, everywhere: true, run: () => this.submit() },
-      ...(this.past ? [] : [{ keys: ["s"], shown: ["S"], text: t("help.skip"), run: () => this.skip() }]),
+      ...(this._mayskip ? [{ keys: ["s"], shown: ["S"], text: t("help.skip"), run: () => this.skip() }] : []),
       { keys: ["u"], shown: ["U"], text: t("help.undo"), run: () => this.undo() },
-      ...(asks.none_acceptable ? [{ keys: ["n"], shown: ["N"], text: t("work.none_acceptable"), run: () => { this.none.checked = !this.none.checked; this._changed(); } }] : []),
-      ...(asks.comment ? [{ keys: ["c"], shown: ["C"], text: t("help.comment"), run: () => { this.comment.closest("details").open = true; this.comment.focus(); } }] : []),
       { keys: ["g"], shown: ["G"], text: t("help.guidelines"), run: () => guidelines(this.task.batch) },
       { keys: ["v"], shown: ["V"], text: t("help.raw"), run: () => document.body.classList.toggle("show-raw") },
       { keys: ["l"], shown: ["L"], text: t("help.layout"), run: () => layout(true) },
       { keys: ["?"], shown: ["?"], text: t("help.help"), run: help },
-      { keys: ["Escape"], everywhere: true, run: () => this.page.start() },
     ];
   }
 
   async undo() {
-    if (this.busy || this.page.undo()) return;
+    if (this.busy || this.board.undo()) return;
     if (this.last && !this.past) await this._edit(this.last);
     else toast(t("work.nothing_to_undo"));
   }
 
   skip() {
     return this._send({ kind: "skip" });
-  }
-
-  /** Submit what is on the page; asks once where it is doubtful. */
-  submit() {
-    const none = this.task.asks.none_acceptable && this.none.checked;
-    const missing = none ? null : this.page.missing?.();
-    if (missing) return toast(missing);
-    const doubt = none || this.asked ? null : this.page.doubt();
-    if (doubt) {
-      this.asked = true;
-      return toast(`${doubt} ${t("work.again")}`);
-    }
-    const said = none && (this.page.missing?.() || this.page.ranking?.untouched) ? {} : this.page.answer();
-    return this._send({ kind: this.task.kind, ...said, none_acceptable: none, comment: this.comment.value });
   }
 
   async _send(said) {
@@ -138,8 +123,10 @@ export class Work {
       this.unsent = false;
       this.last = stored.id;
       toast(t(stored.repeated ? "work.repeated" : said.kind === "skip" ? "work.skipped" : stored.late ? "work.late" : "work.stored"));
-      if (said.kind !== "skip" && !stored.repeated && !this.past) this._countOwn();
-      if (this.past) window.location.assign("/history");
+      if (said.kind !== "skip" && !stored.repeated && !this.past) progress.countOwn();
+      document.dispatchEvent(new Event("rlhf-stored"));
+      this.trigger("submit");
+      if (this.past) window.location.assign("/label/history");
       else await this.next();
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -154,59 +141,32 @@ export class Work {
     this.busy = this.unsent = locked;
     this.container.inert = locked;
     this.container.classList.toggle("sending", locked);
-    ignoreKeys(locked);
-  }
-
-  /** Asks the server now and then only: it counts the whole batch for it. `now`: the page that stays, so it must be right. */
-  async _progress(now = false) {
-    if (!now && performance.now() - this.counted < PROGRESS_EVERY_MS) return;
-    this.counted = performance.now();
-    this.progress = (await call("GET", `/api/progress?batch=${encodeURIComponent(this.batch)}`).catch(() => null)) ?? this.progress;
-    this._drawProgress();
-  }
-
-  /** One's own answers are counted here too, so that they show at once. */
-  _countOwn() {
-    if (!this.progress) return;
-    this.progress.own.answers += 1;
-    this.progress.own.today += 1;
-    this._drawProgress();
-  }
-
-  _drawProgress() {
-    const place = document.getElementById("progress");
-    if (!this.progress || !place) return;
-    const { own, finished, tasks } = this.progress;
-    const [done, total] = own.quota ? [own.answers, own.quota] : [finished, tasks];
-    place.replaceChildren(
-      h("progress", { max: String(Math.max(total, 1)), value: String(done), "aria-label": t("work.progress") }),
-      h("span", {}, t(own.quota ? "work.progress_quota" : "work.progress_count", { done, total, own: own.answers, today: own.today })),
-    );
+    keys.ignore(locked);
   }
 
   // Drafts and time
 
   _changed() {
-    this.asked = false;
     clearTimeout(this.hurry);
     this.hurry = setTimeout(() => this._saveNow(), DRAFT_AFTER_MS);
+    this.trigger("select");
   }
 
   async _saveNow(leaving = false) {
     if (!this.task || this.busy || (leaving && this.hurry === null)) return;
     clearTimeout(this.hurry);
     this.hurry = null;
-    const content = { ...this.page.state(), comment: this.comment.value, none_acceptable: this.none.checked, time_s: this._time() };
+    const content = { ...this.board.state(), time_s: this._time() };
     this.revision = Math.max(Date.now(), this.revision + 1);
-    const { task } = this;
+    const { task, board } = this;
     try {
       await call("PUT", `/api/tasks/${task.id}/draft`, { content, revision: this.revision }, { keepalive: leaving });
       await this._keepPlace(task);
-      if (task === this.task && !this.busy) saved(t("work.draft_saved"));
+      if (task === this.task && !this.busy) board.saved.textContent = t("work.draft_saved");
       say(null);
     } catch (error) {
       if (task !== this.task || this.busy) return;
-      saved(t("work.draft_unsaved"));
+      board.saved.textContent = t("work.draft_unsaved");
       this._report(error);
       if (error.passing) this.hurry = setTimeout(() => this._saveNow(), 3000);
     }
@@ -257,26 +217,16 @@ export class Work {
 
   _nothing(reason) {
     this._lock(false);
-    this._progress(this.task !== null);
+    if (this.batch !== null) {
+      batchChoice.of(this.batch);
+      progress.of(this.batch, { now: this.task !== null });
+    }
     this.task = null;
-    bind([{ keys: ["?"], run: help }]);
+    keys.bind([{ keys: ["?"], run: help }]);
     this.container.replaceChildren(h("section", { class: "nothing" },
-      h("h2", {}, t(`nothing.${reason || "busy"}`)),
-      h("p", {}, h("a", { href: "/tasks" }, t("home.title")), " · ", h("a", { href: "/history" }, t("history.title"))),
+      h("h1", {}, t(`nothing.${reason || "busy"}`)),
+      h("p", {}, h("a", { href: "/label/tasks" }, t("home.title")), " · ", h("a", { href: "/label/history" }, t("history.title"))),
     ));
     if (reason === "sampling" || !reason) setTimeout(() => this.next(), POLL_MS);
   }
 }
-
-function saved(text) {
-  const place = document.getElementById("saved");
-  if (place) place.textContent = text;
-}
-
-/** Side by side or below each other; remembered in this browser. */
-export function layout(toggle = false) {
-  const stacked = (localStorage.getItem("rlhf-layout") === "stacked") !== toggle;
-  localStorage.setItem("rlhf-layout", stacked ? "stacked" : "beside");
-  document.body.classList.toggle("stacked", stacked);
-}
-

@@ -3,8 +3,8 @@
 import { call, Refused } from "../api.js";
 import { t } from "../boot.js";
 import { help } from "../dialogs.js";
-import { find, h } from "../dom.js";
-import { bind } from "../keys.js";
+import { find, h } from "../board/dom.js";
+import { keys } from "../keys.js";
 import { say, toast } from "../status.js";
 import { header } from "../header.js";
 import { hood } from "./hood.js";
@@ -397,7 +397,7 @@ class Chat {
       if (next) this.show(next);
     };
     const pick = (verdict) => () => find(`.choice [data-verdict=${verdict}]`, this.thread)?.click();
-    bind([
+    keys.bind([
       { keys: ["n"], text: t("chat_help.new"), run: () => this.go(null) },
       { keys: ["/"], text: t("chat_help.search"), run: () => { this.drawer(true); this.sidebar.search.focus(); } },
       { keys: ["i"], text: t("chat_help.write"), run: () => this.field.focus() },

@@ -2,7 +2,7 @@
 
 import { call } from "../api.js";
 import { t } from "../boot.js";
-import { h } from "../dom.js";
+import { h } from "../board/dom.js";
 
 const percent = (logprob) => {
   const value = 100 * Math.exp(logprob);

@@ -1,7 +1,7 @@
 // How answers are drawn: which checkpoints, one or two side by side, sampling, system text.
 
 import { t } from "../boot.js";
-import { h } from "../dom.js";
+import { h } from "../board/dom.js";
 
 export const DEFAULTS = { temperature: 0.7, top_p: 0.95, top_k: 0, repetition_penalty: 1, max_new_tokens: null, seed: null };
 const FIELDS = [

@@ -2,7 +2,7 @@
 
 import { call } from "../api.js";
 import { t } from "../boot.js";
-import { h, nodes } from "../dom.js";
+import { h, nodes } from "../board/dom.js";
 
 export class Sidebar {
   constructor(place, { open, begin }) {

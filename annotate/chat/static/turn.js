@@ -1,7 +1,7 @@
 // One turn of a conversation: its text, and what can be done with it.
 
 import { t } from "../boot.js";
-import { h, nodes } from "../dom.js";
+import { h, nodes } from "../board/dom.js";
 import { icon } from "./icons.js";
 
 const button = (name, label, run, extra = {}) => h("button", { type: "button", class: "act", "data-act": name, title: label, "aria-label": label, onclick: run, ...extra }, icon(name));

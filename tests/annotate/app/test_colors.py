@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-CSS = Path(__file__).parents[3] / "annotate" / "app" / "static" / "app.css"
+BOARD = "components/ranking_board/templates/component"
+CSS = Path(__file__).parents[3] / "annotate" / "app" / BOARD / "style.css"
 COLOR = re.compile(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)")
 TEXT_ON_GROUND = [
     ("ink", "ground"), ("ink", "sheet"), ("ink", "accent-soft"), ("quiet", "ground"), ("quiet", "sheet"),

@@ -3,7 +3,10 @@
 import hashlib
 import hmac
 import json
+import socket
 import threading
+import time
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -145,6 +148,51 @@ def test_a_notice_is_tried_again_over_a_restart_and_never_redirected(store, rece
         assert webhooks.deliver_due(again.database) == 1
     assert [path for path, _, _ in log.received] == ["/hook"] * 3
     assert len({headers["X-RLHF-Delivery"] for _, headers, _ in log.received}) == 1
+
+
+@pytest.fixture
+def oddity():
+    """The address of a server that answers with these bytes, one after the other, and never ends."""
+    with ExitStack() as ended:
+
+        def serve(answer):
+            server = ended.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def run():
+                connection, _ = server.accept()
+                with suppress(OSError):
+                    for byte in answer:
+                        connection.send(bytes([byte]))
+                        time.sleep(0.01)
+                    time.sleep(60)
+
+            threading.Thread(target=run, daemon=True).start()
+            return f"http://127.0.0.1:{server.getsockname()[1]}/hook"
+
+        yield serve
+
+
+def test_addresses_that_answer_nonsense_or_nothing_keep_no_other_notice_back(
+    store, receiver, oddity, monkeypatch
+):
+    monkeypatch.setattr(webhooks, "WHOLE_S", 0.5)
+    log, hook = receiver
+    bad = {
+        "garbage": oddity(b"\x00\xff nonsense\r\n\r\n"),
+        "silent": oddity(b""),
+        "endless": oddity(b"HTTP/1.1 200 OK\r\n" + b"x" * 10_000),
+        "space": "http://127.0.0.1:9/a b\tc",
+        "port": "http://127.0.0.1:99999/",
+        "name": "http://" + "ä" * 80 + ".example/",
+    }
+    for name, address in bad.items():
+        complete(store, name, address)
+    complete(store, "good", hook)
+    assert webhooks.deliver_due(store.database) == 1
+    assert [json.loads(body)["batch"] for _, _, body in log.received] == ["good"]
+    with store.database.read() as connection:
+        errors = connection.execute(text("SELECT error FROM webhook_delivery ORDER BY id")).scalars().all()
+    assert all(errors[:-1]) and not errors[-1]
 
 
 def test_a_webhook_needs_an_address_and_a_secret(store):

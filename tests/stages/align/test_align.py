@@ -177,8 +177,10 @@ def test_a_whole_run_on_models_of_any_make_and_nothing_twice(folder, tmp_path, f
     run = {"base": str(foreign_model), "data": folder, "name": "tiny"}
     results = align.run(RECIPE, store, url, **run, say=quiet)
     assert [entry.stage for entry in store.entries()] == ["sft", "reward", "reward", "ppo"]
-    names = {row["policy"] for row in results["comparisons"]}
-    assert names == {"sft", "ppo at 8", "ppo", "best of 2"}
+    assert list(results["policies"]) == ["base", "sft", "best of 2", "ppo at 8", "ppo"]
+    assert len(results["comparisons"]) == 10
+    assert [point["n"] for point in results["best_of"]] == [1, 2]
+    assert {point["policy"] for point in results["curve"]} == {"sft", "ppo at 8", "ppo"}
     assert {len(results["examples"]), results["prompts"]} == {6}
     assert set(results["reward_models"]["gold"]["test"]["by_source"]) >= {"pairs_test"}
     kept = store.root / "reports/tiny-0/kept"

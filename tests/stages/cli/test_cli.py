@@ -85,7 +85,7 @@ def test_quickstart_refuses_recipes_for_models_of_ones_own(name, tmp_path, capsy
     ("table", "reason"),
     [
         ("[ppo]\nkl_coeff = 1", "no setting named kl_coeff"),
-        ("[ppo]\nepisodes = 'many'", "episodes needs int"),
+        ("[ppo]\nepisodes = 'many'", "episodes is a whole number"),
         ("[ppo]\nadaptive_kl = 3", "true or false"),
         ("[pro]\nlr = 1", "no stage named pro"),
         ("[ppo\n", "not TOML"),

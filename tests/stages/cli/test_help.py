@@ -22,7 +22,7 @@ def commands(top=None, path=()):
 
 
 @pytest.mark.parametrize(
-    "path, command", commands(), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+    "path, command", list(commands()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
 )
 def test_help_fits_a_screen(path, command):
     lines = command.format_help().splitlines()

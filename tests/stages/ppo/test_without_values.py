@@ -219,7 +219,7 @@ def test_in_the_value_warm_up_only_the_value_model_learns():
         ({"advantages": "grpo"}, "completions_per_prompt to 2 or more"),
         ({"filter_equal_scores": True}, "completions_per_prompt to 2 or more"),
         ({"completions_per_prompt": 3}, "multiple of completions_per_prompt"),
-        ({"completions_per_prompt": 0}, "1 or more"),
+        ({"completions_per_prompt": 0}, "at least 1"),
         ({"completions_per_prompt": 4, "episodes": 18}, "episodes = 18"),
         ({"advantages": "rloo", "gamma": 0.9, **GROUPS}, "gamma"),
         ({"advantages": "reinforce++", "value_warmup_iterations": 1}, "no value model"),

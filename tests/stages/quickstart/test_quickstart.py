@@ -17,19 +17,13 @@ from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.store import Store
 from stages import ppo, pretrain, quickstart, reward, sft
 from stages.judging import evaluate
+from stages.judging_settings import EvalSettings
 from stages.labeling import sample
 from stages.ppo import trainer
 from stages.pretrain import loop
 from stages.reward import stage
 from stages.reward.trainer import RankingTrainer
-from stages.settings import (
-    ChatSettings,
-    EvalSettings,
-    PPOSettings,
-    RewardSettings,
-    SampleSettings,
-    SFTSettings,
-)
+from stages.settings import ChatSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
 from stages.talk import terminal
 from tests.stages.conftest import tiny_pretraining
 
@@ -138,7 +132,8 @@ def test_other_peoples_models_go_through_every_stage(foreign_model, rankings_fil
         max_new_tokens=8,
     )
     result = evaluate.run(settings, store, quiet)
-    assert {"win_rate", "ci95", "n", "ties", "kl", "mean_reward", "mean_length", "ended"} <= result.keys()
+    assert result["judge"].startswith("reward/") and list(result["policies"]) == ["sft", "ppo"]
+    assert math.isfinite(result["policies"]["ppo"]["kl"])
     answer = io.StringIO()
     talk = ChatSettings(policy="ppo", max_new_tokens=4, temperature=0.0)
     terminal.run(talk, store, str(store.root / "labels.db"), io.StringIO("Say 1\n"), answer)
@@ -295,5 +290,6 @@ def test_eval_prints_one_json_object(trained):
     command = [sys.executable, "-m", "stages.cli", *arguments, "--store", str(trained.root)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
-    assert {"win_rate", "ci95", "n", "ties", "kl", "mean_reward", "mean_length", "ended"} <= result.keys()
-    assert result["n"] == 12
+    (row,) = result["comparisons"]
+    assert (row["policy"], row["against"], row["n"]) == ("sft", "base", 12)
+    assert {"kl", "mean_score", "mean_length", "ended"} <= result["policies"]["sft"].keys()

@@ -1,6 +1,6 @@
 // Two answers: which is better, and where the batch asks for it, by how much.
 
-import { t } from "./boot.js";
+import { t } from "./words.js";
 import { Card, conversation, letter } from "./card.js";
 import { focus, h } from "./dom.js";
 import { cardBindings } from "./rank_page.js";
@@ -21,7 +21,7 @@ export class PairPage {
     this.scale = h("div", { class: "verdict", role: "group", "aria-label": t("pair.question") }, ...this._buttons());
     this.spoken = h("p", { class: "hidden-text", role: "status" });
     this.element = h("div", { class: "rank pair" },
-      conversation(task.prompt, `/api/tasks/${task.id}/prompt`),
+      conversation(task),
       h("div", { class: "cards two" }, ...this.cards.map((card) => card.element)),
       h("div", { class: "pinned bottom" }, this.scale, h("p", { class: "hint quiet" }, t(task.asks.strength ? "pair.hint_strength" : "pair.hint"))),
       this.spoken,
@@ -30,8 +30,7 @@ export class PairPage {
   }
 
   start() {
-    focus(this.cards[0].element);
-    window.scrollTo(0, 0);
+    this.cards[0].element.focus({ preventScroll: true });
   }
 
   state() {

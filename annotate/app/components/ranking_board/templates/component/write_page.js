@@ -1,6 +1,6 @@
 // Write the ideal answer, or edit a model's answer into one.
 
-import { t } from "./boot.js";
+import { t } from "./words.js";
 import { conversation, letter, textBody } from "./card.js";
 import { h } from "./dom.js";
 
@@ -9,12 +9,11 @@ export class WritePage {
     this.task = task;
     this.changed = changed;
     this.count = h("span", { class: "quiet", "aria-live": "off" });
-    this.field = h("textarea", { id: "demonstration", rows: "10", dir: "auto", "aria-label": t("write.label"), value: given.demonstration ?? "", oninput: () => { this._measure(); changed(); } });
+    this.field = h("textarea", { class: "demonstration", rows: "10", dir: "auto", "aria-label": t("write.label"), value: given.demonstration ?? "", oninput: () => { this._measure(); changed(); } });
     this.element = h("div", { class: "write" },
-      conversation(task.prompt, `/api/tasks/${task.id}/prompt`),
+      conversation(task),
       ...task.answers.map((answer, i) => this._model(answer, i)),
-      h("label", { class: "big", for: "demonstration" }, t("write.label")),
-      this.field,
+      h("label", { class: "big" }, t("write.label"), this.field),
       h("p", { class: "hint quiet" }, t("write.hint"), " ", this.count),
     );
     this._measure();
@@ -51,8 +50,8 @@ export class WritePage {
 
   _model(answer, i) {
     const start = async () => {
-      const whole = await fetch(`/api/tasks/${this.task.id}/answers/${i}/source`, { credentials: "same-origin" });
-      this.started = await whole.text();
+      if (this.field.value.trim() && this.field.value !== this.started && !window.confirm(t("write.ask_replace"))) return;
+      this.started = await this.task.whole.source(i);
       this.field.value = this.started;
       this._measure();
       this.field.focus();
@@ -60,7 +59,7 @@ export class WritePage {
     };
     return h("article", { class: "card", "aria-label": t("rank.answer", { letter: letter(i) }) },
       h("header", {}, h("span", { class: "letter" }, letter(i)), h("button", { type: "button", class: "plain", onclick: start }, t("write.start_from"))),
-      textBody(answer, `/api/tasks/${this.task.id}/answers/${i}/text`),
+      textBody(answer, () => this.task.whole.answer(i)),
     );
   }
 

@@ -1,7 +1,6 @@
 // One answer on the page: its letter, text, and where the batch asks for them, a rating and flags.
 
-import { call } from "./api.js";
-import { t } from "./boot.js";
+import { t } from "./words.js";
 import { h, nodes } from "./dom.js";
 
 export const letter = (i) => String.fromCharCode(65 + i);
@@ -20,7 +19,7 @@ export class Card {
       "article",
       { class: "card", tabindex: "0", "data-answer": index, "aria-label": t("rank.answer", { letter: letter(index) }), onfocusin: () => focused(index), onpointerdown: () => focused(index) },
       h("header", {}, this.letter, this.state, ...controls),
-      textBody(task.answers[index], `/api/tasks/${task.id}/answers/${index}/text`),
+      textBody(task.answers[index], () => task.whole.answer(index)),
       task.asks.ratings ? this._ratings() : null,
       task.asks.flags.length ? this._flags() : null,
     );
@@ -68,24 +67,25 @@ export class Card {
   }
 }
 
-/** A text as Markdown with its raw form beside it (V changes which is seen), folded where it is long. */
-export function textBody(text, wholeAt = null) {
+/** A text as Markdown with its raw form beside it (V changes which is seen), folded where it is long.
+ *  whole(): the nodes of all of a folded text. */
+export function textBody(text, whole = null) {
   const body = h("div", { class: "text" }, h("div", { class: "formatted", dir: "auto" }, ...nodes(text.nodes)), h("div", { class: "raw", dir: "auto" }, ...nodes(text.raw)));
   if (text.chars === 0) body.replaceChildren(h("p", { class: "quiet" }, t("rank.empty_answer")));
-  if (text.folded && wholeAt) body.append(unfold(body, text.chars, wholeAt));
+  if (text.folded && whole) body.append(unfold(body, text.chars, whole));
   return body;
 }
 
-function unfold(body, chars, wholeAt) {
+function unfold(body, chars, whole) {
   const button = h("button", { type: "button", class: "plain", onclick: async () => {
-    const whole = await call("GET", wholeAt);
-    body.replaceChildren(h("div", { class: "whole", dir: "auto" }, ...nodes(whole.raw)));
+    body.replaceChildren(h("div", { class: "whole", dir: "auto" }, ...nodes(await whole())));
   } }, t("rank.show_all", { chars: chars.toLocaleString() }));
   return h("p", { class: "fold" }, button);
 }
 
-export function conversation(prompt, wholeAt = null) {
+/** The turns that lead to the answers. */
+export function conversation({ prompt, whole }) {
   return h("section", { class: "prompt", "aria-label": t("rank.prompt") }, ...prompt.map((turn, i) =>
-    h("div", { class: `turn ${turn.role}` }, h("span", { class: "role" }, t(`roles.${turn.role}`)), textBody(turn, wholeAt && `${wholeAt}/${i}/text`)),
+    h("div", { class: `turn ${turn.role}` }, h("span", { class: "role" }, t(`roles.${turn.role}`)), textBody(turn, () => whole.turn(i))),
   ));
 }

@@ -1,6 +1,6 @@
 // Three or more answers: order them best to worst, with ties.
 
-import { t } from "./boot.js";
+import { t } from "./words.js";
 import { Card, conversation, letter } from "./card.js";
 import { focus, h } from "./dom.js";
 import { Ranking } from "./ranking.js";
@@ -20,7 +20,7 @@ export class RankPage {
     }));
     this.spoken = h("p", { class: "hidden-text", role: "status" });
     this.element = h("div", { class: "rank" },
-      conversation(task.prompt, `/api/tasks/${task.id}/prompt`),
+      conversation(task),
       h("div", { class: "pinned" }, this.strip.element, h("p", { class: "hint quiet" }, t("rank.hint"))),
       h("div", { class: "cards", "data-size": this.size }, ...this.cards.map((card) => card.element)),
       this.spoken,
@@ -29,7 +29,6 @@ export class RankPage {
   }
 
   start() {
-    window.scrollTo(0, 0);
     this.select(this.ranking.unranked[0] ?? 0);
   }
 
@@ -60,6 +59,11 @@ export class RankPage {
   select(i) {
     focus(this.cards[i].element);
     this._mark(i);
+  }
+
+  /** What is wrong with the answer as it stands, or null; a doubt is asked about once. */
+  missing() {
+    return null;
   }
 
   /** The focused answer gets a rank, and the next unranked one the focus. */

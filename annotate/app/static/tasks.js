@@ -1,10 +1,10 @@
 // What there is to do: one card for each batch.
 
 import { call } from "./api.js";
+import { h } from "./board/dom.js";
 import { t } from "./boot.js";
-import { h } from "./dom.js";
 
-export async function home(container) {
+export async function tasks({ element }) {
   const { batches } = await call("GET", "/api/batches");
   const cards = batches.map((batch) =>
     h("li", { class: "card batch" },
@@ -12,14 +12,14 @@ export async function home(container) {
       h("p", { class: "quiet" }, t(`kinds.${batch.kind}`)),
       h("p", {}, t("home.own", { own: batch.own.answers, finished: batch.finished, tasks: batch.tasks })),
       batch.own.left !== 0
-        ? h("a", { class: "button primary", href: `/label?batch=${encodeURIComponent(batch.name)}`, "aria-label": `${t("home.start")}: ${batch.name}` }, t(batch.own.answers ? "home.go_on" : "home.start"))
+        ? h("a", { class: "button primary", href: `/label/?batch=${encodeURIComponent(batch.name)}`, "aria-label": `${t("home.start")}: ${batch.name}` }, t(batch.own.answers ? "home.go_on" : "home.start"))
         : h("p", { class: "quiet" }, t("home.done")),
     ),
   );
-  container.replaceChildren(
+  element.replaceChildren(
     h("h1", {}, t("home.title")),
     cards.length ? h("ul", { class: "batches" }, ...cards) : h("p", {}, t("home.nothing")),
-    h("p", {}, h("a", { href: "/history" }, t("history.title"))),
+    h("p", {}, h("a", { href: "/label/history" }, t("history.title"))),
   );
-  container.querySelector("a.button")?.focus();
+  element.querySelector("a.button")?.focus();
 }

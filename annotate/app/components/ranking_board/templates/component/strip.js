@@ -1,6 +1,6 @@
 // The order so far, best to worst, as chips: drag one between others to move it, onto another to tie them.
 
-import { t } from "./boot.js";
+import { t } from "./words.js";
 import { letter } from "./card.js";
 import { h } from "./dom.js";
 
@@ -56,7 +56,7 @@ export class Strip {
     if (!drag.ghost) {
       if (Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < DRAG_AFTER_PX) return;
       drag.ghost = h("span", { class: "chip ghost" }, letter(drag.answer));
-      document.body.append(drag.ghost);
+      this.element.append(drag.ghost);
       chip.classList.add("lifted");
       this.element.classList.add("dragging");
     }

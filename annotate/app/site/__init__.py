@@ -1,0 +1,1 @@
+"""The labelers' pages: Gradio in our shell, with the parts that a lead puts together in Python."""

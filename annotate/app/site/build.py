@@ -1,0 +1,115 @@
+"""The labelers' pages as gr.Blocks, once in each language, behind a check of who asks. Importing this takes seconds."""
+
+import inspect
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.staticfiles import StaticFiles
+
+from annotate.app.components.page_part import PagePart
+from annotate.app.components.ranking_board import RankingBoard
+from annotate.app.identity import Doorman
+from annotate.app.settings import Page
+from annotate.app.site.parts import Parts
+from annotate.app.site.routes import SITE_PATH
+from annotate.app.texts import languages, texts
+
+IDLE_S = 1.0  # how often Gradio's queue looks for events; its own twenty times a second take 7 % of a core
+COLORS = {
+    "body_background_fill": "#f4f5f7",
+    "body_background_fill_dark": "#121519",
+    "block_background_fill": "#ffffff",
+    "block_background_fill_dark": "#1c2026",
+    "border_color_primary": "#d4d8de",
+    "border_color_primary_dark": "#363c45",
+    "button_primary_background_fill": "#1f57b8",
+    "button_primary_background_fill_hover": "#1a4a9c",
+    "button_primary_background_fill_dark": "#8db4ff",
+    "button_primary_background_fill_hover_dark": "#a9c6ff",
+    "button_primary_text_color_dark": "#0d1a33",
+}
+
+
+def site_apps(page: Page, shared: Any) -> dict[str, FastAPI]:
+    """The labelers' pages by language. shared: the whole app's state (settings, doorman)."""
+    private_uploads(shared)
+    return {language: _site_app(site(page, language), shared) for language in languages()}
+
+
+def site(page: Page, language: str) -> gr.Blocks:
+    """The page of tasks to work on, made by `page`, and beside it the list of batches and one's own answers."""
+    words = texts(language)
+    with gr.Blocks(title=words["page"]["title"], analytics_enabled=False) as blocks:
+        page(Parts(language))
+    with blocks.route(words["home"]["title"], "/tasks", show_in_navbar=False):
+        PagePart("tasks")
+    with blocks.route(words["history"]["title"], "/history", show_in_navbar=False):
+        PagePart("history")
+    return blocks
+
+
+def _site_app(blocks: gr.Blocks, shared: Any) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    for component in (
+        PagePart,
+        RankingBoard,
+    ):  # as Gradio would serve them, but for a line on stdout for each file
+        files = Path(inspect.getfile(component)).parent / "templates" / "component"
+        address = (
+            f"{SITE_PATH}/gradio_api/custom_component/{component.get_component_class_id()}/client/component"
+        )
+        app.mount(address, StaticFiles(directory=files))
+    warnings.filterwarnings("ignore", "SSR mode is not supported")  # said of every app with several pages
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path=SITE_PATH,
+        auth_dependency=lambda request: account_name(shared.doorman, request),
+        **mounted(shared),
+    )
+    rest_when_idle(blocks)
+    return app
+
+
+def mounted(shared: Any) -> dict[str, Any]:
+    """How all our Gradio pages are mounted: in our colours, without what nobody here needs."""
+    theme = gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    ).set(**COLORS)
+    return {
+        "theme": theme,
+        "max_file_size": shared.settings.max_upload,
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "show_error": True,
+    }
+
+
+def rest_when_idle(blocks: gr.Blocks) -> None:
+    """Have the queue look for events once a second."""
+    blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = IDLE_S
+
+
+def private_uploads(shared: Any) -> None:
+    """Uploads go into a folder of this process, which is gone with it; nothing is told to Gradio's makers."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    if getattr(shared, "uploads", None) is None:
+        shared.uploads = tempfile.TemporaryDirectory(prefix="rlhf-uploads-")
+        os.environ["GRADIO_TEMP_DIR"] = shared.uploads.name
+
+
+def account_name(doorman: Doorman, request: Request) -> str:
+    """Who asks, for Gradio's handlers. Raises 401."""
+    account = doorman.session_account(request)
+    if account is None:
+        raise HTTPException(401, "not signed in")
+    return account.name

@@ -1,0 +1,74 @@
+"""Answers that follow a JSON schema: llguidance says which tokens may come next."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.errors import EngineError, InputError
+from rlhf.models.tokenizer import AnyTokenizer, Tokenizer
+
+# Spaces and line breaks between JSON's parts would be up to the model, and small ones never stop writing them.
+LAYOUT: Any = {"whitespace_flexible": False}
+
+
+class Grammar:
+    """A schema's state in one answer."""
+
+    def __init__(self, matcher: Any) -> None:
+        self.matcher = matcher
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Logits (V,) with −inf for every token that would break the schema. Raises EngineError where it gives up."""
+        allowed = torch.frombuffer(bytearray(self.matcher.compute_logit_bias()), dtype=torch.uint8).bool()
+        if self.matcher.is_error():
+            raise EngineError(f"the schema is too complex here: {self.matcher.get_error()}")
+        return logits.masked_fill(~allowed[: len(logits)].to(logits.device), float("-inf"))
+
+    def hear(self, token: int) -> None:
+        """Take in a token of the answer."""
+        self.matcher.consume_token(token)
+
+
+class Grammars:
+    """Schemas for one tokenizer, whose vocabulary is read when the first one comes."""
+
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary: Any = None
+
+    def grammar(self, schema: str) -> Grammar:
+        """A schema (JSON) at its beginning.
+
+        Raises InputError for one that llguidance does not take, and where it is not installed.
+        """
+        try:
+            from llguidance import LLMatcher
+        except ImportError:
+            raise InputError(
+                "response_format needs llguidance, which is not installed here: pip install 'rlhf-loop[json]'"
+            ) from None
+        if self.vocabulary is None:
+            self.vocabulary = _vocabulary(self.tokenizer)
+        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=LAYOUT)
+        if problem := LLMatcher.validate_grammar(grammar, self.vocabulary):
+            raise InputError(f"response_format: the schema cannot be followed: {problem.splitlines()[0]}")
+        return Grammar(LLMatcher(self.vocabulary, grammar))
+
+
+def _vocabulary(tokenizer: AnyTokenizer) -> Any:
+    """The tokenizer as llguidance knows it. Raises InputError for one that it cannot read."""
+    if isinstance(tokenizer, Tokenizer):
+        from llguidance.tiktoken import lltokenizer_from_encoding
+
+        return lltokenizer_from_encoding(
+            tokenizer.encoding, n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id
+        )
+    from llguidance.hf import from_tokenizer
+
+    try:
+        return from_tokenizer(tokenizer.tokenizer, n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id)
+    except ValueError as problem:
+        raise InputError(
+            f"response_format: this model's tokenizer cannot be used for it ({problem})"
+        ) from None

@@ -1,0 +1,220 @@
+"""Policies judged against each other: who wins, how sure that is, what it cost, and how far each went from a reference."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from annotate.figures.strengths import Game, strength_table
+from rlhf.data import Prompt, PromptRow
+from rlhf.machine.devices import set_threads
+from rlhf.measuring.best_of import best_of_curve, kl_of_best_of
+from rlhf.measuring.diversity import distinct_bigrams, repetition, share_alike
+from rlhf.measuring.evaluate import WinRate, win_rate, win_rate_at_equal_length
+from stages.judging.answers import Answers, Model, answer, best_of, rewards_as_seen
+from stages.judging.judges import Judge, Outcome, Scorer
+from stages.judging.kept import MeasurementCache
+from stages.judging.measure import follows, text_loss
+from stages.judging_settings import JudgingSettings
+
+NUM_EXAMPLES = 100
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """Who is judged, by whom and on what.
+
+    policies: in the order of the report, each beats or loses to those before it. reference: the one that KL is to and
+    whose best of n is judged. reward: what was climbed, where it is not the judge. tasks, texts: to measure
+    constraints and the loss on plain text by; of checkpoints on the way, named in `on_the_way`, they are not measured.
+    """
+
+    settings: JudgingSettings
+    policies: Mapping[str, Model]
+    reference: str | None
+    rows: Sequence[PromptRow]
+    judge: Judge
+    reward: Scorer | None
+    kept: MeasurementCache
+    seed: int
+    tasks: Sequence[Prompt] = ()
+    texts: str | None = None
+    on_the_way: Sequence[str] = ()
+
+    def run(self) -> dict[str, Any]:
+        """Every measurement of the report, as JSON."""
+        set_threads(0)
+        given = {name: self.answers(name, place) for place, name in enumerate(self.policies)}
+        frontier = self._add_best_of(given) if self.settings.best_of > 1 and self.reference else []
+        scores = {name: self.judge.scores(self.rows, name, answers) for name, answers in given.items()}
+        rewards = {
+            name: self.reward.scores(self.rows, name, answers) if self.reward else None
+            for name, answers in given.items()
+        }
+        outcomes = {
+            (policy, against): self.judge.compare(self.rows, given, policy, against)
+            for against, policy in combinations(given, 2)
+        }
+        measured = [name for name in self.policies if name not in self.on_the_way]
+        return {
+            "prompts": len(self.rows),
+            "judge": self.judge.name,
+            "reward": self.reward.name if self.reward else None,
+            "reference": self.reference,
+            "temperature": self.settings.temperature,
+            "policies": {name: described(given[name], scores[name], rewards[name]) for name in given},
+            "comparisons": [row for pair, found in outcomes.items() if (row := self._comparison(*pair, given, found))],
+            "strengths": self._strengths(outcomes),
+            "curve": [self._point(name, given[name], scores[name], rewards[name]) for name in self._from_reference(given)],
+            "best_of": frontier,
+            "tasks": {name: self._tasks(name) for name in measured} if self.tasks else {},
+            "text_loss": {name: self._text_loss(name) for name in measured} if self.texts else {},
+            "examples": [
+                {"prompt": row.prompt, "answers": {name: _example(given[name], scores[name], i) for name in given}}
+                for i, row in enumerate(self.rows[:NUM_EXAMPLES])
+            ],
+        }  # fmt: skip
+
+    def answers(self, policy: str, draw: int, n: int = 1) -> Answers:
+        """n answers of a policy to every prompt; draw tells apart what is sampled from the same prompts.
+
+        Draws of their own: shared random numbers would turn sampling luck into ties and flatter the better side.
+        """
+        model, seed = self.policies[policy], self.seed + 1_000_003 * draw
+        reference = None if self.reference in (None, policy) else self.policies[str(self.reference)]
+        prompts = [row.prompt for row in self.rows]
+        temperature, longest = self.settings.temperature, self.settings.max_new_tokens
+        inputs = [model.hash, reference and reference.hash, temperature, longest, prompts, n, seed]
+        found = self.kept.get_or_measure(
+            f"answers of {policy}" if n == 1 else f"{n} answers of {policy}",
+            inputs,
+            lambda: asdict(
+                answer(
+                    model, reference, prompts, n=n, temperature=temperature, max_new_tokens=longest, seed=seed
+                )
+            ),
+        )
+        return Answers(**found)
+
+    def _add_best_of(self, given: dict[str, Answers]) -> list[dict[str, Any]]:
+        """Put the reference's best of n behind it; returns what the best of each smaller n gives."""
+        n, reference = self.settings.best_of, str(self.reference)
+        assert self.reward is not None
+        candidates = self.answers(reference, len(self.policies), n)
+        whose = f"{n} answers of {reference}"
+        scores = [float(s or 0.0) for s in self.reward.scores(self.rows, whose, candidates)]
+        seen = rewards_as_seen(candidates, scores, self.settings.missing_eos_penalty)
+        found = {f"best of {n}": best_of(candidates, seen, n, round(kl_of_best_of(n), 4))}
+        after = {name: given.pop(name) for name in list(given)[list(given).index(reference) + 1 :]}
+        given.update(found | after)
+        judged = self.judge.scores(self.rows, whose, candidates)
+        if judged is None or None in judged:
+            return []
+        return best_of_curve(np.reshape(seen, (-1, n)), np.reshape(np.array(judged, float), (-1, n)))
+
+    def _comparison(
+        self, policy: str, against: str, given: Mapping[str, Answers], found: Sequence[Outcome]
+    ) -> dict[str, Any] | None:
+        """One cell of the matrix of win rates; None where nobody has judged yet."""
+        places = [i for i, outcome in enumerate(found) if outcome is not None]
+        if not places:
+            return None
+        outcomes = [2 * float(found[i] or 0.0) - 1 for i in places]  # 1, 0, −1
+        even = [0.0] * len(places)
+        words, their_words = ([given[name].num_words[i] for i in places] for name in (policy, against))
+        equal = win_rate_at_equal_length(outcomes, even, words, their_words)
+        return {
+            "policy": policy,
+            "against": against,
+            **win_rate_fields(win_rate(outcomes, even, [self.rows[i].prompt for i in places])),
+            "win_rate_at_equal_length": round(equal[0], 4),
+            "ci95_at_equal_length": [round(x, 4) for x in equal[1:]],
+        }
+
+    def _strengths(self, outcomes: Mapping[tuple[str, str], Sequence[Outcome]]) -> list[dict[str, Any]]:
+        """Bradley–Terry strengths with ties, strongest first; empty where they are undefined."""
+        games: list[Game] = [
+            (str(i), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
+            for (policy, against), found in outcomes.items()
+            for i, outcome in enumerate(found)
+            if outcome is not None
+        ]
+        return [
+            {"policy": row.checkpoint, "log_strength": round(row.log_strength, 4), "ci95": [round(x, 4) for x in row.ci95]}
+            for row in strength_table(games).rows
+        ]  # fmt: skip
+
+    def _from_reference(self, given: Mapping[str, Answers]) -> list[str]:
+        """The reference and the policies behind it whose KL to it is known."""
+        if self.reference is None:
+            return []
+        names = list(self.policies)
+        after = names[names.index(self.reference) + 1 :]
+        return [self.reference, *(name for name in after if given[name].mean_kl is not None)]
+
+    def _point(
+        self, name: str, answers: Answers, scores: Sequence[Any] | None, rewards: Sequence[Any] | None
+    ) -> dict[str, Any]:
+        """One point of the over-optimisation curve: distance from the reference against what reward and judge say."""
+        kl = 0.0 if name == self.reference else answers.mean_kl
+        return {"policy": name, "kl": kl, "reward": mean(rewards), "judged": mean(scores)}
+
+    def _tasks(self, policy: str) -> dict[str, Any]:
+        model, settings = self.policies[policy], self.settings
+        return self.kept.get_or_measure(
+            f"tasks by {policy}",
+            [model.hash, list(self.tasks), settings.num_tasks, settings.max_task_tokens, self.seed],
+            lambda: follows(model, self.tasks, settings.num_tasks, settings.max_task_tokens, self.seed),
+        )
+
+    def _text_loss(self, policy: str) -> dict[str, Any]:
+        model, file, num_tokens = self.policies[policy], str(self.texts), self.settings.text_tokens
+        return self.kept.get_or_measure(
+            f"plain text by {policy}",
+            [model.hash, file, num_tokens],
+            lambda: text_loss(model, file, num_tokens),
+        )
+
+
+def described(
+    answers: Answers, scores: Sequence[Any] | None, rewards: Sequence[Any] | None
+) -> dict[str, Any]:
+    """What a policy's answers are like, each by itself."""
+    return {
+        "mean_score": mean(scores),
+        "mean_reward": mean(rewards),
+        "kl": answers.mean_kl,
+        "mean_length": mean(answers.lengths),
+        "mean_words": mean(answers.num_words),
+        "ended": mean(answers.ended),
+        "distinct_bigrams": round(distinct_bigrams(answers.texts), 4),
+        "repetition": round(repetition(answers.texts), 4),
+        "share_alike": round(share_alike(answers.texts), 4),
+    }
+
+
+def win_rate_fields(found: WinRate) -> dict[str, Any]:
+    """A win rate as JSON fields."""
+    return {
+        "win_rate": round(found.win_rate, 4),
+        "ci95": [round(x, 4) for x in found.ci95],
+        "n": found.n,
+        "ties": found.ties,
+    }
+
+
+def mean(values: Sequence[Any] | None) -> float | None:
+    """The mean of the values that are there, to four places; None where none is."""
+    known = [value for value in values or () if value is not None]
+    return round(sum(known) / len(known), 4) if known else None
+
+
+def _example(answers: Answers, scores: Sequence[Any] | None, i: int) -> dict[str, Any]:
+    score = scores[i] if scores else None
+    return {
+        "text": answers.texts[i],
+        "ended": answers.ended[i],
+        "score": None if score is None else round(score, 3),
+    }

@@ -1,0 +1,1 @@
+"""What was measured as one page: findings in sentences, tables, pictures, answers side by side."""

@@ -1,0 +1,213 @@
+"""The labelers' pages between Gradio and the rest: which of its routes are served, and what comes before it is there."""
+
+import re
+import threading
+from types import SimpleNamespace
+
+import pytest
+from fastapi.testclient import TestClient
+from starlette.routing import Mount, Route
+
+from annotate.app import server
+from annotate.app.launch import labeling, page_named
+from annotate.app.server import create_app
+from annotate.app.settings import AppSettings
+from annotate.app.site import routes
+from annotate.labels import LabelStore
+from annotate.store.accounts import add_account, open_session
+from rlhf.errors import InputError
+
+# Every route of Gradio 6.31 that a page of ours needs; a later version's new ones are refused until they stand here.
+SERVED = {
+    "GET /", "GET /tasks", "GET /history",
+    "GET /assets/{path:path}", "GET /static/{path:path}", "GET /theme.css", "GET /gradio_api/theme.css",
+    "GET /config", "GET /config/", "GET /gradio_api/info", "GET /gradio_api/info/", "GET /gradio_api/startup-events",
+    "GET /gradio_api/heartbeat/{session_hash}", "GET /gradio_api/queue/data",
+    "GET /gradio_api/call/{api_name}/{event_id}",
+    "GET /gradio_api/custom_component/{id}/{environment}/{type}/{file_name}",
+    "POST /gradio_api/run/{api_name}", "POST /gradio_api/run/{api_name}/",
+    "POST /gradio_api/api/{api_name}", "POST /gradio_api/api/{api_name}/",
+    "POST /gradio_api/call/{api_name}", "POST /gradio_api/call/{api_name}/",
+    "POST /gradio_api/call/v2/{api_name}", "POST /gradio_api/call/v2/{api_name}/",
+    "POST /gradio_api/queue/join", "POST /gradio_api/cancel", "POST /gradio_api/reset", "POST /gradio_api/reset/",
+}  # fmt: skip
+SAMPLES = {
+    "environment": "client",
+    "type": "component",
+    "id": "ab12",
+    "file_name": "index.js",
+    "path:path": "a/b.js",
+}
+
+
+def gradios(app):
+    """Method and path of every route of a mounted Gradio app, below its mount."""
+    (mount,) = [one for one in app.routes if isinstance(one, Mount) and one.path == routes.SITE_PATH]
+    included = [
+        route
+        for one in mount.app.routes
+        if hasattr(one, "original_router")
+        for route in one.original_router.routes
+    ]
+    for route in [*mount.app.routes, *included]:
+        if isinstance(route, Route):
+            yield from ((method, route.path) for method in sorted(route.methods))
+        elif hasattr(route, "path"):  # a mounted app, such as one for MCP
+            yield "GET", f"{route.path}/any"
+
+
+@pytest.fixture(scope="module")
+def built():
+    """What the pages are built with, and the pages, once for all tests."""
+    from annotate.app.site.build import site_apps
+    from annotate.app.site.parts import default_page
+
+    shared = SimpleNamespace(settings=AppSettings(), doorman=None)
+    return shared, site_apps(default_page, shared)
+
+
+@pytest.fixture
+def apps(built):
+    return built[1]
+
+
+@pytest.fixture
+def build(built, monkeypatch):
+    """Have an app take the pages that are built, after `ready()`."""
+
+    def take(app, ready=bool):
+        def pages(page, shared):
+            ready()
+            built[0].doorman = app.state.doorman
+            return built[1]
+
+        monkeypatch.setattr(server, "_site_apps", pages)
+
+    return take
+
+
+def wait_for_page(client, address="/label/"):
+    while 'http-equiv="refresh"' in (page := client.get(address)).text:
+        pass
+    return page
+
+
+@pytest.fixture
+def client(tmp_path, build):
+    """A client of the whole app with built pages, signed in as a labeler."""
+    with LabelStore(tmp_path / "labels.db") as store:
+        add_account(store.database, "ann", role="labeler")
+        app = create_app(store, AppSettings())
+        build(app)
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            client.cookies.set(app.state.settings.cookie, open_session(store.database, "ann"))
+            wait_for_page(client)
+            yield client
+
+
+def test_only_the_routes_that_a_page_needs_are_served(apps):
+    served, refused = set(), set()
+    for method, path in gradios(apps["en"]):
+        sample = re.sub(r"\{([\w:]+)\}", lambda name: SAMPLES.get(name[1], "x1"), path)
+        allowed = routes.is_open(method, sample) or routes.is_for_accounts(method, sample)
+        allowed = allowed or (method == "GET" and f"/label{sample}" in routes.PAGES)
+        (served if allowed else refused).add(f"{method.replace('HEAD', 'GET')} {path}")
+    assert served <= SERVED, served - SERVED
+    assert served >= {"GET /config", "POST /gradio_api/run/{api_name}", "POST /gradio_api/queue/join"}
+    for name in (
+        "file=",
+        "proxy=",
+        "upload",
+        "stream",
+        "deep_link",
+        "monitoring",
+        "runs",
+        "process_recording",
+        "vibe",
+    ):
+        there = {route for route in served | refused if name in route}
+        assert there and there <= refused, name
+
+
+def test_what_is_refused_is_refused_over_http_to_everybody(client):
+    for method, path in (
+        ("GET", "/gradio_api/file=/etc/passwd"),
+        ("GET", "/gradio_api/proxy=http://127.0.0.1/"),
+        ("POST", "/gradio_api/upload"),
+        ("GET", "/gradio_api/deep_link"),
+        ("GET", "/monitoring"),
+        ("GET", "/gradio_api/mcp/sse"),
+        ("GET", "/gradio_api/custom_component/x/../../../server.py"),
+        ("GET", "/assets/%2e%2e/%2e%2e/index.html"),
+    ):
+        reply = client.request(method, f"/label{path}")
+        assert reply.status_code in (403, 404), (path, reply.status_code)
+    assert client.get("/label/config").status_code == 200
+    client.cookies.clear()
+    assert client.post("/label/gradio_api/run/predict", json={}).status_code == 401
+    assert client.get("/label/config").status_code == 401
+
+
+def test_a_page_has_no_inline_code_but_what_its_own_number_lets_run(client):
+    replies = [client.get("/label/?batch=x") for _ in range(2)]
+    numbers = set()
+    for reply in replies:
+        policy = reply.headers["content-security-policy"]
+        (number,) = re.findall(r"'nonce-([\w-]+)'", policy)
+        assert "unsafe-eval" not in policy and "unsafe-inline" not in policy.split("style-src")[0]
+        inline = re.findall(r"<script(?![^>]*(?:src=|application/json))([^>]*)>", reply.text)
+        assert inline and all(f'nonce="{number}"' in attributes for attributes in inline)
+        numbers.add(number)
+    assert len(numbers) == 2
+    assert 'lang="ja"' in client.get("/label/", headers={"Accept-Language": "ja"}).text
+
+
+def test_old_addresses_lead_on_with_what_they_ask_for(client):
+    for old, new in (
+        ("/label?batch=a%20b", "/label/?batch=a%20b"),
+        ("/history", "/label/history"),
+        ("/tasks", "/label/tasks"),
+    ):
+        assert client.get(old, follow_redirects=False).headers["location"] == new
+
+
+def test_who_comes_before_gradio_is_there_gets_a_page_that_goes_on(tmp_path, build):
+    may_build = threading.Event()
+    with LabelStore(tmp_path / "labels.db") as store:
+        app = create_app(store, AppSettings())
+        build(app, lambda: may_build.wait(60))
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            early = client.get("/label/")  # signed in as the local account on the way
+            assert (
+                early.status_code == 200 and 'http-equiv="refresh"' in early.text and "starting" in early.text
+            )
+            assert client.get("/label/config").status_code == 503
+            assert client.get("/api/me").json()["name"] == "local"  # programs wait for nothing
+            may_build.set()
+            assert "gradio_config" in wait_for_page(client).text
+
+
+def test_a_page_that_cannot_be_built_says_so_and_is_not_waited_for(tmp_path, caplog):
+    def broken(parts):
+        raise ValueError("a mistake in the lead's page")
+
+    with LabelStore(tmp_path / "labels.db") as store:
+        app = create_app(store, AppSettings(), page=broken)
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            page = wait_for_page(client)
+            assert "could not be built" in page.text and "a mistake in the lead's page" in caplog.text
+
+
+def test_a_page_is_named_by_module_and_function(tmp_path, monkeypatch):
+    (tmp_path / "my_pages.py").write_text("def ranking(parts):\n    pass\n\nnumber = 3\n")
+    monkeypatch.chdir(tmp_path)
+    assert page_named("my_pages:ranking").__name__ == "ranking"
+    for name, said in (
+        ("my_pages", "MODULE:FUNCTION"),
+        ("nowhere:page", "no module nowhere"),
+        ("my_pages:other", "no other"),
+        ("my_pages:number", "no function"),
+    ):
+        with pytest.raises(InputError, match=said):
+            page_named(name)
+    assert labeling("x.db", page=len, port=1).settings == {"port": 1}

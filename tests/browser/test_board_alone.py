@@ -1,0 +1,132 @@
+"""The ranking board in somebody's own Gradio page, without the labeling app: examples/ranking_board.py in Chromium."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """The address of a page that a script of Gradio's serves."""
+    started = []
+
+    def serve(script):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = os.environ | {
+            "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": str(ROOT),
+            "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("uploads")),
+        }  # fmt: skip
+        started.append(
+            subprocess.Popen([sys.executable, script], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        )
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20)
+                return f"http://127.0.0.1:{port}"
+            except OSError:
+                assert started[-1].poll() is None
+                time.sleep(0.1)
+        raise AssertionError("the example did not start")
+
+    yield serve
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def opened(chromium):
+    contexts = []
+
+    def page(url, **options):
+        contexts.append(chromium.new_context(**options))
+        page = contexts[-1].new_page()
+        page.goto(url)
+        page.wait_for_selector(".ranking-board .card")
+        return page
+
+    yield page
+    for context in contexts:
+        context.close()
+
+
+PAGE = """
+import json
+import gradio as gr
+from annotate.app.components.ranking_board import RankingBoard
+from annotate.work.batches import Asks
+
+def told(answer, event=None):
+    return json.dumps(answer)
+
+with gr.Blocks() as page:
+    gr.Textbox(label="Somebody's own field")
+    board = RankingBoard({"prompt": "q", "completions": ["<b>one</b>", "two", "x" * 9000]},
+                         asks=Asks(ratings=True, none_acceptable=True))
+    sent, seen = gr.Textbox(label="sent"), gr.Textbox(label="seen")
+    board.submit(told, board, sent)
+    board.select(told, board, seen)
+    gr.Button("Another").click(lambda: {"prompt": "p", "completions": ["a", "b"]}, None, board)
+page.launch()
+"""
+
+
+def test_the_example_of_the_docs_ranks_four_answers(example, opened):
+    page = opened(example("examples/ranking_board.py"))
+    page.locator(".card").first.click()
+    for key in ("2", "1", "3", "3", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator(".gradio-container")).to_contain_text("ranks")
+    expect(page.locator(".gradio-container")).to_contain_text("Name a planet.")
+
+
+def test_values_go_in_and_answers_come_out_and_keys_stay_with_the_board(example, opened, tmp_path):
+    (tmp_path / "page.py").write_text(PAGE)
+    page = opened(example(tmp_path / "page.py"))
+    sent, seen = page.get_by_label("sent"), page.get_by_label("seen")
+    assert page.locator(".card b").count() == 0
+    assert page.locator(".card .formatted").first.inner_text() == "<b>one</b>"
+    page.get_by_label("Somebody's own field").fill("1")
+    page.locator("body").click(position={"x": 2, "y": 2})
+    page.keyboard.press("1")  # nobody is at the board
+    expect(page.locator(".ranking-board .tray .chip")).to_have_count(3)
+    page.get_by_role("button", name="Show all 9,000 characters").click()
+    expect(page.locator(".whole")).to_have_text("x" * 9000)
+    page.locator(".card").first.click()
+    page.keyboard.press("2")
+    expect(seen).to_have_value(re.compile(r'"ranks": \[1, null, null\]'))
+    for key in ("u", "2", "1", "3", "ArrowRight", "Shift+Digit6", "n", "c"):
+        page.keyboard.press(key)
+    page.keyboard.type("why 1?")
+    page.keyboard.press("Control+Enter")
+    expect(sent).to_have_value(re.compile("why 1"))
+    answer = json.loads(sent.input_value())
+    assert (answer["prompt"], answer["completions"][0], answer["kind"]) == ("q", "<b>one</b>", "rank")
+    assert (answer["ranks"], answer["ratings"]) == ([2, 1, 0], [None, 6, None])
+    assert answer["none_acceptable"] is True and answer["comment"] == "why 1?"
+    page.get_by_role("button", name="Another").click()
+    expect(page.locator(".card")).to_have_count(2)
+
+
+@pytest.mark.parametrize(
+    "payload", [{}, {"task": {"answers": [{"text": "a"}]}, "prompt": "q", "submitted": {"ranks": [0, 1]}}]
+)
+def test_what_no_board_sends_is_refused(payload):
+    import gradio as gr
+
+    from annotate.app.components.ranking_board import RankingBoard
+
+    with pytest.raises(gr.Error):
+        RankingBoard().preprocess(payload)
