@@ -86,8 +86,8 @@ class Endpoint:
             "model": self.model, "temperature": 0, "max_tokens": 16,
             "messages": [{"role": "user", "content": content}],
         })  # fmt: skip
-        found = VERDICT.search(said.upper())
-        return found[1] if found else "TIE"
+        found = set(VERDICT.findall(said.upper()))
+        return found.pop() if len(found) == 1 else "TIE"  # a reply that names both says nothing certain
 
     def _reply(self, body: dict[str, Any]) -> str:
         headers = {"Content-Type": "application/json"}

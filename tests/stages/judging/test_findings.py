@@ -1,0 +1,78 @@
+"""Sentences made from numbers: what they say of results worked out by hand."""
+
+import copy
+
+from stages.report.findings import findings, won
+from stages.report.report import html_page, report_lines
+
+
+def policy(**more):
+    return {
+        "mean_score": 1.0, "mean_reward": 1.0, "kl": None, "mean_length": 30.0, "mean_words": 20.0, "ended": 1.0,
+        "distinct_bigrams": 0.8, "repetition": 0.0, "share_alike": 0.0,
+    } | more  # fmt: skip
+
+
+def row(mine, other, rate, ci, equal):
+    return {"policy": mine, "against": other, "win_rate": rate, "ci95": ci, "n": 320, "ties": 20,
+            "win_rate_at_equal_length": equal, "ci95_at_equal_length": [equal - 0.05, equal + 0.05]}  # fmt: skip
+
+
+RESULTS = {
+    "prompts": 320,
+    "judge": "gold",
+    "reward": "reward",
+    "reference": "sft",
+    "temperature": 1.0,
+    "policies": {"sft": policy(), "ppo at 1024": policy(), "ppo": policy(mean_words=30.0, ended=0.9, share_alike=0.25)},
+    "comparisons": [row("ppo", "sft", 0.71, [0.65, 0.75], 0.69), row("ppo", "ppo at 1024", 0.4, [0.3, 0.45], 0.4)],
+    "strengths": [],
+    "curve": [
+        {"policy": "sft", "kl": 0.0, "reward": 0.0, "judged": 0.1},
+        {"policy": "ppo at 1024", "kl": 4.2, "reward": 1.0, "judged": 0.8},
+        {"policy": "ppo", "kl": 9.0, "reward": 2.0, "judged": 0.5},
+    ],
+    "best_of": [],
+    "tasks": {"sft": {"share": 0.33, "ci95": [0.25, 0.42], "n": 100}, "ppo": {"share": 0.6, "ci95": [0.5, 0.7], "n": 100}},
+    "text_loss": {"sft": {"loss": 3.1, "tokens": 9}, "ppo": {"loss": 3.15, "tokens": 9}},
+    "examples": [{"prompt": "q", "answers": {name: {"text": "t", "ended": True, "score": 0.5} for name in ("sft", "ppo at 1024", "ppo")}}],
+}  # fmt: skip
+
+
+def test_each_finding_is_a_sentence_of_the_numbers():
+    assert findings(RESULTS) == [
+        "ppo beats sft: it wins 71.0 % of 300 decided prompts [65, 75], at equal length 69.0 % [64, 74].",
+        "Take ppo at 1024 (KL 4.2 nats): after it the judge's score falls from 0.80 to 0.50 while the reward that was "
+        "climbed still rises from 1.00 to 2.00: over-optimisation.",
+        "ppo's answers have 30 words, 1.50 times sft's; 90.0 % of them end by themselves, 100.0 % of sft's.",
+        "ppo keeps 60.0 % of 100 constraints that a program checks [50, 70], sft 33.0 % [25, 42].",
+        "On plain text ppo loses 3.150 nats per token, sft 3.100: a tax of 0.050.",
+        "25.0 % of ppo's answers are given to more than one prompt, 0.0 % of sft's.",
+    ]
+
+
+def test_an_interval_that_holds_one_half_says_that_nothing_is_clear():
+    assert "is not clearly better or worse than" in won(row("a", "b", 0.52, [0.46, 0.58], 0.5))
+    assert "a loses to b" in won(row("a", "b", 0.3, [0.2, 0.4], 0.3))
+    rising = copy.deepcopy(RESULTS)
+    rising["curve"][-1]["judged"] = 0.9
+    assert "The judge's score rises to the end: take ppo (KL 9.0 nats)." in findings(rising)
+    close = copy.deepcopy(RESULTS)
+    close["tasks"]["ppo"]["ci95"] = [0.4, 0.7]
+    assert any("no clear difference" in sentence for sentence in findings(close))
+
+
+def test_one_policy_alone_has_a_page_too():
+    alone = {**RESULTS, "reference": None, "policies": {"ppo": policy()}, "comparisons": [], "curve": [],
+             "tasks": {}, "text_loss": {}, "examples": [{"prompt": "q", "answers": {"ppo": {"text": "t", "ended": True, "score": None}}}]}  # fmt: skip
+    assert findings(alone) == []
+    assert "Who wins" not in html_page("x", alone) and any("ppo" in line for line in report_lines(alone))
+
+
+def test_what_stands_in_a_text_is_never_markup_and_nothing_is_fetched():
+    hostile = "</script><script>alert(1)</script><img src=http://127.0.0.1/x onerror=alert(1)>"
+    results = copy.deepcopy(RESULTS)
+    results["examples"][0]["prompt"] = results["examples"][0]["answers"]["ppo"]["text"] = hostile
+    page = html_page(hostile, results)
+    assert "<img" not in page and page.count("</script>") == 2
+    assert "default-src 'none'" in page

@@ -1,0 +1,181 @@
+"""Judges by what they say: a function, a model behind a real endpoint, people in a real label store."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from annotate.labels import LabelStore, Submission
+from rlhf.data import PromptRow
+from rlhf.errors import InputError
+from rlhf.store import Store
+from stages.judging import endpoint
+from stages.judging.answers import Answers
+from stages.judging.endpoint import Endpoint
+from stages.judging.evaluate import run
+from stages.judging.judges import named_judge, named_scorer
+from stages.judging.kept import MeasurementCache
+from stages.judging.people import People
+from stages.judging_settings import EvalSettings
+from stages.report.report import html_page, render, write_report
+
+
+def quiet(line):
+    pass
+
+
+def answers(*texts):
+    return Answers(list(texts), [True] * len(texts), [3] * len(texts), [None] * len(texts))
+
+
+ROWS = [PromptRow(prompt=f"q{i}", columns={"wanted": f"right {i}"}) for i in range(4)]
+NOTHING_KEPT = MeasurementCache(None, quiet)
+
+
+@contextmanager
+def judging_server(reply):
+    """An endpoint whose model says reply(prompt text, number of the request) or fails with a status."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append((self.path, self.headers.get("Authorization"), body))
+            said = reply(body["messages"][0]["content"], len(asked))
+            status, data = (said, b"busy") if isinstance(said, int) else (200, json.dumps({"choices": [{"message": {"content": said}}]}).encode())  # fmt: skip
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1#judge-model", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def prefers_good(text, _):
+    a, b = text.split("<answer_a>")[1].split("<answer_b>")
+    return "The better one is: B" if "good" in b and "good" not in a else "A"
+
+
+def test_an_endpoint_is_asked_in_both_orders_and_a_habit_of_place_is_a_tie(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    given = {"new": answers("good", "bad", "same", "x"), "old": answers("bad", "good", "same", "y")}
+    with judging_server(prefers_good) as (name, asked):
+        found = Endpoint.named(name, NOTHING_KEPT).compare(ROWS, given, "new", "old")
+    # Of x and y it always takes the first: no verdict. Equal answers are not asked about.
+    assert found == [1.0, 0.0, 0.5, 0.5]
+    assert len(asked) == 6 and {path for path, _, _ in asked} == {"/v1/chat/completions"}
+    assert {key for _, key, _ in asked} == {"Bearer k"} and {b["model"] for _, _, b in asked} == {"judge-model"}  # fmt: skip
+
+
+def test_what_the_endpoint_cannot_decide_is_a_tie_and_what_fails_for_good_is_an_error(monkeypatch):
+    monkeypatch.setattr(endpoint, "PAUSE_S", 0.01)
+    given = {"new": answers(*"abcd"), "old": answers(*"efgh")}
+    with judging_server(lambda text, n: 503 if n <= 3 else "A is worse than B") as (name, _):
+        assert Endpoint.named(name, NOTHING_KEPT).compare(ROWS, given, "new", "old") == [0.5] * 4
+    with (
+        judging_server(lambda text, n: 401) as (name, asked),
+        pytest.raises(InputError, match="401 busy"),
+    ):
+        one = {"new": answers("a"), "old": answers("e")}
+        Endpoint.named(name, NOTHING_KEPT).compare(ROWS[:1], one, "new", "old")
+    assert len(asked) == 1  # a refusal is not asked again
+    with pytest.raises(InputError, match="#MODEL"):
+        Endpoint.named("http://127.0.0.1:1/v1", NOTHING_KEPT)
+
+
+def test_verdicts_of_an_endpoint_are_kept(tmp_path):
+    given = {"new": answers("good", "bad"), "old": answers("bad", "good")}
+    with judging_server(prefers_good) as (name, asked):
+        for _ in range(2):
+            judge = Endpoint.named(name, MeasurementCache(tmp_path, quiet))
+            assert judge.compare(ROWS[:2], given, "new", "old") == [1.0, 0.0]
+    assert len(asked) == 4
+
+
+def test_people_judge_blindly_and_what_they_said_is_read_by_the_same_call(tmp_path):
+    url, given = str(tmp_path / "labels.db"), {"new": answers(*"abcd"), "old": answers(*"efgd")}
+    people = People(url, "round", quiet)
+    assert people.compare(ROWS, given, "new", "old") == [None, None, None, 0.5]
+    with LabelStore(url) as labels:
+        labels.add_labeler("ann")
+        batch = "round-new-old"
+        assert labels.progress(batch).tasks == 3
+        while task := labels.lease("ann", batch):
+            # The page shows letters, never checkpoints: ann likes a and f.
+            best = next(text for text in ("a", "f", "tie") if text in (*task.completions, "tie"))
+            verdict = "tie" if best == "tie" else "ab"[task.completions.index(best)]
+            labels.submit("ann", Submission(task_id=task.id, client_id=f"{task.id}", kind="compare", verdict=verdict))  # fmt: skip
+    assert people.compare(ROWS, given, "new", "old") == [1.0, 0.0, 0.5, 0.5]
+    with pytest.raises(InputError, match="of other answers"):
+        people.compare(ROWS, given | {"new": answers(*"wxyz")}, "new", "old")
+
+
+@pytest.fixture
+def functions(tmp_path, monkeypatch):
+    (tmp_path / "my_judges.py").write_text(
+        "def exact(prompts, completions, wanted):\n"
+        "    return [None if w is None else float(c == w) for c, w in zip(completions, wanted)]\n"
+        "def length(prompts, completions):\n    return [len(c) for c in completions]\n"
+        "def brevity(prompts, completions):\n    return [-len(c) for c in completions]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return "my_judges"
+
+
+def test_a_function_judges_by_the_prompts_columns_and_need_not_judge_all(tmp_path, functions):
+    judge = named_scorer(Store(tmp_path), f"{functions}:exact", NOTHING_KEPT)
+    rows = [*ROWS[:2], PromptRow(prompt="q", columns={})]
+    given = {"new": answers("right 0", "no", "x"), "old": answers("no", "right 1", "y")}
+    assert judge.compare(rows, given, "new", "old") == [1.0, 0.0, None]
+    with pytest.raises(InputError, match="people need a name"):
+        named_judge(Store(tmp_path), "people", NOTHING_KEPT, None, None)
+
+
+def test_checkpoints_are_judged_and_reported_from_what_was_kept(base_store, functions):
+    folder = str(base_store.resolve("base").path)
+    settings = EvalSettings(
+        policy="base", against=folder, judge=f"{functions}:length", reward=f"{functions}:brevity", best_of=4,
+        num_prompts=6, max_new_tokens=6, name="measured",
+    )  # fmt: skip
+    results = run(settings, base_store, None, quiet)
+    assert list(results["policies"]) == [folder, "best of 4", "base"]
+    assert [(row["policy"], row["against"]) for row in results["comparisons"]] == [("best of 4", folder), ("base", folder), ("base", "best of 4")]  # fmt: skip
+    # The reward likes short answers and the judge long ones: choosing by it costs what is wanted.
+    points = results["best_of"]
+    assert [point["n"] for point in points] == [1, 2, 4]
+    assert points[-1]["reward"] > points[0]["reward"] and points[-1]["judged"] < points[0]["judged"]
+    assert abs(results["policies"]["base"]["kl"]) < 1e-3  # the same weights under another name
+    assert {row["policy"] for row in results["strengths"]} == set(results["policies"])
+    lines = []
+    again = run(settings, base_store, None, lines.append)
+    assert again == results and not any(line.startswith("judge: answers") for line in lines)
+    write_report(base_store.root / "reports/measured", "measured", results, quiet)
+    assert render(base_store, "measured", quiet).read_text() == html_page("measured", results)
+    with pytest.raises(InputError, match="there are: measured"):
+        render(base_store, "nothing", quiet)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"policy": "base,base"}, "judged against itself"),
+        ({"best_of": 4}, "--against by --reward"),
+        ({"rankings": "r.jsonl"}, "--reward"),
+        ({"name": "../up"}, "letters"),
+        ({"prompts": "p.jsonl"}, "--judge"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_by_name(base_store, more, reason):
+    with pytest.raises(InputError, match=reason):
+        run(EvalSettings(**{"policy": "base", **more}), base_store, None, quiet)
