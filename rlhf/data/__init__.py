@@ -9,6 +9,7 @@ from rlhf.data.reading import (
     read_prompts,
     read_rankings,
     read_texts,
+    rows_in,
 )
 from rlhf.data.rows import (
     ROLES,
@@ -26,5 +27,5 @@ from rlhf.data.spool import Rows
 __all__ = [
     "ROLES", "Account", "BadRow", "Demonstration", "Message", "Prompt", "PromptRow", "Ranking", "ReadOptions", "Rows",
     "as_messages", "fingerprint", "prompt_rows_in", "read_demonstrations", "read_options", "read_prompt_rows", "read_prompts",
-    "read_rankings", "read_texts",
+    "read_rankings", "read_texts", "rows_in",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,32 @@ def read_texts(
     return _read(source, TEXTS, _options(options, skip_bad_rows))
 
 
-def prompt_rows_in(rows: Iterable[Any]) -> list[PromptRow]:
+def rows_in(given: Any, name: str) -> Iterable[Any]:
+    """A data set in memory, itself. Raises InputError, saying what to pass, for a text, a dict of splits or no rows."""
+    if isinstance(given, Mapping):
+        splits = ", ".join(map(str, given))
+        first = next(iter(given), "train")
+        raise InputError(
+            f"{name} is a dict of {splits or 'nothing'}; pass one of its splits, as in {name}=data[{first!r}]"
+        )
+    if isinstance(given, str | bytes | Path):
+        raise InputError(
+            f"{name} is a text or path; pass rows or a list, such as what datasets.load_dataset(…, split='train') or "
+            "rlhf.data.read_prompts(file) gives"
+        )
+    if not isinstance(given, Iterable):
+        raise InputError(f"{name} is a {type(given).__name__}; pass rows or a list")
+    return given
+
+
+def prompt_rows_in(rows: Iterable[Any], name: str = "train_dataset") -> list[PromptRow]:
     """The prompts of a data set in memory with their columns: of its rows, plain or conversational, or a list of prompts.
 
     Raises InputError for a row without a prompt, such as one of token ids.
     """
     reader = Parser(Account("the data set", PROMPTS), ReadOptions())
     found: list[PromptRow] = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows_in(rows, name), start=1):
         if isinstance(row, PromptRow):
             found.append(row)
             continue

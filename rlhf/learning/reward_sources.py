@@ -41,7 +41,7 @@ class RewardSource:
         if not self.is_model:
             return RewardFunction(self.source, policy_tokenizer)
         if self.tokenizer is None or same_tokens(self.tokenizer, policy_tokenizer):
-            return RewardModel(self.source, bf16=bf16)
+            return RewardModel(self.source, bf16=bf16, end_id=policy_tokenizer.eos_id)
         return ForeignRewardModel(self.source, self.tokenizer, policy_tokenizer, bf16)
 
 

@@ -28,15 +28,20 @@ TextScorer = Callable[..., Sequence[float | None]]
 class RewardModel:
     """A scalar model as a scorer of the policy's own tokens: both must share tokenizer and chat template.
 
-    It reads a score where it learned to, at the end token: rollouts are to be closed (`Rollout.from_samples`).
+    It reads a score where it learned to, at the end token: rollouts are to be closed (`Rollout.from_samples`), and
+    completions that ended by another of the policy's stop tokens are read as if by end_id.
     """
 
-    def __init__(self, model: Any, batch_size: int = 64, bf16: str = "auto") -> None:
+    def __init__(
+        self, model: Any, batch_size: int = 64, bf16: str = "auto", end_id: int | None = None
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.batch_size, self.bf16 = batch_size, bf16
+        self.batch_size, self.bf16, self.end_id = batch_size, bf16, end_id
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Tensor:
+        if self.end_id is not None:
+            rollout = rollout.ended_by(self.end_id)
         with autocast(self.model.device, self.bf16):
             scores = in_length_order(
                 rollout, self.batch_size, lambda part: completion_scores(self.model, part)

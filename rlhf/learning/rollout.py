@@ -125,6 +125,17 @@ class Rollout:
             None if self.sampler_logprobs is None else self.sampler_logprobs[at, :T],
         )
 
+    def ended_by(self, end_id: int) -> "Rollout":
+        """The rollout as reward models learned to read it: a completion that another stop token ended has end_id there."""
+        other = [i for i, said in enumerate(self.completions) if self.ended[i] and said[-1] != end_id]
+        if not other:
+            return self
+        tokens, completions = self.tokens.clone(), list(self.completions)
+        for i in other:
+            tokens[i, self.prompt_lengths[i] + len(completions[i]) - 1] = end_id
+            completions[i] = [*completions[i][:-1], end_id]
+        return replace(self, tokens=tokens, completions=completions, lower=None, states=None)
+
     def split(self, micro_batch_size: int) -> list["Rollout"]:
         """Consecutive rollouts of `micro_batch_size` rows; the last may have fewer."""
         return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size) if len(rows)]

@@ -142,8 +142,9 @@ class ForeignTokenizer:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
-        """Text of token ids."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=not keep_special))
+        """Text of token ids; what ends an answer is no part of it, be it special or not."""
+        shown = ids if keep_special else [i for i in ids if i not in self.stop_ids]
+        return str(self.tokenizer.decode(shown, skip_special_tokens=not keep_special))
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """The conversation in the model's own chat format, or as `User: …` lines where it has none.
@@ -290,9 +291,13 @@ def _declared_stops(source: Source) -> tuple[int, ...]:
     if source.gguf:
         return ()
     try:
-        ends = GenerationConfig.from_pretrained(source.place).eos_token_id
+        return _stops_in(GenerationConfig.from_pretrained(source.place))
     except OSError:  # it has none
         return ()
+
+
+def _stops_in(settings: Any) -> tuple[int, ...]:
+    ends = getattr(settings, "eos_token_id", None)
     return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
 
 
@@ -329,6 +334,8 @@ def _last_merge(ranks: dict[bytes, int], token: bytes, rank: int) -> tuple[bytes
     return parts[0], b"".join(parts[1:])
 
 
-def any_tokenizer(tokenizer: Any) -> AnyTokenizer:
-    """One of our tokenizers, or a Hugging Face tokenizer in our clothes."""
-    return ForeignTokenizer(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else tokenizer
+def any_tokenizer(tokenizer: Any, model: Any = None) -> AnyTokenizer:
+    """One of our tokenizers, or a Hugging Face tokenizer in our clothes, with the end tokens that its model declares."""
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return tokenizer  # type: ignore[no-any-return]
+    return ForeignTokenizer(tokenizer, _stops_in(getattr(model, "generation_config", None)))

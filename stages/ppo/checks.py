@@ -8,6 +8,10 @@ from stages.settings import PPOConfig
 
 def check(config: PPOConfig) -> None:
     """Raises InputError for settings that contradict each other or mean nothing."""
+    if not isinstance(config, PPOConfig):
+        raise InputError(
+            f"args is a {type(config).__name__}; pass a PPOConfig, such as PPOConfig(episodes=6400)"
+        )
     for problem in (
         *_limits(config),
         *_beta(config),

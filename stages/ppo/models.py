@@ -13,6 +13,7 @@ from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.models.trunk import has_scalar_head, unwrapped
+from stages.ppo.given import check_tied_head, in_float32
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def assemble_models(
     """  # fmt: skip
     if last_blocks and (peft_config is not None or hasattr(policy, "peft_config")):
         raise InputError("last_blocks and adapters are two ways to train less than all; choose one of them")
+    if peft_config is None:  # else peft has its adapters in float32, over a base of any format
+        in_float32(policy, "the policy", say)
     lower = freeze_lower(policy, last_blocks) if last_blocks else None
     policy, reference = policy_and_reference(policy, reference, peft_config, lower)
     for reward in rewards:
@@ -56,6 +59,7 @@ def assemble_models(
             raise InputError("value_model is given, but these advantages need none; leave it out")
         return Models(policy, reference, None, lower)
     value_model = value_model or value_model_for(policy, tokenizer, rewards, say)
+    in_float32(value_model, "the value model", say)
     if lower is None:
         return Models(policy, reference, value_model)
     if not lower.share_with(value_model, policy):
@@ -81,8 +85,10 @@ def policy_and_reference(
         if hasattr(model, "peft_config"):
             raise InputError("model has adapters already: merge them first, or leave peft_config out")
         policy = get_peft_model(model, peft_config)
+        check_tied_head(policy)
     else:
         policy = model
+        check_tied_head(policy)
         if lower and reference is not None:
             lower.share_with(reference, policy)
         reference = copy_sharing_frozen(model, [model]) if reference is None else reference

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.data import read_texts
+from rlhf.data import read_texts, rows_in
 from rlhf.errors import InputError
 from rlhf.inputs import packed_tokens
 from rlhf.models.tokenizer import AnyTokenizer
@@ -50,7 +50,14 @@ def pretraining_rows(
     if texts is None:
         raise InputError("ptx_coef is set: PPO-ptx needs texts, pretrain_dataset")
     length = min(PTX_LENGTH, getattr(policy.config, "max_position_embeddings", None) or PTX_LENGTH) - 1
-    tokens = packed_tokens(tokenizer, [row["text"] if isinstance(row, dict) else row for row in texts])
+    tokens = packed_tokens(tokenizer, [_text(row) for row in rows_in(texts, "pretrain_dataset")])
     if len(tokens) <= length:
         raise InputError(f"pretraining text: {len(tokens)} tokens; PPO-ptx needs more than {length}")
     return Pretraining(tokens, length, config.seed)
+
+
+def _text(row: Any) -> str:
+    text = row.get("text") if isinstance(row, dict) else row
+    if not isinstance(text, str):
+        raise InputError(f"pretrain_dataset: a row is {row!r:.60}; pass texts, or rows with a column `text`")
+    return text

@@ -21,6 +21,7 @@ from rlhf.models.checkpoints import context_length, load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.store import Entry, Store, hashed_settings, inputs_hash
 from stages.ppo.checks import check
+from stages.ppo.given import check_given
 from stages.ppo.identity import identity_of
 from stages.ppo.learner import new_learner, summary
 from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_longer_run
@@ -68,8 +69,9 @@ class PPOTrainer:
         processes.join_process_group()
         say = say if processes.is_main_process() else lambda line: None
         seed_everything(args.seed)
-        self.args, self.tokenizer = args, any_tokenizer(processing_class)
+        self.args, self.tokenizer = args, any_tokenizer(processing_class, model)
         rewards = reward_sources(reward_model, reward_processing_class)
+        check_given(self.tokenizer, model, ref_model, value_model, rewards)
         self.state_file = Path(output_dir) / "state.pt" if output_dir else None
         given = {"policy": model, "reference": ref_model, "value model": value_model}
         self.identity: dict[str, Any] = dict(identity_of(given, rewards)) if self.state_file else {}

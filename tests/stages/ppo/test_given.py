@@ -1,0 +1,134 @@
+"""What PPOTrainer is given in Python: refused by name with what to pass instead, or trained as it is meant."""
+
+import datasets
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import BertConfig, BertForSequenceClassification, LlamaForCausalLM
+
+from rlhf.errors import InputError
+from rlhf.learning.rewards import RewardModel, completion_texts
+from rlhf.learning.rollout import Rollout
+from rlhf.models.checkpoints import load_policy
+from rlhf.models.tokenizer import any_tokenizer
+from rlhf.sampling.generate import Sample
+from tests.tiny_ppo import (
+    PROMPTS,
+    TOKENIZER,
+    config,
+    count_e,
+    llama,
+    llama_config,
+    policy,
+    scalar,
+    trainer,
+    weights,
+)
+
+SPLITS = datasets.DatasetDict(train=datasets.Dataset.from_list([{"prompt": "one"}]))
+
+
+def labels(number):
+    sizes = {
+        "vocab_size": TOKENIZER.vocab_size,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+    }
+    return BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=2, num_labels=number))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"train_dataset": SPLITS}, r"dict of train; pass one of its splits, as in train_dataset=data\['train'\]"),
+        ({"train_dataset": {"train": PROMPTS, "test": PROMPTS}}, "dict of train, test"),
+        ({"train_dataset": "prompts.jsonl"}, "text or path; pass rows"),
+        ({"train_dataset": None}, "NoneType"),
+        ({"train_dataset": 3}, "int"),
+        ({"pretrain_dataset": "some text", "args": config(ptx_coef=1.0)}, "pretrain_dataset is a text"),
+        ({"pretrain_dataset": {"train": []}, "args": config(ptx_coef=1.0)}, "pretrain_dataset is a dict"),
+        ({"pretrain_dataset": [{"content": "x"}], "args": config(ptx_coef=1.0)}, "column `text`"),
+        ({"reward_model": labels(2)}, "BertForSequenceClassification of 2 labels.*num_labels=1"),
+        ({"reward_model": [scalar(), labels(3)]}, "of 3 labels"),
+        ({"reward_model": policy()}, "language model without scores"),
+        ({"reward_model": "reward"}, "reward_model is a text; pass a function"),
+        ({"value_model": labels(2)}, "value_model is a .* of 2 labels"),
+        ({"value_model": "x"}, "value_model is a text"),
+        ({"model": "gpt2"}, "model is a text; pass a model"),
+        ({"model": scalar()}, "predicts no tokens"),
+        ({"ref_model": scalar()}, "ref_model .* predicts no tokens"),
+        ({"processing_class": None}, "processing_class is a NoneType"),
+        ({"processing_class": "gpt2"}, "processing_class is a text"),
+        ({"args": {"episodes": 3}}, "args is a dict; pass a PPOConfig"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_would_be_trained_on_in_silence_is_refused_by_name(given, said):
+    with pytest.raises(InputError, match=said):
+        trainer(**given)
+
+
+def test_a_policy_in_bfloat16_learns_as_one_in_float32_does():
+    said, rounded = [], policy().to(torch.bfloat16).float()
+    args = config(episodes=32, lr=1e-4, value_lr=1e-4, kl_coef=0.0)
+    runs = []
+    for model in (rounded, policy().to(torch.bfloat16)):
+        before = {name: value.float() for name, value in weights(model).items()}
+        made = trainer(args, model=model, reward_model=count_e, say=said.append)
+        made.train()
+        moved = sum((value.float() - before[name]).norm() for name, value in made.model.state_dict().items())
+        runs.append(float(moved))
+    assert runs[1] == pytest.approx(runs[0], rel=1e-3) and runs[0] > 0
+    assert sum("bfloat16" in line for line in said) >= 1
+
+
+def test_adapters_over_a_bfloat16_base_learn_in_float32_and_leave_the_base():
+    made = trainer(model=llama().to(torch.bfloat16), peft_config=LoraConfig(r=2, target_modules=["q_proj"]))
+    learning = {p.dtype for p in made.model.parameters() if p.requires_grad}
+    frozen = {p.dtype for p in made.model.parameters() if not p.requires_grad}
+    assert learning == {torch.float32} and torch.bfloat16 in frozen
+    made.train()
+
+
+def test_adapters_on_a_tied_head_are_refused_and_saved_right_on_others(tmp_path):
+    for where in ({"target_modules": ["q_proj", "lm_head"]}, {"target_modules": ["embed_tokens"]}):
+        with pytest.raises(InputError, match="one weight"):
+            trainer(
+                model=LlamaForCausalLM(llama_config(tie_word_embeddings=True)),
+                peft_config=LoraConfig(r=2, **where),
+            )
+    untied = trainer(model=llama(), peft_config=LoraConfig(r=2, target_modules=["q_proj", "lm_head"]))
+    untied.train()
+    untied.save_model(tmp_path / "out")
+    ids = torch.tensor([[3, 5, 7]])
+    with torch.no_grad():
+        assert torch.allclose(load_policy(tmp_path / "out")(ids).logits, untied.model(ids).logits, atol=1e-5)
+
+
+def test_every_end_token_of_the_models_generation_settings_stops_in_python_too():
+    model = llama()
+    model.generation_config.eos_token_id = [TOKENIZER.eos_id, 7, 9]
+    made = trainer(model=model, processing_class=TOKENIZER.fast(), reward_model=count_e)
+    assert {7, 9, TOKENIZER.eos_id} <= made.tokenizer.stop_ids
+    assert 7 not in any_tokenizer(TOKENIZER.fast()).stop_ids
+
+
+def test_an_answer_that_another_stop_token_ended_is_scored_at_the_end_the_reward_model_knows():
+    model, said = scalar(), [5, 6]
+    ends = [[*said, stop] for stop in (TOKENIZER.eos_id, TOKENIZER.document_end_id, 9)]
+    samples = [Sample(tokens, [0.0] * 3, True) for tokens in ends] + [Sample(said, [0.0] * 2, False)]
+    rollout = Rollout.from_samples([[3, 4]] * 4, samples, TOKENIZER.pad_id, 8, end_id=TOKENIZER.eos_id)
+    scores = RewardModel(model, bf16="off", end_id=TOKENIZER.eos_id)(rollout)
+    assert torch.allclose(scores, scores[0].expand(4), atol=1e-6)
+    assert rollout.completions[2] == [*said, 9]  # what was sampled stays as it was
+
+
+def test_a_stop_token_that_is_an_ordinary_one_is_no_part_of_the_text():
+    model = llama()
+    stop = TOKENIZER.encode("red")[-1]
+    model.generation_config.eos_token_id = [stop]
+    tokenizer = any_tokenizer(TOKENIZER.fast(), model)
+    said = [*TOKENIZER.encode("Tom"), stop]
+    rollout = Rollout.from_samples([[3]], [Sample(said, [0.0] * len(said), True)], TOKENIZER.pad_id)
+    assert completion_texts(rollout, tokenizer) == ["Tom"]
