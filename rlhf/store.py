@@ -32,7 +32,9 @@ from rlhf.durable import (
     write_text,
 )
 from rlhf.errors import StoreError
+from rlhf.model_card import model_card
 
+CARD = "README.md"
 STAGES = ("base", "sft", "reward", "ppo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LAST_NUMBER = ".last-number"
@@ -162,7 +164,7 @@ class Store:
         with disk_problems_explained(self.root), removed_afterwards(folder):
             folder.mkdir(parents=True)
             yield writer
-            manifest = {
+            manifest: dict[str, Any] = {
                 "stage": stage,
                 "name": name,
                 "parents": {role: {"ref": entry.ref, "hash": entry.hash} for role, entry in parents.items()},
@@ -174,9 +176,11 @@ class Store:
                 "metrics": writer.metrics,
                 "versions": {package: _version(package) for package in PACKAGES},
                 "commit": _commit(),
-                "files": hashes_under(folder),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
+            if not (folder / CARD).exists():
+                (folder / CARD).write_text(model_card(manifest), encoding="utf-8")
+            manifest["files"] = hashes_under(folder)
             manifest["hash"] = _hash_of(manifest["files"])
             manifest[OWN_HASH] = _hash_of(json.loads(json.dumps(manifest, default=str)))
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str))

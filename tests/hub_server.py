@@ -4,6 +4,7 @@ Repositories stand at FOLDER/datasets/OWNER/NAME and FOLDER/models/OWNER/NAME. A
 answered as one that needs a log-in.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -70,7 +71,10 @@ class Handler(BaseHTTPRequestHandler):
         self.get(send_body=False)
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = self.headers.get("Content-Length")
+        body = self.rfile.read(int(size)) if size else self.read_chunks()
+        if self.writes(body):
+            return
         kind, name, _, revision, _ = API.fullmatch(unquote(urlparse(self.path).path)).groups()
         if folder := self.found(kind, name, revision):
             content = self.headers.get("Content-Type", "")
@@ -81,6 +85,81 @@ class Handler(BaseHTTPRequestHandler):
             )
             there = [entry_of(folder, folder / path) for path in wanted if path and (folder / path).exists()]
             self.answer(200, json.dumps(there).encode(), {"Content-Type": "application/json"})
+
+    def read_chunks(self):
+        """A body sent in chunks, as a commit is."""
+        parts = []
+        while self.headers.get("Transfer-Encoding") == "chunked" and (n := int(self.rfile.readline(), 16)):
+            parts.append(self.rfile.read(n))
+            self.rfile.readline()
+        return b"".join(parts)
+
+    def do_PUT(self):
+        """What a large file's upload action asked for."""
+        name = self.path.rsplit("/", 1)[1]
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.uploads[name] = data
+        self.answer(200 if hashlib.sha256(data).hexdigest() == name else 400, b"")
+
+    def writes(self, body):
+        """Answer what makes, fills and changes a repository of models; whether it was one of these."""
+        path = unquote(urlparse(self.path).path)
+        steps = {
+            r"/api/repos/create": self.create,
+            r"/api/validate-yaml": lambda body: self.send_json({"errors": [], "warnings": []}),
+            r"/api/models/(.+?/.+?)/preupload/main": self.preupload,
+            r"/(.+?/.+?)\.git/info/lfs/objects/batch": self.upload_actions,
+            r"/api/models/(.+?/.+?)/commit/main": self.commit,
+        }
+        for pattern, step in steps.items():
+            if matched := re.fullmatch(pattern, path):
+                if self.headers.get("Authorization") != "Bearer secret":
+                    self.refuse("Unauthorized", 401)
+                else:
+                    step(body, *matched.groups())
+                return True
+        return False
+
+    def send_json(self, value):
+        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def create(self, body):
+        asked = json.loads(body)
+        name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+        (self.server.folder / "models" / name).mkdir(parents=True, exist_ok=True)
+        self.send_json({"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": SHA[:24]})
+
+    def preupload(self, body, name):
+        files = [
+            {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular", "shouldIgnore": False, "oid": None}
+            for f in json.loads(body)["files"]
+        ]  # fmt: skip
+        self.send_json({"files": files})
+
+    def upload_actions(self, body, name):
+        objects = [
+            {"oid": one["oid"], "size": one["size"],
+             "actions": {"upload": {"href": f"http://{self.headers['Host']}/upload/{one['oid']}"}}}
+            for one in json.loads(body)["objects"]
+        ]  # fmt: skip
+        self.send_json({"transfer": "basic", "objects": objects})
+
+    def commit(self, body, name):
+        folder = self.server.folder / "models" / name
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                self.server.commits.append((name, value["summary"]))
+                continue
+            whole = (
+                self.server.uploads[value["oid"]]
+                if line["key"] == "lfsFile"
+                else base64.b64decode(value["content"])
+            )
+            (folder / value["path"]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / value["path"]).write_bytes(whole)
+        url = f"http://{self.headers['Host']}/{name}/commit/{SHA}"
+        self.send_json({"success": True, "commitOid": SHA, "commitUrl": url, "hookOutput": ""})
 
     def get(self, send_body):
         path = unquote(urlparse(self.path).path)
@@ -129,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
 def serve(folder):
     """The server's URL, for HF_ENDPOINT, while the block runs."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.folder = folder
+    server.folder, server.uploads, server.commits = folder, {}, []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -14,7 +14,7 @@ FILES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT
 # From the ground up; a room or file stands above all that it imports (docs/architecture.md draws them).
 FLOORS = [
     ["rlhf", "annotate", "stages", "rlhf/errors", "stages/quiet", "stages/page"],
-    ["rlhf/data", "rlhf/store", "rlhf/machine", "stages/settings", "stages/fields"],
+    ["rlhf/data", "rlhf/model_card", "rlhf/store", "rlhf/machine", "stages/settings", "stages/fields"],
     [
         "rlhf/models",
         "rlhf/splits",
@@ -26,7 +26,14 @@ FLOORS = [
         "stages/reading",
         "stages/steps",
     ],
-    ["rlhf/inputs", "rlhf/sampling", "annotate/work", "stages/import_model", "stages/show_data"],
+    [
+        "rlhf/inputs",
+        "rlhf/sampling",
+        "annotate/work",
+        "stages/import_model",
+        "stages/push",
+        "stages/show_data",
+    ],
     ["rlhf/learning", "annotate/answers"],
     [
         "rlhf/measuring",

@@ -30,6 +30,25 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     remove.add_argument("reference")
     remove.add_argument("--force", action="store_true", help="even if others came from it")
     remove.set_defaults(run=remove_entry)
+    add_push(commands, shared)
+
+
+def add_push(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add `push`."""
+    push = commands.add_parser(
+        "push", parents=[shared], help="a checkpoint to the Hugging Face hub, with its card"
+    )
+    push.add_argument("reference", help="ppo, ppo:latest, ppo/NAME")
+    push.add_argument("repository", help="OWNER/NAME, made if it is not there")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.set_defaults(run=push_entry)
+
+
+def push_entry(options: argparse.Namespace) -> None:
+    from stages.cli.options import say
+    from stages.push import push
+
+    print(push(_store(options), options.reference, options.repository, options.private, say))
 
 
 def _store(options: argparse.Namespace) -> Store:

@@ -1,0 +1,96 @@
+"""The README.md of a store entry: what it is, what it came from and how to open it, with the hub's front matter. No torch.
+
+It says nothing that would differ between two runs of the same inputs, such as seconds, and no folder of this machine.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+KINDS = {
+    "base": ("A base language model", "text-generation"),
+    "sft": ("A language model fine-tuned on demonstrations", "text-generation"),
+    "reward": (
+        "A reward model: one number for a conversation that ends with an answer",
+        "text-classification",
+    ),
+    "ppo": ("A language model aligned by reinforcement learning from a reward", "text-generation"),
+}
+STARTS = ("base", "policy", "init")  # settings that name the model that a stage started from
+HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:/[\w./-]+)?(?::[\w-]+)?")
+SECONDS = re.compile(r".*_s|seconds|.*_per_s")
+OPEN = {
+    "text-generation": "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+    'model = AutoModelForCausalLM.from_pretrained("FOLDER OR HUB NAME")\n'
+    'tokenizer = AutoTokenizer.from_pretrained("FOLDER OR HUB NAME")  # its chat template is in it',
+    "text-classification": "from transformers import AutoModelForSequenceClassification\n\n"
+    'model = AutoModelForSequenceClassification.from_pretrained("FOLDER OR HUB NAME")\n'
+    'offset = getattr(model.config, "reward_offset", 0.0)  # reward = logit + offset, at the last token',
+}
+
+
+def model_card(manifest: Mapping[str, Any]) -> str:
+    """Markdown with front matter, from a manifest's stage, name, parents, settings, data, seed and metrics."""
+    what, task = KINDS[manifest["stage"]]
+    front: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": task,
+        "tags": ["rlhf", manifest["stage"]],
+    }
+    settings, parents = manifest["settings"], manifest["parents"]
+    if not parents and (
+        base := _hub_name(next((settings[key] for key in STARTS if settings.get(key)), None))
+    ):
+        front["base_model"] = base
+    if data := sorted(filter(None, map(_hub_name, _sources(settings)))):
+        front["datasets"] = data
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
+    lines += [
+        f"# {manifest['name']}",
+        "",
+        f"{what}, made with rlhf (package rlhf-loop).",
+        "",
+    ]
+    lines += _table("from", {role: parent["ref"] for role, parent in parents.items()})
+    lines += _table("measured", {k: v for k, v in manifest["metrics"].items() if not SECONDS.fullmatch(k)})
+    lines += _table("data, sha256", {_last_part(name): value for name, value in manifest["data"].items()})
+    lines += _table("setting", {k: _last_part(v) for k, v in settings.items()} | {"seed": manifest["seed"]})
+    return "\n".join([*lines, "## Open it", "", "```python", OPEN[task], "```", ""])
+
+
+def _sources(settings: Mapping[str, Any]) -> list[str]:
+    """The names of data that the settings hold."""
+    named = (settings.get(key) for key in ("data", "prompts", "ptx_data"))
+    return [part.strip() for value in named if isinstance(value, str) for part in value.split(",")]
+
+
+def _hub_name(name: Any) -> str | None:
+    """owner/name where a name can only mean the hub, else None."""
+    found = HUB_NAME.fullmatch(name) if isinstance(name, str) else None
+    is_file = found and (Path(name).exists() or Path(name).suffix in (".jsonl", ".json", ".gz", ".txt", ".csv", ".gguf", ".parquet"))  # fmt: skip
+    return found[1] if found and not is_file and not name.startswith(".") else None
+
+
+def _last_part(value: Any) -> Any:
+    """A path without its folders, which are nobody else's business; anything else as it is."""
+    if isinstance(value, str) and ("/" in value or "\\" in value) and _hub_name(value) is None:
+        return Path(value).name
+    return value
+
+
+def _table(head: str, rows: Mapping[str, Any]) -> list[str]:
+    if not rows:
+        return []
+    return [
+        f"| {head} | |",
+        "|---|---|",
+        *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()),
+        "",
+    ]
+
+
+def _cell(value: Any) -> str:
+    text = " ".join(str(value).split()).replace("`", "'").replace("|", "/")
+    return f"`{text}`" if text else ""
