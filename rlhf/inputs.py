@@ -1,5 +1,6 @@
 """Turning what a user names (a reference, a folder, a hub id, a file) into models, prompts and lineage."""
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +74,17 @@ def within_context(model: Any, max_length: int) -> int:
 
 
 def entry_for_all(store: Store, stage: str, inputs: dict[str, Any]) -> Entry:
-    """The entry of these inputs, for all processes once the first of them has written it."""
+    """The entry of these inputs, for all processes once the first of them has written it.
+
+    Raises InputError where another machine's store is another folder.
+    """
     processes.barrier()
     entry = store.find(stage, inputs_hash(stage, **inputs))
-    assert entry is not None
+    if entry is None:
+        raise InputError(
+            f"{store.root}: the entry that the first process wrote is not here on {socket.gethostname()}; "
+            "put the store on a disk that all machines share"
+        )
     return entry
 
 

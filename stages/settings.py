@@ -179,6 +179,18 @@ class PPOConfig(Settings):
     temperature: float = setting(1.0, "sampling temperature", above=0, common=False)
     top_p: float = setting(1.0, "nucleus mass of rollouts", above=0, at_most=1, flag=False)
     top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", at_least=0, flag=False)
+    sampler: str = setting("own", "who draws completions", flag=False, choices=("own", "vllm"))
+    sampler_urls: str = setting(
+        "", "addresses of vLLM servers, with commas between", flag=False, decides=False
+    )
+    sampler_folder: str = setting("", "folder that they serve", flag=False, decides=False)
+    sampler_dtype: str = setting(
+        "float32",
+        "number format that they compute in",
+        flag=False,
+        choices=("float32", "bfloat16"),
+        decides=False,
+    )
     recompute_logprobs: bool = setting(
         False, "old log-probabilities by a pass of training, not the sampler's", flag=False
     )
@@ -252,6 +264,13 @@ class PPOConfig(Settings):
     last_blocks: int = setting(0, LAST_BLOCKS, at_least=0, common=False)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
+    shard: str = setting(
+        "auto",
+        "divide the weights between processes (auto: where whole they would take half the memory)",
+        flag=False,
+        choices=("auto", "on", "off"),
+        decides=False,
+    )
     seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 

@@ -28,6 +28,8 @@ FLOORS = [
     ],
     [
         "rlhf/inputs",
+        "rlhf/sharding",
+        "rlhf/rollout_server",
         "rlhf/sampling",
         "annotate/work",
         "stages/import_model",

@@ -10,6 +10,7 @@ from torch import nn
 from rlhf.errors import TrainingError
 from rlhf.learning.muon import BatchedMuon
 from rlhf.machine.devices import has_fast_bf16
+from rlhf.sharding import full_tensor, placed_as
 
 
 def matrix_parameters(trunk: nn.Module) -> list[nn.Parameter]:
@@ -55,7 +56,12 @@ class Optimizers:
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         for optimizer, state in zip(self.optimizers, states, strict=True):
-            optimizer.load_state_dict(state)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            placed = {
+                i: {name: placed_as(parameters[i], value) for name, value in of_one.items()}
+                for i, of_one in state["state"].items()
+            }
+            optimizer.load_state_dict(state | {"state": placed})
 
 
 class JointOptimizer(torch.optim.Optimizer):
@@ -95,7 +101,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     Raises TrainingError for a norm that is not finite; no optimizer has stepped then.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients))
+    norm = float(full_tensor(torch.nn.utils.get_total_norm(gradients)))
     if not math.isfinite(norm):
         raise TrainingError(
             "the gradient is not finite; nothing was applied. Lower the learning rate or check the data"

@@ -20,6 +20,7 @@ from rlhf.machine.devices import autocast
 from rlhf.models.checkpoints import reward_offset
 from rlhf.models.padding import batches_by_length, pad_tokens
 from rlhf.models.tokenizer import AnyTokenizer
+from rlhf.sharding import is_sharded, whole
 
 Scorer = Callable[[Rollout], Tensor]
 TextScorer = Callable[..., Sequence[float | None]]
@@ -42,11 +43,9 @@ class RewardModel:
     def __call__(self, rollout: Rollout) -> Tensor:
         if self.end_id is not None:
             rollout = rollout.ended_by(self.end_id)
-        with autocast(self.model.device, self.bf16):
-            scores = in_length_order(
-                rollout, self.batch_size, lambda part: completion_scores(self.model, part)
-            )
-        return torch.stack(scores).float() + reward_offset(self.model)
+        with whole(self.model) as model, autocast(model.device, self.bf16):
+            scores = in_length_order(rollout, self.batch_size, lambda part: completion_scores(model, part))
+        return torch.stack(scores or [torch.empty(0)]).flatten().float() + reward_offset(self.model)
 
 
 class ForeignRewardModel:
@@ -63,7 +62,8 @@ class ForeignRewardModel:
 
     def __call__(self, rollout: Rollout) -> Tensor:
         rows = list(zip(rollout.conversations, completion_texts(rollout, self.policy_tokenizer), strict=True))
-        return torch.tensor(score_completions(self.model, self.tokenizer, rows, bf16=self.bf16))
+        with whole(self.model) as model:
+            return torch.tensor(score_completions(model, self.tokenizer, rows, bf16=self.bf16))
 
 
 class RewardFunction:
@@ -169,11 +169,12 @@ class Reward:
 
     def components(self, rollout: Rollout) -> Tensor:
         """Every scorer's scores, (B, M) float32 on the CPU; nan where it does not judge a completion."""
-        if not len(rollout):  # a process may have no row of a small batch
-            return torch.empty(0, len(self.scorers))
         return torch.stack([self._scores(scorer, rollout) for scorer in self.scorers.values()], 1)
 
     def _scores(self, scorer: Scorer, rollout: Rollout) -> Tensor:
+        # A process may have no row of a small batch, but others wait for its part of a model.
+        if not len(rollout) and not is_sharded(getattr(scorer, "model", None)):
+            return torch.empty(0)
         scores = scorer(rollout).float().cpu()
         # A model judges every completion: what it has no number for is a fault, which the trainer ends with.
         return scores if isinstance(scorer, RewardFunction) else scores.nan_to_num(torch.inf)

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.durable import write_atomically
+from rlhf.sharding import placed_as
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:
@@ -54,6 +55,14 @@ def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
 
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """What `trainable_weights` gave, whole tensors, back into the model, whether that is sharded or not."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in weights:
+                parameter.copy_(placed_as(parameter, weights[name]))
+
+
 class Average:
     """Exponential moving average of the weights of a model that learn, kept beside the raw ones."""
 
@@ -80,19 +89,22 @@ class Average:
         return self.weights
 
     def load_state_dict(self, weights: dict[str, Tensor]) -> None:
-        self.weights = weights
+        self.weights = {name: placed_as(self.weights[name], value) for name, value in weights.items()}
 
 
 def runtime_state() -> dict[str, Any]:
     """What, beside weights, an exact continuation needs: both global generators and the number of threads."""
     # The number of threads decides the order of sums, and with it the last bits of every result.
-    return {"python": random.getstate(), "torch": torch.get_rng_state(), "threads": torch.get_num_threads()}
+    state = {"python": random.getstate(), "torch": torch.get_rng_state(), "threads": torch.get_num_threads()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
 def restore_runtime(state: dict[str, Any]) -> None:
     """Put generators and threads back to what `runtime_state` saw."""
     random.setstate(state["python"])
     torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
     torch.set_num_threads(state["threads"])
 
 

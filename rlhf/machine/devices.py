@@ -31,12 +31,8 @@ def bf16_units() -> tuple[str, ...] | None:
 
 
 def best_device() -> torch.device:
-    """CUDA where there is one, then Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """CUDA where there is one, else the CPU; not Apple's MPS, which has no float64, in which completions are drawn."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(device: torch.device, bf16: str = "auto") -> AbstractContextManager[Any]:

@@ -95,10 +95,18 @@ def _compile(target: Path) -> None:
 
 
 def fits(*tensors: Tensor) -> bool:
-    """Whether the loops can take these tensors: contiguous, on the CPU, float32 or bfloat16."""
+    """Whether the loops can take these tensors: plain ones with memory, contiguous, on the CPU, float32 or bfloat16."""
+    return all(map(_is_plain, tensors)) and library() is not None
+
+
+def _is_plain(x: Tensor) -> bool:
+    """A tensor of another class, such as a DTensor, or one whose storage is freed has no numbers where its pointer says."""
     return (
-        all(x.device.type == "cpu" and x.dtype in FORMATS and x.is_contiguous() for x in tensors)
-        and library() is not None
+        type(x) in (Tensor, torch.nn.Parameter)
+        and x.device.type == "cpu"
+        and x.dtype in FORMATS
+        and x.is_contiguous()
+        and (x.untyped_storage().nbytes() > 0 or x.numel() == 0)
     )
 
 

@@ -6,6 +6,7 @@ largest stage.
 
 import ctypes
 import gc
+import os
 import sys
 import time
 from contextlib import suppress
@@ -51,6 +52,14 @@ class FreedMemory:
         if time.monotonic() - self.given_back > GIVE_BACK_EVERY_S:
             _trim()
             self.given_back = time.monotonic()
+
+
+def memory_of_a_process() -> int:
+    """Bytes that a process of this run may hold: its GPU's, or its share of the machine's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return pages * size // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def reset_peak() -> None:

@@ -1,12 +1,17 @@
 """Several processes that train as one: who works on which rows, and the sums and lists they share.
 
-`torchrun` and `accelerate launch` start them; alone, every function here is the identity. Each process holds all
-weights. Rows are shared out, everything learned from them is gathered or summed, so that all processes go through
-the same steps with the same numbers as one process would at the same batch size, up to rounding.
+`torchrun` and `accelerate launch` start them; alone, every function here is the identity. Rows are shared out, everything
+learned from them is gathered or summed, so that all processes go through the same steps with the same numbers as one
+process would at the same batch size, up to rounding. `rlhf/sharding.py` shares out the weights, too.
 """
 
+import atexit
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -16,7 +21,10 @@ from torch import Tensor, distributed, nn
 from rlhf.errors import InputError
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=6)  # a process may wait for another's long samples
+PATIENCE = timedelta(hours=6)  # a process may wait for another's long samples,
+DEAD_AFTER_S = 60.0  # but not for one that gives no sign of life
+DONE = "done"
+NO_ANSWER = 75  # exit status: try again, which `torchrun --max-restarts` does
 
 
 def join_process_group() -> None:
@@ -26,6 +34,50 @@ def join_process_group() -> None:
         distributed.init_process_group(backend, timeout=PATIENCE)
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        store = distributed.PrefixStore("alive", distributed.distributed_c10d._get_default_store().clone())  # type: ignore[attr-defined]
+        store.set_timeout(timedelta(seconds=DEAD_AFTER_S))
+        ended = threading.Event()
+        threading.Thread(target=_watch_the_others, args=(store, ended), daemon=True).start()
+        atexit.register(_say_goodbye, store.clone(), ended)  # type: ignore[attr-defined]
+
+
+def _say_goodbye(store: distributed.Store, ended: threading.Event) -> None:
+    ended.set()
+    with suppress(RuntimeError):
+        store.set(str(rank()), DONE)
+
+
+def _watch_the_others(store: distributed.Store, ended: threading.Event) -> None:
+    """Give signs of life to the other processes, and end this one when one of them gives none any more.
+
+    A process that is killed closes its connections, which all notice at once; one whose machine, network or cable is
+    gone does not, and who waits for it would wait for PATIENCE.
+    """
+    seen = {other: ("", time.monotonic()) for other in range(world_size()) if other != rank()}
+    beat = 0
+    while not ended.wait(DEAD_AFTER_S / 20):
+        try:
+            store.set(str(rank()), str(beat := beat + 1))
+            for other, (last, since) in seen.items():
+                sign = store.get(str(other)).decode()
+                if sign != last:
+                    seen[other] = (sign, time.monotonic())
+                elif sign != DONE and time.monotonic() - since > DEAD_AFTER_S:
+                    _end(f"process {other} has given no sign of life for {DEAD_AFTER_S:.0f} s")
+        except RuntimeError:
+            if not ended.is_set() and all(sign != DONE for sign, _ in seen.values()):
+                _end("the machine of the first process cannot be reached, or a process never began")
+            return
+
+
+def _end(reason: str) -> None:
+    print(
+        f"error: {reason} (its machine or the network is gone?); process {rank()} ends. The same command goes on from "
+        "the last saved state, `torchrun --max-restarts` by itself",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(NO_ANSWER)  # the main thread waits inside a collective operation, which no exception ends
 
 
 def world_size() -> int:
@@ -43,9 +95,10 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
-def shard(num_rows: int) -> range:
-    """The rows, of `num_rows`, that this process works on: consecutive, in the order of the processes."""
-    return range(rank() * num_rows // world_size(), (rank() + 1) * num_rows // world_size())
+def shard(num_rows: int, of: int | None = None) -> range:
+    """The rows, of `num_rows`, that a process, by default this one, works on: consecutive, in the order of the processes."""
+    number = rank() if of is None else of
+    return range(number * num_rows // world_size(), (number + 1) * num_rows // world_size())
 
 
 def rows_per_process(name: str, num_rows: int) -> int:
@@ -58,17 +111,36 @@ def rows_per_process(name: str, num_rows: int) -> int:
 
 
 def broadcast_from_main(make: Callable[[], T]) -> T:
-    """What the first process makes, for all of them."""
-    return gather_rows([make()] if is_main_process() else [])[0]
+    """What the first process makes, for all of them: something small, since it is pickled."""
+    made = [make() if is_main_process() else None]
+    if world_size() > 1:
+        distributed.broadcast_object_list(made)
+    return made[0]  # type: ignore[return-value]
 
 
-def gather_rows(rows: list[T]) -> list[T]:
-    """The rows of every process, in the order of the processes."""
+def gather_rows(rows: list[Tensor]) -> list[Tensor]:
+    """The rows of every process, CPU tensors of any shape and one dtype, in the order of the processes.
+
+    They travel as one tensor each, which takes a third of the time that pickled lists do.
+    """
     if world_size() == 1:
         return rows
-    everywhere: list[list[T]] = [[] for _ in range(world_size())]
-    distributed.all_gather_object(everywhere, rows)
-    return [row for part in everywhere for row in part]
+    forms: list[tuple[torch.dtype | None, list[torch.Size]]] = [(None, [])] * world_size()
+    distributed.all_gather_object(forms, (rows[0].dtype if rows else None, [row.shape for row in rows]))
+    dtype = next((dtype for dtype, _ in forms if dtype is not None), torch.float32)
+    sizes = [sum(shape.numel() for shape in shapes) for _, shapes in forms]
+    mine = torch.zeros(max(sizes), dtype=dtype)
+    if rows:
+        mine[: sizes[rank()]] = torch.cat([row.detach().flatten() for row in rows])
+    everywhere = [torch.empty(mine.numel() * dtype.itemsize, dtype=torch.uint8) for _ in sizes]
+    distributed.all_gather(everywhere, mine.view(torch.uint8))  # bytes: gloo does not know every dtype
+    return [
+        row.view(shape)
+        for flat, size, (_, shapes) in zip(everywhere, sizes, forms, strict=True)
+        for row, shape in zip(
+            flat.view(dtype)[:size].split([shape.numel() for shape in shapes]), shapes, strict=True
+        )
+    ]
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

@@ -45,12 +45,14 @@ class Sample:
     """One completion: its tokens with the stop token, their log-probabilities, and whether it stopped by itself.
 
     logprobs are those of the distribution at the sampling temperature before top-k, top-p and repetition penalty, unless
-    the settings want them processed; at temperature 0 those of the model itself.
+    the settings want them processed; at temperature 0 those of the model itself. version: of the weights that a server
+    drew it with.
     """
 
     tokens: list[int]
     logprobs: list[float]
     ended: bool
+    version: int = 0
 
 
 @torch.no_grad()

@@ -65,7 +65,12 @@ def _without_values(config: PPOConfig) -> Iterator[str]:
 
 
 def _sampling(config: PPOConfig) -> Iterator[str]:
-    if config.importance_cap and not (config.recompute_logprobs or truncates(config)):
+    of_servers = config.sampler == "vllm"
+    if of_servers and not (config.sampler_urls and config.sampler_folder):
+        yield "sampler = vllm needs sampler_urls, and sampler_folder, which the servers serve"
+    if not of_servers and (config.sampler_urls or config.sampler_folder):
+        yield "sampler_urls and sampler_folder are of servers: set sampler = vllm, or leave them out"
+    if config.importance_cap and not (config.recompute_logprobs or truncates(config) or of_servers):
         yield "importance_cap weighs the policy's log-probabilities against the sampler's: set recompute_logprobs, top_p or top_k, too"
 
 

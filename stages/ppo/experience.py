@@ -4,6 +4,7 @@ Shapes: B completions of an iteration, b of a part, S tokens of a whole row, C c
 completion, M rewards.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,8 +21,11 @@ from rlhf.learning.rewards import Reward
 from rlhf.learning.rollout import Experience, Rollout, in_length_order
 from rlhf.machine import processes
 from rlhf.machine.devices import autocast
+from rlhf.models.adapters import save_plain
 from rlhf.models.tokenizer import AnyTokenizer
-from rlhf.sampling.generate import SamplingSettings, generate
+from rlhf.rollout_server import GAPS, RolloutServers
+from rlhf.sampling.generate import Sample, SamplingSettings, generate
+from rlhf.sharding import whole
 from stages.ppo.advantages import experience_of, penalties
 from stages.ppo.checks import truncates
 from stages.ppo.learner import Learner
@@ -32,25 +36,67 @@ ROUND_TO = 8  # padding to few different widths keeps the allocator's blocks reu
 
 
 def sample(
-    config: PPOConfig, policy: Any, prompts: Sequence[EncodedPrompt], tokenizer: AnyTokenizer, iteration: int
+    config: PPOConfig,
+    policy: Any,
+    prompts: Sequence[EncodedPrompt],
+    tokenizer: AnyTokenizer,
+    iteration: int,
+    servers: RolloutServers | None = None,
 ) -> Rollout:
-    """A completion of every prompt, each process writing its share."""
+    """A completion of every prompt, each process writing its share, or asking servers for it."""
     tokens = [prompt.tokens for prompt in prompts]
     mine = processes.shard(len(tokens))
+    own, seed = tokens[mine.start : mine.stop], config.seed * 1_000_003 + iteration
     sampling = SamplingSettings(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
         processed_logprobs=truncates(config),
     )  # fmt: skip
-    with autocast(policy.device, config.bf16):
-        samples = generate(
-            policy, tokens[mine.start : mine.stop], sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
-            seed=config.seed * 1_000_003 + iteration, batch_size=config.batch_size, first_row=mine.start,
-        )  # fmt: skip
+    if servers is not None:
+        push(policy, servers, version=iteration + 1)
+        samples = servers.complete(own, sampling, tokenizer.stop_ids, seed, mine.start)
+    else:
+        with whole(policy) as plain, autocast(policy.device, config.bf16):
+            samples = generate(
+                plain, own, sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed,
+                batch_size=config.batch_size, first_row=mine.start,
+            )  # fmt: skip
     conversations = [prompt.prompt for prompt in prompts]
     return Rollout.from_samples(
-        tokens, processes.gather_rows(samples), tokenizer.pad_id, ROUND_TO, conversations, tokenizer.eos_id,
+        tokens, gathered_samples(samples), tokenizer.pad_id, ROUND_TO, conversations, tokenizer.eos_id,
         [prompt.columns for prompt in prompts],
     )  # fmt: skip
+
+
+def push(policy: Any, servers: RolloutServers, version: int) -> None:
+    """The policy's weights to the servers: the first process writes them and lets every server read them."""
+
+    def write_and_reload() -> list[int | None]:
+        servers.write(lambda folder: save_plain(plain, folder))
+        servers.reload(version)
+        return [server.version for server in servers.servers]
+
+    with whole(policy) as plain:
+        versions = processes.broadcast_from_main(write_and_reload)
+    for server, known in zip(servers.servers, versions, strict=True):
+        server.version = known
+
+
+def gathered_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of all processes, in the order of the processes."""
+    rows = [
+        torch.tensor(
+            [s.ended, s.version, *s.tokens, *s.logprobs], dtype=torch.float64
+        )  # holds every id exactly
+        for s in samples
+    ]
+    found = []
+    for row in processes.gather_rows(rows):
+        ended, version, *rest = row.tolist()
+        middle = len(rest) // 2
+        found.append(
+            Sample([int(token) for token in rest[:middle]], rest[middle:], bool(ended), int(version))
+        )
+    return found
 
 
 def with_lower_states(config: PPOConfig, learner: Learner, rollout: Rollout) -> Rollout:
@@ -68,12 +114,42 @@ def with_lower_states(config: PPOConfig, learner: Learner, rollout: Rollout) -> 
 
 @torch.no_grad()
 def with_policy_logprobs(config: PPOConfig, policy: Any, rollout: Rollout) -> Rollout:
-    """The rollout with the policy's own log-probabilities where those of the sampler are not, or are not to be, the same."""
-    if not (config.recompute_logprobs or truncates(config)):
+    """The rollout with the policy's own log-probabilities where those of the sampler are not, or are not to be, the same.
+
+    Raises TrainingError where a server's differ by more than its number format explains: it holds other weights.
+    """
+    from_servers = config.sampler == "vllm"
+    if not (config.recompute_logprobs or truncates(config) or from_servers):
         return rollout
-    with autocast(policy.device, config.bf16):
-        own = map_rows(rollout, config, lambda part: completion_logprobs(policy, part, config.temperature))
+    with whole(policy) as plain, autocast(policy.device, config.bf16):
+        own = map_rows(rollout, config, lambda part: completion_logprobs(plain, part, config.temperature))
+    if from_servers:
+        check_servers(config, sampling_gap(config, rollout, own)[rollout.mask])
     return replace(rollout, logprobs=own, sampler_logprobs=rollout.logprobs)
+
+
+def sampling_gap(config: PPOConfig, rollout: Rollout, logprobs: Tensor) -> Tensor:
+    """How far each token's log-probability (b, T) by a pass of the policy is from what the sampler's allows, in nats.
+
+    Tokens drawn from a nucleus of mass m ≥ top_p had there 1 / m of their probability: log m may lie between.
+    """
+    drawn_from = rollout.logprobs if rollout.sampler_logprobs is None else rollout.sampler_logprobs
+    above = logprobs - drawn_from
+    if not truncates(config):
+        return above.abs()
+    least = -math.inf if config.top_k else math.log(config.top_p)
+    return above.clamp(min=0) + (least - above).clamp(min=0)
+
+
+def check_servers(config: PPOConfig, gaps: Tensor) -> None:
+    """Raises TrainingError where gaps (N,) in nats a token are more than the servers' number format makes."""
+    mean, most = GAPS[config.sampler_dtype]
+    if gaps.mean() > mean or gaps.max() > most:
+        raise TrainingError(
+            f"the sampler's log-probabilities are {gaps.mean():.2g} nats a token away from the policy's, {gaps.max():.2g} at "
+            f"most; {config.sampler_dtype} explains {mean:g} and {most:g}. It has other weights: after reload_weights some "
+            "versions keep a tied head. Start the servers anew, or set sampler_dtype to what they compute in"
+        )
 
 
 @dataclass(frozen=True)
@@ -105,7 +181,8 @@ def judge(
                 rollout, config, lambda part: completion_logprobs(frozen, part, config.temperature)
             )
         if value_model is not None:
-            values = map_rows(rollout, config, lambda part: completion_values(value_model.eval(), part))
+            with whole(value_model.eval()) as plain:
+                values = map_rows(rollout, config, lambda part: completion_values(plain, part))
     mine = rollout.select(processes.shard(len(rollout)))
     components = torch.stack(processes.gather_rows(list(reward.components(mine))))
     scores = reward.combined(components)

@@ -8,10 +8,17 @@ import torch
 
 from rlhf.learning.optimizers import Optimizers, adamw
 from rlhf.learning.rl import AdaptiveKL, FixedKL, KLBudget, RunningMoments
-from rlhf.learning.training import Average, restore_runtime, runtime_state, trainable_weights
+from rlhf.learning.training import (
+    Average,
+    load_weights,
+    restore_runtime,
+    runtime_state,
+    trainable_weights,
+)
 from rlhf.models.adapters import save_plain
 from rlhf.models.last_blocks import Lower
 from rlhf.models.tokenizer import AnyTokenizer
+from rlhf.sharding import whole
 from stages.settings import PPOConfig
 
 
@@ -51,10 +58,10 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"], strict=False)
+        load_weights(self.policy, state["policy"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         if self.value_model is not None and self.value_optimizer:
-            self.value_model.load_state_dict(state["value_model"], strict=False)
+            load_weights(self.value_model, state["value_model"])
             self.value_optimizer.load_state_dict(state["value_optimizer"])
         self.beta.load_state_dict(state["beta"])
         self.moments.load_state_dict(state["moments"])
@@ -64,20 +71,29 @@ class Learner:
         restore_runtime(state["runtime"])
         self.iteration = state["iteration"]
 
-    def save(self, tokenizer: AnyTokenizer, folder: Path) -> None:
+    def save(self, tokenizer: AnyTokenizer, folder: Path | None) -> None:
         """The policy into `folder`, the value model beside it under value/, averaged weights under ema/.
 
-        Adapters are merged into the weights: every folder loads as a plain model.
+        Adapters are merged into the weights: every folder loads as a plain model. Every process calls it, those that
+        write nothing with None.
         """
-        save_plain(self.policy, folder)
-        tokenizer.save(folder)
+        self.save_policy(tokenizer, folder)
         if self.value_model is not None:
-            save_plain(self.value_model, folder / "value")
-            tokenizer.save(folder / "value")
+            _save(self.value_model, tokenizer, folder and folder / "value")
         if self.average:
             with self.average.in_place_of(self.policy):
-                save_plain(self.policy, folder / "ema")
-            tokenizer.save(folder / "ema")
+                _save(self.policy, tokenizer, folder and folder / "ema")
+
+    def save_policy(self, tokenizer: AnyTokenizer, folder: Path | None) -> None:
+        """The policy alone, as `save` does it."""
+        _save(self.policy, tokenizer, folder)
+
+
+def _save(model: Any, tokenizer: AnyTokenizer, folder: Path | None) -> None:
+    with whole(model) as plain:
+        if folder:
+            save_plain(plain, folder)
+            tokenizer.save(folder)
 
 
 def kl_coefficient(config: PPOConfig) -> FixedKL:

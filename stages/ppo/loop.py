@@ -3,8 +3,7 @@
 Shapes: b completions of a part, T tokens of the longest.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from rlhf.learning.passes import completion_logprobs, completion_values, text_lo
 from rlhf.learning.prompts import EncodedPrompt, prompt_order
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rl import importance_weights, kl_k3
-from rlhf.learning.rollout import Experience, Rollout
+from rlhf.learning.rollout import Experience
 from rlhf.learning.training import decay, warmup
 from rlhf.machine import processes
 from rlhf.machine.devices import autocast
@@ -27,8 +26,17 @@ from rlhf.machine.memory import FreedMemory
 from rlhf.machine.threads import ThreadWatch
 from rlhf.models.recompute import blocks_run_again
 from rlhf.models.tokenizer import AnyTokenizer
+from rlhf.rollout_server import RolloutServers
+from rlhf.sharding import is_sharded, parts_of_all, run
 from stages.ppo.checks import truncates
-from stages.ppo.experience import Judged, gather_experience, judge, sample, with_lower_states
+from stages.ppo.experience import (
+    Judged,
+    gather_experience,
+    judge,
+    sample,
+    sampling_gap,
+    with_lower_states,
+)
 from stages.ppo.learner import Learner
 from stages.ppo.pretraining import Pretraining
 from stages.settings import PPOConfig
@@ -51,6 +59,7 @@ def train(
     tokenizer: AnyTokenizer,
     *,
     pretraining: Pretraining | None = None,
+    servers: RolloutServers | None = None,
     log: MetricLog,
     save: Callable[[], None] = lambda: None,
     keep: Callable[[], None] = lambda: None,
@@ -73,7 +82,8 @@ def train(
     )
     watch, freed = ThreadWatch(), FreedMemory()
     for iteration in bar:
-        rollout = sample(config, learner.policy, drawn(config, prompts, iteration), tokenizer, iteration)
+        rows = drawn(config, prompts, iteration)
+        rollout = sample(config, learner.policy, rows, tokenizer, iteration, servers)
         judged = judge(config, learner, reference, reward, with_lower_states(config, learner, rollout))
         experience, metrics = gather_experience(config, learner, reward, judged)
         metrics["episodes"] = iteration * config.batch_size + len(rollout)
@@ -137,13 +147,16 @@ def update(
     minibatches = experience.shuffled(config.minibatch_size, config.inner_epochs, learner.generator)
     for step, minibatch in enumerate(minibatches):
         losses = torch.zeros(2, device=policy.device)
-        for part in minibatch.select(processes.shard(len(minibatch))).split(config.micro_batch_size):
+        for part, is_real in own_parts(config, policy, minibatch):
             part = part.to(policy.device)
             actor, critic, logged = losses_of(config, learner, part, with_gap=step == 0)  # (b, T)
             if not policy_learns:
                 actor = actor.detach()
             # The whole minibatch's token count is the denominator: any split into parts gives one gradient.
-            ((actor + config.value_coef * critic).sum() / minibatch.num_tokens).backward()
+            loss = (actor + config.value_coef * critic).sum() / minibatch.num_tokens
+            (loss if is_real else 0 * loss).backward()
+            if not is_real:
+                continue
             losses += torch.stack([actor.detach().sum(), critic.detach().sum()])
             means.add(part.rollout.mask, logged)
         if not torch.isfinite(processes.sum_over_processes(losses)).all():
@@ -156,7 +169,8 @@ def update(
             num_rows = config.ptx_examples * len(minibatch)
             add_ptx_gradient(config, policy, pretraining.rows(learner.iteration, step, num_rows), means)
         for model in trained_models(learner):
-            processes.sum_gradients(model.parameters())
+            if not is_sharded(model):
+                processes.sum_gradients(model.parameters())
         norms.append(step_together(list(optimizers.values()), config.max_grad_norm))
         if learner.average:
             learner.average.update(policy)
@@ -164,6 +178,18 @@ def update(
     return means.means(UPDATE_METRICS, processes.sum_over_processes) | {
         f"{name}/grad_norm": norm for name, norm in zip(optimizers, each_norm, strict=False)
     }
+
+
+def own_parts(config: PPOConfig, policy: Any, minibatch: Experience) -> Iterator[tuple[Experience, bool]]:
+    """This process's parts of a minibatch. Of sharded models all processes take equally many, some an idle one.
+
+    An idle part is a row of another's, whose loss is to count nothing; without it the others would wait for ever.
+    """
+    own = minibatch.select(processes.shard(len(minibatch))).split(config.micro_batch_size)
+    yield from ((part, True) for part in own)
+    if is_sharded(policy):
+        for _ in range(parts_of_all(len(minibatch), config.micro_batch_size) - len(own)):
+            yield minibatch.select([0]), False
 
 
 def losses_of(
@@ -176,12 +202,14 @@ def losses_of(
     policy, value_model, old = learner.policy, learner.value_model, part.rollout.logprobs
     with autocast(policy.device, config.bf16):
         if config.entropy_coef:
-            logprobs, entropies = completion_logprobs(
-                policy, part.rollout, config.temperature, with_entropy=True
+            logprobs, entropies = run(
+                policy, completion_logprobs, part.rollout, config.temperature, with_entropy=True
             )
         else:
-            logprobs, entropies = completion_logprobs(policy, part.rollout, config.temperature), None
-        values = completion_values(value_model.eval(), part.rollout) if value_model is not None else None
+            logprobs, entropies = run(policy, completion_logprobs, part.rollout, config.temperature), None
+        values = None
+        if value_model is not None:
+            values = run(value_model.eval(), completion_values, part.rollout)
     actor = actor_loss(config, learner.beta.value, part, logprobs, entropies)
     logged = {"policy/loss": actor, **update_metrics(logprobs, old, config.clip, config.clip_high)}
     if with_gap:
@@ -211,19 +239,6 @@ def actor_loss(
     return loss
 
 
-def sampling_gap(config: PPOConfig, rollout: Rollout, logprobs: Tensor) -> Tensor:
-    """How far each token's log-probability (b, T) by a pass of the policy is from what the sampler's allows, in nats.
-
-    Tokens drawn from a nucleus of mass m ≥ top_p had there 1 / m of their probability: log m may lie between.
-    """
-    drawn_from = rollout.logprobs if rollout.sampler_logprobs is None else rollout.sampler_logprobs
-    above = logprobs - drawn_from
-    if not truncates(config):
-        return above.abs()
-    least = -math.inf if config.top_k else math.log(config.top_p)
-    return above.clamp(min=0) + (least - above).clamp(min=0)
-
-
 def check_sampler(means: TokenMeans, iteration: int) -> None:
     """Raises TrainingError where the sampler gave other log-probabilities than a forward pass of the same policy."""
     gap = means.means(["policy/sampling_gap"], processes.sum_over_processes)["policy/sampling_gap"]
@@ -242,8 +257,11 @@ def add_ptx_gradient(config: PPOConfig, policy: Any, rows: Tensor, means: TokenM
     """
     rows, num_tokens = rows.to(policy.device), rows[:, 1:].numel()
     mine = processes.shard(len(rows))
-    for part in rows[mine.start : mine.stop].split(config.micro_batch_size) if mine else ():
+    own = [(part, True) for part in rows[mine.start : mine.stop].split(config.micro_batch_size) if len(part)]
+    idle = parts_of_all(len(rows), config.micro_batch_size) - len(own) if is_sharded(policy) else 0
+    for part, is_real in own + [(rows[:1], False)] * idle:
         with autocast(policy.device, config.bf16):
-            loss = -text_logprobs(policy, part)
-        (config.ptx_coef * loss.sum() / num_tokens).backward()
-        means.add(torch.ones_like(loss, dtype=torch.bool), {"ptx/loss": loss})
+            loss = -run(policy, text_logprobs, part)
+        (config.ptx_coef * loss.sum() / num_tokens * is_real).backward()
+        if is_real:
+            means.add(torch.ones_like(loss, dtype=torch.bool), {"ptx/loss": loss})

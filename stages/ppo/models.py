@@ -3,16 +3,20 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlhf.errors import InputError
+from rlhf.learning.passes import has_plain_head
 from rlhf.learning.reward_sources import RewardSource
+from rlhf.machine import processes
+from rlhf.machine.devices import best_device
 from rlhf.models.adapters import copy_sharing_frozen, is_adapted, train_adapters
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.models.trunk import has_scalar_head, unwrapped
+from rlhf.sharding import is_wanted, shard, whole
 from stages.ppo.given import check_tied_head, in_float32
 
 
@@ -71,6 +75,31 @@ def assemble_models(
     return Models(policy, reference, value_model, lower)
 
 
+def placed(
+    models: Models, rewards: Sequence[RewardSource], wanted: str, say: Callable[[str], None]
+) -> Models:
+    """The models on their device, those of the rewards too, their weights divided between the processes where wanted.
+
+    A lower part is then shared by none, since each divides its own. Raises InputError for `on` with one process.
+    """
+    all_of_them = [
+        models.policy,
+        models.reference,
+        models.value_model,
+        *(r.source for r in rewards if r.is_model),
+    ]
+    present = [model for model in all_of_them if model is not None]
+    for model in present:
+        model.to(best_device())
+    if not is_wanted(wanted, present):
+        return models
+    for model in present:
+        has_plain_head(model)  # looks at a pass, once per model, which it must not do between processes
+        shard(model)
+    say(f"ppo: each of {processes.world_size()} processes holds its part of the weights")
+    return replace(models, lower=None)
+
+
 def policy_and_reference(
     model: Any, reference: Any, peft_config: Any, lower: Lower | None
 ) -> tuple[Any, Any]:
@@ -101,10 +130,11 @@ def policy_and_reference(
 def reference_model(policy: Any, reference: Any | None) -> Iterator[Any]:
     """The reference, or where there is none the policy with its adapters off."""
     if reference is not None:
-        yield reference
+        with whole(reference) as plain:
+            yield plain
         return
-    with policy.disable_adapter():
-        yield policy
+    with whole(policy) as plain, plain.disable_adapter():
+        yield plain
 
 
 def has_value_head(reward: RewardSource) -> bool:

@@ -15,10 +15,12 @@ from rlhf.learning.prompts import encode_prompts
 from rlhf.learning.reward_sources import combined_reward, load_rewards, parse_weights, reward_sources
 from rlhf.learning.training import load_state, save_state, seed_everything
 from rlhf.machine import processes
-from rlhf.machine.devices import best_device, set_threads
-from rlhf.models.adapters import lora, save_plain
+from rlhf.machine.devices import set_threads
+from rlhf.models.adapters import lora
 from rlhf.models.checkpoints import context_length, load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
+from rlhf.rollout_server import RolloutServers
+from rlhf.sharding import gathered, refuse_launchers_sharding
 from rlhf.store import Entry, Store, hashed_settings, inputs_hash
 from stages.ppo.checks import check
 from stages.ppo.given import check_given
@@ -26,7 +28,7 @@ from stages.ppo.identity import identity_of
 from stages.ppo.learner import new_learner, summary
 from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_longer_run
 from stages.ppo.loop import train
-from stages.ppo.models import assemble_models
+from stages.ppo.models import assemble_models, placed
 from stages.ppo.pretraining import pretraining_rows, pretraining_text
 from stages.ppo.samples import SampleLog
 from stages.reading import accounts_of, prefixed
@@ -66,6 +68,7 @@ class PPOTrainer:
         say: Callable[[str], None] = print,
     ) -> None:
         check(args)
+        refuse_launchers_sharding("ppo", "it divides the weights by itself, shard = on")
         processes.join_process_group()
         say = say if processes.is_main_process() else lambda line: None
         seed_everything(args.seed)
@@ -79,18 +82,19 @@ class PPOTrainer:
             model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks,
             needs_values=args.advantages == "gae", say=say,
         )  # fmt: skip
-        model, self.reference = models.policy, models.reference
-        for each in (model, self.reference, models.value_model, *(r.source for r in rewards if r.is_model)):
-            if each is not None:
-                each.to(best_device())
         self.reward = combined_reward(
             rewards, self.tokenizer, bf16=args.bf16, combine=args.reward_combine,
             weights=parse_weights(args.reward_weights), pessimism=args.reward_pessimism,
         )  # fmt: skip
+        models = placed(models, rewards, args.shard, say)
+        model, self.reference = models.policy, models.reference
         self.prompts = encode_prompts(
             prompt_rows_in(train_dataset), self.tokenizer, context_length(model.config), args.max_new_tokens,
             skip_long=getattr(args, "skip_long", False), say=prefixed("ppo", say),
         )  # fmt: skip
+        self.servers = None
+        if args.sampler == "vllm":
+            self.servers = RolloutServers(args.sampler_urls.split(","), args.sampler_folder)
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
@@ -118,38 +122,43 @@ class PPOTrainer:
         """Train to the last iteration; returns every iteration's metrics, docs/ppo.md says what they mean."""
         train(
             self.args, self.learner, self.reference, self.reward, self.prompts, self.tokenizer,
-            pretraining=self.pretraining, log=self.log, save=self.save_state, keep=self.keep_policy,
+            pretraining=self.pretraining, servers=self.servers, log=self.log, save=self.save_state, keep=self.keep_policy,
             show=self.samples.write if processes.is_main_process() else lambda iteration, judged: None,
         )  # fmt: skip
         return self.log.history
 
-    def save_model(self, folder: str | Path) -> None:
-        """The policy into `folder`, adapters merged, with value/ and, where averaged or kept, ema/ and checkpoints/."""
-        if processes.is_main_process():
-            self.learner.save(self.tokenizer, Path(folder))
-            self.log.save(Path(folder))
+    def save_model(self, folder: str | Path | None) -> None:
+        """The policy into `folder`, adapters merged, with value/ and, where averaged or kept, ema/ and checkpoints/.
+
+        Every process calls it; the first one writes.
+        """
+        into = Path(folder) if folder and processes.is_main_process() else None
+        self.learner.save(self.tokenizer, into)
+        if self.args.keep_state:
+            self.save_state(into / STATE if into else None)
+        if into:
+            self.log.save(into)
             if self.state_file and (kept := self.state_file.parent / "checkpoints").exists():
-                copied = Path(folder) / "checkpoints"
+                copied = into / "checkpoints"
                 shutil.copytree(kept, copied, copy_function=link_or_copy, dirs_exist_ok=True)
             if self.samples.path and self.samples.path.exists():
-                shutil.copy(self.samples.path, folder)
-            if self.args.keep_state:
-                self.save_state(Path(folder) / STATE)
+                shutil.copy(self.samples.path, into)
 
     def keep_policy(self) -> None:
         """The policy as it is now under checkpoints/ of output_dir, named by the episodes it has learned from."""
-        if self.state_file and processes.is_main_process():
+        if self.state_file:
             episodes = self.learner.iteration * self.args.batch_size
             folder = self.state_file.parent / "checkpoints" / f"{episodes:06d}"
-            save_plain(self.model, folder)
-            self.tokenizer.save(folder)
+            self.learner.save_policy(self.tokenizer, folder if processes.is_main_process() else None)
 
     def save_state(self, file: Path | None = None) -> None:
-        """Write what an exact continuation needs to a file, by default that of output_dir."""
-        file = file or self.state_file
+        """Write what an exact continuation needs to a file, by default that of output_dir.
+
+        Every process calls it; the first one writes.
+        """
+        file, state = file or self.state_file, gathered(self.learner.state_dict())
         if file and processes.is_main_process():
             file.parent.mkdir(parents=True, exist_ok=True)
-            state = self.learner.state_dict()
             save_state(file, state | {"identity": self.identity, "history": self.log.history})
 
     def resume(self, say: Callable[[str], None]) -> None:
@@ -230,4 +239,6 @@ def run(
             writer.read = [*read, *accounts_of(prompts, texts or ())]
             writer.metrics = summary(trainer.log.history, time.monotonic() - started)
         store.discard_work("ppo", key)
+    else:
+        trainer.save_model(None)
     return entry_for_all(store, "ppo", inputs)

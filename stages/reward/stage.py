@@ -27,6 +27,7 @@ from rlhf.measuring.evaluate import ranking_accuracy
 from rlhf.models.adapters import is_adapted, save_adapters, trunk_hash
 from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.sharding import refuse_launchers_sharding
 from rlhf.splits import held_out
 from rlhf.store import Entry, Store, inputs_hash
 from stages.reading import accounts_of, prefixed
@@ -59,6 +60,9 @@ def run(
     demonstrations that the policy was fine-tuned on have mean reward 0 (Ouyang et al. 2022, section 3.5). read: accounts of
     the sources that the rankings were made of, for the manifest.
     """
+    refuse_launchers_sharding(
+        "reward", "each process holds the whole model; start it without, or by torchrun"
+    )
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
     settings, rankings = _rankings(settings, labels_url, batch, say)

@@ -18,6 +18,7 @@ from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.sharding import refuse_launchers_sharding
 from rlhf.splits import held_out
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
@@ -41,6 +42,7 @@ def run(
 
     read: accounts of the sources that the data were made of, for the manifest.
     """
+    refuse_launchers_sharding("sft", "each process holds the whole model; start it without, or by torchrun")
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
     training, validation = _demonstrations(settings, prefixed("sft", say))

@@ -65,6 +65,11 @@ MEMORY_OR_FILES_ONLY = {
     "keep_every",
     "keep_state",
     "samples_every",
+    "shard",
+    "sampler",
+    "sampler_urls",
+    "sampler_folder",
+    "sampler_dtype",
     "ema_decay",
 }  # each has a test of its own
 

@@ -1,0 +1,129 @@
+"""PPO with completions of servers that speak vLLM's protocol: fresh weights, caught stale ones, no row lost."""
+
+import pytest
+import torch
+
+from rlhf.errors import InputError, TrainingError
+from tests.sampler_server import SamplerServer
+from tests.tiny_ppo import TOKENIZER, config, count_e, llama, policy, same, scalar_llama, trainer, weights
+
+LEARNS = {"lr": 1e-2, "episodes": 32, "sampler": "vllm"}
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """A function that starts servers of a model, all of one folder, and gives the settings that name them."""
+    running = []
+
+    def start(model, *kinds):
+        folder = tmp_path / "served"
+        model.save_pretrained(folder)
+        TOKENIZER.save(folder)
+        running.extend(SamplerServer(folder, **kind) for kind in kinds)
+        return {
+            "sampler_urls": ",".join(server.url for server in running),
+            "sampler_folder": str(folder),
+        }, running
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.mark.parametrize("cut", [{}, {"top_p": 0.8}, {"temperature": 0.7}], ids=str)
+def test_servers_draw_from_the_policy_of_each_iteration(serve, cut):
+    where, (server,) = serve(policy(), {})
+    made = trainer(config(**LEARNS, **where, **cut), reward_model=count_e)
+    start = weights(made.model)
+    history = made.train()
+    assert server.reloads == 4 and server.answers == 32
+    assert max(row["policy/sampling_gap"] for row in history) < 1e-4
+    assert not same(start, weights(made.model))
+    assert [row["completion/length"] for row in history] != [8.0] * 4 or history[0]["completion/ended"] == 0
+
+
+def test_greedy_completions_of_a_server_are_those_of_our_own_sampler(serve):
+    own = trainer(config(top_k=1, lr=1e-2), reward_model=count_e).train()
+    where, _ = serve(policy(), {})
+    served = trainer(config(top_k=1, lr=1e-2, sampler="vllm", **where), reward_model=count_e).train()
+    for one, other in zip(own, served, strict=True):
+        assert one["reward/score"] == other["reward/score"]
+        assert one["policy/loss"] == pytest.approx(other["policy/loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("part", ["lm_head", "h.0.ln_1", "wpe"])
+def test_weights_that_a_server_kept_are_found_before_anything_is_learned_from_them(serve, part):
+    model = policy(initializer_range=0.2)
+    where, _ = serve(model, {"keeps": [part]})
+    made = trainer(config(**LEARNS, **where), model=model, reward_model=count_e)
+    with pytest.raises(TrainingError, match="It has other weights"):
+        made.train()
+    assert made.learner.iteration == 1  # the first batch was of the weights that it had begun with
+
+
+def test_the_old_head_of_a_tied_model_is_found(serve):
+    """transformers ties again at loading; a server that unties keeps its old head beside the new embedding."""
+    model = llama(tie_word_embeddings=True, initializer_range=0.2)
+    where, (server,) = serve(model, {})
+    reload = server.reload
+
+    def with_old_head():
+        old = server.model.lm_head.weight.detach().clone()
+        reload()
+        server.model.lm_head.weight = torch.nn.Parameter(old)
+
+    server.reload = with_old_head
+    made = trainer(config(**LEARNS, **where), model=model, reward_model=scalar_llama())
+    with pytest.raises(TrainingError, match="It has other weights"):
+        made.train()
+
+
+def test_a_server_that_dies_in_a_batch_loses_no_row(serve):
+    where, (one,) = serve(policy(), {})
+    calm = trainer(config(**LEARNS, **where), reward_model=count_e)
+    whole = calm.train()
+    one.close()
+    where, servers = serve(policy(), {"dies_after": 3}, {})
+    urls = ",".join(server.url for server in servers[1:])
+    made = trainer(config(**LEARNS, **where | {"sampler_urls": urls}), reward_model=count_e)
+    assert made.train() == whole and same(weights(made.model), weights(calm.model))
+    assert servers[1].answers == 3 and servers[2].answers == 29
+
+
+def test_without_a_server_left_the_run_ends_and_goes_on_later(serve, tmp_path):
+    where, (server,) = serve(policy(), {"dies_after": 11})
+    args = config(**LEARNS, **where, save_every=1)
+    made = trainer(args, reward_model=count_e, output_dir=tmp_path / "work")
+    with pytest.raises(TrainingError, match="no sampler answers at http"):
+        made.train()
+    server.left = None
+    made = trainer(args, reward_model=count_e, output_dir=tmp_path / "work")
+    assert made.learner.iteration == 1 and len(made.train()) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"sampler": "vllm"}, "needs sampler_urls"),
+        ({"sampler": "vllm", "sampler_urls": "http://x"}, "sampler_folder"),
+        ({"sampler_urls": "http://x"}, "set sampler = vllm"),
+    ],
+    ids=str,
+)
+def test_half_a_sampler_is_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        trainer(config(**given))
+
+
+def test_a_folder_that_nobody_serves_is_refused(serve, tmp_path):
+    where, _ = serve(policy(), {})
+    made = trainer(config(**LEARNS, **where | {"sampler_folder": str(tmp_path / "other")}))
+    with pytest.raises(InputError, match="no model is there"):
+        made.train()
+
+
+def test_a_server_of_another_protocol_is_named(serve):
+    where, (server,) = serve(policy(), {})
+    server.answer = lambda path, content: (404, {"detail": "Not Found"})
+    with pytest.raises(InputError, match="VLLM_SERVER_DEV_MODE=1"):
+        trainer(config(**LEARNS, **where)).train()
