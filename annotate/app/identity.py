@@ -51,6 +51,11 @@ class Doorman:
             return None
         return account
 
+    def any_account(self, request: Request) -> Account | None:
+        """The account of a program's token, where the request has one, or of the session cookie."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return self.token_account(token) if scheme.lower() == "bearer" else self.session_account(request)
+
     def token_account(self, token: str) -> Account | None:
         """The account of a program's token."""
         account = account_of_token(self.database, token.strip())

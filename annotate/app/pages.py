@@ -37,14 +37,18 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     """A page in the reader's language."""
     language = language_of(request)
     page = _templates.get_template(template)
-    html = page.render(language=language, texts=texts(language), languages=languages(), **values)
+    root = request.app.state.settings.root_path
+    html = page.render(root=root, language=language, texts=texts(language), languages=languages(), **values)
     return HTMLResponse(html, status)
 
 
-def part(macro: str, language: str, *values: Any) -> str:
-    """HTML of one macro of parts.jinja in a language, for pages that are not made of our templates."""
+def part(macro: str, language: str, root: str, *values: Any) -> str:
+    """HTML of one macro of parts.jinja in a language, for pages that are not made of our templates.
+
+    root: the path below which the app stands.
+    """
     module = _templates.get_template("parts.jinja").make_module(
-        {"texts": texts(language), "language": language}
+        {"texts": texts(language), "language": language, "root": root}
     )
     return str(getattr(module, macro)(*values))
 
@@ -57,8 +61,18 @@ def set_cookie(response: Response, request: Request, name: str, value: str, seco
     """A cookie that scripts cannot read and other sites' requests do not carry."""
     secure = request.url.scheme == "https"
     response.set_cookie(
-        name, value, max_age=int(seconds), httponly=True, samesite="lax", secure=secure, path="/"
+        name,
+        value,
+        max_age=int(seconds),
+        httponly=True,
+        samesite="lax",
+        secure=secure,
+        path=_cookie_path(request),
     )
+
+
+def _cookie_path(request: Request) -> str:
+    return request.app.state.settings.root_path or "/"
 
 
 def shell(
@@ -83,6 +97,7 @@ def shell(
         return render(request, "message.jinja", 403, message=words["page"]["lead_only"])
     boot = {
         "page": page,
+        "root": doorman.settings.root_path,
         "user": account.name,
         "role": account.role,
         "csrf": csrf_token(request.cookies[doorman.settings.cookie]),
@@ -169,7 +184,7 @@ async def login(
     if old:
         await asyncio.to_thread(log_out, doorman.database, old)
     response = RedirectResponse(_local_path(next), 303)
-    response.delete_cookie(_login_cookie(request))
+    response.delete_cookie(_login_cookie(request), _cookie_path(request))
     set_cookie(response, request, doorman.settings.cookie, token, 3600 * doorman.settings.session_hours)
     return response
 
@@ -182,7 +197,7 @@ def logout(request: Request, csrf: Annotated[str, Form(max_length=200)] = "") ->
         raise HTTPException(403, "the page is of an older session; reload it")
     log_out(doorman.database, token)
     response = RedirectResponse("/login", 303)
-    response.delete_cookie(doorman.settings.cookie)
+    response.delete_cookie(doorman.settings.cookie, _cookie_path(request))
     return response
 
 

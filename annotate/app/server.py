@@ -18,7 +18,7 @@ from annotate.app.lead import api as lead_api
 from annotate.app.lead import pages as lead_pages
 from annotate.app.lead.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
 from annotate.app.lead.new_batch import Sampler
-from annotate.app.proxies import BehindProxy
+from annotate.app.proxies import BehindProxy, UnderPath, check_proxies, check_root_path
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings, Page
 from annotate.app.site.mount import LateApps, Site
@@ -48,8 +48,10 @@ def create_app(
 
     sampler: what live batches get their answers from. page: makes the labelers' page (site/parts.py).
 
-    Raises LabelError where it would be open to other machines without accounts.
+    Raises LabelError where it would be open to other machines without accounts, InputError for settings that cannot be.
     """
+    check_proxies(settings.behind_proxy)
+    check_root_path(settings.root_path)
     accounts = has_accounts(store.database)
     if not accounts and not settings.local_only and not settings.proxy_header:
         opening = "--behind-proxy" if settings.behind_proxy else f"--host {settings.host}"
@@ -74,7 +76,7 @@ def create_app(
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     hosts = LOOPBACK if settings.local_only and not accounts else ()
-    app.add_middleware(FormsMount, build=lambda: forms_app(store, app.state))
+    app.add_middleware(FormsMount, build=lambda: forms_app(store, app.state), root_path=settings.root_path)
     late = LateApps(lambda: _site_apps(page, app.state))
     app.add_middleware(Site, late=late, doorman=app.state.doorman, whole=app)
     app.add_middleware(GZipMiddleware, compresslevel=5, exclude_content_types=UNCOMPRESSED)
@@ -85,9 +87,8 @@ def create_app(
         max_upload=settings.max_upload,
         hosts=hosts,
     )
-    app.add_middleware(
-        BehindProxy, trusted=settings.trusted_proxies, name_header=settings.proxy_header
-    )  # the outermost
+    app.add_middleware(UnderPath, root_path=settings.root_path)
+    app.add_middleware(BehindProxy, trusted=settings.trusted_proxies, name_header=settings.proxy_header)
     return app
 
 

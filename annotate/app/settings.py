@@ -15,13 +15,14 @@ Page = Callable[
 class AppSettings:
     """host, port: where to listen. behind_proxy: addresses or networks of the proxies that people come through; what
     they say of a request's address and scheme counts. proxy_header: the header in which they name who has signed in
-    there, empty for none. lease_minutes: how long a task is held for a labeler. max_upload: bytes of an uploaded file.
+    there, empty for none. root_path: where the app stands below its host, such as /labels. lease_minutes: how long a task is held for a labeler. max_upload: bytes of an uploaded file.
     """
 
     host: str = "127.0.0.1"
     port: int = 7861
     behind_proxy: tuple[str, ...] = ()
     proxy_header: str = ""
+    root_path: str = ""
     lease_minutes: float = 30.0
     session_hours: float = 12.0
     max_upload: int = 64 * 2**20
@@ -47,4 +48,6 @@ class AppSettings:
 
         Behind a proxy several processes on ports of their own are one app.
         """
-        return "rlhf_label" if self.trusted_proxies else f"rlhf_label_{self.port}"
+        if self.trusted_proxies:
+            return f"rlhf_label{self.root_path}".replace("/", "_")
+        return f"rlhf_label_{self.port}"

@@ -61,14 +61,18 @@ def progress(batch: str, account: SignedIn, database: Db) -> dict[str, Any]:
 
 @router.post("/next")
 def next_task(
-    request: Request, account: SignedIn, database: Db, batch: Annotated[str | None, Query()] = None
+    request: Request, account: SignedIn, batch: Annotated[str | None, Query()] = None
 ) -> dict[str, Any]:
     """Lease the next task: {task} with its draft, or {task: null, reason}. A task held already comes again."""
-    minutes = request.app.state.settings.lease_minutes
-    view = request.app.state.store.lease(account.name, batch, minutes)
+    return next_for(request.app.state, account, batch)
+
+
+def next_for(shared: Any, account: Account, batch: str | None) -> dict[str, Any]:
+    """What POST /api/next replies. shared: the app's state."""
+    database = shared.store.database
+    view = shared.store.lease(account.name, batch, shared.settings.lease_minutes)
     if view is None:
-        reason = reason_without_task(database, account.name, batch)
-        return {"task": None, "reason": reason}
+        return {"task": None, "reason": reason_without_task(database, account.name, batch)}
     return {"task": _task(database, account, view)}
 
 
@@ -79,13 +83,17 @@ def save_draft(task_id: int, draft: DraftIn, account: SignedIn, database: Db) ->
 
 
 @router.post("/tasks/{task_id}/answers")
-def answer(
-    request: Request, task_id: int, answer: AnswerIn, account: SignedIn, database: Db
-) -> dict[str, Any]:
+def answer(request: Request, task_id: int, answer: AnswerIn, account: SignedIn) -> dict[str, Any]:
     """Keep an answer; replies once it is on disk. {repeated: true} says that this client_id was known already."""
+    return keep_answer(request.app.state, account, task_id, answer)
+
+
+def keep_answer(shared: Any, account: Account, task_id: int, answer: AnswerIn) -> dict[str, Any]:
+    """What POST /api/tasks/ID/answers replies. shared: the app's state."""
+    database = shared.store.database
     view = given_view(database, account, task_id)
     known = _annotation_of(database, own_id(account.id, answer.client_id))
-    stored = request.app.state.store.submit(account.name, submission(view, account.id, answer))
+    stored = shared.store.submit(account.name, submission(view, account.id, answer))
     return {"id": stored, "repeated": known is not None, "late": _is_late(database, stored)}
 
 

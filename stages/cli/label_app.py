@@ -31,6 +31,12 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         help="header in which the proxy names who is signed in, such as X-Forwarded-User (none)",
     )
     command.add_argument(
+        "--root-path",
+        default="",
+        metavar="PATH",
+        help="path below which the proxy shows the app, such as /labels",
+    )
+    command.add_argument(
         "--page",
         default="",
         metavar="MODULE:FUNCTION",
@@ -46,7 +52,6 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def run_label(options: argparse.Namespace) -> None:
     try:
-        from annotate.app.proxies import check_proxies
         from annotate.app.server import create_app, serve
     except ModuleNotFoundError as error:
         raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf-loop[label]'") from None
@@ -55,13 +60,13 @@ def run_label(options: argparse.Namespace) -> None:
     from annotate.labels import LabelStore
     from stages.cli.options import labels_url_of, say, store_of
 
-    check_proxies(options.behind_proxy)
     page = page_named(options.page) if options.page else None
     settings = AppSettings(
         host=options.host,
         port=options.port,
         behind_proxy=tuple(options.behind_proxy),
         proxy_header=options.proxy_header,
+        root_path=options.root_path.rstrip("/"),
     )
     from annotate.work.live import any_live
     from stages.labeling import live

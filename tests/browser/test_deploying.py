@@ -18,7 +18,7 @@ from annotate.labels import LabelStore, NewTask, Submission
 from annotate.store.accounts import FAILURES_PER_ADDRESS, add_account
 from annotate.store.backup import check
 from stages.cli.main import parse
-from tests.browser.conftest import PASSWORD, ROOT, Server
+from tests.browser.conftest import PASSWORD, ROOT, Server, batch_row, upload
 from tests.browser.nginx import Nginx, block
 from tests.command_line import rlhf
 from tests.conftest import binary
@@ -80,6 +80,82 @@ def test_a_person_works_over_tls_with_a_secure_cookie(labels, behind, browse):
     page.keyboard.press("Enter")
     page.get_by_text("Saved").wait_for()
     assert len(labels.rankings("round")) == 1
+
+
+BELOW = ("location / {", "location /labels/ {")
+WAYS = {
+    "left": [BELOW],
+    "taken away": [BELOW, ("proxy_pass http://rlhf_label;", "proxy_pass http://rlhf_label/;")],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_below_a_path_every_page_and_whatever_it_asks_for_is_there(labels, behind, browse, way, tmp_path):
+    add_account(labels.database, "lea", PASSWORD, "lead")
+    labels.add_batch("two", [NewTask(prompt="q", completions=("a", "b"))], kind="compare")
+    front, _ = behind(labels.database.engine.url.database, 1, WAYS[way], "--root-path", "/labels/")
+    front.url += "/labels"  # whatever is asked for elsewhere, `browse` counts as foreign
+    missing = []
+    page = browse(front, ignore_https_errors=True)
+    page.on("response", lambda reply: reply.status >= 400 and missing.append((reply.url, reply.status)))
+    page.goto(f"{front.url}/lead")
+    page.fill("[name=name]", "lea")
+    page.fill("[name=password]", PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#batches")
+    assert page.url == f"{front.url}/lead"
+    walk_as_labeler(page, front.url)
+    walk_as_lead(page, front.url, tmp_path)
+    assert {cookie["path"] for cookie in page.context.cookies()} == {"/labels"}
+    page.locator(".menu summary").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_selector("[name=password]")
+    assert page.url == f"{front.url}/login" and missing == []
+
+
+def walk_as_labeler(page, url):
+    """From the list of batches through a task to one's own answers and back, by links alone."""
+    page.locator(".brand").click()
+    page.locator("a.brand[href='/labels/']").click()
+    page.locator("a.button.primary", has_text="Start").first.click()
+    page.wait_for_selector(".foot")
+    page.keyboard.type("1234")
+    page.keyboard.press("Enter")
+    page.get_by_text("Saved").wait_for()
+    page.get_by_role("link", name="My answers").last.click()
+    page.locator(".history a").first.click()
+    page.wait_for_selector(".foot")
+    assert "/labels/label/?answer=" in page.url
+
+
+def walk_as_lead(page, url, folder):
+    """Every page of a lead, and a batch made in Gradio's form."""
+    page.goto(f"{url}/lead")
+    page.get_by_role("link", name="Dashboard").first.click()
+    page.wait_for_selector("#figures:not([data-coming]) .figure, #csv-labelers")
+    for address in page.locator("a.csv, .figure img").evaluate_all(
+        "all => all.map(one => one.href ?? one.src)"
+    ):
+        assert address.startswith(url) and page.request.get(address).ok
+    page.goto(f"{url}/adjudicate?batch=round")
+    page.wait_for_selector("main section")
+    page.goto(f"{url}/lead")
+    page.locator(".tabs a", has_text="New batch").click()
+    rows = folder / "rows.jsonl"
+    rows.write_text('{"prompt": "p", "completions": ["x", "y"], "ranks": [0, 1]}\n')
+    page.locator("#new-name input, #new-name textarea").fill("made")
+    upload(page, "#new-file", rows)
+    page.locator("#create").click()
+    page.locator("#created a").click()
+    batch_row(page, "made").wait_for()
+    page.locator(".tabs a", has_text="Export").click()
+    page.locator("#make-export").click()
+    address = page.locator("#export-link a").get_attribute("href")
+    assert (
+        address.startswith("/labels/api/lead/export?")
+        and page.request.get(url[: -len("/labels")] + address).ok
+    )
+    page.goto(f"{url}/lead")
 
 
 def test_the_throttle_and_the_journal_know_peoples_own_addresses(labels, behind):

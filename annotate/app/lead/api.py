@@ -19,10 +19,12 @@ from annotate.answers.choice import Choice
 from annotate.answers.export import export
 from annotate.app.identity import Db, Lead
 from annotate.app.lead.new_batch import BatchIn, UploadIn, first_problem, make_batch, task_of
+from annotate.app.lead.people import PeopleIn, add_people
 from annotate.app.payloads import AnswerIn, order_text, shown, submission, task_json
 from annotate.app.work_api import view_of
 from annotate.figures.computed import Computed
 from annotate.figures.tables import FIGURES, Table, as_csv, tables
+from annotate.labels import LabelStore
 from annotate.store.accounts import Account
 from annotate.store.database import Database
 from annotate.work.batches import batch_settings, change_batch, overview
@@ -84,11 +86,16 @@ class NewBatchIn(BatchIn):
 @router.post("/batches", status_code=201)
 def add_batch(request: Request, new: NewBatchIn, account: Lead) -> dict[str, Any]:
     """Make a batch of the tasks in the request."""
+    return add_tasks_as_batch(request.app.state.store, new)
+
+
+def add_tasks_as_batch(store: LabelStore, new: NewBatchIn) -> dict[str, Any]:
+    """Make a batch of tasks with its settings."""
     tasks = [task_of(**task.model_dump()) for task in new.tasks]
     settings = new.settings()
     names = ("kind", "guidelines", "overlap", "asks", "quota", "task_order", "gold_every")
     values = {name: getattr(settings, name) for name in names}
-    request.app.state.store.add_batch(settings.name, tasks, **values)
+    store.add_batch(settings.name, tasks, **values)
     return {"batch": settings.name, "tasks": len(tasks)}
 
 
@@ -132,6 +139,12 @@ def change(batch: str, changes: ChangesIn, account: Lead, database: Db) -> dict[
     """Open or close a batch, change its guidelines, overlap, quota or order."""
     change_batch(database, batch, **changes.model_dump(exclude_none=True))
     return {"changed": True}
+
+
+@router.post("/people", status_code=201)
+def add_accounts(people: PeopleIn, account: Lead, database: Db) -> dict[str, Any]:
+    """Make labelers' accounts; replies with their passwords, which are not shown again."""
+    return {"people": add_people(database, account, people)}
 
 
 class WebhookIn(BaseModel):

@@ -65,10 +65,11 @@ def telling(handler: Callable[..., str]) -> Callable[..., str]:
 class Forms:
     """The pages in one language over a store. Public methods are event handlers; each authorises by itself."""
 
-    def __init__(self, store: LabelStore, language: str, sampler: Sampler | None) -> None:
+    def __init__(self, store: LabelStore, language: str, sampler: Sampler | None, root: str = "") -> None:
         self.store = store
         self.language = language
         self.sampler = sampler
+        self.root = root
         self.database = store.database
         self.words = texts(language)
         self.lead = self.words["lead"]
@@ -87,7 +88,7 @@ class Forms:
 
     def _top(self, name: str) -> None:
         """The way to the other pages of a lead, in place of Gradio's own."""
-        gr.HTML(inert(part("lead_nav", self.language, name)), elem_id="top")
+        gr.HTML(inert(part("lead_nav", self.language, self.root, name)), elem_id="top")
         gr.HTML(f"<h1>{escaped(self.lead[name])}</h1>")
 
     def _account(self, request: gr.Request) -> Account:
@@ -217,7 +218,7 @@ class Forms:
         return self._done(" ".join([said, *read[-1:]]))
 
     def _done(self, said: str) -> str:
-        back = f'<a href="{LEAD_PATH}">{escaped(self.lead["batches"])}</a>'
+        back = f'<a href="{self.root}{LEAD_PATH}">{escaped(self.lead["batches"])}</a>'
         return f'<p role="status">{escaped(said)} {back}</p>'
 
     # Export
@@ -269,7 +270,7 @@ class Forms:
         if adjudicated:
             query["adjudicated"] = "true"
         address, lead = escaped(urlencode(query)), self.lead
-        return f'<p><a class="download" href="/api/lead/export?{address}" download>{lead["download"]}</a> {lead["download_hint"]}</p>'
+        return f'<p><a class="download" href="{self.root}/api/lead/export?{address}" download>{lead["download"]}</a> {lead["download_hint"]}</p>'
 
     # People
 
@@ -301,7 +302,7 @@ class Forms:
         return self._table(["#", self.lead["name"], self.words["columns"]["day"]], rows) if rows else ""
 
     def _table(self, columns: list[str], rows: list[tuple[Any, ...]]) -> str:
-        return inert(part("table", self.language, columns, rows))
+        return inert(part("table", self.language, self.root, columns, rows))
 
     def make_token(self, label: str, request: gr.Request) -> tuple[str, str]:
         account = self._account(request)

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from annotate.app import assets
 from annotate.app.identity import Doorman
 from annotate.app.pages import FORMS_PATH
+from annotate.app.proxies import outer
 from annotate.app.texts import languages
 from annotate.labels import LabelStore
 
@@ -40,9 +41,10 @@ UPLOAD_PATHS = tuple(f"{FORMS_PATH}/{language}/gradio_api/upload" for language i
 class FormsMount:
     """ASGI middleware: requests under FORMS_PATH/ go to the app that `build` makes, all others pass."""
 
-    def __init__(self, app: Any, build: Callable[[], FastAPI]) -> None:
+    def __init__(self, app: Any, build: Callable[[], FastAPI], root_path: str = "") -> None:
         self.app = app
         self.build = build
+        self.root_path = root_path
         self.lock = asyncio.Lock()
         self.over = asyncio.Event()
         self.pages: FastAPI | None = None
@@ -50,7 +52,7 @@ class FormsMount:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"].startswith(f"{FORMS_PATH}/"):
-            await (await self._built())(scope, receive, send)
+            await (await self._built())(outer(scope, self.root_path), receive, send)
             return
         await self.app(scope, receive, send)
         if scope["type"] == "lifespan" and self.lifetime is not None:  # the server has ended
@@ -86,7 +88,7 @@ def forms_app(store: LabelStore, shared: Any) -> FastAPI:
 
     from annotate.app.lead.forms import Forms
 
-    app = FastAPI(openapi_url=None)
+    app, root = FastAPI(openapi_url=None), shared.settings.root_path
     app.state.uploads = uploads
     app.add_middleware(LeadsOnly, doorman=shared.doorman)
     theme = gr.themes.Default(
@@ -95,8 +97,9 @@ def forms_app(store: LabelStore, shared: Any) -> FastAPI:
     for language in languages():
         gr.mount_gradio_app(
             app,
-            Forms(store, language, shared.sampler).blocks(),
+            Forms(store, language, shared.sampler, root).blocks(),
             path=f"{FORMS_PATH}/{language}",
+            root_path=f"{root}{FORMS_PATH}/{language}",
             auth_dependency=lambda request: _lead_name(shared.doorman, request),
             theme=theme,
             css_paths=[assets.folders()[""] / "forms.css"],

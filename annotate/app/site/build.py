@@ -15,6 +15,7 @@ from annotate.app.components.page_part import PagePart
 from annotate.app.components.ranking_board import RankingBoard
 from annotate.app.identity import Doorman
 from annotate.app.settings import Page
+from annotate.app.site.endpoints import Endpoints
 from annotate.app.site.parts import Parts
 from annotate.app.site.routes import SITE_PATH
 from annotate.app.texts import languages, texts
@@ -38,14 +39,18 @@ COLORS = {
 def site_apps(page: Page, shared: Any) -> dict[str, FastAPI]:
     """The labelers' pages by language. shared: the whole app's state (settings, doorman)."""
     private_uploads(shared)
-    return {language: _site_app(site(page, language), shared) for language in languages()}
+    return {language: _site_app(site(page, language, shared), shared) for language in languages()}
 
 
-def site(page: Page, language: str) -> gr.Blocks:
-    """The page of tasks to work on, made by `page`, and beside it the list of batches and one's own answers."""
+def site(page: Page, language: str, shared: Any) -> gr.Blocks:
+    """The page of tasks to work on, made by `page`, and beside it the list of batches and one's own answers.
+
+    Endpoints for programs stand in it too: the page itself uses none of them.
+    """
     words = texts(language)
     with gr.Blocks(title=words["page"]["title"], analytics_enabled=False) as blocks:
         page(Parts(language))
+        Endpoints(shared).offer()
     with blocks.route(words["home"]["title"], "/tasks", show_in_navbar=False):
         PagePart("tasks")
     with blocks.route(words["history"]["title"], "/history", show_in_navbar=False):
@@ -69,6 +74,7 @@ def _site_app(blocks: gr.Blocks, shared: Any) -> FastAPI:
         app,
         blocks,
         path=SITE_PATH,
+        root_path=shared.settings.root_path + SITE_PATH,
         auth_dependency=lambda request: account_name(shared.doorman, request),
         **mounted(shared),
     )
@@ -109,7 +115,7 @@ def private_uploads(shared: Any) -> None:
 
 def account_name(doorman: Doorman, request: Request) -> str:
     """Who asks, for Gradio's handlers. Raises 401."""
-    account = doorman.session_account(request)
+    account = doorman.any_account(request)
     if account is None:
         raise HTTPException(401, "not signed in")
     return account.name

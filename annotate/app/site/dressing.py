@@ -28,13 +28,14 @@ def dressed(request: Request, page: str, theirs: bytes) -> Response:
     assets = {kind: name for name, kind in _ASSET.findall(html)}
     if len(settings) != 2 or set(assets) != {"js", "css"}:
         raise RLHFError("this version of Gradio makes pages that the labeling app does not know")
+    place = request.app.state.settings.root_path + SITE_PATH
     nonce = secrets.token_urlsafe(16)
     inline = [setting.replace("<script>", f'<script nonce="{nonce}">', 1) for setting in settings]
     gradio = {
         "settings": Markup("\n".join(inline)),
         "nonce": nonce,
-        "script": f"{SITE_PATH}/{assets['js']}",
-        "style": f"{SITE_PATH}/{assets['css']}",
+        "script": f"{place}/{assets['js']}",
+        "style": f"{place}/{assets['css']}",
     }
     response = shell(request, page, "site.jinja", content=lambda: {"gradio": gradio})
     response.headers["Content-Security-Policy"] = POLICY.format(nonce=nonce)

@@ -12,11 +12,13 @@ from starlette.concurrency import run_in_threadpool
 
 from annotate.app.identity import Doorman
 from annotate.app.pages import language_of, shell
+from annotate.app.proxies import outer
 from annotate.app.site.dressing import dressed
 from annotate.app.site.routes import PAGES, SHORT, SITE_PATH, is_for_accounts, is_open
 
 T = TypeVar("T")
 logger = logging.getLogger("uvicorn.error")
+PATIENCE_S = 60.0
 BUILDING = "the pages are starting; try again in a second"
 
 
@@ -97,7 +99,7 @@ class Site:
         if signed_in is None or not self.late.apps:
             failed = {"failed": self.late.failed}
             return await run_in_threadpool(shell, request, page, "starting.jinja", content=lambda: failed)
-        theirs = await _answer(scope, self._gradio(request))
+        theirs = await _answer(outer(scope, self._root_path()), self._gradio(request))
         return await run_in_threadpool(dressed, request, page, theirs)
 
     async def _route(self, scope: Any, receive: Any, send: Any) -> None:
@@ -108,11 +110,20 @@ class Site:
         if not is_open(method, route):
             if not is_for_accounts(method, route):
                 answer = JSONResponse({"detail": "there is nothing here"}, 404)
-            elif await run_in_threadpool(self.doorman.session_account, request) is None:
+            elif await run_in_threadpool(self.doorman.any_account, request) is None:
                 answer = JSONResponse({"detail": "not signed in"}, 401)
+        if answer is None and not self.late.apps and "authorization" in request.headers:
+            await asyncio.wait(
+                [self.late.start()], timeout=PATIENCE_S
+            )  # a program does not come again by itself
         if answer is None and not self.late.apps:
             answer = JSONResponse({"detail": BUILDING}, 503, {"Retry-After": "1"})
-        await (answer or self._gradio(request))(scope, receive, send)
+        if answer is None:
+            answer, scope = self._gradio(request), outer(scope, self._root_path())
+        await answer(scope, receive, send)
+
+    def _root_path(self) -> str:
+        return str(self.whole.state.settings.root_path)
 
     def _gradio(self, request: Request) -> FastAPI:
         """The pages in the reader's language; their parts and events have the same numbers in each."""

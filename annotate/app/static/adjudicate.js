@@ -5,7 +5,7 @@ import { letter } from "./board/card.js";
 import { find, h } from "./board/dom.js";
 import { PairPage } from "./board/pair_page.js";
 import { RankPage } from "./board/rank_page.js";
-import { t } from "./boot.js";
+import { at, t } from "./boot.js";
 import { guidelines, help } from "./dialogs.js";
 import { header } from "./header.js";
 import { keys } from "./keys.js";
@@ -28,7 +28,7 @@ async function adjudicate(container, batch) {
     }
     if (!disagreements.length) {
       keys.bind([]);
-      container.replaceChildren(h("section", { class: "nothing" }, h("h2", {}, t("adjudicate.nothing")), h("a", { href: "/lead" }, t("adjudicate.back"))));
+      container.replaceChildren(h("section", { class: "nothing" }, h("h2", {}, t("adjudicate.nothing")), h("a", { href: at("/lead") }, t("adjudicate.back"))));
       return;
     }
     one(container, batch, disagreements[0], peopleOnly, (by) => { offset = Math.max(offset + by, 0); return show(); });
@@ -54,11 +54,11 @@ function one(container, batch, found, peopleOnly, go) {
   container.replaceChildren(
     h("h1", {}, t("adjudicate.title", { batch })),
     h("p", { class: "quiet" }, t("adjudicate.share", { share: Math.round(found.share * 100) }), found.adjudicated ? ` · ${t("adjudicate.again")}` : "", " · ",
-      h("a", { href: `/adjudicate?batch=${encodeURIComponent(batch)}&people_only=${!peopleOnly}` }, t(peopleOnly ? "adjudicate.everybody" : "adjudicate.people_only"))),
+      h("a", { href: at(`/adjudicate?batch=${encodeURIComponent(batch)}&people_only=${!peopleOnly}`) }, t(peopleOnly ? "adjudicate.everybody" : "adjudicate.people_only"))),
     said(found),
     page.element,
     h("footer", { class: "foot" }, h("div", { class: "more" }, comment), h("div", { class: "actions" },
-      h("a", { class: "button", href: "/lead" }, t("adjudicate.back")),
+      h("a", { class: "button", href: at("/lead") }, t("adjudicate.back")),
       h("button", { type: "button", onclick: () => go(-1) }, t("adjudicate.previous")),
       h("button", { type: "button", onclick: () => go(1) }, t("adjudicate.next")),
       h("button", { type: "button", class: "primary", id: "submit", onclick: submit }, t("adjudicate.submit")),

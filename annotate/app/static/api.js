@@ -1,6 +1,6 @@
 // Requests to the server. An answer is kept in this browser until the server has said that it is on disk.
 
-import { boot } from "./boot.js";
+import { at, boot } from "./boot.js";
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -20,7 +20,7 @@ const TIMEOUT_MS = 20_000;
 export async function call(method, path, body = undefined, { keepalive = false } = {}) {
   let response;
   try {
-    response = await fetch(path, {
+    response = await fetch(at(path), {
       method,
       keepalive,
       credentials: "same-origin",

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { h } from "./board/dom.js";
-import { t } from "./boot.js";
+import { at, t } from "./boot.js";
 
 const OTHERS_AFTER_MS = 500;
 
@@ -34,7 +34,7 @@ class BatchChoice {
   }
 
   _go() {
-    location.assign(`/label/?batch=${encodeURIComponent(this.select.value)}`);
+    location.assign(at(`/label/?batch=${encodeURIComponent(this.select.value)}`));
   }
 }
 

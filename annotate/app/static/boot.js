@@ -6,4 +6,7 @@ export { t } from "./board/words.js";
 
 export const boot = JSON.parse(document.getElementById("boot").textContent);
 
+/** The address of a path of ours, which may stand below a prefix of the server's. */
+export const at = (path) => boot.root + path;
+
 speak(boot.texts);

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { h } from "./board/dom.js";
-import { t } from "./boot.js";
+import { at, t } from "./boot.js";
 
 const PAGE = 30;
 const BESIDE_A_BOARD = 5;
@@ -21,7 +21,7 @@ export async function history({ element }) {
     more.hidden = beside || answers.length < PAGE;
     if (!list.children.length) list.append(h("li", { class: "quiet" }, t("history.nothing")));
   };
-  const links = beside ? h("p", {}, h("a", { href: "/label/history" }, t("history.more"))) : h("p", {}, more, " ", h("a", { href: "/label/tasks" }, t("home.title")));
+  const links = beside ? h("p", {}, h("a", { href: at("/label/history") }, t("history.more"))) : h("p", {}, more, " ", h("a", { href: at("/label/tasks") }, t("home.title")));
   element.replaceChildren(h(beside ? "h2" : "h1", {}, t("history.title")), list, links);
   if (beside) document.addEventListener("rlhf-stored", () => { before = null; list.replaceChildren(); load(); });
   await load();
@@ -35,7 +35,7 @@ function row(answer) {
     answer.late ? t("history.late") : null,
   ].filter(Boolean);
   return h("li", { class: "card" },
-    h("a", { href: `/label/?answer=${answer.id}` }, h("span", { dir: "auto" }, answer.title || t("rank.empty_answer"))),
+    h("a", { href: at(`/label/?answer=${answer.id}`) }, h("span", { dir: "auto" }, answer.title || t("rank.empty_answer"))),
     h("p", { class: "quiet" }, `${answer.batch} · ${when} · ${marks.join(" · ")}`),
     answer.said ? h("p", {}, answer.said) : null,
     answer.overruled ? h("p", { class: "overruled" }, t("history.overruled", { name: answer.overruled.by, said: answer.overruled.said }), answer.overruled.comment ? ` “${answer.overruled.comment}”` : "") : null,

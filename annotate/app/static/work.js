@@ -4,7 +4,7 @@ import { Refused, call, deliverUnsent, isUnsent, submitSurely } from "./api.js";
 import { batchChoice } from "./batch.js";
 import { Board } from "./board/board.js";
 import { h } from "./board/dom.js";
-import { t } from "./boot.js";
+import { at, t } from "./boot.js";
 import { guidelines, help, showGuidelines, unseenGuidelines } from "./dialogs.js";
 import { keys } from "./keys.js";
 import { layout } from "./layout.js";
@@ -79,7 +79,7 @@ export class Work {
     if (!this.past) return "";
     const overruled = this.past.overruled;
     return h("p", { class: overruled ? "banner overruled" : "banner" }, t("history.editing"), " ", overruled ? t("history.overruled_by", { name: overruled.by }) : "", " ",
-      h("a", { href: `/label/?batch=${encodeURIComponent(this.batch)}` }, t("history.back_to_work")));
+      h("a", { href: at(`/label/?batch=${encodeURIComponent(this.batch)}`) }, t("history.back_to_work")));
   }
 
   get _mayskip() {
@@ -126,7 +126,7 @@ export class Work {
       if (said.kind !== "skip" && !stored.repeated && !this.past) progress.countOwn();
       document.dispatchEvent(new Event("rlhf-stored"));
       this.trigger("submit");
-      if (this.past) window.location.assign("/label/history");
+      if (this.past) window.location.assign(at("/label/history"));
       else await this.next();
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -197,7 +197,7 @@ export class Work {
 
   _report(error) {
     if (error === null) return say(null);
-    if (error.status === 401) return say(t("error.signed_out"), { href: `/login?next=${encodeURIComponent(location.pathname + location.search)}`, text: t("login.submit") });
+    if (error.status === 401) return say(t("error.signed_out"), { href: at(`/login?next=${encodeURIComponent(location.pathname + location.search)}`), text: t("login.submit") });
     say(error.status === 0 ? t("error.unreachable") : error.passing ? t("error.cannot_write", { reason: error.message }) : t("error.refused", { reason: error.message }));
   }
 
@@ -225,7 +225,7 @@ export class Work {
     keys.bind([{ keys: ["?"], run: help }]);
     this.container.replaceChildren(h("section", { class: "nothing" },
       h("h1", {}, t(`nothing.${reason || "busy"}`)),
-      h("p", {}, h("a", { href: "/label/tasks" }, t("home.title")), " · ", h("a", { href: "/label/history" }, t("history.title"))),
+      h("p", {}, h("a", { href: at("/label/tasks") }, t("home.title")), " · ", h("a", { href: at("/label/history") }, t("history.title"))),
     ));
     if (reason === "sampling" || !reason) setTimeout(() => this.next(), POLL_MS);
   }

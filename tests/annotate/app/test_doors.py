@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from annotate.app import identity
-from annotate.app.proxies import check_proxies
+from annotate.app.proxies import check_proxies, check_root_path
 from annotate.app.server import create_app
 from annotate.app.settings import AppSettings
 from annotate.labels import LabelStore, NewTask
@@ -79,6 +79,33 @@ def test_a_proxy_is_named_by_address_or_network(wrong):
     check_proxies(["127.0.0.1", "::1", "10.0.0.0/8"])
     with pytest.raises(InputError, match="--behind-proxy"):
         check_proxies([wrong])
+
+
+@pytest.mark.parametrize(
+    "wrong", ["labels", "/labels/", "//labels", "/label", "/api/x", "/a b", "/ä", "/a?b"]
+)
+def test_a_path_to_stand_below_is_a_plain_one_that_the_app_does_not_use(wrong):
+    for fine in ("", "/labels", "/team/labels-2"):
+        check_root_path(fine)
+    with pytest.raises(InputError, match="--root-path"):
+        check_root_path(wrong)
+
+
+@pytest.mark.parametrize("taken_away", [True, False])
+def test_below_a_path_redirections_and_cookies_have_it(store, visit, taken_away):
+    accounts.add_account(store.database, "ann two", PASSWORD)
+    settings = {"root_path": "/team/labels", "behind_proxy": ("10.0.0.2",), "host": "0.0.0.0"}
+    client, root = visit("10.0.0.2", **settings), "" if taken_away else "/team/labels"
+    assert client.get(f"{root}/").headers["location"] == "/team/labels/login"
+    page = client.get(f"{root}/login")
+    assert 'action="/team/labels/login"' in page.text and 'href="/' not in page.text.replace(
+        'href="/team/', ""
+    )
+    assert (
+        "Path=/team/labels;" in page.headers["set-cookie"]
+        and "rlhf_label_team_labels" in page.headers["set-cookie"]
+    )
+    assert client.get(f"{root}/lead").headers["location"] == "/team/labels/login?next=/lead"
 
 
 # Tasks

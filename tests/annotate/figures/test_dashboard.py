@@ -9,6 +9,7 @@ import pytest
 from annotate.answers.adjudicate import adjudicate, disagreement_by_task, disagreements
 from annotate.answers.ballots import ballots
 from annotate.answers.choice import Choice
+from annotate.app.texts import languages, texts
 from annotate.figures import dashboard
 from annotate.figures.strengths import strength_table, strengths
 from annotate.figures.tables import FIGURES, tables
@@ -267,3 +268,9 @@ def test_comparisons_in_the_store_become_strengths(store):
         ("sft/1", 2, 2, 6),
     ]
     assert len(store.rankings("blind")) == 10
+
+
+def test_every_column_of_the_figures_has_its_name_in_each_language(store):
+    columns = {column for table in tables(store.database, Choice()).values() for column in table.columns}
+    for language in languages():
+        assert columns <= texts(language)["columns"].keys()
