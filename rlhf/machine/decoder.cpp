@@ -166,14 +166,18 @@ void tile(const T* weights, const T* x, int64_t inputs, float sums[][OUTS]) {
 // y[row · stride + output] of `outs` outputs from `out` on, for up to ROWS rows of x.
 template <typename T, int outs, bool add>
 void tiles_of(const Matrix& m, int64_t rows, const T* weights, const T* x, int64_t out, float* y, int64_t stride) {
-#ifdef __AVX512F__
-    constexpr decltype(&tile<T, outs, 1>) tiles[] = {
-        tile<T, outs, 1>, tile<T, outs, 2>, tile<T, outs, 3>, tile<T, outs, 4>, tile<T, outs, 5>, tile<T, outs, 6>};
-#else
-    constexpr decltype(&tile<T, outs, 1>) tiles[] = {tile<T, outs, 1>, tile<T, outs, 2>};
-#endif
     float sums[ROWS][OUTS];
-    tiles[rows - 1](weights, x, m.inputs, sums);
+    if constexpr (outs == 1) {  // what is left over of a matrix
+        for (int64_t r = 0; r < rows; r++) tile<T, 1, 1>(weights, x + r * m.inputs, m.inputs, sums + r);
+    } else {
+#ifdef __AVX512F__
+        constexpr decltype(&tile<T, outs, 1>) tiles[] = {
+            tile<T, outs, 1>, tile<T, outs, 2>, tile<T, outs, 3>, tile<T, outs, 4>, tile<T, outs, 5>, tile<T, outs, 6>};
+#else
+        constexpr decltype(&tile<T, outs, 1>) tiles[] = {tile<T, outs, 1>, tile<T, outs, 2>};
+#endif
+        tiles[rows - 1](weights, x, m.inputs, sums);
+    }
     for (int64_t r = 0; r < rows; r++)
         for (int o = 0; o < outs; o++) {
             float number = sums[r][o];

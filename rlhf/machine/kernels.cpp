@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "vectors.h"
@@ -179,42 +180,102 @@ void norm_backward(
     }
 }
 
-// Where the running sum of softmax(logits / temperature) (B, V) passes uniforms (B,), and the log-probability there.
+// What a draw leaves of a distribution; 0, 1 and 0 leave all of it.
+struct Truncation {
+    int64_t top_k;
+    float top_p, min_p;
+    bool any() const { return top_k > 0 || top_p < 1.0f || min_p > 0.0f; }
+};
+
+// The k-th largest of the weights, or 0 where there are fewer.
+float kth_largest(const std::vector<float>& weights, int64_t k) {
+    if (k >= int64_t(weights.size())) return 0.0f;
+    std::vector<float> most(weights.begin(), weights.begin() + k);  // the smallest of them stands in front
+    std::make_heap(most.begin(), most.end(), std::greater<float>());
+    for (size_t v = k; v < weights.size(); v++) {
+        if (weights[v] <= most.front()) continue;
+        std::pop_heap(most.begin(), most.end(), std::greater<float>());
+        most.back() = weights[v];
+        std::push_heap(most.begin(), most.end(), std::greater<float>());
+    }
+    return most.front();
+}
+
+// The places of the weights (largest: 1) that stay, ascending: those of at least min_p, of them the k largest and their
+// equals, of them the fewest that hold the share top_p of what stayed so far.
+std::vector<int64_t> truncated(const std::vector<float>& weights, const Truncation& cut) {
+    float least = cut.min_p;
+    if (cut.top_k) least = std::max(least, kth_largest(weights, cut.top_k));
+    double mass = 0.0;
+    for (float weight : weights) mass += weight >= least ? weight : 0.0f;
+    // All that is smaller than this holds less than what the nucleus leaves out.
+    if (cut.top_p < 1.0f) least = std::max(least, float((1.0 - cut.top_p) * mass / weights.size() * 0.99));
+    std::vector<int64_t> kept;
+    for (size_t v = 0; v < weights.size(); v++)
+        if (weights[v] >= least && weights[v] > 0.0f) kept.push_back(v);
+    if (cut.top_p < 1.0f) {
+        std::stable_sort(kept.begin(), kept.end(), [&](int64_t a, int64_t b) { return weights[a] > weights[b]; });
+        double before = 0.0;
+        size_t size = 0;
+        while (size < kept.size() && before < cut.top_p * mass) before += weights[kept[size++]];
+        kept.resize(size);
+        std::sort(kept.begin(), kept.end());
+    }
+    return kept;
+}
+
+// Where the running sum of softmax(logits / temperature) (B, V), truncated, passes uniforms (B,), and the
+// log-probability there, of the whole distribution or, where processed, of what is left of it. Rows are `stride` apart.
 template <typename T>
 void draw(
-    const T* logits, const double* uniforms, int64_t* tokens, float* logprobs, int64_t B, int64_t V, float temperature) {
+    const T* logits, int64_t stride, const double* uniforms, int64_t* tokens, float* logprobs, int64_t B, int64_t V,
+    float temperature, Truncation cut, bool processed) {
     constexpr int64_t BLOCK = 256;
     const float sharpness = 1.0f / temperature;
 #pragma omp parallel
     {
-        std::vector<float> sums(V / BLOCK + 1);
+        std::vector<float> sums(V / BLOCK + 1), weights(cut.any() ? V : 0);
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < B; row++) {
-            const T* l = logits + row * V;
+            const T* l = logits + row * stride;
             float highest = -INFINITY;
 #pragma omp simd reduction(max : highest)
             for (int64_t v = 0; v < V; v++) {
                 const float x = wide(l[v]);
                 highest = x > highest ? x : highest;
             }
-            double total = 0.0;
-            for (int64_t first = 0; first < V; first += BLOCK) {
-                const int64_t last = first + BLOCK < V ? first + BLOCK : V;
-                float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-                for (int64_t v = first; v < last; v++) sum += fast_exp(sharpness * (wide(l[v]) - highest));
-                total += sums[first / BLOCK] = sum;
-            }
-            double left = uniforms[row] * total;
+            double total = 0.0, kept_total = 0.0;
             int64_t block = 0, token = 0;
-            while ((block + 1) * BLOCK < V && left >= sums[block]) left -= sums[block++];
-            for (int64_t v = block * BLOCK; v < V && v < (block + 1) * BLOCK && left >= 0.0; v++) {
-                const float weight = fast_exp(sharpness * (wide(l[v]) - highest));
-                left -= weight;
-                if (weight > 0.0f) token = v;  // rounding may leave something: then the last one stays
+            if (cut.any()) {
+#pragma omp simd
+                for (int64_t v = 0; v < V; v++) weights[v] = fast_exp(sharpness * (wide(l[v]) - highest));
+                const std::vector<int64_t> kept = truncated(weights, cut);
+                for (float weight : weights) total += weight;
+                for (int64_t v : kept) kept_total += weights[v];
+                double left = uniforms[row] * kept_total;
+                for (int64_t v : kept) {
+                    if (left < 0.0) break;
+                    left -= weights[token = v];
+                }
+            } else {
+                for (int64_t first = 0; first < V; first += BLOCK) {
+                    const int64_t last = first + BLOCK < V ? first + BLOCK : V;
+                    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+                    for (int64_t v = first; v < last; v++) sum += fast_exp(sharpness * (wide(l[v]) - highest));
+                    total += sums[first / BLOCK] = sum;
+                }
+                double left = uniforms[row] * total;
+                while ((block + 1) * BLOCK < V && left >= sums[block]) left -= sums[block++];
+                for (int64_t v = block * BLOCK; v < V && v < (block + 1) * BLOCK && left >= 0.0; v++) {
+                    const float weight = fast_exp(sharpness * (wide(l[v]) - highest));
+                    left -= weight;
+                    if (weight > 0.0f) token = v;  // rounding may leave something: then the last one stays
+                }
             }
             tokens[row] = token;
-            logprobs[row] = sharpness * (wide(l[token]) - highest) - float(std::log(total));
+            const double mass = processed && cut.any() ? kept_total : total;
+            logprobs[row] = sharpness * (wide(l[token]) - highest) - float(std::log(mass));
         }
     }
 }
@@ -250,9 +311,9 @@ void draw(
         norm_backward(x, gain, moments, up, grad, grad_gain, grad_bias, n, C);                                         \
     }                                                                                                                  \
     void draw_##T(                                                                                                     \
-        const T* logits, const double* uniforms, int64_t* tokens, float* logprobs, int64_t B, int64_t V,               \
-        float temperature) {                                                                                           \
-        draw(logits, uniforms, tokens, logprobs, B, V, temperature);                                                   \
+        const T* logits, int64_t stride, const double* uniforms, int64_t* tokens, float* logprobs, int64_t B,          \
+        int64_t V, float temperature, int64_t top_k, float top_p, float min_p, int64_t processed) {                    \
+        draw(logits, stride, uniforms, tokens, logprobs, B, V, temperature, {top_k, top_p, min_p}, processed);         \
     }                                                                                                                  \
     }
 

@@ -245,10 +245,22 @@ def token_slopes(
     return logits
 
 
-def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """`rlhf.sampling.generate.draw` without truncation: logits (B, V), uniforms (B,) float64 → tokens and logprobs (B,)."""
-    B, V = logits.shape
+def draw(
+    logits: Tensor,
+    uniforms: Tensor,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    processed: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`rlhf.sampling.generate.draw` without penalty: logits (B, V), uniforms (B,) float64 → tokens and logprobs (B,).
+
+    The rows of logits need not stand close together.
+    """
+    (B, V), stride = logits.shape, logits.stride(0)
     tokens, logprobs = uniforms.new_empty(B, dtype=torch.long), uniforms.new_empty(B, dtype=torch.float32)
-    pointers = (each.data_ptr() for each in (logits, uniforms, tokens, logprobs))
-    _loop("draw", logits.dtype, "ppppiif")(*pointers, B, V, temperature)
+    others = (each.data_ptr() for each in (uniforms, tokens, logprobs))
+    loop = _loop("draw", logits.dtype, "pipppiififfi")
+    loop(logits.data_ptr(), stride, *others, B, V, temperature, top_k, top_p, min_p, processed)
     return tokens, logprobs

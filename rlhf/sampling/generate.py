@@ -182,9 +182,11 @@ def draw(
 
     seen: (B, V) bool, the tokens that a repetition penalty holds back (Keskar et al. 2019, section 4.1).
     """
-    plain = settings.temperature > 0 and not settings.top_k and settings.top_p == 1 and not settings.min_p
-    if plain and settings.repetition_penalty == 1 and kernels.fits(logits):
-        return kernels.draw(logits, uniforms.double().contiguous(), settings.temperature)
+    if settings.temperature > 0 and settings.repetition_penalty == 1 and kernels.fits(logits[:1]):
+        return kernels.draw(
+            logits, uniforms.double().contiguous(), settings.temperature, settings.top_k, settings.top_p, settings.min_p,
+            settings.processed_logprobs,
+        )  # fmt: skip
     logits = logits.float()
     penalised = logits
     if seen is not None and settings.repetition_penalty != 1:
