@@ -338,6 +338,10 @@ class AlignDataSettings(ReadingSettings):
     max_prompt_tokens: int = setting(128, "longest prompt to sample from, in tokens", at_least=1, flag=False)
 
 
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+PRECISION_HELP = "of the weights; auto: bfloat16 for models of 50M and more where the hardware multiplies it"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChatSettings(Settings):
     """Talking to a checkpoint."""
@@ -354,6 +358,7 @@ class ChatSettings(Settings):
         None, "longest answer in tokens (default: until the model or the context ends it)", at_least=1
     )
     seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    precision: str = setting("auto", PRECISION_HELP, choices=PRECISIONS)
     web: bool = setting(False, "serve the chat page and the API instead")
     host: str = setting(
         "127.0.0.1", "where --web listens; others than this machine's need accounts", flag=False
@@ -370,8 +375,4 @@ class ServeSettings(Settings):
     port: int = setting(8000, "port to listen on (0: a free one)", at_least=0, at_most=65_535)
     answers_at_once: int = setting(16, "answers that one model writes at a time", at_least=1)
     max_waiting: int = setting(64, "requests in line for one model before more are turned away", at_least=0)
-    precision: str = setting(
-        "auto",
-        "of the weights; auto: bfloat16 for models of 50M and more where the hardware multiplies it",
-        choices=("auto", "float32", "bfloat16"),
-    )
+    precision: str = setting("auto", PRECISION_HELP, choices=PRECISIONS)

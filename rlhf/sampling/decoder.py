@@ -116,10 +116,14 @@ class Decoder:
 AnyDecoder = Decoder | ModelDecoder
 
 
-def decoder_for(model: Any, num_slots: int) -> AnyDecoder:
-    """The fastest decoder of the model, in the format that its products now have."""
+def decoder_for(model: Any, num_slots: int, packed: bool = False) -> AnyDecoder:
+    """The fastest decoder of the model, in the format that its products now have.
+
+    packed: where the model is described, the weights of its products in 8 bits, with a scale for every output.
+    """
     if is_described(model):
-        return Decoder(describe(model, compute_dtype(model.get_output_embeddings().weight)), num_slots)
+        dtype = compute_dtype(model.get_output_embeddings().weight)
+        return Decoder(describe(model, dtype, packed), num_slots)
     return ModelDecoder(model)
 
 

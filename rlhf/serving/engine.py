@@ -115,12 +115,17 @@ class Engine:
     """One model answering up to `max_rows` requests at a time; `max_waiting` more may stand in line."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: AnyTokenizer, max_rows: int = 16, max_waiting: int = 64
+        self,
+        model: PreTrainedModel,
+        tokenizer: AnyTokenizer,
+        max_rows: int = 16,
+        max_waiting: int = 64,
+        packed: bool = False,
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.max_rows, self.max_waiting = max_rows, max_waiting
         self.grammars = Grammars(tokenizer)
-        self.decoder = decoder_for(model, max_rows)
+        self.decoder = decoder_for(model, max_rows, packed)
         if isinstance(self.decoder, ModelDecoder) and self.decoder.recurrent:
             kind = self.decoder.recurrent
             raise InputError(f"{kind}: a model with recurrent state cannot answer several requests at once")

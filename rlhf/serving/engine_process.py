@@ -56,9 +56,9 @@ class _Pending:
 class EngineProcess:
     """Answers from any number of models, named by their folders, loaded when first asked for.
 
-    max_rows: answers of one model at a time; max_waiting: requests of one model in line. precision: auto, float32 or
-    bfloat16; in bfloat16 the company of other answers may round a probability otherwise. silent_s: after so long
-    without a word about what it was asked the process is taken for hung, and killed. Use `with`, or close it.
+    max_rows: answers of one model at a time; max_waiting: requests of one model in line. precision: see
+    rlhf/serving/precision.py. silent_s: after so long without a word about what it was asked the process is taken for
+    hung, and killed. Use `with`, or close it.
     """
 
     def __init__(

@@ -17,7 +17,6 @@ from rlhf.errors import InputError
 from rlhf.serving.completions import Event, Explanation, Failed, Result
 
 ALIVE_EVERY_S = 5.0  # with work under way something is sent at least so often
-BF16_WEIGHTS = 50_000_000  # smaller models gain nothing from bfloat16
 
 
 def work(connection: Any, max_rows: int, max_waiting: int, max_models: int, precision: str) -> None:
@@ -143,30 +142,16 @@ class Models:
         from rlhf.models.checkpoints import load_policy
         from rlhf.models.tokenizer import load_tokenizer
         from rlhf.serving.engine import Engine
+        from rlhf.serving.precision import cast
 
         found = self.engines.pop(folder, None)
         if found is None:
             self._make_room()
             print(f"loading {folder}", file=sys.stderr, flush=True)
-            model = self._cast(load_policy(folder).to(self.device))
-            found = Engine(model, load_tokenizer(folder), self.max_rows, self.max_waiting)
+            model, packed = cast(load_policy(folder).to(self.device), self.precision)
+            found = Engine(model, load_tokenizer(folder), self.max_rows, self.max_waiting, packed)
         self.engines[folder] = found
         return found
-
-    def _cast(self, model: Any) -> Any:
-        """The model in the precision it is served in: bfloat16 for large ones where the hardware multiplies it."""
-        import torch
-
-        from rlhf.machine.devices import has_fast_bf16
-        from rlhf.sampling.decoder import is_described
-
-        is_described(model)  # found out, once for all, while the weights are exact
-
-        large = sum(weight.numel() for weight in model.parameters()) >= BF16_WEIGHTS
-        half = self.precision == "bfloat16" or (
-            self.precision == "auto" and large and has_fast_bf16(self.device)
-        )
-        return model.to(torch.bfloat16) if half else model
 
     def _make_room(self) -> None:
         idle = [folder for folder, engine in self.engines.items() if not engine.num_requests]

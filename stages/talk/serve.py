@@ -32,7 +32,7 @@ def run_page(settings: ChatSettings, store: Store, labels_url: str, say: Callabl
     """Serve the chat page until Ctrl-C."""
     outside = settings.policy.split("/")[0].split(":")[0] not in STAGES
     checkpoints = Checkpoints(store, [settings.policy] if outside else [])
-    with LabelStore(labels_url) as labels, EngineProcess() as engine:
+    with LabelStore(labels_url) as labels, EngineProcess(precision=settings.precision) as engine:
         app_settings = AppSettings(host=settings.host, port=settings.port)
         app = chat_app(labels, app_settings, engine, checkpoints)
         serve(app, say, "chat", PATIENCE_S, engine.close)

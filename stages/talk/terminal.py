@@ -19,6 +19,7 @@ from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.serving.completions import Done, Failed, Piece, Request, Started
 from rlhf.serving.engine import Engine
+from rlhf.serving.precision import cast
 from rlhf.starter.items import take_items
 from rlhf.store import Entry, Store
 from stages.settings import ChatSettings
@@ -40,16 +41,16 @@ Remember = Callable[..., None]
 class Models:
     """The checkpoints of a store, each loaded when first talked to."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, precision: str) -> None:
+        self.store, self.precision = store, precision
         self.engines: dict[str, Engine] = {}
 
     def engine(self, name: str) -> tuple[str, Engine, Entry | None]:
         """A checkpoint's full name, its engine and its entry. Raises StoreError or InputError."""
         folder, entry = locate_model(self.store, name)
         if folder not in self.engines:
-            policy = load_policy(folder).to(best_device())
-            self.engines[folder] = Engine(policy, load_tokenizer(folder), max_rows=1)
+            policy, packed = cast(load_policy(folder).to(best_device()), self.precision)
+            self.engines[folder] = Engine(policy, load_tokenizer(folder), max_rows=1, packed=packed)
         return (entry.ref if entry else name), self.engines[folder], entry
 
     def names(self) -> list[str]:
@@ -291,7 +292,7 @@ def run(
 ) -> None:
     """Read lines from `source` (default stdin) and answer on `out` (default stdout) until /quit or the end."""
     set_threads(0)
-    models = Models(store)
+    models = Models(store, settings.precision)
     conversation = Conversation(settings, models)
     words = [line.split()[0].rstrip(",") for line in HELP.splitlines()] + ["/bad", "/help"]
     lines = LineEditor(source or sys.stdin, [*words, *models.names()])

@@ -1,5 +1,6 @@
 """Sampling: honest log-probabilities, whatever the batch, for our GPT and for other people's models."""
 
+import copy
 import math
 from contextlib import nullcontext
 from dataclasses import replace
@@ -25,6 +26,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.pytorch_utils import Conv1D
 
 from rlhf.errors import InputError
 from rlhf.learning.passes import completion_logprobs
@@ -297,6 +299,23 @@ def test_the_number_of_threads_changes_no_logit(described):
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_packed_weights_give_the_logits_of_weights_rounded_to_127_steps_a_row(described):
+    """A slow obvious version: every product's weights rounded by torch, then the model's own decoder."""
+    text = torch.randint(0, 40, (1, 30))[0].tolist()
+    packed = Decoder(describe(described, torch.float32, packed=True), 1).read([0], [text])[0].clone()
+    bare = copy.deepcopy(described)
+    bare = bare.merge_and_unload() if hasattr(bare, "merge_and_unload") else bare
+    head = bare.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())  # the embedding stays as it is
+    with torch.no_grad():
+        for layer in bare.modules():
+            if type(layer) in (torch.nn.Linear, Conv1D):
+                outputs = 1 if type(layer) is Conv1D else 0
+                step = layer.weight.abs().amax(1 - outputs, keepdim=True) / 127
+                layer.weight.copy_((layer.weight / step).round() * step)
+        assert torch.allclose(packed, bare(input_ids=torch.tensor([text])).logits[0, -1], atol=2e-3)
 
 
 def test_weights_in_bfloat16_are_decoded_as_near_as_they_are_computed():

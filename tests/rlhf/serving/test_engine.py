@@ -14,6 +14,7 @@ from rlhf.models.tokenizer import train_tokenizer
 from rlhf.sampling.generate import SamplingSettings, generate
 from rlhf.serving.completions import Answer, Failed, Queued, Request, Started
 from rlhf.serving.engine import Engine, TextStream
+from rlhf.serving.precision import cast
 
 TEXTS = [
     "The red kite is in the park. Tom has a blue boat. Where is the dog? The dog barks. Ünï 日本語 🙂"
@@ -311,3 +312,18 @@ def test_embeddings_beyond_the_vocabulary_are_never_said():
     )
     answer = run(Engine(wide, TOKENIZER), {0: [("a", ask(3, max_new_tokens=20, alternatives=20))]})["a"]
     assert answer.completion_tokens > 0 and len(answer.tokens[0].alternatives) == 20
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_below_float32_too_an_answer_does_not_depend_on_its_company(precision):
+    model, packed = cast(small_model("llama"), precision)
+    requests = {f"r{i}": ask(i, top_p=0.9) for i in range(8)}
+    together = run(Engine(model, TOKENIZER, max_rows=3, packed=packed), {0: list(requests.items())})
+    for key, request in requests.items():
+        alone = run(Engine(model, TOKENIZER, max_rows=1, packed=packed), {0: [(key, request)]})
+        assert together[key] == alone[key]
+
+
+def test_8_bits_are_refused_where_there_is_no_loop_for_them():
+    with pytest.raises(InputError, match="--precision bfloat16"):
+        cast(small_model("sliding qwen"), "int8")  # heads of 8 numbers
