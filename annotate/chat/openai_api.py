@@ -20,6 +20,7 @@ from annotate.chat.bodies import (
     TokenizeBody,
 )
 from annotate.chat.checkpoints import Checkpoints
+from annotate.chat.metrics import Metrics
 from annotate.chat.protocol import Refused, answered, refusal, until_hangup
 from annotate.chat.shapes import ChatShape, Echo, Shape, TextShape
 from rlhf.errors import EngineError, InputError
@@ -58,7 +59,7 @@ class Api:
 def openai_router(
     engine: EngineProcess, checkpoints: Checkpoints, account: Callable[[Request], str]
 ) -> APIRouter:
-    """/v1/models, /v1/chat/completions, /v1/completions, /tokenize, /detokenize and /health."""
+    """/v1/models, /v1/chat/completions, /v1/completions, /tokenize, /detokenize, /health and /metrics."""
     router = APIRouter(include_in_schema=False)
     api = Api(engine, checkpoints, account)
     _add_models(router, api)
@@ -70,6 +71,13 @@ def openai_router(
         """How many answers are under way and how many requests in line: for monitors, so it needs no key."""
         models = (await engine.call("status")).values()
         return {name: sum(model[name] for model in models) for name in ("running", "waiting")}
+
+    numbers = Metrics(engine)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """Counters and times for Prometheus; no key, as /health."""
+        return Response(await numbers.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 

@@ -28,7 +28,7 @@ ATTEMPTS = 2  # an answer that has seen the engine die this often is given up: i
 
 
 @dataclass
-class _Pending:
+class Pending:
     """Something asked of the engine process and not finished."""
 
     command: tuple[Any, ...]
@@ -39,6 +39,11 @@ class _Pending:
     num_tokens: int = 0
     again: str = ""  # said again since the engine was restarted
     num_again: int = 0
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was asked."""
+        return time.monotonic() - self.asked_at
 
     def fresh_part(self, event: Piece) -> Event | None:
         """What of a piece has not been passed on before the engine died; a Failed if it says something else now."""
@@ -72,7 +77,8 @@ class EngineProcess:
     ) -> None:
         self.settings = (max_rows, max_waiting, max_models, precision)
         self.silent_s = silent_s
-        self.pending: dict[str, _Pending] = {}
+        self.pending: dict[str, Pending] = {}
+        self.listeners: list[Callable[[Pending, Event], None]] = []  # hear all that is told
         self.keys = map(str, itertools.count())
         self.lock = threading.RLock()
         self.closing = threading.Event()
@@ -127,8 +133,7 @@ class EngineProcess:
     def _kill_if_hung(self) -> None:
         """End a process that owes somebody a word; nothing has been heard of it for `silent_s`."""
         with self.lock:
-            now = time.monotonic()
-            if any(now - pending.asked_at > self.silent_s for pending in self.pending.values()):
+            if any(pending.age_s > self.silent_s for pending in self.pending.values()):
                 self.process.kill()
 
     def _restart(self) -> None:
@@ -170,6 +175,8 @@ class EngineProcess:
                     self.outbox.put(("cancel", key))
             if told is not None:
                 pending.tell(told)
+                for hear in self.listeners:
+                    hear(pending, told)
 
     def _ask(self, name: str, tell: Callable[[Event], None], *arguments: Any) -> str:
         with self.lock:
@@ -177,7 +184,7 @@ class EngineProcess:
                 raise ClosedError("the server is shutting down")
             key = next(self.keys)
             command = (name, key, *arguments)
-            self.pending[key] = _Pending(command, tell)
+            self.pending[key] = Pending(command, tell)
             self.outbox.put(command)
             return key
 

@@ -2,19 +2,23 @@
 
 from rlhf.data import Message
 from rlhf.errors import InputError
-from rlhf.models.tokenizer import AnyTokenizer, ForeignTokenizer
+from rlhf.models.tokenizer import AnyTokenizer, Tokenizer
 from rlhf.serving.completions import Request
 
 NO_CONTEXT_TOKENS = 2048  # longest answer of a model that states no context, where the request states none
 
 
 def encode_text(tokenizer: AnyTokenizer, text: str) -> list[int]:
-    """A text without a chat around it, behind the first token of models that were trained with one."""
-    start: list[int] = []
-    if isinstance(tokenizer, ForeignTokenizer):
-        first = tokenizer.tokenizer.bos_token_id
-        start = [first] if first is not None and tokenizer.tokenizer("")["input_ids"][:1] == [first] else []
-    return start + tokenizer.encode(text)
+    """A text without a chat around it, behind the first token of models that were trained with one.
+
+    Whoever writes the whole of what the model reads may write its special tokens too, as in vLLM and llama.cpp.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.encoding.encode(text, allowed_special="all")
+    tokens: list[int] = tokenizer.tokenizer(text, add_special_tokens=False)["input_ids"]
+    first = [tokenizer.tokenizer.bos_token_id]
+    needs_first = tokenizer.tokenizer("")["input_ids"][:1] == first and tokens[:1] != first
+    return first + tokens if needs_first else tokens
 
 
 def fit(tokenizer: AnyTokenizer, context: int | None, request: Request) -> tuple[list[int], int]:

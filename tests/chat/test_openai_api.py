@@ -207,6 +207,30 @@ def test_hanging_up_frees_the_slots(address, stream):
         assert time.monotonic() < deadline, health
 
 
+def numbers(address):
+    """Prometheus' lines by name and labels."""
+    lines = httpx.get(f"{address}/metrics", timeout=20).text.splitlines()
+    return {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")
+    }
+
+
+def test_metrics_count_what_was_answered(client, address):
+    before = numbers(address)
+    asked = {"model": "ppo", "messages": HELLO, "seed": 7, "max_tokens": 20}
+    answers = [client.chat.completions.create(**asked) for _ in range(3)]
+    after = numbers(address)
+
+    def grown(name, labels='{model="ppo/0001-tiny"}'):
+        return after[name + labels] - before.get(name + labels, 0)
+
+    assert grown("rlhf_prompt_tokens_total") == 3 * answers[0].usage.prompt_tokens
+    assert grown("rlhf_completion_tokens_total") == 3 * answers[0].usage.completion_tokens
+    assert grown("rlhf_first_token_seconds_count") == grown("rlhf_answer_seconds_count") == 3
+    assert grown("rlhf_answers_total", '{model="ppo/0001-tiny",reason="length"}') == 3
+    assert after["rlhf_engine_starts"] == 1 and after['rlhf_requests_running{model="ppo/0001-tiny"}'] == 0
+
+
 def test_with_accounts_a_token_is_needed(chat_store, tmp_path):
     path = tmp_path / "labels.db"
     with LabelStore(path) as labels:

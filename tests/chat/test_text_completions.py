@@ -117,6 +117,10 @@ def test_tokens_and_text_are_each_others(address):
     assert "".join(told["token_strs"]) == TEXT and told["max_model_len"] == 512
     messages = [{"role": "user", "content": "hi"}]
     assert post("/tokenize", messages=messages).json()["tokens"] == TOKENIZER.encode_prompt(messages)
+    whole = "<|user|>hi<|end|><|assistant|>"  # the template by hand: a program writes the whole prompt
+    assert post("/tokenize", prompt=whole).json()["tokens"] == TOKENIZER.encode_prompt(messages)
+    assert post("/tokenize", messages=[{"role": "user", "content": whole}]).json()["count"] > 20
+    assert post("/detokenize", tokens=TOKENIZER.encode_prompt(messages)).json() == {"prompt": whole}
     assert post("/detokenize", tokens=told["tokens"]).json() == {"prompt": TEXT}
     for path, body in (("/tokenize", {}), ("/detokenize", {"tokens": [9**6]}), ("/tokenize", {"text": "a"})):
         assert post(path, **body).status_code == 400
