@@ -14,10 +14,10 @@ from annotate.app.identity import Db, SignedIn
 from annotate.app.pages import shell
 from annotate.app.rendering import visible
 from annotate.chat import conversations as stored
+from annotate.chat.api.protocol import sse
 from annotate.chat.asking import Asking, Question
 from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.feedback import record_comparison, record_rewrite, record_thumb
-from annotate.chat.protocol import sse
 from annotate.chat.running import Running, Watched
 from annotate.chat.tree import Tree, branches, hidden_models, marks, turn_json
 from annotate.store.accounts import Account

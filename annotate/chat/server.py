@@ -6,8 +6,8 @@ from annotate.app.identity import Doorman
 from annotate.app.security import Guard
 from annotate.app.server import create_app
 from annotate.app.settings import LOOPBACK, AppSettings
+from annotate.chat.api.openai_api import openai_router
 from annotate.chat.checkpoints import Checkpoints
-from annotate.chat.openai_api import openai_router
 from annotate.chat.page_api import page_router
 from annotate.labels import LabelStore
 from annotate.store.accounts import LOCAL, has_accounts

@@ -9,8 +9,8 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
-from annotate.chat.answering import only_prompts, streamed, whole
-from annotate.chat.bodies import (
+from annotate.chat.api.answering import only_prompts, streamed, whole
+from annotate.chat.api.bodies import (
     IGNORED_HEADER,
     ChatBody,
     DetokenizeBody,
@@ -19,10 +19,10 @@ from annotate.chat.bodies import (
     TextBody,
     TokenizeBody,
 )
+from annotate.chat.api.metrics import Metrics
+from annotate.chat.api.protocol import Refused, answered, refusal, until_hangup
+from annotate.chat.api.shapes import ChatShape, Echo, Shape, TextShape
 from annotate.chat.checkpoints import Checkpoints
-from annotate.chat.metrics import Metrics
-from annotate.chat.protocol import Refused, answered, refusal, until_hangup
-from annotate.chat.shapes import ChatShape, Echo, Shape, TextShape
 from rlhf.errors import EngineError, InputError
 from rlhf.serving.completions import Request as Wanted
 from rlhf.serving.engine_process import EngineProcess

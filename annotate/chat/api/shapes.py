@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from annotate.chat.protocol import finish_reason
+from annotate.chat.api.protocol import finish_reason
 from rlhf.serving.completions import Answer, Piece, TokenInfo
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from annotate.chat.protocol import refusal, sse, usage
-from annotate.chat.shapes import Shape, TextShape
+from annotate.chat.api.protocol import refusal, sse, usage
+from annotate.chat.api.shapes import Shape, TextShape
 from rlhf.serving.completions import Answer, Done, Event, Failed, Piece, Queued, Request, Started
 from rlhf.serving.engine_process import EngineProcess, raised
 

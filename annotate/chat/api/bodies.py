@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotate.chat.protocol import Refused
+from annotate.chat.api.protocol import Refused
 from rlhf.serving.completions import Request as Wanted
 
 MAX_CHOICES = 8

@@ -1,0 +1,1 @@
+"""The API: OpenAI's protocol over the engine."""
