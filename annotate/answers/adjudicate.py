@@ -31,6 +31,7 @@ class GivenAnswer:
     verdict: str | None
     strength: int | None
     comment: str
+    fields: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _answers(connection: Connection, choice: Choice, tasks: Sequence[int]) -> di
         (Labeler.origin == "simulated").label("simulated"),
     )
     query = standing(connection, choice, select(*columns))
-    query = query.add_columns(Annotation.verdict, Annotation.strength, Annotation.comment)
+    query = query.add_columns(Annotation.verdict, Annotation.strength, Annotation.comment, Annotation.fields)
     query = query.where(Annotation.kind.in_(RANKED), Annotation.task_id.in_(tasks)).order_by(Annotation.id)
     rows = connection.execute(query).all()
     items = items_of(connection, [row.id for row in rows])
@@ -105,5 +106,5 @@ def _given(row: Any, items: Sequence[Any]) -> GivenAnswer:
     return GivenAnswer(
         row.id, row.name, bool(row.simulated), tuple(item.rank for item in items),
         tuple(item.rating for item in items), tuple(tuple(item.flags) for item in items),
-        row.verdict, row.strength, row.comment,
+        row.verdict, row.strength, row.comment, row.fields,
     )  # fmt: skip

@@ -40,6 +40,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "adjudicated": "bool",
         "created": "float64",
         "time_s": "float64",
+        "fields": "string",
     },
     "pairs": {
         "prompt": MESSAGES,
@@ -54,6 +55,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "labeler": "string",
         "origin": "string",
         "source": "string",
+        "fields": "string",
     },
     "ratings": {
         "prompt": MESSAGES,
@@ -116,7 +118,7 @@ def export(database: Database, target: Path, format: str, choice: Choice) -> Exp
 def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
     """One answer's rows: a ranking, each of its decided pairs, a demonstration, or a thumb.
 
-    source: label, import or chat, the way the answer was given; sampling settings are JSON texts.
+    source: label, import or chat, the way the answer was given; sampling settings and a page's own fields are JSON texts.
     """
     prompt = as_messages(answer.prompt)
     who = {"labeler": answer.labeler, "origin": answer.origin}
@@ -126,6 +128,7 @@ def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
             "completion": _said(answer.row.demonstration),
             **who,
             "source": answer.row.origin,
+            "fields": json.dumps(answer.row.fields),
         }
     elif format == "ratings":
         yield _thumb(answer, prompt, who)
@@ -153,6 +156,7 @@ def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
             "adjudicated": bool(answer.row.adjudicates),
             "created": answer.row.created,
             "time_s": answer.row.time_s,
+            "fields": json.dumps(answer.row.fields),
         }
 
 

@@ -1,5 +1,6 @@
 """A batch from rankings or prompts that are there already, in one transaction: whole or not at all."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def _keep(
                 ranks=ranking.ranks,
                 ratings=ranking.ratings,
                 flags=ranking.flags,
+                fields=json.loads(ranking.fields) if ranking.fields else {},
             )
             by_labeler.setdefault(name, []).append(submission)
     for name, submissions in by_labeler.items():

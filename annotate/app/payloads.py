@@ -26,7 +26,7 @@ class AnswerIn(BaseModel):
     """One answer to a task. Lists follow the order in which the task's answers were shown.
 
     ranks: 0 is best, equal ranks tie. verdict: a, b (the answer shown first or second), tie or both_bad of a
-    comparison. strength: 1 slightly, 2 clearly, 3 much better, between two answers. client_id: made by the client;
+    comparison. fields: what the fields of a lead's own page say, by name. strength: 1 slightly, 2 clearly, 3 much better, between two answers. client_id: made by the client;
     sending it again stores nothing new.
     """
 
@@ -42,6 +42,7 @@ class AnswerIn(BaseModel):
     none_acceptable: bool = False
     comment: str = Field(default="", max_length=50_000)
     time_s: float = Field(default=0.0, ge=0, le=86_400)
+    fields: dict[str, Any] = Field(default={}, max_length=100)
 
 
 class DraftIn(BaseModel):
@@ -89,6 +90,7 @@ def submission(view: TaskView, account_id: int, answer: AnswerIn) -> Submission:
         none_acceptable=answer.none_acceptable,
         comment=answer.comment,
         time_s=answer.time_s,
+        fields={} if skip else answer.fields,
     )
 
 
@@ -115,6 +117,9 @@ def asks_json(asks: Asks) -> dict[str, Any]:
         "comment": asks.comment,
         "none_acceptable": asks.none_acceptable,
         "strength": asks.strength,
+        "comment_below": asks.comment_below,
+        "may_skip": asks.may_skip,
+        "show_progress": asks.show_progress,
     }
 
 
@@ -129,6 +134,7 @@ def given_json(past: PastAnswer) -> dict[str, Any]:
         "demonstration": past.demonstration or "",
         "none_acceptable": past.none_acceptable,
         "comment": past.comment,
+        "fields": past.fields,
     }
     if len(order) == 2 and past.kind in ("rank", "compare"):
         given["choice"] = _choice(past, ranks)
@@ -174,5 +180,6 @@ def past_json(past: PastAnswer) -> dict[str, Any]:
         "created": past.created,
         "versions": past.versions,
         "late": past.late,
+        "fields": past.fields,
         "overruled": overruled,
     }

@@ -21,6 +21,7 @@ from annotate.app.lead.new_batch import Sampler
 from annotate.app.proxies import BehindProxy, UnderPath, check_proxies, check_root_path
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings, Page
+from annotate.app.site.fields import Fields
 from annotate.app.site.mount import LateApps, Site
 from annotate.app.site.routes import SITE_PATH
 from annotate.app.stopping import run_until_stopped
@@ -65,6 +66,7 @@ def create_app(
     app.state.store, app.state.settings, app.state.home = store, settings, home
     app.state.doorman = Doorman(store.database, settings)
     app.state.computed, app.state.sampler = Computed(store.database), sampler
+    app.state.fields = None if page else Fields()  # of a page of one's own they are known once it is built
     for room in rooms:
         app.include_router(room)
     app.include_router(pages.router)

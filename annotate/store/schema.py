@@ -153,6 +153,7 @@ class Annotation(Base):
     verdict: a, b, tie or both_bad of a comparison, up or down of a rating. strength: of a preference between two,
     1 slight … 3 strong. adjudicates: a lead's answer that overrules the others. origin: label, chat or import;
     context: where in a chat. time_s: seconds of attention the page measured; lease_s: seconds since the lease.
+    fields: what the fields of a lead's own page say, by name.
     """
 
     __tablename__ = "annotation"
@@ -181,6 +182,7 @@ class Annotation(Base):
     origin: Mapped[str] = mapped_column(String(20), default="label")
     context: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True, default=None)
     lease_s: Mapped[float | None] = mapped_column(Float, default=None)
+    fields: Mapped[Any] = mapped_column(JSON, default=dict, server_default="{}")
 
 
 class RankingItem(Base):

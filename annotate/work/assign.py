@@ -16,7 +16,7 @@ from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Batch, Lease, Prompt, Task
 from annotate.work import live
-from annotate.work.batches import MAX_SHUFFLE, answers_of, batch_id, num_answers
+from annotate.work.batches import MAX_SHUFFLE, answers_of, asks_from, batch_id, num_answers
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
@@ -233,7 +233,7 @@ def view_tasks(connection: Connection, task_ids: Sequence[int], labeler: int) ->
     for start in range(0, len(task_ids), 500):
         ids = list(task_ids[start : start + 500])
         query = (
-            select(Task.id, Batch.name, Batch.kind, Prompt.content, Lease.expires, Lease.created)
+            select(Task.id, Batch.name, Batch.kind, Prompt.content, Batch.asks, Lease.expires, Lease.created)
             .join(Batch, Batch.id == Task.batch_id)
             .join(Prompt, Prompt.id == Task.prompt_id)
             .outerjoin(Lease, and_(Lease.task_id == Task.id, Lease.labeler_id == labeler))
@@ -246,7 +246,8 @@ def view_tasks(connection: Connection, task_ids: Sequence[int], labeler: int) ->
 
 def _view(head: Any, answers: Sequence[Any], labeler: int) -> TaskView:
     order = list(range(len(answers)))
-    Random(f"{head.id}-{labeler}").shuffle(order)
+    if asks_from(head.asks).shown_order == "random":
+        Random(f"{head.id}-{labeler}").shuffle(order)
     expires = head.expires if head.expires and head.expires > time.time() else 0.0
     return TaskView(
         head.id,

@@ -17,6 +17,7 @@ from rlhf.errors import LabelError
 
 KINDS = ("rank", "demonstrate", "compare")
 ORDERS = ("random", "priority")
+SHOWN = ("random", "fixed")
 STRENGTHS = (1, 2, 3)  # slightly, clearly, much better
 # InstructGPT's metadata about an answer (Ouyang et al. 2022, table 3), in its order.
 FLAGS = (
@@ -37,13 +38,21 @@ MAX_SHUFFLE = 2**31 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Asks:
-    """What a batch asks besides the order: ratings 1…7, flags, a comment, none acceptable, strength of preference."""
+    """What a batch asks besides the order: ratings 1…7, flags, a comment, none acceptable, strength of preference.
+
+    And how: comment_below: the rating below which a comment is owed, 0 for none. shown_order: of a task's answers, random
+    for each labeler, or fixed as stored. may_skip: tasks may be skipped. show_progress: labelers see how far they are.
+    """
 
     ratings: bool = False
     flags: tuple[str, ...] = ()
     comment: bool = True
     none_acceptable: bool = False
     strength: bool = False
+    comment_below: int = 0
+    shown_order: str = "random"
+    may_skip: bool = True
+    show_progress: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +156,20 @@ def _check(settings: BatchSettings) -> None:
         raise LabelError(
             f"batch {settings.name}: the order is one of {', '.join(ORDERS)}, not {settings.task_order}"
         )
-    unknown = set(settings.asks.flags) - set(FLAGS)
+    _check_asks(settings)
+
+
+def _check_asks(settings: BatchSettings) -> None:
+    asks = settings.asks
+    if asks.shown_order not in SHOWN:
+        raise LabelError(
+            f"batch {settings.name}: answers are shown in one of the orders {', '.join(SHOWN)}, not {asks.shown_order}"
+        )
+    if not 0 <= asks.comment_below <= 7 or (asks.comment_below and not (asks.ratings and asks.comment)):
+        raise LabelError(
+            f"batch {settings.name}: comment_below is 1 to 7 where ratings and comments are asked for, 0 for never"
+        )
+    unknown = set(asks.flags) - set(FLAGS)
     if unknown:
         raise LabelError(
             f"batch {settings.name}: no flag named {', '.join(sorted(unknown))}; known are {', '.join(FLAGS)}"
@@ -189,6 +211,8 @@ def change_batch(database: Database, name: str, **changes: Any) -> None:
     before = batch_settings(database, name)
     after = BatchSettings(**{**{f.name: getattr(before, f.name) for f in fields(before)}, **changes})
     _check(after)
+    if after.asks.shown_order != before.asks.shown_order:
+        raise LabelError(f"batch {name}: the order of its answers cannot be changed; drafts are kept in it")
     row = {key: asdict(after)[key] for key in changes}
     with database.write() as connection:
         number = batch_id(connection, name)

@@ -49,6 +49,7 @@ class PastAnswer:
     shown_order: tuple[int, ...]
     versions: int
     overruled: Verdict | None
+    fields: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _past(
     return PastAnswer(
         row.id, task, row.kind, ranks, tuple(item.rating for item in items), tuple(tuple(item.flags) for item in items),
         row.verdict, row.strength, row.none_acceptable, row.demonstration, row.comment, row.time_s, row.late, row.created,
-        tuple(row.shown_order), versions, overruled,
+        tuple(row.shown_order), versions, overruled, row.fields,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from annotate.store.database import storable
 from annotate.store.schema import Annotation, Batch, Draft, Lease, RankingItem, Task, TaskCompletion
 from annotate.work import webhooks
-from annotate.work.batches import FLAGS, STRENGTHS
+from annotate.work.batches import FLAGS, STRENGTHS, asks_from
 from rlhf.errors import LabelError
 
 KINDS = ("rank", "demonstrate", "compare", "rate", "skip")
@@ -25,7 +25,8 @@ class Submission:
 
     ranks: 0 is best, equal ranks tie; may be left out where none_acceptable. verdict: a, b, tie or both_bad of a
     comparison (a is the answer stored first), up or down of a rating. strength: 1…3, of a preference between two.
-    shown_order: stored places in the order the labeler saw them. time_s: seconds of attention.
+    shown_order: stored places in the order the labeler saw them. time_s: seconds of attention. fields: what the fields of
+    a lead's own page say, by name, as JSON has it.
     """
 
     task_id: int
@@ -41,6 +42,7 @@ class Submission:
     none_acceptable: bool = False
     comment: str = ""
     time_s: float = 0.0
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +83,15 @@ def write_submissions(
 
 
 def _lock_tasks(connection: Connection, task_ids: Sequence[int]) -> dict[int, Any]:
-    """batch_id, kind and size of tasks; locked, so that counts made after this see every earlier answer."""
+    """batch, its kind and what it asks, and size of tasks; locked, so that counts made after this see every earlier answer."""
     found: dict[int, Any] = {}
     ids = sorted(set(task_ids))
     for some in _chunks(ids):
         chosen = select(Task.id).where(Task.id.in_(some)).order_by(Task.id)
         connection.execute(chosen.with_for_update(key_share=True))
         size = select(func.count()).where(TaskCompletion.task_id == Task.id).scalar_subquery()
-        query = select(Task.id, Task.batch_id, Batch.kind, size.label("size")).join(
-            Batch, Batch.id == Task.batch_id
-        )
+        columns = (Task.id, Task.batch_id, Batch.name.label("batch"), Batch.kind, Batch.asks)
+        query = select(*columns, size.label("size")).join(Batch, Batch.id == Task.batch_id)
         found |= {row.id: row for row in connection.execute(query.where(Task.id.in_(some)))}
     return found
 
@@ -141,6 +142,7 @@ def _said(submission: Submission) -> dict[str, Any]:
         "none_acceptable": submission.none_acceptable or submission.verdict == "both_bad",
         "comment": storable(submission.comment),
         "time_s": submission.time_s,
+        "fields": storable(submission.fields),
     }
 
 
@@ -239,6 +241,20 @@ def _check(submission: Submission, task: Any, source: Source) -> None:
         raise LabelError(f"task {number}: the shown order does not name each of {task.size} answers once")
     _check_verdict(submission, task.size)
     _check_items(submission, task.size, source)
+    if source == LABELED:
+        _check_owed(submission, task)
+
+
+def _check_owed(submission: Submission, task: Any) -> None:
+    """What a batch owes itself: tasks that are not skipped, a comment below a rating."""
+    asks = asks_from(task.asks)
+    if submission.kind == "skip" and not asks.may_skip:
+        raise LabelError(f"batch {task.batch}: its tasks may not be skipped")
+    low = any(rating is not None and rating < asks.comment_below for rating in submission.ratings)
+    if low and not submission.comment.strip():
+        raise LabelError(
+            f"batch {task.batch}: a rating below {asks.comment_below} needs a comment that says why"
+        )
 
 
 def _check_verdict(submission: Submission, size: int) -> None:

@@ -29,6 +29,7 @@ class Ranking:
 
     scores: what the source gave each completion, in the source's unit, higher is better (ratings, votes).
     margin: by how much the best was preferred, in the source's unit, where it says so for the pair.
+    fields: what a labeling page asked besides, by name, as a JSON object; "" for nothing.
     """
 
     prompt: Prompt
@@ -39,6 +40,7 @@ class Ranking:
     ratings: tuple[int | None, ...] = ()
     scores: tuple[float, ...] = ()
     margin: float | None = None
+    fields: str = ""
 
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) indices of all pairs that are not ties."""

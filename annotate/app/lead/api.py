@@ -229,6 +229,7 @@ def _disagreement(database: Database, account: Account, found: Disagreement, ask
                 "simulated": given.simulated,
                 "ranks": shown(given.ranks, view.shown_order),
                 "comment": given.comment,
+                "fields": given.fields,
             }
             for given in found.answers
         ],

@@ -26,6 +26,7 @@ from annotate.store.accounts import Account, account_named, accounts, add_token,
 from annotate.work.batches import batch_settings, change_batch, overview
 from rlhf.errors import LabelError, RLHFError
 
+ALLOWS = ("may_skip", "show_progress")
 ASKS = ("ratings", "flags", "comment", "none_acceptable", "strength")
 # A handler of the database may run beside any other; none of them is offered as a public endpoint.
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "queue": False}
@@ -176,12 +177,22 @@ class Forms:
             quota = gr.Number(0, label=lead["quota"], precision=0)
             gold_every = gr.Number(10, label=lead["gold_every"], precision=0)
             order = gr.Radio(self._orders(), value="random", label=lead["order"])
+        with gr.Row():
+            shown = gr.Radio(
+                [(lead["random"], "random"), (lead["fixed"], "fixed")],
+                value="random",
+                label=lead["shown_order"],
+            )
+            allows = gr.CheckboxGroup(
+                [(lead[name], name) for name in ALLOWS], value=list(ALLOWS), label=lead["allows"]
+            )
+            below = gr.Number(0, label=lead["comment_below"], precision=0)
         guidelines = gr.Textbox(label=lead["guidelines"], lines=8, max_length=200_000)
         create = gr.Button(lead["create"], variant="primary", elem_id="create")
         said = gr.HTML(elem_id="created")
         values = [
             name, kind, file, gold, checkpoint, k, asks, keep, overlap, quota, gold_every, order, guidelines,
-            columns, answers, left, skip,
+            columns, answers, left, skip, shown, allows, below,
         ]  # fmt: skip
         blocks.load(self.list_checkpoints, None, checkpoint, **FREE)
         create.click(self.create_batch, values, said, **FREE)
@@ -195,7 +206,7 @@ class Forms:
     def create_batch(
         self, name: str, kind: Any, file: str | None, gold: str | None, checkpoint: str, k: int, asks: list[str],
         keep: bool, overlap: int, quota: int, gold_every: int, order: Any, guidelines: str, columns: str, answers: str,
-        left: str, skip: bool, request: gr.Request,
+        left: str, skip: bool, shown: Any, allows: list[str], below: int, request: gr.Request,
     ) -> str:  # fmt: skip
         self._account(request)
         if file is None:
@@ -205,7 +216,8 @@ class Forms:
             task_order=order, gold_every=int(gold_every or 0), ratings="ratings" in asks, comment="comment" in asks,
             flags=["all"] if "flags" in asks else [], none_acceptable="none_acceptable" in asks,
             strength="strength" in asks, keep_ranks=keep, sample_from=checkpoint or "", k=int(k or 0),
-            map=columns or "", answers=answers or "", left=left or "", skip_bad_rows=skip,
+            shown_order=shown, may_skip="may_skip" in allows, show_progress="show_progress" in allows,
+            comment_below=int(below or 0), map=columns or "", answers=answers or "", left=left or "", skip_bad_rows=skip,
         )  # fmt: skip
         gold_file = Path(gold) if gold else None
         read: list[str] = []

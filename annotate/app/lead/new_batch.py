@@ -22,7 +22,11 @@ def first_problem(error: ValidationError) -> str:
 
 
 class BatchIn(BaseModel):
-    """How a batch is labeled. flags: names, or ["all"]; quota 0: without limit; gold_every: one in so many tasks."""
+    """How a batch is labeled. flags: names, or ["all"]; quota 0: without limit; gold_every: one in so many tasks.
+
+    comment_below: the rating below which a comment is owed, 0 for never. shown_order: of a task's answers, random for each
+    labeler or fixed as in the file.
+    """
 
     model_config = ConfigDict(extra="forbid")
     name: str = Field(min_length=1, max_length=200)
@@ -37,6 +41,10 @@ class BatchIn(BaseModel):
     comment: bool = True
     none_acceptable: bool = False
     strength: bool = False
+    comment_below: int = Field(default=0, ge=0, le=7)
+    shown_order: Literal["random", "fixed"] = "random"
+    may_skip: bool = True
+    show_progress: bool = True
     keep_ranks: bool = False
 
     def settings(self) -> BatchSettings:
@@ -48,6 +56,10 @@ class BatchIn(BaseModel):
             comment=self.comment,
             none_acceptable=self.none_acceptable,
             strength=self.strength,
+            comment_below=self.comment_below,
+            shown_order=self.shown_order,
+            may_skip=self.may_skip,
+            show_progress=self.show_progress,
         )
         return BatchSettings(
             name=self.name,

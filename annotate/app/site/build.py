@@ -16,6 +16,7 @@ from annotate.app.components.ranking_board import RankingBoard
 from annotate.app.identity import Doorman
 from annotate.app.settings import Page
 from annotate.app.site.endpoints import Endpoints
+from annotate.app.site.fields import Fields
 from annotate.app.site.parts import Parts
 from annotate.app.site.routes import SITE_PATH
 from annotate.app.texts import languages, texts
@@ -37,25 +38,32 @@ COLORS = {
 
 
 def site_apps(page: Page, shared: Any) -> dict[str, FastAPI]:
-    """The labelers' pages by language. shared: the whole app's state (settings, doorman)."""
+    """The labelers' pages by language. shared: the whole app's state (settings, doorman), which learns the page's fields."""
     private_uploads(shared)
-    return {language: _site_app(site(page, language, shared), shared) for language in languages()}
+    apps = {}
+    for language in languages():
+        blocks, fields = site(page, language, shared)
+        apps[language] = _site_app(blocks, shared)
+    shared.fields = fields
+    return apps
 
 
-def site(page: Page, language: str, shared: Any) -> gr.Blocks:
+def site(page: Page, language: str, shared: Any) -> tuple[gr.Blocks, Fields]:
     """The page of tasks to work on, made by `page`, and beside it the list of batches and one's own answers.
 
     Endpoints for programs stand in it too: the page itself uses none of them.
     """
     words = texts(language)
     with gr.Blocks(title=words["page"]["title"], analytics_enabled=False) as blocks:
-        page(Parts(language))
+        parts = Parts(language)
+        page(parts)
+        fields = parts.connected()
         Endpoints(shared).offer()
     with blocks.route(words["home"]["title"], "/tasks", show_in_navbar=False):
         PagePart("tasks")
     with blocks.route(words["history"]["title"], "/history", show_in_navbar=False):
         PagePart("history")
-    return blocks
+    return blocks, fields
 
 
 def _site_app(blocks: gr.Blocks, shared: Any) -> FastAPI:

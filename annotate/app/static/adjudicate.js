@@ -7,6 +7,7 @@ import { PairPage } from "./board/pair_page.js";
 import { RankPage } from "./board/rank_page.js";
 import { at, t } from "./boot.js";
 import { guidelines, help } from "./dialogs.js";
+import { fieldsText } from "./fields.js";
 import { header } from "./header.js";
 import { keys } from "./keys.js";
 import { layout } from "./layout.js";
@@ -79,7 +80,7 @@ function said(found) {
   const letters = found.task.answers.map((_, i) => h("th", { scope: "col" }, letter(i)));
   const rows = found.answers.map((given) =>
     h("tr", {}, h("th", { scope: "row" }, given.labeler, given.simulated ? h("span", { class: "quiet" }, ` (${t("adjudicate.simulated")})`) : null),
-      ...given.ranks.map((rank) => h("td", {}, String(rank + 1))), h("td", {}, given.comment)),
+      ...given.ranks.map((rank) => h("td", {}, String(rank + 1))), h("td", {}, [given.comment, fieldsText(given.fields)].filter(Boolean).join(" · "))),
   );
   return h("table", { class: "given" }, h("caption", {}, t("adjudicate.given")), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, t("adjudicate.labeler")), ...letters, h("th", { scope: "col" }, t("work.comment")))), h("tbody", {}, ...rows));
 }

@@ -2,14 +2,15 @@
 
 import { call } from "./api.js";
 import { h } from "./board/dom.js";
-import { at, t } from "./boot.js";
+import { at, boot, t } from "./boot.js";
+import { fieldsText } from "./fields.js";
 
 const PAGE = 30;
 const BESIDE_A_BOARD = 5;
 
 /** On a page of its own with all answers, or beside a board with the last ones, which follow what is submitted there. */
 export async function history({ element }) {
-  const beside = document.querySelector(".ranking-board") !== null;
+  const beside = boot.page !== "history";
   const list = h("ol", { class: "history" });
   const more = h("button", { type: "button", hidden: beside, onclick: () => load() }, t("history.more"));
   let before = null;
@@ -38,6 +39,7 @@ function row(answer) {
     h("a", { href: at(`/label/?answer=${answer.id}`) }, h("span", { dir: "auto" }, answer.title || t("rank.empty_answer"))),
     h("p", { class: "quiet" }, `${answer.batch} · ${when} · ${marks.join(" · ")}`),
     answer.said ? h("p", {}, answer.said) : null,
+    Object.keys(answer.fields).length ? h("p", { class: "quiet fields", dir: "auto" }, fieldsText(answer.fields)) : null,
     answer.overruled ? h("p", { class: "overruled" }, t("history.overruled", { name: answer.overruled.by, said: answer.overruled.said }), answer.overruled.comment ? ` “${answer.overruled.comment}”` : "") : null,
   );
 }

@@ -5,6 +5,7 @@ import { batchChoice } from "./batch.js";
 import { Board } from "./board/board.js";
 import { h } from "./board/dom.js";
 import { at, t } from "./boot.js";
+import { Fields } from "./fields.js";
 import { guidelines, help, showGuidelines, unseenGuidelines } from "./dialogs.js";
 import { keys } from "./keys.js";
 import { layout } from "./layout.js";
@@ -36,9 +37,10 @@ export class Work {
   }
 
   /** Show tasks in a place of the page; trigger(event): tells Python's handlers of the page. */
-  async begin({ element, trigger }) {
+  async begin({ element, trigger, shared, state }) {
     this.container = element;
     this.trigger = trigger;
+    this.fields = new Fields(shared, state.fields, () => this._changed());
     await deliverUnsent((error) => this._report(error));
     if (this.editing) await this._edit(this.editing);
     else await this.next();
@@ -64,9 +66,10 @@ export class Work {
     this.seconds = given.time_s ?? 0;
     this.since = document.visibilityState === "visible" ? performance.now() : null;
     this.board = new Board(served(task), given, {
-      changed: () => this._changed(), submit: (said) => this._send(said), say: toast,
+      changed: () => this._changed(), submit: (said) => this._submit(said), say: toast,
     }, { buttons: this._buttons(), words: t(past ? "work.save" : "work.submit") });
     this.container.replaceChildren(h("h1", { class: "hidden-text" }, task.batch), this._banner(), this.board.page.element, this.board.foot);
+    this.fields.show(given.fields);
     batchChoice.of(task.batch);
     progress.of(task.batch, { hidden: task.asks.show_progress === false });
     keys.bind([...this.board.bindings(), ...this._bindings()]);
@@ -110,6 +113,14 @@ export class Work {
 
   skip() {
     return this._send({ kind: "skip" });
+  }
+
+  /** With what the page's own fields say at this moment. */
+  async _submit(said) {
+    const fields = await this.fields.read();
+    const missing = this.fields.missing();
+    if (missing) return toast(t("work.field_missing", { label: missing }));
+    return this._send({ ...said, fields });
   }
 
   async _send(said) {
@@ -156,7 +167,7 @@ export class Work {
     if (!this.task || this.busy || (leaving && this.hurry === null)) return;
     clearTimeout(this.hurry);
     this.hurry = null;
-    const content = { ...this.board.state(), time_s: this._time() };
+    const content = { ...this.board.state(), fields: this.fields.values, time_s: this._time() };
     this.revision = Math.max(Date.now(), this.revision + 1);
     const { task, board } = this;
     try {

@@ -1,5 +1,6 @@
 """Rankings of several answers in one list, and of answers that stand in rows of their own with ratings."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -44,8 +45,19 @@ def listed(row: Row) -> Iterator[Ranking]:
         if labeler is not None
         else "",
         flags=tuple(tuple(flags or ()) for flags in _list(row, "flags")),
+        fields=_fields(row.get("fields")),
         **_ranks_of_texts(row, len(texts)),
     )
+
+
+def _fields(value: Any) -> str:
+    """A labeling page's own fields, which our exports have as the text of a JSON object; "" for anything else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return ""
+    return json.dumps(value) if isinstance(value, dict) and value else ""
 
 
 def _ranks_of_texts(row: Row, num_answers: int) -> dict[str, Any]:

@@ -39,6 +39,28 @@ DATA = {
         "INSERT INTO snapshot_annotation VALUES ('snap', 1)",
     ]
 }
+ANNOTATION = (
+    "INSERT INTO annotation (id, client_id, task_id, labeler_id, kind, shown_order, comment, time_s, late, supersedes, "
+    "standing, created, none_acceptable, adjudicates, origin) VALUES"
+)
+DATA["0002"] = [
+    "INSERT INTO batch (id, name, kind, guidelines, overlap, asks, source, created, quota, task_order, gold_every, open, "
+    "origin, webhook_url, webhook_secret) VALUES "
+    "(1, 'old', 'rank', '# Rules', 2, '{\"ratings\": true}', 'abc', 1.5, 0, 'random', 10, true, 'label', '', ''), "
+    "(2, 'written', 'demonstrate', '', 1, '{}', '', 1.5, 0, 'random', 10, true, 'label', '', '')",
+    "INSERT INTO labeler (id, name, role, created, origin, active) VALUES (1, 'ann', 'lead', 1.0, 'person', true), "
+    "(2, 'simulated-01', 'labeler', 1.0, 'simulated', true), (3, 'imported', 'labeler', 1.0, 'imported', true)",
+    *DATA["0001"][5:9],
+    "INSERT INTO task (id, batch_id, prompt_id, overlap, done, priority, shuffle) VALUES (1, 1, 1, 2, 2, 0.5, 1), "
+    "(2, 2, 2, 1, 0, 0.0, 2)",
+    DATA["0001"][11],
+    f"{ANNOTATION} (1, 'c1', 1, 1, 'rank', '[1, 0]', 'first', 3.5, false, NULL, false, 2.0, false, false, 'label')",
+    f"{ANNOTATION} (2, 'c2', 1, 1, 'rank', '[1, 0]', 'edited', 4.5, true, 1, true, 3.0, false, false, 'label')",
+    f"{ANNOTATION} (3, 'c3', 1, 2, 'rank', '[]', '', 0.0, false, NULL, true, 4.0, true, false, 'label')",
+    *DATA["0001"][15:17],
+    "INSERT INTO lease VALUES (2, 1, 99999999999.0, 1.0)",
+    *DATA["0001"][18:],
+]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -58,6 +58,7 @@ class RankingBoard(Component):
         self.asks = asdict(asks or Asks())
         self.tasks_from = tasks_from
         self.language = language
+        self.fields: dict[str, Any] = {}  # of the page around it; see site/parts.py
         super().__init__(
             value=value,
             label=label,
@@ -74,7 +75,7 @@ class RankingBoard(Component):
         """The properties that the page gets: a board without a page around it brings its words."""
         words = texts(self.language)
         spoken = {} if self.tasks_from else {name: words[name] for name in SPOKEN}
-        return {**super().get_config(cls), "words": spoken}
+        return {**super().get_config(cls), "words": spoken, "fields": self.fields}
 
     def postprocess(self, value: Value | None) -> dict[str, Any] | None:
         """A value as the page shows it."""
