@@ -93,7 +93,7 @@ def keep_answer(shared: Any, account: Account, task_id: int, answer: AnswerIn) -
     database = shared.store.database
     view = given_view(database, account, task_id)
     if answer.kind != "skip":
-        answer.fields = _checked(request, answer.fields)
+        answer.fields = _checked(shared, answer.fields)
     known = _annotation_of(database, own_id(account.id, answer.client_id))
     stored = shared.store.submit(account.name, submission(view, account.id, answer))
     return {"id": stored, "repeated": known is not None, "late": _is_late(database, stored)}
@@ -162,9 +162,9 @@ def own_answer(annotation_id: int, account: SignedIn, database: Db) -> dict[str,
     return {**past_json(past), "given": given_json(past), "task": task}
 
 
-def _checked(request: Request, fields: dict[str, Any]) -> dict[str, Any]:
+def _checked(shared: Any, fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a lead's page as they may be stored. Raises LabelError, and 503 while the page is being built."""
-    known = request.app.state.fields
+    known = shared.fields
     if known is None:
         raise HTTPException(503, "the page with its fields is starting; try again in a second")
     return known.checked(fields)
