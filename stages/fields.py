@@ -23,6 +23,8 @@ LAST_BLOCKS = "train only the last n blocks and what follows them; the rest stay
 
 LORA_RANK = "train adapters of this rank, merged when saved (0: all weights)"
 
+TEMPLATE_KWARGS = "what the chat template is given, such as enable_thinking=false; kept with the model"
+
 GRADIENT_CHECKPOINTING = (
     "run every block again for its gradient instead of keeping all it computed (memory only)"
 )

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 
 from rlhf.settings import Settings
-from stages.fields import GRADIENT_CHECKPOINTING, LAST_BLOCKS, LORA_RANK, ReadingSettings, setting
+from stages.fields import (
+    GRADIENT_CHECKPOINTING,
+    LAST_BLOCKS,
+    LORA_RANK,
+    TEMPLATE_KWARGS,
+    ReadingSettings,
+    setting,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +65,7 @@ class SFTSettings(ReadingSettings):
         None, "reward model to pick the epoch by (default: validation loss picks)", common=False
     )
     name: str = setting("starter", "name of the new entry")
+    template_kwargs: str = setting("", TEMPLATE_KWARGS, common=False)
     num_demonstrations: int = setting(400, "how many starter demonstrations", at_least=1)
     epochs: float = setting(3.0, "passes over the data", above=0)
     batch_size: int = setting(16, "demonstrations per step", at_least=1)
@@ -109,6 +117,7 @@ class RewardSettings(ReadingSettings):
     init: str = setting("sft", "store reference, folder or hub id of the policy to start from")
     data: str | None = setting(None, "rankings or comparisons (default: the label store)")
     name: str = setting("starter", "name of the new entry")
+    template_kwargs: str = setting("", TEMPLATE_KWARGS, common=False)
     labels: str | None = setting(None, "snapshot of the label store to train on (default: all of it now)")
     epochs: float = setting(1.0, "passes over the rankings", above=0)
     prompts_per_batch: int = setting(32, "prompts per step, each with all its completions", at_least=1)
@@ -283,6 +292,7 @@ class PPOSettings(PPOConfig, ReadingSettings):
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     name: str = setting("starter", "name of the new entry")
+    template_kwargs: str = setting("", TEMPLATE_KWARGS, common=False)
     lora_rank: int = setting(
         0, "train adapters of this rank, reference being the policy without (0: all weights)", at_least=0
     )

@@ -223,7 +223,7 @@ def score_completions(
     score means nothing. A row of more than max_length tokens, by default the model's context, loses its beginning.
     """
     tokens = [
-        tokenizer.encode_prompt(as_messages(prompt)) + tokenizer.encode_completion(text)
+        tokenizer.encode_prompt(as_messages(prompt)) + tokenizer.encode_completion(text, prompt)
         for prompt, text in rows
     ]
     context = max_length or getattr(model.config, "max_position_embeddings", None)

@@ -6,12 +6,11 @@ Text from people never becomes a special token: both engines encode the text of 
 import base64
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tiktoken
-from jinja2 import TemplateError
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers.trainers import BpeTrainer
@@ -19,6 +18,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
+from rlhf.models.chat_template import ChatTemplate, parse_arguments
 from rlhf.models.sources import UNREADABLE, Source, find_source
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -32,6 +32,7 @@ CHAT_TEMPLATE = (
 )
 RANKS_FILE = "ranks.tiktoken"
 PATTERN_FILE = "encoding.json"
+TEMPLATE_FILE = "template_kwargs.json"
 
 
 class Tokenizer:
@@ -67,8 +68,8 @@ class Tokenizer:
             ids += [self.specials[f"<|{message['role']}|>"], *self.encode(message["content"]), self.eos_id]
         return [*ids, self.specials["<|assistant|>"]]
 
-    def encode_completion(self, text: str) -> list[int]:
-        """An answer with the `<|end|>` that closes it."""
+    def encode_completion(self, text: str, prompt: Prompt | None = None) -> list[int]:
+        """An answer with the `<|end|>` that closes it, the same behind every prompt."""
         return [*self.encode(text), self.eos_id]
 
     def fast(self) -> PreTrainedTokenizerFast:
@@ -122,11 +123,18 @@ class ForeignTokenizer:
     """A Hugging Face tokenizer with the methods of `Tokenizer`; its own chat template where it has one.
 
     eos_id closes an answer: the special token the template puts behind one, which need not be the tokenizer's end
-    token (Gemma's turns end otherwise than its documents). stops: more tokens that end an answer.
+    token (Gemma's turns end otherwise than its documents). stops: more tokens that end an answer. template_kwargs: what
+    the chat template is given beside the conversation, such as enable_thinking; kept with the tokenizer.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int] = ()) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        stops: Sequence[int] = (),
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer, self.template_kwargs = tokenizer, dict(template_kwargs or {})
+        self._chat_template = ChatTemplate(tokenizer, self.template_kwargs)
         self.document_end_id = int(tokenizer.eos_token_id)
         self.pad_id = self.document_end_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self.eos_id = self._turn_end()
@@ -149,53 +157,37 @@ class ForeignTokenizer:
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """The conversation in the model's own chat format, or as `User: …` lines where it has none.
 
-        The contents are encoded apart from the template's own text, so that no text becomes a special token.
+        Token for token what its template gives, except that no text becomes a special token.
         """
         messages = as_messages(prompt)
-        if self.tokenizer.chat_template is None:
-            lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
-            start = self.tokenizer("")["input_ids"][:1]  # models that were trained with a first token need it
-            begins = start if start == [self.tokenizer.bos_token_id] else []
-            return [*begins, *self.encode("\n".join(lines) + "\nAssistant:")]
-        marks = [{**message, "content": f"\ue000{i}\ue001"} for i, message in enumerate(messages)]
-        rendered = self._render(marks, add_generation_prompt=True)
-        ids: list[int] = []
-        for i, message in enumerate(messages):
-            before, _, rendered = rendered.partition(f"\ue000{i}\ue001")
-            ids += self._template(before) + self.encode(message["content"])
-        return ids + self._template(rendered)
+        if self.template:
+            return self.template.encode_prompt(messages)
+        lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
+        start = self.tokenizer("")["input_ids"][:1]  # models that were trained with a first token need it
+        begins = start if start == [self.tokenizer.bos_token_id] else []
+        return [*begins, *self.encode("\n".join(lines) + "\nAssistant:")]
 
-    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
-                )
-            )
-        except TemplateError as problem:
-            roles = ", ".join(message["role"] for message in messages)
-            raise InputError(
-                f"the model's chat template refuses a conversation of {roles}: {problem}"
-            ) from None
+    def encode_completion(self, text: str, prompt: Prompt | None = None) -> list[int]:
+        """An answer with the end token that closes it, as the chat template writes one behind this prompt."""
+        if self.template and prompt is not None:
+            return self.template.encode_answer(as_messages(prompt), text, self.eos_id)
+        return [*self.encode(text), self.eos_id]
+
+    @property
+    def template(self) -> ChatTemplate | None:
+        """The model's own chat template with its arguments, where it has one."""
+        if self.tokenizer.chat_template is None:
+            return None
+        return self._chat_template
 
     def _turn_end(self) -> int:
         """The first special token behind an answer in the chat template, else the tokenizer's end token."""
-        if self.tokenizer.chat_template is None:
-            return self.document_end_id
-        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "\ue000"}]
         try:
-            behind = self._template(self._render(turn, add_generation_prompt=False).partition("\ue000")[2])
+            behind = self.template.behind_answer() if self.template else []
         except InputError:
-            return self.document_end_id
+            behind = []
         added = self.tokenizer.added_tokens_decoder
         return next((i for i in behind if i in added and added[i].special), self.document_end_id)
-
-    def _template(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-
-    def encode_completion(self, text: str) -> list[int]:
-        """An answer with the end token that closes it."""
-        return [*self.encode(text), self.eos_id]
 
     def fast(self) -> PreTrainedTokenizerBase:
         """The wrapped tokenizer, with a padding token."""
@@ -206,6 +198,8 @@ class ForeignTokenizer:
     def save(self, folder: Path) -> None:
         """Write the wrapped tokenizer's files."""
         self.tokenizer.save_pretrained(folder)
+        if self.template_kwargs:
+            (Path(folder) / TEMPLATE_FILE).write_text(json.dumps(self.template_kwargs) + "\n")
 
 
 def bytes_to_unicode() -> dict[int, str]:
@@ -267,12 +261,16 @@ def published_tokenizer(name: str) -> Tokenizer:
 AnyTokenizer = Tokenizer | ForeignTokenizer
 
 
-def load_tokenizer(name: str | Path) -> AnyTokenizer:
+def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
     """Our tokenizer from a folder that has our files, else what transformers finds in a folder, GGUF file or hub id.
 
-    Raises InputError where there is none, or one without an end token.
+    template_kwargs: NAME=VALUE,… for the model's chat template, over those that were saved with it. Raises InputError
+    where there is no tokenizer, or one without an end token.
     """
+    arguments = parse_arguments(template_kwargs)
     if (Path(name) / RANKS_FILE).exists():
+        if arguments:
+            raise InputError(f"template_kwargs: {name} has the chat format of this project, which takes none")
         return Tokenizer.load(Path(name))
     source = find_source(name)
     try:
@@ -283,7 +281,9 @@ def load_tokenizer(name: str | Path) -> AnyTokenizer:
         ) from None
     if found.eos_token_id is None:
         raise InputError(f"{name}: its tokenizer has no end token; set eos_token in tokenizer_config.json")
-    return ForeignTokenizer(found, _declared_stops(source))
+    kept = Path(name) / TEMPLATE_FILE
+    saved = json.loads(kept.read_text()) if kept.is_file() else {}
+    return ForeignTokenizer(found, _declared_stops(source), saved | arguments)
 
 
 def _declared_stops(source: Source) -> tuple[int, ...]:
@@ -306,6 +306,8 @@ def same_tokens(one: AnyTokenizer, other: AnyTokenizer) -> bool:
     if isinstance(one, Tokenizer) and isinstance(other, Tokenizer):
         return (one.ranks, one.pattern, one.specials) == (other.ranks, other.pattern, other.specials)
     if isinstance(one, Tokenizer) or isinstance(other, Tokenizer):
+        return False
+    if one.template_kwargs != other.template_kwargs:
         return False
     a, b = one.tokenizer, other.tokenizer
     return a.get_vocab() == b.get_vocab() and a.chat_template == b.chat_template

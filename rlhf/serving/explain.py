@@ -26,7 +26,10 @@ def explain(
     The answer is tokenized anew, which may cut it otherwise than sampling did. Raises InputError where prompt and
     answer do not fit the model's context.
     """
-    prompt_tokens, completion_tokens = tokenizer.encode_prompt(prompt), tokenizer.encode_completion(answer)
+    prompt_tokens, completion_tokens = (
+        tokenizer.encode_prompt(prompt),
+        tokenizer.encode_completion(answer, prompt),
+    )
     context = getattr(model.config, "max_position_embeddings", None)
     if context and len(prompt_tokens) + len(completion_tokens) > context + 1:
         raise InputError(

@@ -224,7 +224,7 @@ def run(
         return found
     set_threads(0)
     trainer = PPOTrainer(
-        settings, processing_class=load_tokenizer(sft.folder), model=policy, reward_model=rewards,
+        settings, processing_class=load_tokenizer(sft.folder, settings.template_kwargs), model=policy, reward_model=rewards,
         train_dataset=prompts, peft_config=lora(settings.lora_rank) if settings.lora_rank else None,
         pretrain_dataset=texts, output_dir=store.work_folder("ppo", key), logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip

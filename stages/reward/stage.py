@@ -81,7 +81,7 @@ def run(
     demonstrations = kept_demonstrations(init.parents.get("init"))  # read before the training, not after it
     set_threads(0)
     seed_everything(settings.seed)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, settings.template_kwargs)
     training, measured = _divided(groups, settings.validation_fraction, prefixed("reward", say))
     say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(measured)} held out")
     started = time.monotonic()

@@ -58,7 +58,7 @@ def encode_completions(
     prompt = tokenizer.encode_prompt(as_messages(group.prompt))
     half = max_length // 2
     room = half + max(0, half - len(prompt))
-    completions = [tokenizer.encode_completion(text) for text in group.completions]
+    completions = [tokenizer.encode_completion(text, group.prompt) for text in group.completions]
     num_cut = sum(len(tokens) > room for tokens in completions)
     completions = [
         tokens if len(tokens) <= room else [*tokens[: room - 1], tokenizer.eos_id] for tokens in completions

@@ -60,7 +60,7 @@ def run(
         return found
     set_threads(0)
     seed_everything(settings.seed)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, settings.template_kwargs)
     work = store.work_folder("sft", inputs_hash("sft", **inputs))
     started = time.monotonic()
     log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_main_process() else None)

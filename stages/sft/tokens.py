@@ -134,5 +134,5 @@ def _earlier_answers(row: Demonstration, messages: list[Message]) -> list[int]:
 
 def _example(tokenizer: AnyTokenizer, messages: list[Message], answer: str) -> Example:
     prompt = tokenizer.encode_prompt(messages)
-    completion = tokenizer.encode_completion(answer)
+    completion = tokenizer.encode_completion(answer, messages)
     return {"input_ids": prompt + completion, "labels": [NOT_LEARNED] * len(prompt) + completion}

@@ -67,7 +67,7 @@ class Forgetful:
     def encode_prompt(self, messages):
         return [ord(c) for message in messages if message["role"] == "user" for c in message["content"]]
 
-    def encode_completion(self, text):
+    def encode_completion(self, text, prompt):
         return [*map(ord, text), self.eos_id]
 
     def decode(self, tokens):
