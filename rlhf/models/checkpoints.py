@@ -61,6 +61,13 @@ def load_scalar(source: str | Path) -> PreTrainedModel:
     return model.eval()
 
 
+def is_ours(config: Any) -> bool:
+    """Whether our GPT can represent the checkpoint of this config."""
+    return isinstance(config, GPT2Config) and not (
+        config.add_cross_attention or config.reorder_and_upcast_attn
+    )
+
+
 def _load(
     name: str | Path, ours: Any, auto: Any, *, dtype: torch.dtype | str, settings: Any = None, **more: Any
 ) -> Any:
@@ -70,11 +77,8 @@ def _load(
         raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
     try:
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
-        is_ours = isinstance(config, GPT2Config) and not (
-            config.add_cross_attention or config.reorder_and_upcast_attn
-        )
         unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
-        return (ours if is_ours else auto).from_pretrained(
+        return (ours if is_ours(config) else auto).from_pretrained(
             **source.arguments, **unpacked, config=config, dtype=dtype, **more
         )
     except UNREADABLE as error:

@@ -57,6 +57,8 @@ def describe(model: Any, dtype: torch.dtype, packed: bool = False) -> Family:
     trunk, head = getattr(bare, "base_model", bare), getattr(bare, "get_output_embeddings", lambda: None)()
     if trunk is bare or head is None:
         raise Undescribed("no trunk under a head")
+    if any(parameter.is_meta for parameter in trunk.parameters()):
+        raise Undescribed("weights that stay in their files (rlhf/models/offload.py)")
     parts = _Parts(bare.config, dtype, packed)
     if _names(trunk) == {"wte", "wpe", "drop", "h", "ln_f"}:
         return parts.gpt(trunk, head)

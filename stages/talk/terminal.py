@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from rlhf.data import Message
 from rlhf.errors import InputError, RLHFError
 from rlhf.inputs import locate_model
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_policy
+from rlhf.models.offload import load_offloaded
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.serving.completions import Done, Failed, Piece, Request, Started
 from rlhf.serving.engine import Engine
@@ -41,17 +44,26 @@ Remember = Callable[..., None]
 class Models:
     """The checkpoints of a store, each loaded when first talked to."""
 
-    def __init__(self, store: Store, precision: str) -> None:
-        self.store, self.precision = store, precision
+    def __init__(self, store: Store, precision: str, offload: bool = False) -> None:
+        self.store, self.precision, self.offload = store, precision, offload
         self.engines: dict[str, Engine] = {}
 
     def engine(self, name: str) -> tuple[str, Engine, Entry | None]:
         """A checkpoint's full name, its engine and its entry. Raises StoreError or InputError."""
         folder, entry = locate_model(self.store, name)
         if folder not in self.engines:
-            policy, packed = cast(load_policy(folder).to(best_device()), self.precision)
+            policy, packed = self._loaded(folder)
             self.engines[folder] = Engine(policy, load_tokenizer(folder), max_rows=1, packed=packed)
         return (entry.ref if entry else name), self.engines[folder], entry
+
+    def _loaded(self, folder: str) -> tuple[Any, bool]:
+        """The model, and whether its decoder packs weights into 8 bits. Raises InputError."""
+        if not self.offload:
+            return cast(load_policy(folder).to(best_device()), self.precision)
+        if self.precision == "int8":
+            raise InputError("--offload computes with the file's own weights: leave --precision int8 or --offload out")
+        half = self.precision == "bfloat16"
+        return load_offloaded(folder, torch.bfloat16 if half else torch.float32), False
 
     def names(self) -> list[str]:
         return [entry.ref for entry in self.store.entries() if entry.stage != "reward"]
@@ -292,7 +304,7 @@ def run(
 ) -> None:
     """Read lines from `source` (default stdin) and answer on `out` (default stdout) until /quit or the end."""
     set_threads(0)
-    models = Models(store, settings.precision)
+    models = Models(store, settings.precision, settings.offload)
     conversation = Conversation(settings, models)
     words = [line.split()[0].rstrip(",") for line in HELP.splitlines()] + ["/bad", "/help"]
     lines = LineEditor(source or sys.stdin, [*words, *models.names()])
