@@ -369,6 +369,11 @@ class ChatSettings(Settings):
     )
     seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
     precision: str = setting("auto", PRECISION_HELP, choices=PRECISIONS)
+    offload: bool = setting(
+        False,
+        "read each block from its file when its turn comes: for a model larger than memory",
+        common=False,
+    )
     web: bool = setting(False, "serve the chat page and the API instead")
     host: str = setting(
         "127.0.0.1", "where --web listens; others than this machine's need accounts", flag=False

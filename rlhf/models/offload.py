@@ -70,9 +70,7 @@ def load_offloaded(source: str | Path, dtype: torch.dtype = torch.float32) -> Pr
         raise InputError(
             f"{source}: weights are streamed from safetensors files of a folder only; rlhf import makes one"
         )
-    config = AutoConfig.from_pretrained(found.place)
-    with init_empty_weights(include_buffers=False):
-        model = GPT(config) if is_ours(config) else AutoModelForCausalLM.from_config(config)
+    model = _without_weights(AutoConfig.from_pretrained(found.place))
     stored = StoredTensors(folder)
     model.tie_weights()
     blocks = blocks_of(model)
@@ -89,6 +87,20 @@ def load_offloaded(source: str | Path, dtype: torch.dtype = torch.float32) -> Pr
         }
         _stream(block, names, stored, dtype)
     return model.eval()
+
+
+def _without_weights(config: Any) -> Any:
+    """The model of a config with its parameters on the meta device, and with its buffers, which no file holds."""
+
+    def built() -> Any:
+        return GPT(config) if is_ours(config) else AutoModelForCausalLM.from_config(config)
+
+    with torch.device("meta"):
+        model = built()
+    if any(buffer.is_meta for buffer in model.buffers()):
+        with init_empty_weights(include_buffers=False):  # makes every parameter for a moment
+            model = built()
+    return model
 
 
 def _found(stored: StoredTensors, parameter: str, model: Any, source: Any) -> str:

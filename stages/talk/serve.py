@@ -7,6 +7,7 @@ from annotate.app.settings import AppSettings
 from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.server import api_app, chat_app
 from annotate.labels import LabelStore
+from rlhf.errors import InputError
 from rlhf.serving.engine_process import EngineProcess
 from rlhf.store import STAGES, Store
 from stages.settings import ChatSettings, ServeSettings
@@ -29,7 +30,11 @@ def run(settings: ServeSettings, store: Store, labels_url: str, say: Callable[[s
 
 
 def run_page(settings: ChatSettings, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
-    """Serve the chat page until Ctrl-C."""
+    """Serve the chat page until Ctrl-C. Raises InputError for offload, which is for one person at a terminal."""
+    if settings.offload:
+        raise InputError(
+            "--offload answers one request at a time, at the terminal: leave --web or --offload out"
+        )
     outside = settings.policy.split("/")[0].split(":")[0] not in STAGES
     checkpoints = Checkpoints(store, [settings.policy] if outside else [])
     with LabelStore(labels_url) as labels, EngineProcess(precision=settings.precision) as engine:

@@ -61,7 +61,9 @@ class Models:
         if not self.offload:
             return cast(load_policy(folder).to(best_device()), self.precision)
         if self.precision == "int8":
-            raise InputError("--offload computes with the file's own weights: leave --precision int8 or --offload out")
+            raise InputError(
+                "--offload computes with the file's own weights: leave --precision int8 or --offload out"
+            )
         half = self.precision == "bfloat16"
         return load_offloaded(folder, torch.bfloat16 if half else torch.float32), False
 

@@ -13,10 +13,11 @@ import time
 import pytest
 
 from annotate.labels import LabelStore
+from rlhf.errors import InputError
 from rlhf.models.checkpoints import load_policy
 from rlhf.sampling.generate import SamplingSettings, generate
 from stages.settings import ChatSettings
-from stages.talk import terminal
+from stages.talk import serve, terminal
 from tests.chat.tiny import TOKENIZER, tiny_store
 
 
@@ -53,6 +54,13 @@ def test_every_line_gets_an_answer_and_the_conversation_is_saved(store, labels, 
     assert [message["role"] for message in first] == ["user", "assistant", "user", "assistant"]
     assert first[2]["content"] == "And then?"
     assert second == []
+
+
+def test_blocks_read_from_their_files_give_the_same_answers_and_only_at_the_terminal(store, labels):
+    lines = ["Hello", "And then?"]
+    assert talk(store, lines, labels, offload=True) == talk(store, lines, labels)
+    with pytest.raises(InputError, match="leave --web or --offload out"):
+        serve.run_page(ChatSettings(policy="ppo", offload=True, web=True), store, str(labels), print)
 
 
 def test_an_answer_is_what_the_checkpoint_says_for_its_seed(store, labels):
