@@ -1,7 +1,7 @@
 """New tokens through a language model, whoever wants them: rollouts, evaluation, the terminal, the chat page, the API.
 
 A decoder has slots. `read` takes more tokens of some slots in, `step` one more of each, both give the logits of what
-comes next; `forget` empties a slot. On CPUs a described model (rlhf/sampling/families.py) is run by its bare weights, in
+comes next; `forget` empties a slot; `recall` begins one with what another slot holds or held. On CPUs a described model (rlhf/sampling/families.py) is run by its bare weights, in
 one call of compiled loops for all rows (rlhf/machine/decoder.cpp): there a slot's logits are the same bit for bit,
 whoever else is read or stepped with it. Every other model takes its own forward pass (rlhf/sampling/model_decoder.py).
 """
@@ -22,6 +22,8 @@ from rlhf.sampling.model_decoder import ModelDecoder
 
 MAX_ROWS = 256  # tokens of one call: more do not fit the processor's caches
 ROOM = 64  # tokens for which a slot gets room at first
+SHARED = 16  # tokens that must be the same before a slot is begun with another's
+REMEMBERED = 16_384  # tokens of forgotten slots that are kept in case a text begins like them
 TABLES = 512  # positions for which rotations are computed at first
 
 
@@ -33,6 +35,11 @@ class Decoder:
         self.storage: list[tuple[Tensor, Tensor] | None] = [None] * num_slots  # (layers, K, room, D) each
         self.addresses = np.zeros((3, num_slots), dtype=np.int64)  # of keys and values, and the room
         self.lengths = np.zeros(num_slots, dtype=np.int64)
+        self.texts = np.zeros((num_slots, TABLES), dtype=np.int64)  # tokens of the slots,
+        self.known = np.zeros(
+            num_slots, dtype=np.int64
+        )  # of which so many are in the storage, of forgotten slots too
+        self.forgotten: list[int] = []  # slots, the first one first
         self.num_positions = 0
         model, rows = family.structure, MAX_ROWS
         width = (model.heads + 2 * model.key_heads) * model.head_size
@@ -70,7 +77,30 @@ class Decoder:
 
     def forget(self, slot: int) -> None:
         """Empty a slot."""
-        self.storage[slot], self.lengths[slot], self.addresses[:, slot] = None, 0, 0
+        self.lengths[slot] = 0
+        self.forgotten = [each for each in self.forgotten if each != slot and not self.lengths[each]] + [slot]
+        while self.known[self.forgotten].sum() > REMEMBERED:
+            oldest = self.forgotten.pop(0)
+            self.storage[oldest], self.known[oldest], self.addresses[:, oldest] = None, 0, 0
+
+    def recall(self, slot: int, text: Sequence[int]) -> int:
+        """Begin an empty slot with what a slot knows of this text; returns for how many tokens, not the last one."""
+        width = min(len(text) - 1, self.texts.shape[1])
+        different = self.texts[:, :width] != np.asarray(text[:width], dtype=np.int64)
+        equal = np.where(different.any(1), different.argmax(1), width) if width else self.known * 0
+        equal = np.minimum(equal, self.known)
+        source, found = int(equal.argmax()), int(equal.max())
+        if found < SHARED:
+            return 0
+        if equal[slot] < found:
+            self.known[slot] = 0
+            if self.addresses[2, slot] <= found:
+                self._make_room(slot, found + 1)
+            for old, new in zip(self.storage[source], self.storage[slot], strict=True):  # type: ignore[arg-type]
+                new[:, :, :found] = old[:, :, :found]
+            self.texts[slot, :found] = text[:found]
+        self.known[slot] = self.lengths[slot] = found
+        return found
 
     @property
     def num_held(self) -> int:
@@ -81,7 +111,10 @@ class Decoder:
         """Rows (N,) of tokens at positions of slots; logits of those wanted (B,), ascending."""
         np.maximum.at(self.lengths, slots, positions + 1)
         for slot in np.unique(slots[positions >= self.addresses[2, slots]]):
-            self._make_room(int(slot))
+            self._make_room(int(slot), int(self.lengths[slot]))
+        if (longest := int(self.lengths.max())) > self.texts.shape[1]:
+            self.texts = np.pad(self.texts, ((0, 0), (0, longest)))
+        self.texts[slots, positions], self.known[slots] = tokens, self.lengths[slots]
         if len(self.logits) < len(wanted):
             self.logits = torch.empty(len(wanted), self.logits.shape[1])
         self._rotate_up_to(int(positions.max()) + 1)
@@ -97,9 +130,9 @@ class Decoder:
             decoding.decode(self.family.structure, self.batch, self.family.dtype)
         return self.logits[: len(wanted)]
 
-    def _make_room(self, slot: int) -> None:
+    def _make_room(self, slot: int, num_tokens: int) -> None:
         model, held = self.family.structure, self.storage[slot]
-        room = -(-max(ROOM, int(self.lengths[slot] * 1.25)) // 16) * 16
+        room = -(-max(ROOM, num_tokens * 5 // 4) // 16) * 16
         shape = (model.num_layers, model.key_heads, room, model.head_size)
         pair = torch.empty(shape, dtype=self.family.dtype), torch.empty(shape, dtype=self.family.dtype)
         for old, new in zip(held or (), pair, strict=False):

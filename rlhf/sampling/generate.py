@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from rlhf.errors import InputError
 from rlhf.machine import kernels
 from rlhf.models.padding import batches_by_length
-from rlhf.sampling.decoder import AnyDecoder, decoder_for, is_described
+from rlhf.sampling.decoder import SHARED, AnyDecoder, decoder_for, is_described
 from rlhf.sampling.model_decoder import frozen_weights_cast
 from rlhf.settings import Settings, bounded
 
@@ -134,13 +134,28 @@ class _Writer:
         if self.waiting and len(self.free) >= min(few, len(self.waiting)):
             rows = [self.waiting.popleft() for _ in range(min(len(self.free), len(self.waiting)))]
             slots = [self.free.pop() for _ in rows]
-            logits = self.decoder.read(slots, [self.prompts[row] for row in rows])
-            self._say(np.array(rows), np.array(slots), logits)
+            self._say(np.array(rows), np.array(slots), self._read(slots, [self.prompts[row] for row in rows]))
         else:
             going, places = self.rows, self.slots
             self.rows, self.slots = going[:0], places[:0]
             last = torch.from_numpy(self.tokens[going, self.counts[going] - 1])
             self._say(going, places, self.decoder.step(places.tolist(), last))
+
+    def _read(self, slots: list[int], texts: list[list[int]]) -> Tensor:
+        """Logits (B, V) after texts; what they begin with in common is read once."""
+        begun: set[tuple[int, ...]] = set()
+        waves: list[list[int]] = [[], [], []]  # beginnings, what goes on from them, repetitions
+        for place, text in enumerate(texts):
+            names = (tuple(text[:SHARED]), (-1, *text))
+            waves[sum(name in begun for name in names)].append(place)
+            begun.update(names)
+        logits = []
+        for wave in filter(None, waves):
+            known = [self.decoder.recall(slots[place], texts[place]) for place in wave]
+            rest = [texts[place][start:] for place, start in zip(wave, known, strict=True)]
+            logits.append(self.decoder.read([slots[place] for place in wave], rest).clone())
+        order = torch.tensor([place for wave in waves for place in wave])
+        return torch.cat(logits)[order.argsort()]
 
     def _say(self, rows: Any, slots: Any, logits: Tensor) -> None:
         """Draw a token of each row; those that go on stay."""

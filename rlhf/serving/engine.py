@@ -202,7 +202,7 @@ class Engine:
             row = min(self.waiting, key=lambda row: owners.count(row.request.owner))
             self.waiting.remove(row)
             row.deadline = time.monotonic() + row.request.timeout_s
-            row.slot = self.free.pop()
+            row.slot = self.free.pop(0)  # whose text was ended first
             self.reading.append(row)
             self.events.append((row.key, Started(len(row.prompt), row.dropped)))
         for place, row in enumerate(self.waiting, start=1):
@@ -214,6 +214,7 @@ class Engine:
         budget = PREFILL_TOKENS
         while self.reading and budget > 0:
             row = self.reading[0]
+            row.num_read = row.num_read or self.decoder.recall(row.slot, row.prompt)
             chunk = row.prompt[row.num_read : row.num_read + budget]
             row.num_read += len(chunk)
             budget -= len(chunk)

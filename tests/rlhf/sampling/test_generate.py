@@ -31,6 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from rlhf.errors import InputError
 from rlhf.learning.passes import completion_logprobs
 from rlhf.learning.rollout import Rollout
+from rlhf.machine import decoding
 from rlhf.models.gpt import GPT
 from rlhf.sampling.decoder import Decoder, decoder_for, is_described
 from rlhf.sampling.families import describe
@@ -299,6 +300,55 @@ def test_the_number_of_threads_changes_no_logit(described):
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def rows_read(monkeypatch):
+    """How many tokens each call of the compiled pass gets."""
+    counts, decode = [], decoding.decode
+
+    def counted(model, batch, dtype):
+        counts.append(batch.rows)
+        decode(model, batch, dtype)
+
+    monkeypatch.setattr(decoding, "decode", counted)
+    return counts
+
+
+def test_a_beginning_that_prompts_share_is_read_once(described, monkeypatch):
+    torch.manual_seed(1)
+    system = torch.randint(3, 40, (20,)).tolist()
+    prompts = [[*system, *torch.randint(3, 40, (number % 5 + 1,)).tolist()] for number in range(6)] * 4
+    alone = sample(described, prompts, batch_size=1)
+    counts = rows_read(monkeypatch)
+    assert sample(described, prompts) == alone
+    assert (
+        sum(counts[:3]) <= 25 + 5 * 6 + 18
+    )  # the first one, five ends of others, a token of each repetition
+
+
+@torch.no_grad()
+def test_a_slot_begins_with_what_a_forgotten_one_held(described, monkeypatch):
+    monkeypatch.setattr("rlhf.sampling.decoder.REMEMBERED", 100)
+    decoder = decoder_for(described, 3)
+    texts = [torch.randint(0, 40, (50,)).tolist() for _ in range(3)]
+    for slot, text in enumerate(texts):
+        decoder.read([slot], [text])
+    decoder.forget(1)
+    longer = [*texts[1], 5, 6]
+    assert decoder.recall(1, longer) == 50
+    assert torch.allclose(
+        decoder.read([1], [longer[50:]])[0], described(torch.tensor([longer])).logits[0, -1], atol=1e-4
+    )
+    for slot in (1, 0, 2):
+        decoder.forget(slot)
+    assert decoder.recall(1, [*texts[0][:30], 1, 2]) >= 30
+    last = described(torch.tensor([[*texts[0][:30], 1, 2]])).logits[0, -1]
+    assert torch.allclose(
+        decoder.read([1], [[1, 2]] if decoder.lengths[1] == 30 else [[2]])[0], last, atol=1e-4
+    )
+    decoder.forget(1)
+    assert decoder.recall(0, texts[1][:15] + [39] * 20) == 0  # too little in common
+    assert sum(pair is not None for pair in decoder.storage) == 2 and decoder.known.sum() <= 100
 
 
 def test_packed_weights_give_the_logits_of_weights_rounded_to_127_steps_a_row(described):

@@ -327,3 +327,27 @@ def test_below_float32_too_an_answer_does_not_depend_on_its_company(precision):
 def test_8_bits_are_refused_where_there_is_no_loop_for_them():
     with pytest.raises(InputError, match="--precision bfloat16"):
         cast(small_model("sliding qwen"), "int8")  # heads of 8 numbers
+
+
+def test_a_conversation_that_goes_on_reads_only_what_is_new():
+    model = small_model("gpt").eval()
+    engine = Engine(model, TOKENIZER, max_rows=2)
+    first = Request(
+        messages=({"role": "user", "content": "where is the red kite " * 4},), max_new_tokens=9, seed=1
+    )
+    said = run(engine, {0: [("a", first)]})["a"]
+    turns = (
+        *first.messages,
+        {"role": "assistant", "content": said.text},
+        {"role": "user", "content": "and the dog"},
+    )
+    second = Request(messages=turns, max_new_tokens=9, seed=2, temperature=1.0, top_p=1.0)
+    engine.submit("b", second)
+    read, decoder_read = [], engine.decoder.read
+    engine.decoder.read = lambda slots, texts: read.extend(texts) or decoder_read(slots, texts)
+    answer = Answer()
+    while engine.num_requests:
+        for _, event in engine.step():
+            answer.add(event)
+    assert len(read) == 1 and len(read[0]) < len(TOKENIZER.encode_prompt(list(turns))) - 20
+    assert answer.text == alone(model, second)[0]
