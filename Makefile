@@ -43,7 +43,7 @@ test-slow: $(STAMP)
 
 # The wheel in a new environment, by another user: five minutes.
 test-# The experiments of docs/talk/ one after another, then their pages; TALK_DATA is a folder with the three texts.
-TALK := gpt_in_jax encoder_decoder gpt_and_lstm scaling
+TALK := language_models gpt_and_lstm scaling encoder_decoder gpt_in_jax
 talk: $(STAMP)
 	for name in $(TALK); do $(BIN)/python -m examples.$$name $(if $(TALK_DATA),--data $(TALK_DATA)) || exit 1; done
 	$(BIN)/python -m examples.pages

@@ -66,10 +66,12 @@ def train(
     bf16: str = "auto",
     watch: ThreadWatch | None = None,
     state_file: Path | None = None,
+    after_measuring: Callable[[int, Any], None] | None = None,
 ) -> tuple[Best, float]:
     """Train a language model (`.transformer`, `.lm_head`) on tokens (N,); it ends with its best weights.
 
-    state_file: where a stopped run left its state, and goes on from. Returns the best and the seconds of training.
+    state_file: where a stopped run left its state, and goes on from. after_measuring: called with the number of steps done
+    and the model, which it may let answer. Returns the best and the seconds of training.
     Raises InputError for fewer tokens than one window.
     """
     length = windows.length
@@ -99,6 +101,9 @@ def train(
             measured = held_out.measure(model)
             log.write(step, {f"validation/{name}": value for name, value in measured.items()})
             best.offer(step + 1, windows.num_steps, measured, model)
+            if after_measuring:
+                after_measuring(step + 1, model)
+                model.train()
         if watch:
             watch.step()
         if state_file and time.monotonic() - saved > SAVE_EVERY_S:

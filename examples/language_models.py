@@ -1,0 +1,108 @@
+"""A GPT from one text: a vocabulary made of it beside published ones at equal compute, the curve, and samples on the way.
+
+python -m examples.language_models [--data FOLDER] [--tokens 400000]
+
+Published encodings are downloaded once by tiktoken, or found where TIKTOKEN_CACHE_DIR says; without either they are left out.
+"""
+
+import math
+
+import torch
+
+from examples import results
+from examples.texts import divided, texts
+from rlhf.errors import InputError
+from rlhf.inputs import packed_tokens
+from rlhf.learning.metrics import MetricLog
+from rlhf.learning.optimizers import Optimizers, muon_and_adamw
+from rlhf.models.tokenizer import published_tokenizer, train_tokenizer
+from rlhf.sampling.generate import SamplingSettings, generate
+from stages.pretrain.held_out import HeldOut, token_sizes
+from stages.pretrain.initial import new_model
+from stages.pretrain.loop import NUM_MEASUREMENTS, Windows, train
+
+LAYERS, WIDTH, HEADS, LENGTH, BATCH, VOCABULARY = 4, 128, 4, 128, 8, 1024
+PUBLISHED = ("gpt2", "o200k_base")
+PARTS = (NUM_MEASUREMENTS // 4, NUM_MEASUREMENTS // 2, NUM_MEASUREMENTS)
+
+
+def tokenizers(seen):
+    """The vocabulary made of the text, and the published ones that are to be had."""
+    found = {"made of the text": train_tokenizer([seen], VOCABULARY)}
+    for name in PUBLISHED:
+        try:
+            found[name] = published_tokenizer(name)
+        except InputError as problem:
+            print(problem, flush=True)
+    return found
+
+
+def multiplied(model):
+    """Weights that every token is multiplied with; the head's are the token embedding's."""
+    return model.num_parameters() - model.transformer.wpe.weight.numel()
+
+
+def sample(model, tokenizer, num_tokens, seed):
+    """What the model writes after a line break."""
+    settings = SamplingSettings(max_new_tokens=min(num_tokens, LENGTH - 4), temperature=0.8)
+    prompt, stops = tokenizer.encode("\n"), frozenset({tokenizer.document_end_id})
+    made = generate(model, [prompt], settings, stop_ids=stops, pad_id=tokenizer.pad_id, seed=seed)
+    return tokenizer.decode(made[0].tokens)
+
+
+def learn(tokenizer, seen, unseen, num_tokens, given):
+    """A model trained on `seen`: what it reaches on `unseen`, its curve, and samples at a quarter, half and whole."""
+    torch.manual_seed(given.seed)
+    tokens, rest = packed_tokens(tokenizer, [seen]), packed_tokens(tokenizer, [unseen])
+    held_out = HeldOut.of(rest, LENGTH, token_sizes(tokenizer))
+    num_steps = max(NUM_MEASUREMENTS, num_tokens // (BATCH * LENGTH))
+    windows = Windows(num_steps=num_steps, batch_size=BATCH, length=LENGTH, seed=given.seed)
+    model = new_model(tokenizer, LAYERS, WIDTH, HEADS, LENGTH, dropout=given.dropout)
+    log, samples = MetricLog(None), {}
+
+    def after(step, model):
+        part = step * NUM_MEASUREMENTS // num_steps
+        if part in PARTS and part not in samples:
+            samples[part] = sample(model, tokenizer, given.written, given.seed)
+
+    train(
+        model, Optimizers(*muon_and_adamw(model, 3e-3, 0.02)), tokens, held_out, windows,
+        warmup=max(1, num_steps // 50), log=log, say=print, after_measuring=after,
+    )  # fmt: skip
+    measured = held_out.measure(model)
+    bytes_per_character = len(unseen.encode()) / len(unseen)
+    return {
+        "vocabulary": tokenizer.vocab_size,
+        "weights": multiplied(model),
+        "tokens": windows.num_tokens,
+        "passes": windows.num_tokens / len(tokens),
+        "characters_per_token": len(unseen) / len(rest),
+        "nats_per_token": measured["loss"],
+        "bits_per_byte": measured["bits_per_byte"],
+        "nats_per_character": measured["bits_per_byte"] * math.log(2) * bytes_per_character,
+        "curve": [
+            [row["step"] + 1, row["validation/bits_per_byte"]]
+            for row in log.history if "validation/loss" in row
+        ],
+        "samples": [samples[part] for part in PARTS],
+    }  # fmt: skip
+
+
+def run(given):
+    """Every text with every vocabulary, each as many tokens as have the products of the first."""
+    found = {}
+    for name, text in texts(given.data).items():
+        seen, unseen = divided(text)
+        found[name], weights = {}, None
+        for kind, tokenizer in tokenizers(seen).items():
+            with torch.device("meta"):
+                mine = multiplied(new_model(tokenizer, LAYERS, WIDTH, HEADS, LENGTH, dropout=0.0))
+            weights = weights or mine
+            made = learn(tokenizer, seen, unseen, given.tokens * weights // mine, given)
+            found[name][kind] = made
+            print(f"{name}, {kind}: {made['bits_per_byte']:.3f} bits a byte", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    results.main("texts", __doc__, run, tokens=400_000, dropout=0.0, written=100, seed=0)
