@@ -361,6 +361,9 @@ class ChatSettings(Settings):
     temperature: float = setting(0.7, "sampling temperature, 0 for greedy", at_least=0)
     top_p: float = setting(0.95, "nucleus mass", above=0, at_most=1)
     top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", at_least=0, flag=False)
+    min_p: float = setting(
+        0.0, "draw no token less probable than this share of the likeliest", at_least=0, at_most=1, flag=False
+    )
     repetition_penalty: float = setting(
         1.0, "makes tokens said before less likely (1: off)", above=0, flag=False
     )

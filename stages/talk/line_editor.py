@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 HISTORY_LINES = 1000
+BLOCK = '"""'
 
 
 def history_file() -> Path:
@@ -50,6 +51,19 @@ class LineEditor:
     def _complete(self, begun: str, number: int) -> str | None:
         found = [word for word in self.words if word.startswith(begun)]
         return found[number] + " " if number < len(found) else None
+
+    def read_text(self, prompt: str) -> str | None:
+        """The next line, or what stands between two triple quotes, over several lines; None at the end."""
+        line = self.read(prompt)
+        if line is None or not line.lstrip().startswith(BLOCK):
+            return line
+        lines = [line.lstrip().removeprefix(BLOCK).rstrip("\n")]
+        while not lines[-1].rstrip().endswith(BLOCK):
+            line = self.read("… ")
+            if line is None:
+                return "\n".join(lines)
+            lines.append(line.rstrip("\n"))
+        return "\n".join(lines).rstrip().removesuffix(BLOCK)
 
     def read(self, prompt: str, text: str = "") -> str | None:
         """The next line, None at the end; at a terminal after `prompt`, with `text` there to be edited."""

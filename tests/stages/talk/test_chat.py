@@ -121,6 +121,65 @@ def test_a_file_that_cannot_be_written_is_said(store, labels, tmp_path):
     assert "not saved" in talk(store, ["Hello", f"/save {tmp_path}/no/such/folder/x.jsonl"], labels)
 
 
+def test_a_text_of_several_lines_stands_between_triple_quotes(store, labels, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    talk(store, ['"""one', "", "/two", 'three"""', '"""short"""', f"/save {path}"], labels)
+    messages = json.loads(path.read_text())["messages"]
+    assert [message["content"] for message in messages[::2]] == ["one\n\n/two\nthree", "short"]
+
+
+def test_regenerate_replaces_the_last_answer(store, labels, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    first, second = talk(store, ["Hello", "/regenerate", f"/save {path}"], labels).splitlines()[:2]
+    assert first != second
+    messages = json.loads(path.read_text())["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+    assert messages[1]["content"] == second.strip()
+    assert "there is no answer yet" in talk(store, ["/regenerate"], labels)
+
+
+def test_settings_are_changed_while_talking_and_refused_out_of_range(store, labels):
+    greedy = talk(store, ["/set temperature 0", "Hello", "/reset", "Hello"], labels).splitlines()
+    assert greedy[0].startswith("(temperature 0.0, top_p 0.95") and greedy[1] == greedy[3]
+    assert "max_new_tokens none" in talk(store, ["/set max_new_tokens none"], labels)
+    wrong = talk(
+        store,
+        ["/set temperature hot", "/set top_p 3", "/set warmth 1", "/set seed none", "/set seed"],
+        labels,
+    )
+    lines = wrong.splitlines()
+    for words, line in zip(
+        ("give a number", "top_p", "no such setting", "needs a number", "/set seed VALUE"), lines, strict=True
+    ):
+        assert line.startswith("(error: ") and words in line
+    assert talk(store, ["/set"], labels).count("seed 0")
+
+
+def test_a_saved_conversation_is_gone_on_with(store, labels, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    talk(store, ["/system Be brief.", "Hello", f"/save {path}"], labels)
+    shown = talk(store, [f"/load {path}", "/show", "And then?", f"/save {path}"], labels)
+    assert "(2 messages of " in shown and "system: Be brief.\nuser: Hello\nassistant: " in shown
+    first, second = (json.loads(line)["messages"] for line in path.read_text().splitlines())
+    assert second[:3] == first and len(second) == 5
+    bad = tmp_path / "bad.jsonl"
+    for text in (
+        "",
+        "[]",
+        '{"messages": [{"role": "judge", "content": "x"}]}',
+        '{"messages": [{"role": "user"}]}',
+    ):
+        bad.write_text(text)
+        assert "the last line is no conversation" in talk(store, [f"/load {bad}"], labels)
+    assert "No such file" in talk(store, ["/load nowhere.jsonl"], labels)
+
+
+def test_timings_follow_each_answer_when_asked_for(store, labels, capsys):
+    talk(store, ["/timings", "Hello", "/timings", "Hello"], labels, policy="base")
+    told = [line for line in capsys.readouterr().err.splitlines() if "written" in line]
+    assert len(told) == 1 and "8 written" in told[0] and "tokens/s" in told[0]
+
+
 def command(store, *more):
     return [sys.executable, "-m", "stages.cli", "--store", str(store.root), "chat", *more]
 

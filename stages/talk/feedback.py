@@ -1,0 +1,91 @@
+"""What a person at a terminal says about an answer: it goes into the label store, as on the chat page."""
+
+import random
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from rlhf.data import Message
+from rlhf.errors import InputError
+from stages.talk.conversation import Conversation, Said
+from stages.talk.line_editor import LineEditor
+
+VERDICTS = {"a": "a", "b": "b", "t": "tie", "tie": "tie", "n": "both_bad", "neither": "both_bad"}
+Say = Callable[[str], None]
+
+
+class Feedback:
+    """/good, /bad, /edit and /compare. say: what the person reads; note: what is no answer."""
+
+    def __init__(
+        self, conversation: Conversation, lines: LineEditor, say: Say, note: Say, labels_url: str
+    ) -> None:
+        self.conversation, self.lines, self.labels_url = conversation, lines, labels_url
+        self.say, self.note = say, note
+
+    def answered(self) -> Said:
+        """The last answer. Raises InputError where there is none."""
+        if self.conversation.last is None or not self.conversation.last.text.strip():
+            raise InputError("there is no answer yet")
+        return self.conversation.last
+
+    def thumb(self, up: bool) -> None:
+        said = self.answered()
+        self.remember("record_thumb", said.prompt, said, up)
+        self.say("(kept: good)" if up else "(kept: bad)")
+
+    def edit(self, text: str) -> None:
+        said = self.answered()
+        better = text or (self.lines.read("better: ", said.text.strip()) or "").strip()
+        if not better or better == said.text.strip():
+            self.say("(unchanged)")
+            return
+        self.remember("record_rewrite", said.prompt, said, better)
+        self.conversation.messages[-1]["content"] = better
+        self.say("(kept as a demonstration; the conversation goes on with it)")
+
+    def compare(self, name: str) -> None:
+        """Another answer to the last question; both in random order, without names until the choice."""
+        conversation, first = self.conversation, self.answered()
+        if name:
+            conversation.models.engine(name)  # a wrong name is said before anything is lost
+        answer = conversation.messages.pop()
+        try:
+            for _ in conversation.answer(self.note, name or None):
+                pass
+            assert conversation.last is not None
+            both = [first, conversation.last]
+            random.SystemRandom().shuffle(both)
+            for letter, said in zip("AB", both, strict=True):
+                self.say(f"{letter}: {said.text.strip()}")
+            verdict = VERDICTS.get(
+                (self.lines.read("better? a, b, t (tie), n (neither): ") or "").strip().lower()
+            )
+            if verdict is None:
+                self.say("(no choice kept)")
+                conversation.last = first
+                return
+            self.remember("record_comparison", first.prompt, *both, verdict)
+            conversation.last = both[1] if verdict == "b" else both[0]
+            answer = {"role": "assistant", "content": conversation.last.text.strip()}
+            self.say(f"(kept: {verdict}; A was {both[0].checkpoint}, B was {both[1].checkpoint})")
+        finally:
+            conversation.messages.append(answer)
+
+    def remember(self, how: str, prompt: list[Message], *said: Any) -> None:
+        """Write feedback into the label store, under the account of this machine."""
+        from annotate.chat import feedback
+        from annotate.labels import LabelStore
+        from annotate.store.accounts import local_account
+
+        given = [
+            feedback.ChatAnswer(
+                text=one.text.strip(), checkpoint=one.checkpoint, sampling=one.sampling, ended=one.ended
+            )
+            if isinstance(one, Said)
+            else one
+            for one in said
+        ]
+        with LabelStore(self.labels_url) as labels:
+            name = local_account(labels.database).name
+            getattr(feedback, how)(labels.database, name, uuid.uuid4().hex, prompt, *given)
