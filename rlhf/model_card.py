@@ -44,6 +44,8 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         base := _hub_name(next((settings[key] for key in STARTS if settings.get(key)), None))
     ):
         front["base_model"] = base
+    if licence := settings.get("licence"):
+        front["license"] = licence
     if data := sorted(filter(None, map(_hub_name, _sources(settings)))):
         front["datasets"] = data
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]

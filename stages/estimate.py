@@ -174,7 +174,7 @@ def timed_steps(trainer: Any) -> tuple[float, float]:
 
 def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, float, float]:
     """What was measured, when its first step began, and the seconds of all steps from there on."""
-    from rlhf.models.tokenizer import load_tokenizer
+    from rlhf.models.tokenizer import load_chat_tokenizer
     from stages.sft.stage import VALIDATION_SHARE, trainer_of
 
     made = [Demonstration(prompt=filler_text(40, n), completion=filler_text(120, n)) for n in range(num_rows)]
@@ -183,7 +183,14 @@ def probe_sft(folder: str, settings: SFTSettings, num_rows: int) -> tuple[str, f
     with tempfile.TemporaryDirectory() as work:
         training = evenly_spaced(rows, 2 * STEPS * settings.batch_size)  # some may be too long
         trainer = trainer_of(
-            settings, folder, load_tokenizer(folder), training, training, Path(work), None, lambda line: None
+            settings,
+            folder,
+            load_chat_tokenizer(folder),
+            training,
+            training,
+            Path(work),
+            None,
+            lambda line: None,
         )
         begun, step_s = timed_steps(trainer)
     trained_on = len(trainer.train_dataset) / len(training)  # less if too long, or packed together

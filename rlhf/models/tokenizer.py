@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
 from rlhf.models.chat_template import ChatTemplate, parse_arguments
+from rlhf.models.given_template import template_for
 from rlhf.models.sources import UNREADABLE, Source, find_source
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -284,6 +285,15 @@ def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
     kept = Path(name) / TEMPLATE_FILE
     saved = json.loads(kept.read_text()) if kept.is_file() else {}
     return ForeignTokenizer(found, _declared_stops(source), saved | arguments)
+
+
+def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
+    """`load_tokenizer`, given a chat template where it has none: for what teaches a model to chat."""
+    found = load_tokenizer(name, template_kwargs)
+    if isinstance(found, ForeignTokenizer) and found.tokenizer.chat_template is None:
+        found.tokenizer.chat_template = template_for(found.tokenizer)
+        return ForeignTokenizer(found.tokenizer, sorted(found.stop_ids), found.template_kwargs)
+    return found
 
 
 def _declared_stops(source: Source) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from rlhf.machine import processes
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
 from rlhf.models.checkpoints import load_policy, load_scalar
-from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.models.tokenizer import AnyTokenizer, load_chat_tokenizer, load_tokenizer
 from rlhf.sharding import refuse_launchers_sharding
 from rlhf.splits import held_out
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
@@ -60,7 +60,7 @@ def run(
         return found
     set_threads(0)
     seed_everything(settings.seed)
-    tokenizer = load_tokenizer(folder, settings.template_kwargs)
+    tokenizer = load_chat_tokenizer(folder, settings.template_kwargs)
     work = store.work_folder("sft", inputs_hash("sft", **inputs))
     started = time.monotonic()
     log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_main_process() else None)
@@ -139,6 +139,8 @@ def trainer_of(
 ) -> DemonstrationTrainer:
     """trl's trainer of the model in `folder`, set up; reward picks the epoch where there is one."""
     model = load_policy(folder)
+    if model.generation_config is not None:  # so that other tools, too, end an answer where it ends
+        model.generation_config.eos_token_id = sorted(tokenizer.stop_ids)
     set_dropout(model, settings.dropout)
     model = limit_trainable(model, settings.last_blocks, settings.lora_rank)
     max_length = within_context(model, settings.max_length)

@@ -28,6 +28,7 @@ NOT_RUN = {
     "make test": "this is it",
     "make talk": "an hour; tests/examples runs each of its experiments on tiny settings",
     "python -m examples": "minutes each; tests/examples runs them on tiny settings",
+    "make gemma-night": "a night; tests/slow runs the smoke recipe of the same steps",
     "make smollm2-evening": "an evening; tests/slow/test_smollm2.py runs its smoke recipe",
     ". .venv/bin/activate": "the tests run in that environment",
     "lm_eval": "a peer that is not installed here",
