@@ -163,6 +163,7 @@ class Engine:
         for rows in (self.waiting, self.reading):
             for row in [row for row in rows if row.key == key]:
                 rows.remove(row)
+                self._free(row)
                 self.events.append((key, Done("cancelled", len(row.completion))))
         for index, row in enumerate(self.running):
             if row.key == key:

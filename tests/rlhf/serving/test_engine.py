@@ -138,6 +138,18 @@ def test_a_cancelled_answer_frees_its_slot_for_the_next_step():
     assert any(isinstance(event, Started) for key, event in second if key == "next")
 
 
+def test_a_request_cancelled_while_its_prompt_is_read_frees_its_slot(monkeypatch):
+    monkeypatch.setattr("rlhf.serving.engine.PREFILL_TOKENS", 4)
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=1)
+    for i in range(3):
+        engine.submit(f"long{i}", ask(8, seed=i))
+        engine.step()
+        assert engine.reading
+        engine.cancel(f"long{i}")
+    answer = run(engine, {0: [("next", ask(2))]})["next"]
+    assert answer.text == alone(GPT_MODEL, ask(2))[0]
+
+
 def test_a_long_prompt_does_not_hold_up_a_running_answer(monkeypatch):
     monkeypatch.setattr("rlhf.serving.engine.PREFILL_TOKENS", 16)
     engine = Engine(GPT_MODEL, TOKENIZER, max_rows=2)
