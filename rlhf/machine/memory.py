@@ -30,6 +30,17 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(mmap_threshold, 2**30))
 
 
+def give_back_at_once() -> None:
+    """From here on give freed tensors back to the system at once: the opposite of `keep_freed_memory`.
+
+    For sharded models, whose blocks' weights come and go: kept, they made a process three times as large as what it held.
+    """
+    if (libc := _glibc()) is not None:
+        trim_threshold, mmap_threshold, arenas = -1, -3, -8  # malloc.h
+        for parameter, value in ((trim_threshold, 2**17), (mmap_threshold, 2**16), (arenas, 1)):
+            libc.mallopt(parameter, value)
+
+
 def give_back_freed_memory() -> None:
     """Return to the system what one stage has freed, before another asks for memory of other sizes."""
     gc.collect()

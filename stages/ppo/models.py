@@ -11,6 +11,7 @@ from rlhf.learning.passes import has_plain_head
 from rlhf.learning.reward_sources import RewardSource
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device
+from rlhf.machine.memory import give_back_at_once
 from rlhf.models.adapters import copy_sharing_frozen, is_adapted, train_adapters
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
@@ -93,6 +94,7 @@ def placed(
         model.to(best_device())
     if not is_wanted(wanted, present):
         return models
+    give_back_at_once()
     for model in present:
         has_plain_head(model)  # looks at a pass, once per model, which it must not do between processes
         shard(model)

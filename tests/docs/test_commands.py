@@ -44,6 +44,7 @@ NOT_RUN = {
     "rlhf doctor --base": "a probe of minutes; tests/stages/test_estimate.py runs it",
     "rlhf label --host 0.0.0.0": "needs the reader's database server; tests/browser runs the app on PostgreSQL",
     "accelerate": "tests/stages/ppo/test_ppo_processes.py runs it",
+    "rlhf hand-over": "tests/stages/ppo/test_hand_over.py runs it",
     "rlhf ppo --extend": "tests/stages/ppo/test_ppo_cli.py makes a run longer",
     "curl": "needs a token of a running server; tests/annotate/app and tests/browser ask these addresses",
     "rlhf labels user add": "asks for a password at a terminal; tests/stages/cli/test_cli.py answers",
