@@ -30,7 +30,7 @@ MODELS = {
 }
 VARIANTS = {
     "all": {},
-    "lora": {"lr": 1e-4},  # at more, rounding alone moves its gradient's norm by 3e-4 when one process splits otherwise
+    "lora": {"lr": 1e-4},
     "last": {"last_blocks": 1},
     "ema": {"ema_decay": 0.9},
     "ptx": {"ptx_coef": 0.5, "ptx_examples": 1},

@@ -42,6 +42,11 @@ def check_same(one, several):
     assert one.keys() == several.keys()
     for case in one:
         (history, weights), (other_history, other_weights) = one[case], several[case]
+        if case.endswith(
+            "lora"
+        ):  # one process that splits a minibatch otherwise moves this norm by up to 3e-4
+            norms = [[row.pop("policy/grad_norm") for row in rows] for rows in (history, other_history)]
+            assert norms[0] == pytest.approx(norms[1], rel=1e-3)
         close_histories(history, other_history, 2e-5)
         assert weights.keys() == other_weights.keys() and history[-1]["episodes"] == SIZES["episodes"]
         for folder in weights:
