@@ -69,10 +69,10 @@ def sides(row: Any) -> list[str]:
     """A result's texts as they are read: prompt with each answer."""
     if isinstance(row, str):
         return [row]
-    said = "\n".join(one["content"] for one in as_messages(prompt_in(row)))
+    prompt = "\n".join(message["content"] for message in as_messages(prompt_in(row)))
     if isinstance(row, Ranking):
-        return [f"{said}\n{text}" for text in row.completions]
-    return [f"{said}\n{row.completion}"] if isinstance(row, Demonstration) else [said]
+        return [f"{prompt}\n{text}" for text in row.completions]
+    return [f"{prompt}\n{row.completion}"] if isinstance(row, Demonstration) else [prompt]
 
 
 def shown(row: Any) -> list[str]:

@@ -59,12 +59,14 @@ def rows_of(
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, lzma.LZMAError) as problem:
-        said = (
+        reason = (
             "it is no UTF-8 text; save it as UTF-8"
             if isinstance(problem, UnicodeDecodeError)
             else f"{problem}"
         )
-        raise InputError(f"{path}: cannot be read ({said.splitlines()[0] if said else 'damaged'})") from None
+        raise InputError(
+            f"{path}: cannot be read ({reason.splitlines()[0] if reason else 'damaged'})"
+        ) from None
 
 
 def _text_rows(file: Any, path: Path, kind: str, texts_as: str) -> Iterator[Placed]:
@@ -209,8 +211,8 @@ def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:
                 at, size = end, CHUNK
                 continue
         if is_end or isinstance(problem, RecursionError):
-            said = "nested too deep" if isinstance(problem, RecursionError) else "not JSON, or cut off"
-            raise InputError(f"{path}:{line}: {said} (in row {num_rows + 1})")
+            reason = "nested too deep" if isinstance(problem, RecursionError) else "not JSON, or cut off"
+            raise InputError(f"{path}:{line}: {reason} (in row {num_rows + 1})")
         more = file.read(size)
         buffer, at, size, is_end = buffer[at:] + more, 0, size * 2, not more
 

@@ -108,12 +108,12 @@ def _data_files(
     try:
         builder = datasets.load_dataset_builder(repository, inside, revision=sha)
     except ValueError as problem:
-        said = f"{problem}"
-        if "onfig" in said and is_folder:
+        message = f"{problem}"
+        if "onfig" in message and is_folder:
             builder = datasets.load_dataset_builder(repository, data_dir=inside, revision=sha)
-        elif "onfig" in said:
+        elif "onfig" in message:
             raise InputError(
-                f"{name}: {' '.join(said.split())[:300]}; write {repository}/CONFIGURATION"
+                f"{name}: {' '.join(message.split())[:300]}; write {repository}/CONFIGURATION"
             ) from None
         else:
             raise

@@ -37,14 +37,14 @@ def places(source: str | Path) -> list[Place]:
 
     Raises InputError for one that is not there.
     """
-    said = f"{source}"
-    if Path(said).exists() or "," not in said:
-        names = [said]
+    text = f"{source}"
+    if Path(text).exists() or "," not in text:
+        names = [text]
     else:
-        names = [name.strip() for name in said.split(",") if name.strip()]
+        names = [name.strip() for name in text.split(",") if name.strip()]
     found = [_weighted(name) for name in names]
     if not found:
-        raise InputError(f"{said!r}: names no data")
+        raise InputError(f"{text!r}: names no data")
     return found
 
 

@@ -269,10 +269,10 @@ class _Pass:
             self._bad(where, problem)
 
     def _bad(self, where: str, problem: Exception) -> None:
-        said = "nested too deep" if isinstance(problem, RecursionError) else " ".join(f"{problem}".split())
+        reason = "nested too deep" if isinstance(problem, RecursionError) else " ".join(f"{problem}".split())
         if not self.options.skip_bad_rows:
-            raise InputError(f"{where}: {said}") from None
-        self.account.leave_out(where, BAD, f"{where}: {said}")
+            raise InputError(f"{where}: {reason}") from None
+        self.account.leave_out(where, BAD, f"{where}: {reason}")
 
     def _keep(self, raw: Any, result: Any) -> None:
         if isinstance(result, Ranking) and len(set(result.ranks)) == 1:

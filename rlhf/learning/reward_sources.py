@@ -50,12 +50,16 @@ def reward_sources(reward_model: Any, tokenizers: Any) -> list[RewardSource]:
     models = list(reward_model) if isinstance(reward_model, list | tuple) else [reward_model]
     if all(isinstance(model, RewardSource) for model in models):
         return models
-    given = list(tokenizers) if isinstance(tokenizers, list | tuple) else [tokenizers] * len(models)
-    if len(given) != len(models):
-        raise InputError(f"reward_processing_class: {len(given)} tokenizers for {len(models)} rewards")
+    tokenizer_of_each = (
+        list(tokenizers) if isinstance(tokenizers, list | tuple) else [tokenizers] * len(models)
+    )
+    if len(tokenizer_of_each) != len(models):
+        raise InputError(
+            f"reward_processing_class: {len(tokenizer_of_each)} tokenizers for {len(models)} rewards"
+        )
     sources = [
         RewardSource(name_of(model), model, None if tokenizer is None else any_tokenizer(tokenizer))
-        for model, tokenizer in zip(models, given, strict=True)
+        for model, tokenizer in zip(models, tokenizer_of_each, strict=True)
     ]
     return number_equal_names(sources)
 

@@ -91,9 +91,9 @@ def call_function(
     columns: Sequence[Mapping[str, Any]],
 ) -> list[float]:
     """A reward function's score of each text, nan for None; columns: those of each one's row. Raises as `RewardFunction`."""
-    given = function(prompts, texts, **_columns_for(function, columns))
+    judged = function(prompts, texts, **_columns_for(function, columns))
     try:
-        scores = [_judged(score) for score in given]
+        scores = [_judged(score) for score in judged]
     except (TypeError, ValueError) as problem:
         raise InputError(f"reward function {name_of(function)}: not a list of numbers ({problem})") from None
     if len(scores) != len(texts):

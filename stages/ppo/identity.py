@@ -14,8 +14,7 @@ from rlhf.models.adapters import is_adapted
 
 def identity_of(models: Mapping[str, Any], rewards: Sequence[RewardSource]) -> dict[str, str]:
     """The hash of each model that was given, and of each reward: a model by its weights, a function by its source."""
-    given = {name: model for name, model in models.items() if model is not None}
-    found = {name: weights_hash(model) for name, model in given.items()}
+    found = {name: weights_hash(model) for name, model in models.items() if model is not None}
     for reward in rewards:
         found[f"reward {reward.name}"] = (
             weights_hash(reward.source) if reward.is_model else source_of(reward.source)

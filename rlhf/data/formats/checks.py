@@ -28,11 +28,11 @@ def _ranking(ranking: Ranking) -> None:
     for name, given in (("flags", ranking.flags), ("ratings", ranking.ratings), ("scores", ranking.scores)):
         if given and len(given) != len(ranking.ranks):
             raise BadRow(f"{len(given)} {name} for {len(ranking.ranks)} completions")
-    said = [text.strip() for text in ranking.completions]
-    if len(set(said)) == 1:
+    stripped = [text.strip() for text in ranking.completions]
+    if len(set(stripped)) == 1:
         raise LeftOut("whose answers are equal")
     rank_of: dict[str, int] = {}
-    for text, rank in zip(said, ranking.ranks, strict=True):
+    for text, rank in zip(stripped, ranking.ranks, strict=True):
         if rank_of.setdefault(text, rank) != rank:
             raise LeftOut("that rank one answer twice")
 

@@ -49,16 +49,21 @@ def _asked(row: Row, column: str) -> str | list[Turn]:
     value = row[column]
     if isinstance(value, list):
         return conversation(value, column)
-    said = text(value, column)
-    if turns := marked(said, column):
+    content = text(value, column)
+    if turns := marked(content, column):
         return turns[:-1] if turns[-1].role == "assistant" and not turns[-1].content else turns
     for name in MORE:
         more = row.get(name)
-        if name != column and isinstance(more, str) and more.strip() and squeezed(more) not in squeezed(said):
-            said = f"{said}\n\n{more}"
+        if (
+            name != column
+            and isinstance(more, str)
+            and more.strip()
+            and squeezed(more) not in squeezed(content)
+        ):
+            content = f"{content}\n\n{more}"
         elif name != column and more not in EMPTY and not isinstance(more, str | list):
             raise BadRow(f'"{name}" holds {spelled(more)}, not text; see docs/data.md')
-    return said
+    return content
 
 
 def said_before(row: Row) -> list[Turn]:

@@ -279,11 +279,11 @@ def _pair_of_scores(row: Row, kind: str, ends: tuple[str, str]) -> tuple[float, 
 def _chosen_side(value: Any, name: str, ends: tuple[str, str], first: str, second: str) -> tuple[int, int]:
     """Ranks from a verdict that names a side by its column, its end, its model or as A>B."""
     if isinstance(value, str):
-        said = value.strip().lower()
-        if said in TIES:
+        verdict = value.strip().lower()
+        if verdict in TIES:
             return (0, 0)
         for end, column, ranks in ((ends[0], first, (0, 1)), (ends[1], second, (1, 0))):
-            if said in (
+            if verdict in (
                 end,
                 column,
                 f"model_{end}",
@@ -293,9 +293,9 @@ def _chosen_side(value: Any, name: str, ends: tuple[str, str], first: str, secon
                 f"assistant {end}",
             ):
                 return ranks
-        if said in (f"{ends[0]}>{ends[1]}", f"{ends[0]}>>{ends[1]}", f"{ends[1]}<{ends[0]}"):
+        if verdict in (f"{ends[0]}>{ends[1]}", f"{ends[0]}>>{ends[1]}", f"{ends[1]}<{ends[0]}"):
             return (0, 1)
-        if said in (f"{ends[1]}>{ends[0]}", f"{ends[1]}>>{ends[0]}", f"{ends[0]}<{ends[1]}"):
+        if verdict in (f"{ends[1]}>{ends[0]}", f"{ends[1]}>>{ends[0]}", f"{ends[0]}<{ends[1]}"):
             return (1, 0)
     place = number(value)
     if place is not None and ends == ("1", "2") and 1 <= place <= 2:  # AlpacaEval weighs: 1.5 is a tie
