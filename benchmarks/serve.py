@@ -2,6 +2,8 @@
 
 python benchmarks/serve.py --model gpt2-size --clients 1 4 16 64            a model of GPT-2's size, random weights
 python benchmarks/serve.py --model store/ppo/0001-quickstart-0               any checkpoint
+    --beside 'llama.cpp=llama-server -m FILE.gguf -c 16384 -np 16' 'vLLM=vllm serve FOLDER --dtype bfloat16'
+                              the same for any server of the protocol that takes --port, in the same run
     --against                 the same for `transformers serve` (two precisions, batching on and off), in the same run
 python benchmarks/serve.py --model FOLDER --hangups 300                      seconds; a third of 64 clients hang up
 """
@@ -13,6 +15,7 @@ import itertools
 import json
 import os
 import random
+import shlex
 import socket
 import statistics
 import string
@@ -22,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +279,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--max-tokens", type=int, default=48)
     parser.add_argument("--against", action="store_true")
+    parser.add_argument("--beside", nargs="+", default=[], metavar="NAME=COMMAND")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--hangups", type=float, default=0.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -285,7 +291,10 @@ def main() -> None:
             with ours(model, folder, "--precision", "float32", "--max-waiting", "100") as server:
                 print(json.dumps(asyncio.run(hang_up(server, expected, options.hangups))), flush=True)
             return
-        servers = [lambda: ours(model, folder, "--answers-at-once", "64")]
+        servers = [lambda: ours(model, folder, "--answers-at-once", "64", "--precision", options.precision)]
+        for named in options.beside:
+            name, _, command = named.partition("=")
+            servers.append(partial(served, name, str(model), shlex.split(command), folder / f"{name}.log"))
         if options.against:  # with one thread too: two that spin can be slower than one
             one = {"OMP_NUM_THREADS": "1"}
             servers += [

@@ -178,14 +178,15 @@ void tiles_of(const Matrix& m, int64_t rows, const T* weights, const T* x, int64
 #endif
         tiles[rows - 1](weights, x, m.inputs, sums);
     }
-    for (int64_t r = 0; r < rows; r++)
+    float scale[outs], bias[outs];
+    for (int o = 0; o < outs; o++) scale[o] = m.scales ? m.scales[out + o] : 1.0f, bias[o] = m.bias ? m.bias[out + o] : 0.0f;
+    for (int64_t r = 0; r < rows; r++) {
+        float* places = y + r * stride + out;
         for (int o = 0; o < outs; o++) {
-            float number = sums[r][o];
-            if (m.scales) number *= m.scales[out + o];
-            if (m.bias) number += m.bias[out + o];
-            float& place = y[r * stride + out + o];
-            place = add ? place + number : number;
+            const float number = sums[r][o] * scale[o] + bias[o];
+            places[o] = add ? places[o] + number : number;
         }
+    }
 }
 
 // y[row · stride + output] of outputs first … last of the matrix, for x (rows, inputs); added to what stands there or not.
@@ -264,13 +265,21 @@ void attend_head(
     lanes query[n], out[n] = {};
     for (int i = 0; i < n; i++) query[i] = load(q + 16 * i) * scale;
     float highest = -INFINITY, total = 0.0f;
-    for (int64_t j = first; j < last; j++) {
-        lanes products = query[0] * load(keys + j * 16 * n);
-        for (int i = 1; i < n; i++) products += query[i] * load(keys + (j * n + i) * 16);
-        weights[j] = sum(products);
-        if (cap > 0.0f) weights[j] = cap * (1.0f - 2.0f / (1.0f + fast_exp(2.0f * weights[j] / cap)));
-        highest = std::max(highest, weights[j]);
+    const auto products = [&](int64_t j) {
+        lanes all = query[0] * load(keys + j * 16 * n);
+        for (int i = 1; i < n; i++) all += query[i] * load(keys + (j * n + i) * 16);
+        return all;
+    };
+    int64_t key = first;
+    for (; key + 4 <= last; key += 4) {
+        const lanes four[4] = {products(key), products(key + 1), products(key + 2), products(key + 3)};
+        sums_of<4>(four, weights + key);
     }
+    for (; key < last; key++) weights[key] = sum(products(key));
+    if (cap > 0.0f)
+        for (int64_t j = first; j < last; j++) weights[j] = cap * (1.0f - 2.0f / (1.0f + fast_exp(2.0f * weights[j] / cap)));
+#pragma omp simd reduction(max : highest)
+    for (int64_t j = first; j < last; j++) highest = weights[j] > highest ? weights[j] : highest;
 #pragma omp simd reduction(+ : total)
     for (int64_t j = first; j < last; j++) total += weights[j] = fast_exp(weights[j] - highest);
     for (int64_t j = first; j < last; j++)
@@ -402,15 +411,23 @@ struct Pass {
     void attend(const Layer& layer, int64_t number, std::vector<float>& weights) {
         const auto one_head = attention_for<T>(D);
         const int64_t shared = H / K;
-        member.share(N * K, [&](int64_t i) {
-            const int64_t row = i / K, head = i % K, last = batch.positions[row] + 1;
+        const int64_t together = N >= 4 * member.threads ? H : 1;  // heads that one thread takes of a row
+        member.share(N * H / together, [&](int64_t i) {
+            const int64_t row = i * together / H, last = batch.positions[row] + 1;
             const int64_t first = layer.window ? std::max(last - layer.window, int64_t(0)) : 0;
-            const T *keys = storage(batch.keys, row, number, head), *values = storage(batch.values, row, number, head);
             if (int64_t(weights.size()) < last) weights.resize(last + 256);
-            for (int64_t each = head * shared; each < (head + 1) * shared; each++)
+            for (int64_t head = i * together % H, end = head + together; head < end; head++) {
+                const T* keys = storage(batch.keys, row, number, head / shared);
+                const T* values = storage(batch.values, row, number, head / shared);
+                if (head % shared == 0)  // heads are too short for the processor to foresee
+                    for (int64_t at = first * D; at < last * D; at += 64 / sizeof(T)) {
+                        __builtin_prefetch(values + at);
+                        __builtin_prefetch(keys + batch.rooms[row] * D + at);  // of the next; past the end it does nothing
+                    }
                 one_head(
-                    batch.qkv + row * width + each * D, keys, values, mixed + (row * H + each) * D, weights.data(), first,
+                    batch.qkv + row * width + head * D, keys, values, mixed + (row * H + head) * D, weights.data(), first,
                     last, layer.scale, model.attention_cap);
+            }
         });
     }
 
