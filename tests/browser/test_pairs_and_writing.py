@@ -67,7 +67,11 @@ def test_a_model_answer_is_edited_into_a_demonstration(either, browse):
     page.keyboard.type(" better")
     page.keyboard.press("Enter")  # a line of the text, not a submission
     page.keyboard.type("two")
-    page.keyboard.press("Control+Enter")
+    asked = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.get_by_role("button", name="Start from this answer").click()  # would replace what is written
+    assert len(asked) == 1 and "Replace" in asked[0]
+    page.locator(".demonstration").press("Control+Enter")
     assert only_answer(either, page, name).demonstration == "**draft** ${1} better\ntwo"
     expect(page.locator(".nothing h1")).to_have_text("All done here. Thank you!")
 

@@ -289,7 +289,7 @@ class Forms:
     def _people_form(self, blocks: gr.Blocks) -> None:
         lead = self.lead
         people = gr.HTML(elem_id="people")
-        gr.HTML(f"<p>{lead['account_hint']}</p><h3>{lead['tokens']}</h3>")
+        gr.HTML(f"<p>{lead['account_hint']}</p><h2>{lead['tokens']}</h2>")
         owned = gr.HTML(elem_id="tokens")
         with gr.Row():
             label = gr.Textbox(label=lead["token_label"], max_length=200)

@@ -29,7 +29,7 @@ async function adjudicate(container, batch) {
     }
     if (!disagreements.length) {
       keys.bind([]);
-      container.replaceChildren(h("section", { class: "nothing" }, h("h2", {}, t("adjudicate.nothing")), h("a", { href: at("/lead") }, t("adjudicate.back"))));
+      container.replaceChildren(h("section", { class: "nothing" }, h("h1", {}, t("adjudicate.nothing")), h("a", { href: at("/lead") }, t("adjudicate.back"))));
       return;
     }
     one(container, batch, disagreements[0], peopleOnly, (by) => { offset = Math.max(offset + by, 0); return show(); });

@@ -1,11 +1,15 @@
 """The address that the app says, before and while it starts."""
 
+import asyncio
 import re
 import socket
+import threading
 
 import pytest
+from fastapi.testclient import TestClient
 
-from annotate.app.server import create_app, serve
+from annotate.app import assets
+from annotate.app.server import _listener, create_app, serve
 from annotate.app.settings import AppSettings
 from annotate.labels import LabelStore
 from rlhf.errors import InputError
@@ -28,6 +32,36 @@ def test_who_reads_the_address_can_connect_at_once(app_at):
 
     with pytest.raises(Connected):
         serve(app_at(0), connect)
+
+
+def test_a_small_answer_waits_for_no_other(app_at):
+    """Nagle's algorithm is off: it would hold the second part of an answer back for 40 ms."""
+    options = []
+
+    class Told(asyncio.Protocol):
+        def connection_made(self, transport):
+            accepted = transport.get_extra_info("socket")
+            options.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    async def connect(listener):
+        async with await asyncio.get_running_loop().create_server(Told, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            while not options:
+                await asyncio.sleep(0)
+            writer.close()
+
+    aside = threading.Thread(target=lambda: asyncio.run(connect(_listener(AppSettings(port=0)))))
+    aside.start()  # a browser's loop may be running in this one
+    aside.join()
+    assert options == [1]
+
+
+def test_scripts_and_answers_of_some_length_are_compressed(tmp_path):
+    with LabelStore(tmp_path / "labels.db") as store:
+        client = TestClient(create_app(store, AppSettings()), base_url="http://127.0.0.1")
+        script = client.get(f"{assets.address()}/work.js")
+        assert script.headers["content-encoding"] == "gzip" and "export class Work" in script.text
+        assert "content-encoding" not in client.get("/api/me").headers
 
 
 def test_an_address_in_use_is_refused_by_name(app_at):
