@@ -26,6 +26,7 @@ from rlhf.serving.grammar import Grammars
 from rlhf.serving.logits import LogitChanges, logit_changes
 from rlhf.serving.prompts import fit, longest_answer
 
+TURN_S = 1.0  # who has waited so long gets the slot of an answer that has had it so long
 PREFILL_TOKENS = 256  # prompt tokens read per step, so that a long prompt does not hold up the others
 
 
@@ -87,7 +88,8 @@ class _Row:
     place: int = 0
     deadline: float = 0.0
     slot: int = -1  # of the decoder
-    num_read: int = 0  # prompt tokens in the slot
+    num_read: int = 0  # tokens in the slot, while it is read
+    since: float = field(default_factory=time.monotonic)  # it waits, or has its slot
     settings: SamplingSettings = field(init=False)
     uniforms: Any = field(init=False)
 
@@ -135,6 +137,7 @@ class Engine:
         self.reading: list[_Row] = []
         self.running: list[_Row] = []
         self.events: list[tuple[str, Event]] = []
+        self.made_way_at = 0.0
 
     @property
     def num_requests(self) -> int:
@@ -184,6 +187,7 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[tuple[str, Event]]:
         """One token for every running answer; returns what there is to tell, by request."""
+        self._make_way()
         self._admit()
         self._read_prompts()
         if self.running:
@@ -196,18 +200,36 @@ class Engine:
         events, self.events = self.events, []
         return events
 
+    def _make_way(self) -> None:
+        """Let the answer that has had its slot longest go on later, once a turn, so that nobody waits for its end."""
+        now = time.monotonic()
+        if not self.waiting or not self.running or len(self.reading) + len(self.running) < self.max_rows:
+            return
+        index = min(range(len(self.running)), key=lambda index: self.running[index].since)
+        longest = self.running[index]
+        if now - max(self.waiting[0].since, longest.since, self.made_way_at) < TURN_S:
+            return
+        self.made_way_at = longest.since = now
+        self.running[index] = self.running[-1]
+        self.running.pop()
+        self._free(longest)
+        longest.slot, longest.num_read = -1, 0
+        self.waiting.append(longest)
+
     def _admit(self) -> None:
         """Fill free slots, the account with the fewest answers under way first, then in order of arrival."""
         while self.waiting and len(self.reading) + len(self.running) < self.max_rows:
             owners = [row.request.owner for row in self.reading + self.running]
             row = min(self.waiting, key=lambda row: owners.count(row.request.owner))
             self.waiting.remove(row)
-            row.deadline = time.monotonic() + row.request.timeout_s
+            row.since = time.monotonic()
             row.slot = self.free.pop(0)  # whose text was ended first
             self.reading.append(row)
-            self.events.append((row.key, Started(len(row.prompt), row.dropped)))
+            if not row.completion:
+                row.deadline = row.since + row.request.timeout_s
+                self.events.append((row.key, Started(len(row.prompt), row.dropped)))
         for place, row in enumerate(self.waiting, start=1):
-            if row.place != place:
+            if row.place != place and not row.completion:
                 row.place = place
                 self.events.append((row.key, Queued(place)))
 
@@ -215,8 +237,9 @@ class Engine:
         budget = PREFILL_TOKENS
         while self.reading and budget > 0:
             row = self.reading[0]
-            row.num_read = row.num_read or self.decoder.recall(row.slot, row.prompt)
-            chunk = row.prompt[row.num_read : row.num_read + budget]
+            tokens = row.prompt + row.completion  # an answer that has made way goes on
+            row.num_read = row.num_read or self.decoder.recall(row.slot, tokens)
+            chunk = tokens[row.num_read : row.num_read + budget]
             row.num_read += len(chunk)
             budget -= len(chunk)
             try:
@@ -227,7 +250,7 @@ class Engine:
                 self._free(row)
                 self.events.append((row.key, Failed(f"{type(error).__name__}: {error}")))
                 continue
-            if row.num_read == len(row.prompt):
+            if row.num_read == len(tokens):
                 self.reading.pop(0)
                 self._start(row, logits)
 

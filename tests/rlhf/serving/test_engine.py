@@ -1,6 +1,7 @@
 """Continuous batching: whoever comes and goes, every request gets the answer it would get alone."""
 
 import random
+import time
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from rlhf.errors import InputError
 from rlhf.models.gpt import GPT
 from rlhf.models.tokenizer import train_tokenizer
 from rlhf.sampling.generate import SamplingSettings, generate
-from rlhf.serving.completions import Answer, Failed, Queued, Request, Started
+from rlhf.serving.completions import Answer, Done, Failed, Queued, Request, Started
 from rlhf.serving.engine import Engine, TextStream
 from rlhf.serving.precision import cast
 
@@ -122,6 +123,7 @@ def test_any_order_of_coming_and_hanging_up_leaves_the_others_alone(plan, max_ro
 
 
 GPT_MODEL = small_model("gpt").eval()
+END = TOKENIZER.eos_id
 
 
 def test_a_cancelled_answer_frees_its_slot_for_the_next_step():
@@ -148,6 +150,40 @@ def test_a_request_cancelled_while_its_prompt_is_read_frees_its_slot(monkeypatch
         engine.cancel(f"long{i}")
     answer = run(engine, {0: [("next", ask(2))]})["next"]
     assert answer.text == alone(GPT_MODEL, ask(2))[0]
+
+
+def test_answers_that_make_way_for_others_are_those_given_alone(model, monkeypatch):
+    monkeypatch.setattr("rlhf.serving.engine.TURN_S", 0.0)
+    changes = ({"repetition_penalty": 1.3}, {"frequency_penalty": 0.5, "temperature": 0.0}, {"stop": ("zz",)})
+    requests = {f"r{i}": ask(i, **changes[i % 3]) for i in range(8)}
+    engine = Engine(model, TOKENIZER, max_rows=2)
+    expected = {}
+    for key, request in requests.items():
+        expected[key] = run(Engine(model, TOKENIZER, max_rows=1), {0: [(key, request)]})[key]
+    started = []
+    for key, request in requests.items():
+        engine.submit(key, request)
+    answers = {}
+    while engine.num_requests:
+        for key, event in engine.step():
+            answers.setdefault(key, Answer()).add(event)
+            started += [key] * isinstance(event, Started)
+    assert answers == expected and sorted(started) == sorted(requests)
+    assert sorted(engine.free) == [0, 1]
+
+
+def test_a_short_request_does_not_wait_for_the_end_of_long_ones(monkeypatch):
+    monkeypatch.setattr("rlhf.serving.engine.TURN_S", 0.02)
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=2)
+    for i in range(2):
+        engine.submit(f"long{i}", ask(1, seed=3 + i, max_new_tokens=110, logit_bias={END: -100}))
+    engine.step()
+    engine.submit("short", ask(2, max_new_tokens=2))
+    ends = []
+    while engine.num_requests:
+        ends += [key for key, event in engine.step() if isinstance(event, Done)]
+        time.sleep(0.002)
+    assert ends[0] == "short" and len(ends) == 3
 
 
 def test_a_long_prompt_does_not_hold_up_a_running_answer(monkeypatch):
