@@ -1,9 +1,28 @@
-"""The settings of what judges: `rlhf eval` and the end of `rlhf align`."""
+"""The settings of what judges: `rlhf best-of-n`, `rlhf eval` and the end of `rlhf align`."""
 
 from dataclasses import dataclass
 
 from rlhf.settings import Settings
 from stages.fields import ReadingSettings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNSettings(ReadingSettings):
+    """The best of n completions per prompt, by a reward, as demonstrations."""
+
+    policy: str = setting("sft", "store reference, folder or hub id to sample from")
+    reward: str = setting("reward", "reward model, several with commas between, or module:function")
+    prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
+    num_prompts: int = setting(1000, "how many prompts", at_least=1)
+    n: int = setting(16, "completions per prompt", at_least=1)
+    missing_eos_penalty: float = setting(
+        1.0, "taken from the score of a completion that does not end", at_least=0, flag=False
+    )
+    out: str | None = setting(None, "new .jsonl file for the demonstrations (default: only report)")
+    temperature: float = setting(1.0, "sampling temperature", at_least=0)
+    max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
+    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

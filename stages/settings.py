@@ -128,6 +128,9 @@ class RewardSettings(ReadingSettings):
     probe_l2: float = setting(
         0.0, "fit the head first, with this L2 penalty (0: a head of chance)", at_least=0, common=False
     )
+    heads: int = setting(
+        0, "also fit an ensemble of so many heads, for rlhf ppo --pessimism", at_least=0, common=False
+    )
     validation_fraction: float = setting(
         0.1, "share of the prompts held out to measure accuracy", at_least=0, below=1, common=False
     )
@@ -232,7 +235,12 @@ class PPOConfig(Settings):
     reward_weights: str = setting(
         "", "weight of each reward in the sum, with commas between (default: the mean)", common=False
     )
-    reward_pessimism: float = setting(1.0, "k of the lower bound mean − k · std", at_least=0, flag=False)
+    pessimism: float | None = setting(
+        None,
+        "climb mean − k · std of the reward model's heads, and of several rewards by lower-bound (default there: 1)",
+        at_least=0,
+        common=False,
+    )
     normalize_scores: bool = setting(False, "shift and scale scores by those seen so far", flag=False)
     clip_scores: float = setting(
         0.0, "largest absolute score after that (0: no limit)", at_least=0, flag=False
@@ -300,25 +308,6 @@ class PPOSettings(PPOConfig, ReadingSettings):
     extend: str | None = setting(
         None, "finished run with keep_state to make longer, to so many episodes in all", common=False
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BestOfNSettings(ReadingSettings):
-    """The best of n completions per prompt, by a reward, as demonstrations."""
-
-    policy: str = setting("sft", "store reference, folder or hub id to sample from")
-    reward: str = setting("reward", "reward model, several with commas between, or module:function")
-    prompts: str | None = setting(None, "prompts (default: the starter world's)")
-    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
-    num_prompts: int = setting(1000, "how many prompts", at_least=1)
-    n: int = setting(16, "completions per prompt", at_least=1)
-    missing_eos_penalty: float = setting(
-        1.0, "taken from the score of a completion that does not end", at_least=0, flag=False
-    )
-    out: str | None = setting(None, "new .jsonl file for the demonstrations (default: only report)")
-    temperature: float = setting(1.0, "sampling temperature", at_least=0)
-    max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

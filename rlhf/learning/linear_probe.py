@@ -2,14 +2,23 @@
 
 Under a head of chance the first updates pull the trunk wherever that head points, and spoil features that were good
 (Kumar et al. 2022: fit the head first, then fine-tune both). Shapes: P prompts, L labelers, K completions, C channels.
+
+An ensemble of such heads, each fitted to rankings drawn anew with replacement on the trunk as it was trained, tells how
+unsure a score is at the price of one pass. A policy that climbs mean − k · std is not paid for what they disagree on
+(Coste et al. 2024; Eisenstein et al. 2023 on its limits: heads of one trunk share what the trunk gets wrong).
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf.learning.losses import ranking_losses
 
 MAX_STEPS = 300
+FILE = "heads.safetensors"  # in a reward model's folder
 
 
 def ranking_probe(features: Tensor, ranks: Tensor, present: Tensor, l2: float) -> Tensor:
@@ -45,3 +54,53 @@ def _spread(features: Tensor, present: Tensor) -> Tensor:
     centred = torch.where(present[..., None], known - (known.sum(1) / counts)[:, None], 0.0)
     freedom = (counts - 1).sum().clamp(min=1)
     return (2 * centred.square().sum((0, 1)) / freedom).sqrt()
+
+
+@dataclass(frozen=True)
+class Heads:
+    """M linear heads: weight (M, C) and bias (M,), float32."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def scores(self, states: Tensor) -> Tensor:
+        """Every head's reward of B states (B, C) → (B, M) float32."""
+        weight, bias = self.weight.to(states.device), self.bias.to(states.device)
+        return states.float() @ weight.T + bias
+
+    def lower_bound(self, states: Tensor, pessimism: float) -> Tensor:
+        """mean − pessimism · std over the heads, (B,) float32."""
+        scores = self.scores(states)
+        return scores.mean(1) - pessimism * scores.std(1, unbiased=False)
+
+
+def fit_heads(
+    features: Tensor, ranks: Tensor, present: Tensor, rewards: Tensor, num_heads: int, l2: float, seed: int
+) -> Heads:
+    """Heads on P prompts' features (P, K, C), each of prompts drawn with replacement; ranks, present: see `ranking_probe`.
+
+    rewards (P, K): the reward model's own. Every head gets their mean and spread, so that heads differ in order and
+    distance and not in unit.
+    """
+    generator, there = torch.Generator().manual_seed(seed), present[:, 0]
+    known, wanted = features[there], rewards[there]  # (R, C), (R,)
+    weights, biases = [], []
+    for _ in range(num_heads):
+        drawn = torch.randint(len(features), (len(features),), generator=generator)
+        weight = ranking_probe(features[drawn], ranks[drawn], present[drawn], l2)
+        given = known @ weight
+        scale = wanted.std() / given.std().clamp(min=1e-12)
+        weights.append(weight * scale)
+        biases.append(wanted.mean() - given.mean() * scale)
+    return Heads(torch.stack(weights), torch.stack(biases))
+
+
+def save_heads(heads: Heads, folder: Path) -> None:
+    """Write them beside the model."""
+    save_file({"weight": heads.weight.contiguous(), "bias": heads.bias.contiguous()}, folder / FILE)
+
+
+def load_heads(folder: str | Path) -> Heads | None:
+    """The heads in a reward model's folder; None where there are none."""
+    file = Path(folder) / FILE
+    return Heads(**load_file(file)) if file.is_file() else None

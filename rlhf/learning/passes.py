@@ -131,11 +131,17 @@ def completion_scores(model: Any, rollout: Rollout) -> Tensor:
 
     See `last_scores`.
     """
-    rollout, bare = rollout.to(model.device), unwrapped(model)
+    bare = unwrapped(model)
     if not has_scalar_head(bare):
+        rollout = rollout.to(model.device)
         return last_scores(model, rollout.tokens, rollout.attention_mask)
-    hidden = _at_last_token(_hidden(bare, rollout), rollout.attention_mask)
-    return bare.score(hidden)[:, 0].float()
+    return bare.score(completion_states(model, rollout))[:, 0].float()
+
+
+def completion_states(model: Any, rollout: Rollout) -> Tensor:
+    """The trunk's hidden state at each row's last token, where a score is read, (B, C)."""
+    rollout = rollout.to(model.device)
+    return _at_last_token(_hidden(unwrapped(model), rollout), rollout.attention_mask)
 
 
 def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:

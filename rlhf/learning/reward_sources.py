@@ -12,6 +12,7 @@ from typing import Any
 from rlhf.data import fingerprint
 from rlhf.errors import InputError
 from rlhf.inputs import locate_parent
+from rlhf.learning.linear_probe import Heads, load_heads
 from rlhf.learning.rewards import ForeignRewardModel, Reward, RewardFunction, RewardModel, Scorer, name_of
 from rlhf.machine.devices import best_device
 from rlhf.models.adapters import reward_model_over
@@ -22,11 +23,15 @@ from rlhf.store import STAGES, Entry, Store
 
 @dataclass(frozen=True)
 class RewardSource:
-    """A reward by name: a model with its tokenizer (None: the policy's), or a Python function without one."""
+    """A reward by name: a model with its tokenizer (None: the policy's), or a Python function without one.
+
+    heads: an ensemble of heads on the model's trunk, where it has one.
+    """
 
     name: str
     source: Any
     tokenizer: AnyTokenizer | None = None
+    heads: Heads | None = None
 
     @property
     def is_model(self) -> bool:
@@ -36,12 +41,17 @@ class RewardSource:
         """Whether it is a model that reads the tokens of this tokenizer."""
         return self.is_model and (self.tokenizer is None or same_tokens(self.tokenizer, tokenizer))
 
-    def scorer(self, policy_tokenizer: AnyTokenizer, bf16: str) -> Scorer:
-        """What PPO asks for scores: by tokens where they are shared, else by text."""
+    def scorer(self, policy_tokenizer: AnyTokenizer, bf16: str, pessimism: float = 0.0) -> Scorer:
+        """What PPO asks for scores: by tokens where they are shared, else by text.
+
+        pessimism: k of the heads' lower bound mean − k · std, which takes the score's place where k is above 0.
+        """
         if not self.is_model:
             return RewardFunction(self.source, policy_tokenizer)
         if self.tokenizer is None or same_tokens(self.tokenizer, policy_tokenizer):
-            return RewardModel(self.source, bf16=bf16, end_id=policy_tokenizer.eos_id)
+            return RewardModel(
+                self.source, bf16=bf16, end_id=policy_tokenizer.eos_id, heads=self.heads, pessimism=pessimism
+            )
         return ForeignRewardModel(self.source, self.tokenizer, policy_tokenizer, bf16)
 
 
@@ -71,14 +81,22 @@ def combined_reward(
     bf16: str = "auto",
     combine: str = "sum",
     weights: Sequence[float] = (),
-    pessimism: float = 0.0,
+    pessimism: float | None = None,
 ) -> Reward:
     """Rewards as one `Reward`, for completions of the policy that has this tokenizer; by default their mean.
 
-    bf16: auto, on or off, for reward models. combine, weights, pessimism: see `Reward`.
+    bf16: auto, on or off, for reward models. combine, weights: see `Reward`. pessimism: k of mean − k · std, of each
+    reward model's heads and, by `lower-bound`, of several rewards, there 1 if it is None. Raises InputError for a k
+    that nothing here obeys.
     """
-    scorers = {reward.name: reward.scorer(tokenizer, bf16) for reward in rewards}
-    return Reward(scorers, combine, tuple(weights), pessimism)
+    k = pessimism or 0.0
+    if k and combine != "lower-bound" and not any(one.heads and one.reads(tokenizer) for one in rewards):
+        raise InputError(
+            f"pessimism = {k:g}: no reward model here that reads the policy's tokens has an ensemble of heads; train "
+            "one with rlhf reward --heads 8, or combine several rewards by lower-bound"
+        )
+    scorers = {reward.name: reward.scorer(tokenizer, bf16, k) for reward in rewards}
+    return Reward(scorers, combine, tuple(weights), 1.0 if pessimism is None else pessimism)
 
 
 def parse_weights(text: str) -> tuple[float, ...]:
@@ -117,7 +135,9 @@ def load_rewards(
         if policy is not None and model is None:
             say(f"ppo: {name} was not trained by adapters over this policy, so it is held whole beside it")
         model = model or load_scalar(folder)
-        sources.append(RewardSource(label, model.to(best_device()), load_tokenizer(folder)))
+        sources.append(
+            RewardSource(label, model.to(best_device()), load_tokenizer(folder), load_heads(folder))
+        )
         parents |= located.parents
         data |= located.data
     if not sources:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
-from rlhf.learning.passes import completion_scores, last_scores
+from rlhf.learning.linear_probe import Heads
+from rlhf.learning.passes import completion_scores, completion_states, last_scores
 from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast
 from rlhf.models.checkpoints import reward_offset
@@ -30,12 +31,20 @@ class RewardModel:
     """A scalar model as a scorer of the policy's own tokens: both must share tokenizer and chat template.
 
     It reads a score where it learned to, at the end token: rollouts are to be closed (`Rollout.from_samples`), and
-    completions that ended by another of the policy's stop tokens are read as if by end_id.
+    completions that ended by another of the policy's stop tokens are read as if by end_id. heads: an ensemble on the
+    model's trunk, whose lower bound by `pessimism` takes the score's place where that is above 0.
     """
 
     def __init__(
-        self, model: Any, batch_size: int = 64, bf16: str = "auto", end_id: int | None = None
+        self,
+        model: Any,
+        batch_size: int = 64,
+        bf16: str = "auto",
+        end_id: int | None = None,
+        heads: Heads | None = None,
+        pessimism: float = 0.0,
     ) -> None:
+        self.heads, self.pessimism = heads, pessimism
         self.model = model.eval().requires_grad_(False)
         self.batch_size, self.bf16, self.end_id = batch_size, bf16, end_id
 
@@ -44,8 +53,13 @@ class RewardModel:
         if self.end_id is not None:
             rollout = rollout.ended_by(self.end_id)
         with whole(self.model) as model, autocast(model.device, self.bf16):
-            scores = in_length_order(rollout, self.batch_size, lambda part: completion_scores(model, part))
-        return torch.stack(scores or [torch.empty(0)]).flatten().float() + reward_offset(self.model)
+            scores = in_length_order(rollout, self.batch_size, lambda part: self._scores(model, part))
+        return torch.stack(scores or [torch.empty(0)]).flatten().float()
+
+    def _scores(self, model: Any, part: Rollout) -> Tensor:
+        if self.heads is None or not self.pessimism:
+            return completion_scores(model, part) + reward_offset(self.model)
+        return self.heads.lower_bound(completion_states(model, part), self.pessimism)
 
 
 class ForeignRewardModel:

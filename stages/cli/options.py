@@ -12,7 +12,7 @@ from rlhf.errors import InputError
 from rlhf.settings import complaint, value_type
 from rlhf.store import Store
 from stages import settings as stage_settings
-from stages.judging_settings import AlignEvalSettings, EvalSettings
+from stages.judging_settings import AlignEvalSettings, BestOfNSettings, EvalSettings
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -23,7 +23,7 @@ STAGES: dict[str, type] = {
     "sample": stage_settings.SampleSettings,
     "reward": stage_settings.RewardSettings,
     "ppo": stage_settings.PPOSettings,
-    "best-of-n": stage_settings.BestOfNSettings,
+    "best-of-n": BestOfNSettings,
     "eval": EvalSettings,
     "chat": stage_settings.ChatSettings,
     "serve": stage_settings.ServeSettings,

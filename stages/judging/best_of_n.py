@@ -25,8 +25,8 @@ from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.store import Store
 from stages.judging.answers import sample_answers
+from stages.judging_settings import BestOfNSettings
 from stages.reading import prefixed
-from stages.settings import BestOfNSettings
 
 PROMPTS_AT_ONCE = 512  # bounds what is held in memory; each group is written before the next is sampled
 

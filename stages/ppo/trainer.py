@@ -84,7 +84,7 @@ class PPOTrainer:
         )  # fmt: skip
         self.reward = combined_reward(
             rewards, self.tokenizer, bf16=args.bf16, combine=args.reward_combine,
-            weights=parse_weights(args.reward_weights), pessimism=args.reward_pessimism,
+            weights=parse_weights(args.reward_weights), pessimism=args.pessimism,
         )  # fmt: skip
         models = placed(models, rewards, args.shard, say)
         model, self.reference = models.policy, models.reference

@@ -17,6 +17,7 @@ from annotate.labels import LabelStore
 from rlhf.data import Prompt, Ranking, fingerprint, read_options, read_rankings
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, limit_trainable, locate_parent, within_context
+from rlhf.learning.linear_probe import save_heads
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.optimizers import JointOptimizer, muon_and_adamw
 from rlhf.learning.rewards import score_completions, score_rows
@@ -36,7 +37,7 @@ from stages.reward.data import (
     RankingCollator,
     group_by_prompt,
 )
-from stages.reward.head import fit_head
+from stages.reward.head import fit_ensemble, fit_head
 from stages.reward.tokens import Counts, encode_rankings, tokenize_rankings
 from stages.reward.trainer import RankingTrainer
 from stages.settings import RewardSettings
@@ -44,6 +45,7 @@ from stages.sft.kept import kept_demonstrations
 from stages.trl_parts import common_arguments, last_checkpoint, show_progress
 
 STEPS_PER_SAVE = 50
+HEADS_L2 = 0.3  # of an ensemble's heads, where probe_l2 names no other
 
 
 def run(
@@ -64,6 +66,7 @@ def run(
         "reward", "each process holds the whole model; start it without, or by torchrun"
     )
     processes.join_process_group()
+    _refuse_heads_of_many_processes(settings)
     say = say if processes.is_main_process() else lambda line: None
     settings, rankings = _rankings(settings, labels_url, batch, say)
     groups = group_by_prompt(rankings)
@@ -93,21 +96,33 @@ def run(
     if processes.is_main_process():
         metrics = {"prompts": len(trainer.train_dataset), "train_s": round(time.monotonic() - started, 1)}
         with store.new("reward", settings.name, **inputs) as writer:
-            model = trainer.model.eval()
-            max_length = within_context(model, settings.max_length)
-            examples = list(encode_rankings(measured, tokenizer, max_length, settings.skip_long, Counts()))
             writer.read = [*read, *accounts_of(rankings)]
-            writer.metrics = metrics | (held_out_metrics(model, tokenizer, examples) if examples else {})
-            offset = _zero_offset(model, tokenizer, demonstrations, settings.max_length)
-            save(model, folder, offset, writer.path)
+            offset = _zero_offset(trainer.model.eval(), tokenizer, demonstrations, settings.max_length)
+            writer.metrics = metrics | _held_out(trainer.model, tokenizer, measured, settings)
+            plain = save(trainer.model, folder, offset, writer.path)
+            if settings.heads:
+                _save_ensemble(plain, trainer.train_dataset, tokenizer.pad_id, settings, writer.path)
             tokenizer.save(writer.path)
             log.save(writer.path)
         store.discard_work("reward", inputs_hash("reward", **inputs))
     return entry_for_all(store, "reward", inputs)
 
 
-def save(model: Any, policy: str, offset: float, folder: Path) -> None:
-    """The reward model, with `offset` added to its scores, as a plain checkpoint; its adapters, if any, beside it.
+def _refuse_heads_of_many_processes(settings: RewardSettings) -> None:
+    if settings.heads and processes.world_size() > 1:
+        raise InputError(
+            "reward: heads are fitted by one process; start it without a launcher, or leave heads 0"
+        )
+
+
+def _save_ensemble(model: Any, rankings: Any, pad_id: int, settings: RewardSettings, folder: Path) -> None:
+    """Fit the ensemble of heads on what the model was trained on, and write it beside the model."""
+    l2 = settings.probe_l2 or HEADS_L2
+    save_heads(fit_ensemble(model, rankings, pad_id, settings.heads, l2, settings.seed), folder)
+
+
+def save(model: Any, policy: str, offset: float, folder: Path) -> Any:
+    """The reward model, with `offset` added to its scores, as a plain checkpoint, returned; its adapters, if any, beside it.
 
     policy: where the model that it was made of is loaded from.
     """
@@ -117,6 +132,7 @@ def save(model: Any, policy: str, offset: float, folder: Path) -> None:
     if offset:
         fold_bias(model, offset)
     model.save_pretrained(folder)
+    return model
 
 
 def _zero_offset(
@@ -156,6 +172,15 @@ def _divided(
     except InputError:
         say("all rankings are of one conversation, so none is held out to measure on")
         return groups, []
+
+
+def _held_out(
+    model: Any, tokenizer: AnyTokenizer, measured: Sequence[RankedPrompt], settings: RewardSettings
+) -> dict[str, Any]:
+    """`held_out_metrics` of the prompts held out; nothing where none of them is left."""
+    max_length = within_context(model, settings.max_length)
+    examples = list(encode_rankings(measured, tokenizer, max_length, settings.skip_long, Counts()))
+    return held_out_metrics(model, tokenizer, examples) if examples else {}
 
 
 def held_out_metrics(

@@ -45,7 +45,7 @@ CHANGED = {
     "kl_estimator": "k3", "kl_budget": 1e-4, "kl_budget_action": "stop", "adaptive_kl": True, "kl_target": 1.0,
     "kl_horizon": 50, "clip": 0.01, "value_clip": 0.01, "value_coef": 10.0, "gamma": 0.5, "lam": 0.3,
     "whiten_rewards": True, "temperature": 0.7, "max_new_tokens": 6, "missing_eos_penalty": 3.0, "reward_combine": "min",
-    "reward_weights": "1,3", "reward_pessimism": 5.0, "normalize_scores": True, "clip_scores": 0.01,
+    "reward_weights": "1,3", "pessimism": 5.0, "normalize_scores": True, "clip_scores": 0.01,
     "warmup_iterations": 3, "ptx_coef": 3.0, "ptx_examples": 3, "max_grad_norm": 1e-3, "adam_eps": 1e-2, "bf16": "on",
     "last_blocks": 1, "seed": 1, "completions_per_prompt": 2, "clip_high": 0.01, "dual_clip": 3.0, "entropy_coef": 0.1,
     "advantages": "reinforce++", "kl_in": "loss", "top_p": 0.5, "top_k": 5, "recompute_logprobs": True, "importance_cap": 0.5,
@@ -54,7 +54,7 @@ CHANGED = {
 }  # fmt: skip
 NEEDED = {  # settings without which another has nothing to act on
     "kl_budget_action": {"kl_budget": 1e-4}, "kl_target": {"adaptive_kl": True, "kl_target": 0.05}, "kl_horizon": {"adaptive_kl": True},
-    "reward_pessimism": {"reward_combine": "lower-bound"}, "ptx_coef": {"ptx_coef": 1.0}, "ptx_examples": {"ptx_coef": 1.0},
+    "pessimism": {"reward_combine": "lower-bound"}, "ptx_coef": {"ptx_coef": 1.0}, "ptx_examples": {"ptx_coef": 1.0},
     "kl_in": {"kl_estimator": "k3"}, "importance_cap": {"top_p": 0.8}, "overlong_penalty": {"overlong_buffer": 8},
     "filter_equal_scores": {"completions_per_prompt": 2}, "dual_clip": {"clip": 0.1, "inner_epochs": 8, "lr": 0.1},
 }  # fmt: skip

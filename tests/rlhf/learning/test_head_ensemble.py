@@ -1,0 +1,64 @@
+"""Heads on one trunk: their lower bound by hand, what they agree on and what not, kept in a file."""
+
+import pytest
+import torch
+
+from rlhf.errors import InputError
+from rlhf.learning.linear_probe import Heads, fit_heads, load_heads, save_heads
+from rlhf.learning.reward_sources import RewardSource, combined_reward
+
+
+def test_the_lower_bound_by_hand(tmp_path):
+    heads = Heads(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0.5, -0.5]))
+    states = torch.tensor([[3.0, 1.0], [1.0, 2.0]])
+    assert heads.scores(states).tolist() == [[3.5, 0.5], [1.5, 1.5]]
+    # Means 2 and 1.5, standard deviations 1.5 and 0.
+    assert heads.lower_bound(states, 2.0).tolist() == [-1.0, 1.5]
+    save_heads(heads, tmp_path)
+    assert torch.equal(load_heads(tmp_path).weight, heads.weight) and load_heads(tmp_path / "none") is None
+
+
+def rankings(num_prompts, seed=0):
+    """Two completions a prompt; people prefer the one with more of channel 0; channel 2 is the same everywhere."""
+    features = torch.randn(num_prompts, 2, 3, generator=torch.Generator().manual_seed(seed))
+    features[..., 2] = 1.0
+    ranks = (features[..., 0] < features[..., 0].flip(1)).float()[:, None]  # (P, 1, 2)
+    return features, ranks, torch.ones_like(ranks, dtype=torch.bool)
+
+
+def test_heads_learn_the_rankings_in_the_models_unit_and_differ_by_what_they_were_shown():
+    features, ranks, present = rankings(60)
+    rewards = 10 * features[..., 0] + 4
+    heads = fit_heads(features, ranks, present, rewards, 5, 0.01, seed=0)
+    scores = heads.scores(features.flatten(0, 1))
+    assert torch.allclose(scores.mean(0), rewards.mean().expand(5), atol=1e-3)
+    assert torch.allclose(scores.std(0), rewards.flatten().std().expand(5), rtol=1e-3)
+    by_pair = scores.view(60, 2, 5)
+    right = (by_pair[:, 0] > by_pair[:, 1]) == (features[:, 0, 0] > features[:, 1, 0])[:, None]
+    assert right.float().mean() > 0.95
+    assert not torch.allclose(heads.weight[0], heads.weight[1])
+    again = fit_heads(features, ranks, present, rewards, 5, 0.01, seed=0)
+    assert torch.equal(again.weight, heads.weight)
+
+
+def test_heads_disagree_most_where_no_ranking_told_them():
+    """Far along the channel that decides nothing they differ more than equally far along the one that does."""
+    features, ranks, present = rankings(20, seed=3)
+    heads = fit_heads(features, ranks, present, features[..., 0], 16, 0.01, seed=0)
+    told, untold = heads.scores(torch.tensor([[4.0, 0.0, 1.0], [0.0, 4.0, 1.0]])).std(1)
+    assert untold > 2 * told
+
+
+class Policy:
+    """Stands for a tokenizer nobody asks."""
+
+
+def test_a_pessimism_that_nothing_obeys_is_refused():
+    def brevity(prompts, completions):
+        return [0.0 for _ in completions]
+
+    rewards = [RewardSource("brevity", brevity)]
+    with pytest.raises(InputError, match="--heads"):
+        combined_reward(rewards, Policy(), pessimism=2.0)
+    assert combined_reward(rewards, Policy(), pessimism=2.0, combine="lower-bound").pessimism == 2.0
+    assert combined_reward(rewards, Policy(), combine="lower-bound").pessimism == 1.0
