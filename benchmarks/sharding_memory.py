@@ -10,7 +10,7 @@ import torch
 from transformers import GPT2Config
 
 from rlhf.machine import processes
-from rlhf.machine.memory import peak_mib
+from rlhf.machine.memory import peak_mib, reset_peak
 from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.tokenizer import train_tokenizer
 from stages.ppo import PPOConfig, PPOTrainer
@@ -39,7 +39,8 @@ def main() -> None:
         settings, processing_class=tokenizer, model=policy, reward_model=reward, train_dataset=["one", "Tom"], say=lambda line: None,
     )  # fmt: skip
     del policy, reward
-    start = peak_mib() - before
+    start = peak_mib() - before  # all four models, whole, before they are divided
+    reset_peak()
     made.train()
     held = processes.gather_rows([torch.tensor([peak_mib() - before])])
     if processes.is_main_process():
@@ -50,7 +51,7 @@ def main() -> None:
                     "processes": processes.world_size(),
                     "million_parameters": round(num_parameters / 1e6, 1),
                     "making_mib": round(start),
-                    "peak_mib": round(most),
+                    "training_mib": round(most),
                     "bytes_a_parameter": round(most * 2**20 / num_parameters, 1),
                 }
             )

@@ -125,6 +125,15 @@ class RolloutServers:
             self._alive()
         return [samples[row] for row in range(len(prompts))]
 
+    def probe(self, server: Server) -> str:
+        """What a server gives for a prompt of one token, in a line; its weights stay. Raises InputError for what it lacks."""
+        settings = SamplingSettings(max_new_tokens=1)
+        try:
+            sample = self._sample(server, request_of([1], settings, frozenset(), seed=0), frozenset())
+        except httpx.HTTPError as problem:
+            raise InputError(f"{server.url} does not answer: {type(problem).__name__}") from None
+        return f"answers with token {sample.tokens[0]} and its log-probability {sample.logprobs[0]:.3f}"
+
     def _alive(self) -> list[Server]:
         alive = [server for server in self.servers if server.version is not None]
         if not alive:

@@ -37,42 +37,44 @@ def join_process_group() -> None:
         store = distributed.PrefixStore("alive", distributed.distributed_c10d._get_default_store().clone())  # type: ignore[attr-defined]
         store.set_timeout(timedelta(seconds=DEAD_AFTER_S))
         ended = threading.Event()
-        threading.Thread(target=_watch_the_others, args=(store, ended), daemon=True).start()
-        atexit.register(_say_goodbye, store.clone(), ended)  # type: ignore[attr-defined]
+        threading.Thread(
+            target=_watch_the_others, args=(store, ended, rank(), world_size()), daemon=True
+        ).start()
+        atexit.register(_say_goodbye, store.clone(), ended, rank())  # type: ignore[attr-defined]
 
 
-def _say_goodbye(store: distributed.Store, ended: threading.Event) -> None:
+def _say_goodbye(store: distributed.Store, ended: threading.Event, number: int) -> None:
     ended.set()
     with suppress(RuntimeError):
-        store.set(str(rank()), DONE)
+        store.set(str(number), DONE)
 
 
-def _watch_the_others(store: distributed.Store, ended: threading.Event) -> None:
+def _watch_the_others(store: distributed.Store, ended: threading.Event, number: int, of: int) -> None:
     """Give signs of life to the other processes, and end this one when one of them gives none any more.
 
     A process that is killed closes its connections, which all notice at once; one whose machine, network or cable is
     gone does not, and who waits for it would wait for PATIENCE.
     """
-    seen = {other: ("", time.monotonic()) for other in range(world_size()) if other != rank()}
+    seen = {other: ("", time.monotonic()) for other in range(of) if other != number}
     beat = 0
     while not ended.wait(DEAD_AFTER_S / 20):
         try:
-            store.set(str(rank()), str(beat := beat + 1))
+            store.set(str(number), str(beat := beat + 1))
             for other, (last, since) in seen.items():
                 sign = store.get(str(other)).decode()
                 if sign != last:
                     seen[other] = (sign, time.monotonic())
                 elif sign != DONE and time.monotonic() - since > DEAD_AFTER_S:
-                    _end(f"process {other} has given no sign of life for {DEAD_AFTER_S:.0f} s")
-        except RuntimeError:
-            if not ended.is_set() and all(sign != DONE for sign, _ in seen.values()):
-                _end("the machine of the first process cannot be reached, or a process never began")
+                    _end(f"process {other} has given no sign of life for {DEAD_AFTER_S:.0f} s", number)
+        except RuntimeError:  # where the first process has come to its end, this one is about to
+            if not ended.wait(DEAD_AFTER_S / 4):
+                _end("the first process cannot be reached, or one never began", number)
             return
 
 
-def _end(reason: str) -> None:
+def _end(reason: str, number: int) -> None:
     print(
-        f"error: {reason} (its machine or the network is gone?); process {rank()} ends. The same command goes on from "
+        f"error: {reason} (its machine or the network is gone?); process {number} ends. The same command goes on from "
         "the last saved state, `torchrun --max-restarts` by itself",
         file=sys.stderr,
         flush=True,

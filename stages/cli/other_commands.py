@@ -17,6 +17,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     doctor.add_argument(
         "--data", help="the folder `rlhf align` would be given: estimates for a recipe of its, on that data"
     )
+    doctor.add_argument("--sampler", help="also ask these rollout servers, with commas between")
     doctor.set_defaults(run=run_doctor)
     tokenizer = commands.add_parser("tokenizer", parents=[shared], help="train a vocabulary")
     own = tokenizer.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -35,8 +36,19 @@ def run_doctor(options: argparse.Namespace) -> None:
         print(f"{'!' if check.advice else ' '} {check.name:<18} {check.found}")
         if check.advice:
             print(f"  {'':<18} → {check.advice}")
+    if options.sampler:
+        ask_servers(options.sampler)
     if options.base:
         estimate_stages(options)
+
+
+def ask_servers(urls: str) -> None:
+    """Print what each server of `sampler_urls` answers. Raises InputError for the first that is not fit for PPO."""
+    from rlhf.rollout_server import RolloutServers
+
+    servers = RolloutServers(urls.split(","), ".")
+    for server in servers.servers:
+        print(f"  {'sampler':<18} {server.url} {servers.probe(server)}", flush=True)
 
 
 def estimate_stages(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rlhf.errors import InputError, TrainingError
+from tests.command_line import rlhf
 from tests.sampler_server import SamplerServer
 from tests.tiny_ppo import TOKENIZER, config, count_e, llama, policy, same, scalar_llama, trainer, weights
 
@@ -127,3 +128,11 @@ def test_a_server_of_another_protocol_is_named(serve):
     server.answer = lambda path, content: (404, {"detail": "Not Found"})
     with pytest.raises(InputError, match="VLLM_SERVER_DEV_MODE=1"):
         trainer(config(**LEARNS, **where)).train()
+
+
+def test_the_doctor_asks_servers_without_touching_their_weights(serve, tmp_path):
+    where, (server,) = serve(policy(), {})
+    done = rlhf("doctor", "--sampler", where["sampler_urls"], folder=tmp_path)
+    assert done.returncode == 0 and f"{server.url} answers with token" in done.stdout and server.reloads == 0
+    done = rlhf("doctor", "--sampler", "http://127.0.0.1:9", folder=tmp_path)
+    assert done.returncode == 2 and "http://127.0.0.1:9 does not answer: ConnectError" in done.stderr
