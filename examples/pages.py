@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from examples import lstm_page, results, scaling_page, tables, texts_page
+from examples import lstm_page, results, scaling_page, small_machine_page, tables, texts_page, useful_page
 from rlhf.measuring import plots
 
 TEMPLATES = Path(__file__).parent / "pages"
@@ -34,6 +34,10 @@ class Page:
         """Lines by name: lists of x and of y. log: x by its logarithm to base 2."""
         shown = {name: ([math.log2(value) for value in x] if log else x, y) for name, (x, y) in lines.items()}
         return self.picture(alt, plots.curves("", xlabel, shown))
+
+    def intervals(self, alt, rows):
+        """A dot with its interval for each name: shares."""
+        return self.picture(alt, plots.intervals("", rows))
 
     def bars(self, alt, rows, share=False):
         return self.picture(alt, plots.bars("", rows, share))
@@ -58,7 +62,7 @@ def answer_of(folder, name):
 def fill(name, results_folder, folder):
     """One page from its template, and from its result file where it has one."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    for module in (tables, lstm_page, scaling_page, texts_page):
+    for module in (tables, lstm_page, scaling_page, small_machine_page, texts_page, useful_page):
         environment.globals.update({key: value for key, value in vars(module).items() if callable(value)})
     environment.globals.update(machine=machine, answer_of=partial(answer_of, folder))
     read = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results_folder.glob("*.json")}

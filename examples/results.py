@@ -13,6 +13,7 @@ import torch
 from rlhf.errors import InputError
 from rlhf.machine.threads import num_cores
 
+PLACES = ("out", "data", "store", "report")  # where things lie is no setting
 FOLDER = Path(__file__).parents[1] / "docs" / "talk" / "results"
 
 
@@ -38,7 +39,7 @@ def main(name, description, run, **settings):
 
 def write(name, given, found, seconds):
     """NAME.json with settings, machine and what was found; a data folder's place is nobody's business."""
-    settings = {key: value for key, value in vars(given).items() if key not in ("out", "data")}
+    settings = {key: value for key, value in vars(given).items() if key not in PLACES}
     settings["data"] = "three texts" if given.data else "built-in text"
     given.out.mkdir(parents=True, exist_ok=True)
     made = {"settings": settings, "machine": machine(), "seconds": seconds, "found": found}

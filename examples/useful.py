@@ -1,0 +1,55 @@
+"""What turns rambling into something useful: the same questions to a base model, after SFT and after PPO, and what it cost.
+
+python -m examples.useful [--recipe quickstart] [--store store] [--report results.json of an `rlhf align` of your own]
+
+Steps that the store has already are not done again. Labels are by simulated labelers, and the judge is the starter world's checker.
+"""
+
+import json
+from pathlib import Path
+
+from examples import results
+from rlhf.store import Store
+from stages import quickstart
+from stages.cli.options import read_recipe
+
+NUM_QUESTIONS = 4
+MODELS = ("base", "sft", "ppo")
+
+
+def chosen(report):
+    """Of a report of `rlhf quickstart` or `rlhf align`: comparisons, some answers of each model, and the cost."""
+    return {
+        "comparisons": [
+            {
+                key: row.get(key)
+                for key in ("policy", "against", "win_rate", "ci95", "n", "split", "temperature")
+            }
+            for row in report["comparisons"]
+        ],
+        "examples": [
+            {
+                "prompt": row["prompt"],
+                **{name: row["answers"][name] for name in MODELS if name in row["answers"]},
+            }
+            for row in report["examples"][:NUM_QUESTIONS]
+        ],
+        "seconds": report["seconds"],
+        "peak_gib": report["peak_gib"],
+    }
+
+
+def run(given):
+    """The quickstart's numbers, and those of another report where one is named."""
+    store = Store(Path(given.store))
+    report = quickstart.run(
+        read_recipe(given.recipe), store, str(store.root / "labels.db"), name=given.recipe, seed=given.seed
+    )
+    found = {f"the {given.recipe} recipe": chosen(report)}
+    if given.report:
+        found["a model of your own"] = chosen(json.loads(Path(given.report).read_text(encoding="utf-8")))
+    return found
+
+
+if __name__ == "__main__":
+    results.main("useful", __doc__, run, recipe="quickstart", store="store", report="", seed=0)

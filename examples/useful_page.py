@@ -1,0 +1,46 @@
+"""What the page about usefulness makes of reports."""
+
+
+def comparison_rows(report):
+    """A row for each comparison: who, against whom, on what, how often preferred."""
+    return [
+        [f"{row['policy']} over {row['against']}", row["split"] or "", "greedy" if row["temperature"] == 0 else f"temperature {row['temperature']:g}",
+         f"{row['win_rate']:.0%}", "{:.0%} to {:.0%}".format(*row["ci95"]), row["n"]]
+        for row in report["comparisons"] if row["temperature"] is not None
+    ]  # fmt: skip
+
+
+def win_rates(report):
+    """Share and interval by name of the comparisons at temperature 1 on test prompts, for a picture."""
+    return {
+        f"{row['policy']} over {row['against']}": (row["win_rate"], *row["ci95"])
+        for row in report["comparisons"]
+        if row["temperature"] == 1 and row["split"] in ("test", None)
+    }
+
+
+def answer_rows(report):
+    """A row for each question and model: what it said, on one line."""
+    return [
+        [row["prompt"], name, " ".join(row[name]["text"].split()).replace("|", "\\|")[:160] or "(nothing)"]
+        for row in report["examples"] for name in ("base", "sft", "ppo") if name in row
+    ]  # fmt: skip
+
+
+def useful_answer(report):
+    """Two sentences: who is preferred by how much, and what each step cost."""
+    preferred = ", ".join(f"{name} in {rate[0]:.0%}" for name, rate in win_rates(report).items())
+    minutes = {name: seconds / 60 for name, seconds in report["seconds"].items()}
+    costly = max(minutes, key=lambda name: minutes[name])
+    return (
+        f"Of pairs of answers the judge prefers {preferred}. All steps took {sum(minutes.values()):.1f} minutes, "
+        f"most of them {costly} ({minutes[costly]:.1f})."
+    )
+
+
+def cost_rows(report):
+    """A row for each step: seconds and memory."""
+    return [
+        [name, f"{seconds:.0f}", f"{report['peak_gib'][name]:.2f}"]
+        for name, seconds in report["seconds"].items()
+    ]
