@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from rlhf.models.checkpoints import load_policy
 from rlhf.models.gpt import GPT
 from rlhf.models.last_blocks import freeze_lower
 from rlhf.models.offload import load_offloaded
+from rlhf.models.recompute import blocks_run_again
 from rlhf.sampling.decoder import decoder_for
 from rlhf.serving.precision import cast
 
@@ -49,15 +51,14 @@ def train(folder, way, given):
         freeze_lower(model, last_blocks)
     if rank:
         model = with_adapters(model, rank)
-    if again:
-        model.gradient_checkpointing_enable()
     optimizer = adamw(model.parameters(), 1e-4)
     bare = model.get_base_model() if rank else model
     rows = torch.randint(1, given.vocabulary, (given.batch, given.length + 1))
     for _ in range(2):
         started = time.perf_counter()
         for part in rows.chunk(parts):
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            again_or_not = blocks_run_again([bare]) if again else nullcontext()
+            with again_or_not, torch.autocast("cpu", torch.bfloat16, enabled=half):
                 hidden = bare.transformer(part[:, :-1]).last_hidden_state.flatten(0, 1)
                 loss = -token_logprobs(hidden, bare.lm_head.weight, part[:, 1:].flatten()).sum()
             (loss / rows[:, 1:].numel()).backward()
