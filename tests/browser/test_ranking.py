@@ -117,6 +117,18 @@ def test_touch_on_a_phone_ranks_and_nothing_is_wider_than_the_screen(world, brow
     assert stored_ranks(world, name) == {said["A"]: 1, said["B"]: 1, said["C"]: 0, said["D"]: 2}
 
 
+def test_the_order_and_the_foot_stay_in_sight_of_long_answers(world, browse):
+    name, batch = world.person(), world.batch(completions=[f"{i} " + "word " * 3000 for i in range(4)])
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    for end in ("0", "document.documentElement.scrollHeight"):
+        page.evaluate(f"window.scrollTo(0, {end})")
+        expect(page.locator(".submit")).to_be_in_viewport()
+    page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight / 2)")
+    expect(page.locator(".strip")).to_be_in_viewport()
+    expect(page.locator(".submit")).to_be_in_viewport()
+
+
 def test_untouched_order_is_asked_about_once(world, browse):
     name, batch = world.person(), world.batch()
     page = browse(world, name)
