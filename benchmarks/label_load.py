@@ -1,8 +1,10 @@
-"""Many labelers at once against `rlhf label` on SQLite: how long they wait, and whether anything acknowledged is lost.
+"""Many labelers at once against `rlhf label` on SQLite or PostgreSQL: how long they wait, and whether anything acknowledged is lost.
 
     python benchmarks/label_load.py                      # 50 labelers, 5 minutes
     python benchmarks/label_load.py --kill 10            # … and kill -9 of the server ten times meanwhile
+    python benchmarks/label_load.py --kill 10 --labels postgresql://rlhf@127.0.0.1/load    # a new, empty database
     python benchmarks/label_load.py --pages              # how fast pages open on 10,000 tasks × 9 answers
+    python benchmarks/label_load.py --pages --tasks 100000 --answers 4
 
 Labelers work at the HTTP level with the requests of the page: next task, a draft, the answer. Every acknowledgement is
 written to a log outside the server at once; at the end the database is compared with it, one for one.
@@ -11,6 +13,8 @@ written to a log outside the server at once; at the end the database is compared
 import argparse
 import asyncio
 import json
+import math
+import os
 import random
 import signal
 import socket
@@ -36,13 +40,13 @@ from annotate.store.schema import Annotation, Lease, Task
 from annotate.work.batches import NewTask
 
 BATCH = "load"
-LIMIT_MS = 300.0
+LIMITS_MS = {"next": 300.0, "submit": 100.0}  # of the 95th percentile
 
 
 class Server:
     """`rlhf label` in a process of its own."""
 
-    def __init__(self, labels: Path) -> None:
+    def __init__(self, labels: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -52,15 +56,14 @@ class Server:
             "-m",
             "stages.cli",
             "label",
-            "--labels",
-            str(labels),
             "--port",
             str(self.port),
         ]
+        self.environment = os.environ | {"RLHF_LABELS": labels}
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self.command, env=self.environment, stderr=subprocess.DEVNULL)
         deadline = time.time() + 300
         while time.time() < deadline:
             try:
@@ -152,7 +155,7 @@ async def work(run: Run, server: Server, sessions: dict[str, str], seconds: floa
     await asyncio.gather(*labelers, killer(server, kills, seconds))
 
 
-def prepare(path: Path, labelers: int, tasks: int, answers: int) -> dict[str, str]:
+def prepare(path: str, labelers: int, tasks: int, answers: int) -> dict[str, str]:
     """A store with tasks, and accounts with sessions."""
     with LabelStore(path) as store:
         text = "An answer of about the length that small models give, which ends with its number. " * 3
@@ -171,7 +174,7 @@ def prepare(path: Path, labelers: int, tasks: int, answers: int) -> dict[str, st
         return {name: open_session(store.database, name) for name in names}
 
 
-def compare(path: Path, log: Path) -> list[str]:
+def compare(path: str, log: Path) -> list[str]:
     """What is wrong between the database and the log of acknowledgements; empty where nothing is."""
     acknowledged = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     problems = []
@@ -217,15 +220,15 @@ def report(run: Run, seconds: float, kills: int) -> list[str]:
     for kind, waits in run.waits.items():
         p50, p95 = statistics.median(waits), statistics.quantiles(waits, n=20)[-1]
         print(f"{kind:<7} n {len(waits):6d}  p50 {p50:6.1f} ms  p95 {p95:6.1f} ms  max {max(waits):7.1f} ms")
-        if kind != "draft" and not kills and p95 > LIMIT_MS:
-            problems.append(f"p95 of {kind} is {p95:.0f} ms, more than {LIMIT_MS:.0f}")
+        if p95 > LIMITS_MS.get(kind, math.inf):
+            problems.append(f"p95 of {kind} is {p95:.0f} ms, more than {LIMITS_MS[kind]:.0f}")
     print(
         f"answers per second {len(run.waits['submit']) / seconds:.1f}, retries {run.retries}, kills {kills}"
     )
     return problems
 
 
-def answer_half(path: Path, sessions: dict[str, str]) -> None:
+def answer_half(path: str, sessions: dict[str, str]) -> None:
     """Two labelers rank half of the tasks, at random: what a lead's pages then show."""
     rng = random.Random(0)
     with LabelStore(path) as store:
@@ -273,7 +276,7 @@ def cpu_ms() -> float:
     return 1000 * used
 
 
-def pages(path: Path, sessions: dict[str, str]) -> None:
+def pages(path: str, sessions: dict[str, str]) -> None:
     """How long pages take until they can be used, in Chromium, ten times each after the first."""
     from playwright.sync_api import sync_playwright
 
@@ -320,14 +323,16 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=300.0)
     options.add_argument("--think", type=float, default=4.0, help="mean seconds a labeler takes for a task")
     options.add_argument("--kill", type=int, default=0, metavar="N", help="kill -9 the server so many times")
+    options.add_argument("--labels", metavar="URL", help="an empty PostgreSQL database (a new SQLite file)")
     options.add_argument("--tasks", type=int, default=10_000)
     options.add_argument("--answers", type=int, default=9)
     options.add_argument("--pages", action="store_true", help="measure page loads instead")
     given = options.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="rlhf-load-"))
-    path, log = folder / "labels.db", folder / "acknowledged.jsonl"
+    path, log = given.labels or str(folder / "labels.db"), folder / "acknowledged.jsonl"
     print(
-        f"{given.labelers} labelers, {given.seconds:.0f} s, {given.tasks} tasks × {given.answers} answers, {path}"
+        f"{given.labelers} labelers, {given.seconds:.0f} s, {given.tasks} tasks × {given.answers} answers, "
+        f"{'PostgreSQL' if given.labels else path}"
     )
     sessions = prepare(path, given.labelers, given.tasks, given.answers)
     if given.pages:

@@ -1,14 +1,16 @@
-"""`rlhf label`: the labeling app."""
+"""`rlhf label`: the labeling app; `rlhf space`: it, or a checkpoint to talk to, as a folder for Hugging Face Spaces."""
 
 import argparse
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Add `label`."""
+    """Add `label`, and `space` with its own commands."""
+    _add_space(commands, shared)
     text = "rank, write and review answers in the browser"
     command = commands.add_parser("label", parents=[shared], help=text, description=text)
     command.add_argument(
@@ -80,3 +82,30 @@ def run_label(options: argparse.Namespace) -> None:
         if any_live(labels.database):
             sampler.start()
         serve(app, say)
+
+
+def _add_space(commands: Any, shared: argparse.ArgumentParser) -> None:
+    text = "a Hugging Face Space: the labeling app, or a checkpoint to talk to"
+    top = commands.add_parser("space", parents=[shared], help=text, description=text)
+    own = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    label = own.add_parser("label", parents=[shared], help="the labeling app, with accounts")
+    label.set_defaults(run=write_label)
+    chat = own.add_parser("chat", parents=[shared], help="a checkpoint to talk to")
+    chat.add_argument("checkpoint", help="ppo, sft/NAME, a folder or a hub id")
+    chat.set_defaults(run=write_chat)
+    for command in (label, chat):
+        command.add_argument("folder", help="a folder that does not exist yet")
+
+
+def write_label(options: argparse.Namespace) -> None:
+    from stages.cli.options import say
+    from stages.talk import space
+
+    space.write_label_space(Path(options.folder), say)
+
+
+def write_chat(options: argparse.Namespace) -> None:
+    from stages.cli.options import say, store_of
+    from stages.talk import space
+
+    space.write_chat_space(store_of(options), options.checkpoint, Path(options.folder), say)

@@ -67,6 +67,19 @@ class Server:
         self.kill()
         raise AssertionError("the app did not start within five minutes")
 
+    def wait_for_gradio(self, token):
+        """Until Gradio's pages are there, for a program with this token."""
+        asked = urllib.request.Request(
+            self.url + "/label/config", headers={"Authorization": f"Bearer {token}"}
+        )
+        for _ in range(600):
+            try:
+                return urllib.request.urlopen(asked, timeout=120).close()
+            except urllib.error.HTTPError as error:
+                assert error.code == 503, error
+                time.sleep(0.5)
+        raise AssertionError("Gradio's pages did not come")
+
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()

@@ -166,8 +166,9 @@ def test_what_does_not_run_is_named_with_its_reason():
         "rlhf store export",
         "rlhf labels backup",
         "rlhf labels check",
+        "rlhf space",
         'python -c "from transformers',
-    )  # run by tests beside this one and tests/browser/test_deploying.py
+    )  # run by tests beside this one tests/browser/test_deploying.py, tests/stages/test_space.py
     left = [
         f"{page}: {command}" for page, command in COMMANDS
         if page not in RUN and not reason_not_to_run(command) and not command.startswith(elsewhere)

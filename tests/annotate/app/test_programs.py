@@ -2,7 +2,6 @@
 
 import json
 
-import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -20,8 +19,7 @@ def app(tmp_path_factory):
     with LabelStore(tmp_path_factory.mktemp("programs") / "labels.db") as store:
         add_account(store.database, "lea", PASSWORD, "lead")
         server = Server(store.database.engine.url.database)
-        ready = {"Authorization": f"Bearer {add_token(store.database, 'lea', 'ready')}"}
-        assert httpx.get(f"{server.url}/label/config", headers=ready, timeout=120).status_code == 200
+        server.wait_for_gradio(add_token(store.database, "lea", "ready"))
         yield store, lambda token: client(server, token)
         server.kill()
 
