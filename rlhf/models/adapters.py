@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
 
+from rlhf.models.checkpoints import new_scalar_model
 from rlhf.models.gpt import GPT, ScalarGPT
 
 FOLDER = "adapter"  # in a checkpoint's folder
@@ -79,7 +79,7 @@ def scalar_model_over(policy: Any) -> Any:
     config = copy.deepcopy(policy.config)
     config.num_labels = 1
     with torch.device("meta"):  # its trunk is not wanted
-        make = ScalarGPT if isinstance(policy, GPT) else AutoModelForSequenceClassification.from_config
+        make = ScalarGPT if isinstance(policy, GPT) else new_scalar_model
         scalar = make(config)
     trunk = copy.deepcopy(policy.base_model, {id(p): p for p in policy.base_model.parameters()})
     setattr(scalar, scalar.base_model_prefix, trunk)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import (
     GPT2Config,
     PreTrainedModel,
 )
+from transformers.modeling_layers import GenericForSequenceClassification
 
 from rlhf.errors import InputError
 from rlhf.models.gpt import GPT, ScalarGPT
@@ -77,6 +79,8 @@ def _load(
         raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
     try:
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
+        if auto is AutoModelForSequenceClassification:
+            know_scalar_class(config)
         unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
         return (ours if is_ours(config) else auto).from_pretrained(
             **source.arguments, **unpacked, config=config, dtype=dtype, **more
@@ -84,6 +88,46 @@ def _load(
     except UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{name}: no model could be loaded: {reason}") from error
+
+
+def new_scalar_model(config: Any, **more: Any) -> PreTrainedModel:
+    """A model of one label over the trunk of a language model's config. Raises InputError where none can be made."""
+    know_scalar_class(config)
+    model = AutoModelForSequenceClassification.from_config(config, **more)
+    if getattr(model, "score", None) is None:
+        raise InputError(
+            f"{type(model).__name__} has no head `score` on hidden states; a model of the type {config.model_type} can be a "
+            "policy, but not be made a reward or value model"
+        )
+    return model
+
+
+def know_scalar_class(config: Any) -> None:
+    """Let AutoModelForSequenceClassification know a class for this kind of config, one of ours where there is none."""
+    kind: Any = type(config)
+    if kind not in AutoModelForSequenceClassification._model_mapping:
+        AutoModelForSequenceClassification.register(kind, _made_class(kind), exist_ok=True)
+
+
+@cache
+def _made_class(kind: Any) -> type[PreTrainedModel]:
+    """A sequence classifier of the family that a config belongs to, as transformers makes its own since version 5."""
+    try:
+        language_model = AutoModelForCausalLM._model_mapping[kind]
+    except KeyError:
+        raise InputError(f"{kind.__name__}: transformers has no language model of this kind") from None
+    family = next(
+        each
+        for each in language_model.__mro__
+        if each.__name__.endswith("PreTrainedModel") and each is not language_model
+    )
+    name = language_model.__name__.removesuffix("LMHeadModel").removesuffix("ForCausalLM")
+    members = {
+        "base_model_prefix": language_model.base_model_prefix,
+        "config_class": kind,
+        "__module__": language_model.__module__,  # whose source transformers reads for what the family can do
+    }
+    return type(f"{name}ForSequenceClassification", (GenericForSequenceClassification, family), members)
 
 
 @torch.no_grad()
@@ -97,7 +141,7 @@ def scalar_from_policy(policy: PreTrainedModel) -> PreTrainedModel:
     if isinstance(policy, GPT):
         scalar: PreTrainedModel = ScalarGPT(config)
     else:
-        scalar = AutoModelForSequenceClassification.from_config(config, dtype=policy.dtype)
+        scalar = new_scalar_model(config, dtype=policy.dtype)
     scalar.base_model.load_state_dict(policy.base_model.state_dict())
     scalar.to(policy.device)
     head = scalar.score

@@ -18,10 +18,14 @@ from rlhf.models.trunk import blocks_of, trunk_states
 
 @dataclass(frozen=True)
 class Lower:
-    """The frozen part that runs before block `num_blocks`: its parameters by their name in the trunk."""
+    """The frozen part that runs before block `num_blocks`: its parameters by their name in the trunk.
+
+    num_outputs: of a block that gives a tuple with the hidden states in front; None where they are all it gives.
+    """
 
     num_blocks: int
     parameters: Mapping[str, nn.Parameter]
+    num_outputs: int | None = None
 
     def is_of(self, model: Any) -> bool:
         """Whether these very parameters are the model's, so that its states are the same as another's."""
@@ -47,20 +51,30 @@ class Lower:
     @torch.no_grad()
     def states(self, model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """Hidden states (B, S, C) that enter the first trained block; tokens (B, S), padded on the right."""
-        blocks, seen = blocks_of(model), []
+        seen: list[Tensor] = []
 
-        def enter(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            seen.append(x)
-            return x
+        def enter(block: nn.Module, args: Any, kwargs: Any) -> None:
+            seen.append(args[0] if args else kwargs["hidden_states"])
+            raise _Reached
 
-        with _instead_of_forward(blocks[self.num_blocks :], enter):
+        hook = blocks_of(model)[self.num_blocks].register_forward_pre_hook(enter, with_kwargs=True)
+        try:
             trunk_states(model, tokens, attention_mask)
-        return seen[0]
+        except _Reached:
+            return seen[0]
+        finally:
+            hook.remove()
+        raise AssertionError("the trunk has run without its block")
 
     def hidden(self, model: Any, tokens: Tensor, attention_mask: Tensor, states: Tensor) -> Tensor:
         """Hidden states (B, S, C) of the whole trunk from those of its lower part, which does not run again."""
-        with _instead_of_forward(blocks_of(model)[: self.num_blocks], lambda x, *args, **kwargs: states):
+        given = states if self.num_outputs is None else (states, *[None] * (self.num_outputs - 1))
+        with _instead_of_forward(blocks_of(model)[: self.num_blocks], lambda *args, **kwargs: given):
             return trunk_states(model, tokens, attention_mask)
+
+
+class _Reached(Exception):
+    """The block whose input is wanted: what follows need not run."""
 
 
 def freeze_lower(model: Any, last_blocks: int) -> Lower:
@@ -76,8 +90,9 @@ def freeze_lower(model: Any, last_blocks: int) -> Lower:
         )
     num_blocks, was_training = len(blocks) - last_blocks, model.training
     model.eval()  # dropout would draw random numbers, and none are to be drawn by looking
-    early = _run_before(model, blocks[num_blocks])
-    lower = Lower(num_blocks, {n: p for n, p in model.base_model.named_parameters() if id(p) in early})
+    early, num_outputs = _run_before(model, blocks[num_blocks])
+    parameters = {n: p for n, p in model.base_model.named_parameters() if id(p) in early}
+    lower = Lower(num_blocks, parameters, num_outputs)
     _check_cut(model, lower)
     model.train(was_training).requires_grad_(True)
     for parameter in lower.parameters.values():
@@ -95,8 +110,10 @@ def _one_token(model: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _run_before(model: Any, block: nn.Module) -> set[int]:
-    """Identities of the parameters of every module that is called before the block, found by watching one token.
+def _run_before(model: Any, block: nn.Module) -> tuple[set[int], int | None]:
+    """Identities of the parameters of every module that is called before the block, and how many outputs the block has.
+
+    Found by watching one token; None for a block that gives its hidden states alone.
 
     No order of registration tells: some models list their final norm before the blocks.
     """
@@ -109,29 +126,33 @@ def _run_before(model: Any, block: nn.Module) -> set[int]:
         if not entered:
             early.update(map(id, module.parameters(recurse=False)))
 
-    hooks = [module.register_forward_pre_hook(watch) for module in model.base_model.modules()]
+    outputs: list[Any] = []
+    hooks: list[Any] = [module.register_forward_pre_hook(watch) for module in model.base_model.modules()]
+    hooks.append(block.register_forward_hook(lambda module, args, output: outputs.append(output)))
     try:
         trunk_states(model, *_one_token(model))
     finally:
         for hook in hooks:
             hook.remove()
-    return early
+    return early, len(outputs[0]) if isinstance(outputs[0], tuple) else None
 
 
 @torch.no_grad()
 def _check_cut(model: Any, lower: Lower) -> None:
     """Refuse a model whose blocks hand on more than hidden states."""
     given = _one_token(model)
-    if not torch.allclose(
-        trunk_states(model, *given), lower.hidden(model, *given, lower.states(model, *given))
-    ):
+    try:
+        again = lower.hidden(model, *given, lower.states(model, *given))
+    except (TypeError, KeyError, AttributeError, IndexError):
+        again = None
+    if again is None or not torch.allclose(trunk_states(model, *given), again):
         raise InputError(
             f"last_blocks: {type(model).__name__} cannot be cut between two blocks; train all of it, or adapters"
         )
 
 
 @contextmanager
-def _instead_of_forward(blocks: Any, function: Callable[..., Tensor]) -> Iterator[None]:
+def _instead_of_forward(blocks: Any, function: Callable[..., Any]) -> Iterator[None]:
     """Call `function` for these blocks. They stay where they are: some models look at a block's place and kind."""
     try:
         for block in blocks:

@@ -1,10 +1,18 @@
-"""Training the last blocks: what is frozen, and that a shared lower part changes no number; on four makes of model."""
+"""Training the last blocks: what is frozen, and that a shared lower part changes no number; on six makes of model."""
 
 import copy
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoConfig,
+    LlamaConfig,
+    Qwen2Config,
+)
 
 from rlhf.errors import InputError
 from rlhf.learning.passes import completion_logprobs, completion_scores, completion_values
@@ -29,8 +37,13 @@ CONFIGS = {
         **SIZES, head_dim=8, query_pre_attn_scalar=8, sliding_window=4,
         layer_types=["sliding_attention", "full_attention"] * 2,
     ),
+    "bloom": BloomConfig(vocab_size=60, hidden_size=32, n_layer=4, n_head=4, bos_token_id=None, eos_token_id=None, pad_token_id=None),
+    "gpt_neo": GPTNeoConfig(
+        vocab_size=60, hidden_size=32, num_layers=4, num_heads=4, attention_types=[[["global", "local"], 2]], window_size=4,
+        max_position_embeddings=64, bos_token_id=None, eos_token_id=None,
+    ),
 }  # fmt: skip
-BLOCK = {"gpt2": "h.", "llama": "layers.", "qwen": "layers.", "gemma": "layers."}
+BLOCK = dict.fromkeys(CONFIGS, "layers.") | dict.fromkeys(("gpt2", "bloom", "gpt_neo"), "h.")
 
 
 @pytest.fixture(params=CONFIGS)
@@ -64,7 +77,7 @@ def test_only_the_last_blocks_and_what_follows_them_learn(kind):
     model = causal(kind)
     lower = freeze_lower(model, 1)
     learns = {name for name, p in model.base_model.named_parameters() if p.requires_grad}
-    norm = "ln_f." if kind == "gpt2" else "norm."
+    norm = "ln_f." if BLOCK[kind] == "h." else "norm."
     assert learns == {
         n for n, _ in model.base_model.named_parameters() if n.startswith((BLOCK[kind] + "3.", norm))
     }
