@@ -60,10 +60,13 @@ def describe(model: Any, dtype: torch.dtype, packed: bool = False) -> Family:
     if any(parameter.is_meta for parameter in trunk.parameters()):
         raise Undescribed("weights that stay in their files (rlhf/models/offload.py)")
     parts = _Parts(bare.config, dtype, packed)
-    if _names(trunk) == {"wte", "wpe", "drop", "h", "ln_f"}:
-        return parts.gpt(trunk, head)
-    if _names(trunk) == {"embed_tokens", "layers", "norm", "rotary_emb"}:
-        return parts.llama_like(trunk, head)
+    try:
+        if _names(trunk) == {"wte", "wpe", "drop", "h", "ln_f"}:
+            return parts.gpt(trunk, head)
+        if _names(trunk) == {"embed_tokens", "layers", "norm", "rotary_emb"}:
+            return parts.llama_like(trunk, head)
+    except AttributeError as missing:  # experts instead of one feed-forward layer, a norm without weights, …
+        raise Undescribed(f"parts of other names: {missing}") from None
     raise Undescribed("unknown parts of the trunk")
 
 
