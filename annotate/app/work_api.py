@@ -107,8 +107,9 @@ def renew_task(request: Request, task_id: int, account: SignedIn, database: Db) 
 
 
 @router.post("/tasks/{task_id}/release")
-def release(request: Request, task_id: int, account: SignedIn) -> dict[str, bool]:
+def release(request: Request, task_id: int, account: SignedIn, database: Db) -> dict[str, bool]:
     """Give a task back unanswered."""
+    given_view(database, account, task_id)
     request.app.state.store.release(account.name, task_id)
     return {"released": True}
 
