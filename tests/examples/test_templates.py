@@ -1,0 +1,71 @@
+"""Each template on numbers made up for it: the page shows them and draws its conclusion from them."""
+
+from examples.scaling_law import Law
+
+
+def test_the_page_of_gpt_and_lstm(page_of):
+    def made(bits):
+        return {"bits_per_byte": bits, "by_context": [bits + 1, bits, bits - 0.5], "curve": [[1, bits]],
+                "cpu_s": 3.0, "tokens": 1000, "weights": 900}  # fmt: skip
+
+    equal = {
+        "GPT": [made(2.0), made(2.1)],
+        "LSTM": [made(3.0), made(3.1)],
+        "LSTM with attention": [made(2.8), made(2.9)],
+    }
+    found = {
+        "text": "a text",
+        "context": [1, 2, 4],
+        "length": 4,
+        "runs": {"equal tokens": equal, "equal time": equal},
+    }
+    page = page_of("gpt-and-lstm", found)
+    assert "the GPT is ahead of the LSTM with attention by 0.800 bits a byte" in page
+    assert "| GPT | 900 | 1,000 | 3 | 2.050 ± 0.635 |" in page and "GPT up to 4 tokens" in page
+
+
+def test_the_page_of_the_scaling_law(page_of):
+    law = Law(1.0, 10.0, 0.5, 20.0, 0.5)
+    run = {
+        "size": "2 × 16",
+        "weights": 10_000,
+        "tokens": 40_000,
+        "loss": 1.3,
+        "bits_per_byte": 1.0,
+        "cpu_s": 2.0,
+    }
+    largest = {**run, "size": "4 × 128", "weights": 90_000, "tokens": 90_000, "loss": 1.11}
+    found = {
+        "text": "a text", "text_tokens": 1000, "runs": [run, {**run, "tokens": 80_000}], "law": vars(law),
+        "intervals": {key: [0.9 * value, 1.1 * value] for key, value in vars(law).items()},
+        "predicted": [1.1, [1.05, 1.2]], "largest": [largest], "best_size": 12_345.6,
+    }  # fmt: skip
+    page = page_of("scaling", found)
+    assert (
+        "predicted 1.100 nats a token for the largest run and it reached 1.110, inside the bootstrap interval"
+        in " ".join(page.split())
+    )
+    assert "12,346 weights" in page and "| 2 × 16 | 10,000 | 40,000 | 1.300 | 1.200 |" in page
+
+
+def test_the_page_of_texts(page_of):
+    made = {
+        "vocabulary": 1024, "weights": 1, "tokens": 5000, "passes": 0.5, "characters_per_token": 2.25, "nats_per_token": 3.0,
+        "bits_per_byte": 2.5, "nats_per_character": 1.7, "curve": [[5, 3.0], [10, 2.5]], "samples": ["one", "two", "```three"],
+    }  # fmt: skip
+    page = page_of("texts", {"moon": {"made of the text": made, "gpt2": {**made, "bits_per_byte": 2.75}}})
+    assert "moon: made of the text (2.50 bits a byte)" in page and "Best of 2 vocabularies" in page
+    assert "| gpt2 | 1,024 | 2.25 | 5,000 | 0.50 | 2.750 | 1.700 |" in page
+    assert page.count("```text") == 3 and "```three" not in page
+
+
+def test_the_page_of_the_small_machine(page_of):
+    ways = [
+        {"way": "float32", "peak_mib": 800.0, "seconds": 2.0},
+        {"way": "less", "peak_mib": 400.0, "seconds": 3.0},
+        {"way": "none", "failed": "no such thing"},
+    ]
+    found = {"weights": 1000, "checkpoint_mib": 300.0, "training": ways, "answering": ways}
+    page = page_of("small-machine", found, batch=8, length=128, new=16)
+    assert "Training falls from 800 to 400 MiB by “less”, at 1.5 times the seconds" in page
+    assert "| none | – | no such thing |" in page
