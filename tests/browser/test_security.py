@@ -164,6 +164,15 @@ def test_gradio_serves_no_file_of_the_server_and_trusts_no_session_hash(world, c
         for route in ("file=", "file/"):
             reply = lead.client.get(f"/lead/forms/en/gradio_api/{route}{path}")
             assert reply.status_code in (403, 404) and "root:" not in reply.text
+    for route in (
+        "deep_link",
+        "proxy=http://127.0.0.1/",
+        "stream/a/1/2/playlist.m3u8",
+        "file=x",
+        "vibe-code",
+        "runs",
+    ):
+        assert lead.client.get(f"/lead/forms/en/gradio_api/{route}").status_code == 404, route
     # Every event handler asks who calls, whatever the session hash claims.
     labeler = caller(world.person())
     for dependency in config["dependencies"]:

@@ -1,8 +1,6 @@
 """Gradio, built when a lead first comes: importing it takes seconds, and a restarted server owes labelers an answer."""
 
 import asyncio
-import os
-import tempfile
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +12,7 @@ from annotate.app import assets
 from annotate.app.identity import Doorman
 from annotate.app.pages import FORMS_PATH
 from annotate.app.proxies import outer
+from annotate.app.site.routes import is_for_accounts, is_open
 from annotate.app.texts import languages
 from annotate.labels import LabelStore
 
@@ -21,20 +20,7 @@ THEME = """() => {
     const chosen = localStorage.getItem("rlhf-theme");  // as on our other pages; otherwise the system's
     if (chosen) document.body.classList.toggle("dark", chosen === "dark");
 }"""
-# As in static/app.css, light and dark.
-COLORS = {
-    "body_background_fill": "#f4f5f7",
-    "body_background_fill_dark": "#121519",
-    "block_background_fill": "#ffffff",
-    "block_background_fill_dark": "#1c2026",
-    "border_color_primary": "#d4d8de",
-    "border_color_primary_dark": "#363c45",
-    "button_primary_background_fill": "#1f57b8",
-    "button_primary_background_fill_hover": "#1a4a9c",
-    "button_primary_background_fill_dark": "#8db4ff",
-    "button_primary_background_fill_hover_dark": "#a9c6ff",
-    "button_primary_text_color_dark": "#0d1a33",
-}
+UPLOADS = (("POST", "/gradio_api/upload"), ("GET", "/gradio_api/upload_progress"))
 UPLOAD_PATHS = tuple(f"{FORMS_PATH}/{language}/gradio_api/upload" for language in languages())
 
 
@@ -81,43 +67,36 @@ def forms_app(store: LabelStore, shared: Any) -> FastAPI:
 
     shared: the whole app's state (settings, doorman, sampler).
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    uploads = tempfile.TemporaryDirectory(prefix="rlhf-uploads-")  # of this process only, and gone with it
-    os.environ["GRADIO_TEMP_DIR"] = uploads.name
     import gradio as gr
 
     from annotate.app.lead.forms import Forms
+    from annotate.app.site.build import mounted, one_at_a_time, private_uploads, rest_when_idle
 
+    private_uploads(shared)
     app, root = FastAPI(openapi_url=None), shared.settings.root_path
-    app.state.uploads = uploads
     app.add_middleware(LeadsOnly, doorman=shared.doorman)
-    theme = gr.themes.Default(
-        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    ).set(**COLORS)
     for language in languages():
+        with one_at_a_time:
+            blocks = Forms(store, language, shared.sampler, root).blocks()
         gr.mount_gradio_app(
             app,
-            Forms(store, language, shared.sampler, root).blocks(),
+            blocks,
             path=f"{FORMS_PATH}/{language}",
             root_path=f"{root}{FORMS_PATH}/{language}",
             auth_dependency=lambda request: _lead_name(shared.doorman, request),
-            theme=theme,
             css_paths=[assets.folders()[""] / "forms.css"],
             js=THEME,
-            max_file_size=shared.settings.max_upload,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            mcp_server=False,
-            ssr_mode=False,
-            pwa=False,
-            show_error=True,
+            **mounted(shared),
         )
+        rest_when_idle(blocks)
     return app
 
 
 class LeadsOnly:
-    """ASGI middleware: of Gradio's routes, some of which skip its own check, none answers anybody but a lead."""
+    """ASGI middleware: of Gradio's routes, some of which skip its own check, none answers anybody but a lead.
+
+    And no lead gets one that is neither in site/routes.py nor needed for an upload.
+    """
 
     def __init__(self, app: Any, doorman: Doorman) -> None:
         self.app = app
@@ -131,7 +110,15 @@ class LeadsOnly:
                 refusal = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
                 await refusal(scope, receive, send)
                 return
+            route = scope["path"][scope["path"].index("/gradio_api/") :]
+            if not _is_needed(scope["method"], route):
+                await JSONResponse({"detail": "there is nothing here"}, 404)(scope, receive, send)
+                return
         await self.app(scope, receive, send)
+
+
+def _is_needed(method: str, route: str) -> bool:
+    return is_open(method, route) or is_for_accounts(method, route) or (method, route) in UPLOADS
 
 
 def _lead_name(doorman: Doorman, request: Request) -> str:

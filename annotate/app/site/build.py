@@ -3,6 +3,7 @@
 import inspect
 import os
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from annotate.app.site.parts import Parts
 from annotate.app.site.routes import SITE_PATH
 from annotate.app.texts import languages, texts
 
+# What Gradio's components are put into is one variable for all threads, so pages are made by one of them at a time.
+one_at_a_time = threading.Lock()
 IDLE_S = 1.0  # how often Gradio's queue looks for events; its own twenty times a second take 7 % of a core
 COLORS = {
     "body_background_fill": "#f4f5f7",
@@ -42,7 +45,8 @@ def site_apps(page: Page, shared: Any) -> dict[str, FastAPI]:
     private_uploads(shared)
     apps = {}
     for language in languages():
-        blocks, fields = site(page, language, shared)
+        with one_at_a_time:
+            blocks, fields = site(page, language, shared)
         apps[language] = _site_app(blocks, shared)
     shared.fields = fields
     return apps

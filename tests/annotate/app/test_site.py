@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -211,3 +212,32 @@ def test_a_page_is_named_by_module_and_function(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=said):
             page_named(name)
     assert labeling("x.db", page=len, port=1).settings == {"port": 1}
+
+
+def test_pages_that_are_made_at_the_same_time_do_not_get_each_others_parts(tmp_path):
+    from annotate.app.lead.forms_mount import forms_app
+    from annotate.app.site.build import site_apps
+    from annotate.app.site.parts import default_page
+
+    def slowly(parts):
+        default_page(parts)
+        time.sleep(0.3)
+
+    def kinds(app):
+        mounts = [one.app for one in app.routes if isinstance(one, Mount) and hasattr(one.app, "get_blocks")]
+        return {part["type"] for app in mounts for part in app.get_blocks().get_config_file()["components"]}
+
+    made = {}
+    with LabelStore(tmp_path / "labels.db") as store:
+        shared = create_app(store, AppSettings()).state
+        threads = [
+            threading.Thread(target=lambda: made.update(site_apps(slowly, shared))),
+            threading.Thread(target=lambda: made.update(forms=forms_app(store, shared))),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for language in ("en", "ja"):
+        assert "rankingboard" in kinds(made[language]) and "file" not in kinds(made[language])
+    assert "file" in kinds(made["forms"]) and "rankingboard" not in kinds(made["forms"])
