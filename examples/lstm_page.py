@@ -41,10 +41,13 @@ def context_rows(runs, context):
 
 
 def stops_gaining(made, context, least=0.01):
-    """The context from which on no group is better than the one before by `least` bits a byte, in the mean."""
+    """The context behind which no group is better than all before it by `least` bits a byte, in the mean."""
     means = means_by_context(made)
-    gains = [place for place in range(1, len(means)) if means[place - 1] - means[place] >= least]
-    return context[gains[-1]] if gains else context[0]
+    best = 0
+    for place, value in enumerate(means):
+        if value <= means[best] - least:
+            best = place
+    return context[best]
 
 
 def lstm_answer(tokens, timed, context):

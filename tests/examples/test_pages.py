@@ -48,9 +48,11 @@ def test_intervals_are_student_s():
 
 
 def test_where_a_model_stops_gaining_from_more_context():
-    made = [{"by_context": [5.0, 4.0, 3.5, 3.495, 3.49]}]
+    made = [{"by_context": [5.0, 4.0, 3.5, 3.495, 3.493]}]
     assert lstm_page.stops_gaining(made, [1, 2, 4, 8, 16]) == 4
     assert lstm_page.stops_gaining([{"by_context": [5.0, 5.0]}], [1, 2]) == 1
+    up_and_down = [{"by_context": [5.0, 4.0, 4.5, 4.3, 4.1]}]  # later places may be harder, which is no gain
+    assert lstm_page.stops_gaining(up_and_down, [1, 2, 4, 8, 16]) == 2
     rows = lstm_page.context_rows({"GPT": made}, [1, 2, 4, 8, 16])
     assert [row[0] for row in rows] == ["0", "1", "2 to 3", "4 to 7", "8 to 15"]
 
