@@ -8,17 +8,19 @@ import pytest
 from rlhf.errors import InputError
 from rlhf.sampling.generate import SamplingSettings
 from rlhf.settings import Settings, value_type
-from stages import settings as stage_settings
 from stages.cli.main import main
 from stages.cli.options import TABLES, parse_setting, read_recipe
 from stages.ppo.checks import check
 from stages.settings import PPOConfig
 
-KINDS = [
-    kind
-    for kind in [*vars(stage_settings).values(), SamplingSettings]
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and issubclass(kind, Settings)
-]
+
+def below(kind):
+    """A class's subclasses, and theirs: all that the command line knows, and those of Python alone."""
+    return [each for child in kind.__subclasses__() for each in (child, *below(child))]
+
+
+assert SamplingSettings in below(Settings)
+KINDS = sorted({*below(Settings), *TABLES.values()}, key=lambda kind: kind.__name__)
 FIELDS = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
 
 
