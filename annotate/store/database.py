@@ -131,6 +131,16 @@ class Database:
                 self._checkpoint_now_and_then()
 
     @contextmanager
+    def opening(self) -> Iterator[Connection]:
+        """`read` by the first connection. SQLite refuses it, without waiting, while another process opens or closes."""
+        if not self.is_sqlite:
+            with self.read() as connection:
+                yield connection
+            return
+        with _one_line("read"), self._one_process(), self.read() as connection:
+            yield connection
+
+    @contextmanager
     def _one_process(self) -> Iterator[None]:
         """The write lock between processes: a server, an import and a sampler may share one file."""
         with Path(f"{self.engine.url.database}.lock").open("w") as file:  # closing it gives the lock back
@@ -146,7 +156,14 @@ class Database:
                 connection.exec_driver_sql("BEGIN")
 
     def close(self) -> None:
-        self.engine.dispose()
+        if not self.is_sqlite:
+            self.engine.dispose()
+            return
+        try:
+            with self._one_process():  # the last one to close tidies up, and refuses whoever opens meanwhile
+                self.engine.dispose()
+        except OSError:  # the folder is gone, or may no longer be written
+            self.engine.dispose()
 
 
 def open_database(url: str | Path | None) -> Database:
@@ -231,8 +248,7 @@ def _check_durability(database: Database) -> None:
 def _migrate(database: Database) -> None:
     from annotate.store.migrations import HEAD, KNOWN, upgrade
 
-    with database.read() as connection:
-        version = _version(connection)
+    version = _version_at_first(database)
     if version == HEAD:
         return
     if version is not None and version not in KNOWN:
@@ -249,6 +265,12 @@ def _migrate(database: Database) -> None:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
         if _version(connection) != HEAD:
             upgrade(connection)
+
+
+def _version_at_first(database: Database) -> str | None:
+    """The schema's version, by the first connection: SQLite makes it wait for nobody, so others must not be in its way."""
+    with database.opening() as connection:
+        return _version(connection)
 
 
 def _version(connection: Connection) -> str | None:
