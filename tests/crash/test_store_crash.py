@@ -15,7 +15,7 @@ store = Store(sys.argv[1])
 print("ready", flush=True)
 while True:
     with store.new("base", "a", parents={}, settings={}, data={}, seed=0) as writer:
-        for part in range(4):
+        for part in range(4):  # and the model card
             (writer.path / f"part{part}.bin").write_bytes(bytes([part]) * 400_000)
 """
 
@@ -29,6 +29,6 @@ def test_a_killed_writer_leaves_no_half_entry(tmp_path):
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         assert store.verify() == []
-        assert all(len(entry.manifest["files"]) == 4 for entry in store.entries())
+        assert all(len(entry.manifest["files"]) == 5 for entry in store.entries())
         assert not list(tmp_path.glob(".tmp-*"))
     assert store.entries(), "no save ever finished; the test would prove nothing"

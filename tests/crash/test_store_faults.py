@@ -58,7 +58,8 @@ def is_whole(folder):
     store = Store(folder)
     assert store.verify() == []
     assert all(
-        set(entry.manifest["files"]) == {"config.json", "inner/weights.bin"} for entry in store.entries()
+        set(entry.manifest["files"]) == {"README.md", "config.json", "inner/weights.bin"}
+        for entry in store.entries()
     )
     return len(store.entries())
 
