@@ -1,6 +1,7 @@
 """Measurements as JSON files in a folder, each made once for the same inputs."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from rlhf.durable import write_text
 from rlhf.machine.memory import give_back_freed_memory
 
 T = TypeVar("T")
+GIVE_BACK_AFTER_S = 10.0
 
 
 class MeasurementCache:
@@ -17,6 +19,7 @@ class MeasurementCache:
 
     def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
+        self.measured_s = 0.0  # since freed memory was given back
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -25,8 +28,14 @@ class MeasurementCache:
         if path and path.exists() and (saved := json.loads(path.read_text()))["inputs"] == key:
             return saved["result"]
         self.say(f"judge: {name}")
-        give_back_freed_memory()
+        if (
+            self.measured_s > GIVE_BACK_AFTER_S
+        ):  # it takes a third of a second and more: not before every small one
+            give_back_freed_memory()
+            self.measured_s = 0.0
+        started = time.monotonic()
         result = measure()
+        self.measured_s += time.monotonic() - started
         if path:
             write_text(path, json.dumps({"inputs": key, "result": result}, ensure_ascii=False))
         return result

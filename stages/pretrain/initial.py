@@ -39,6 +39,8 @@ def sinusoids(num_positions: int, width: int) -> Tensor:
     One linear map looks a place back from wherever it stands, so a model learns to copy from its context in a fraction
     of the tokens that it needs when each position starts at random. From there on they learn like all other weights.
     """
-    rate = 10_000.0 ** -torch.linspace(0, 1, -(-width // 2))
-    angles = torch.arange(num_positions)[:, None] * rate
+    rate = 10_000.0 ** -torch.linspace(
+        0, 1, -(-width // 2), device="cpu"
+    )  # also where models are made without memory
+    angles = torch.arange(num_positions, device="cpu")[:, None] * rate
     return torch.cat((angles.sin(), angles.cos()), dim=1)[:, :width]

@@ -33,7 +33,9 @@ def test_real_tokens_have_the_states_and_gradients_that_a_mask_gives(kind):
         states.square().mean().backward()
         results.append((states.detach(), {n: p.grad for n, p in model.base_model.named_parameters()}))
     (ours, our_gradients), (theirs, their_gradients) = results
-    assert is_causal(model) or kind == "bloom"  # whose attention says nothing of it, so that it keeps the mask
+    assert (
+        is_causal(model) or kind == "bloom"
+    )  # whose attention says nothing of it, so that it keeps the mask
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(our_gradients, their_gradients)
 

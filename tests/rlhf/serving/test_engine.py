@@ -176,7 +176,10 @@ def test_a_short_request_does_not_wait_for_the_end_of_long_ones(monkeypatch):
     monkeypatch.setattr("rlhf.serving.engine.TURN_S", 0.02)
     engine = Engine(GPT_MODEL, TOKENIZER, max_rows=2)
     for i in range(2):
-        engine.submit(f"long{i}", ask(1, seed=3 + i, max_new_tokens=110, logit_bias=dict.fromkeys(TOKENIZER.stop_ids, -100)))
+        engine.submit(
+            f"long{i}",
+            ask(1, seed=3 + i, max_new_tokens=110, logit_bias=dict.fromkeys(TOKENIZER.stop_ids, -100)),
+        )
     engine.step()
     engine.submit("short", ask(2, max_new_tokens=2))
     ends = []
