@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy import Connection, and_, select
 
 from annotate.store.accounts import labeler_id
-from annotate.store.database import Database, retried, storable
+from annotate.store.database import Conflict, Database, retried, storable
 from annotate.store.schema import Annotation, Batch
-from annotate.work.batches import BatchSettings, NewTask, add_tasks, insert_batch, settings_of
+from annotate.work.batches import BatchSettings, NewTask, add_batch, add_tasks, settings_of
 from annotate.work.submit import Source, Submission, write_submissions
 from rlhf.data import Message
 from rlhf.errors import LabelError
@@ -106,7 +106,10 @@ def _chat_batch(connection: Connection, kind: str) -> int:
     name = BATCHES[kind]
     found = connection.execute(select(Batch.id, Batch.origin).where(Batch.name == name)).first()
     if found is None:
-        return insert_batch(connection, BatchSettings(name=name, kind=kind, origin="chat", open=False))
+        try:
+            return add_batch(connection, BatchSettings(name=name, kind=kind, origin="chat", open=False), [])
+        except LabelError as taken:  # made by another one since the line above
+            raise Conflict(f"{taken}") from None
     if found.origin != "chat":
         raise LabelError(f"batch {name}: the name is taken by a batch of another kind")
     return found.id

@@ -131,19 +131,14 @@ def make_batch(database: Database, settings: BatchSettings, tasks: Sequence[NewT
 
 def add_batch(connection: Connection, settings: BatchSettings, tasks: Sequence[NewTask]) -> int:
     """Make a batch with its tasks; returns its id. Raises LabelError for a name that is taken or a task nobody can do."""
-    if connection.execute(select(Batch.id).where(Batch.name == settings.name)).first():
-        raise LabelError(f"batch {settings.name}: is there already; choose another name")
-    number = insert_batch(connection, settings)
-    add_tasks(connection, number, settings, tasks)
-    return number
-
-
-def insert_batch(connection: Connection, settings: BatchSettings) -> int:
-    """A batch without tasks; its id. One of the same name that another transaction made just now is a Conflict."""
     _check(settings)
     row = {**asdict(settings), "asks": asdict(settings.asks), "created": time.time()}
+    if connection.execute(select(Batch.id).where(Batch.name == settings.name)).first():
+        raise LabelError(f"batch {settings.name}: is there already; choose another name")
     connection.execute(insert(Batch), [row])
-    return batch_id(connection, settings.name)
+    number = batch_id(connection, settings.name)
+    add_tasks(connection, number, settings, tasks)
+    return number
 
 
 def _check(settings: BatchSettings) -> None:
