@@ -8,12 +8,12 @@ reward and value model then hold one base.
 import copy
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlhf.models.checkpoints import new_scalar_model
 from rlhf.models.gpt import GPT, ScalarGPT
@@ -66,11 +66,17 @@ def train_adapters(model: Any) -> Any:
 
 
 def trunk_hash(model: Any) -> str:
-    """sha256 over names, formats and bytes of the parameters of a model's trunk."""
+    """`weights_hash` of the parameters of a model's trunk."""
+    return weights_hash(dict(model.base_model.named_parameters()))
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """sha256 over names, formats and bytes of weights, in the order of their names."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.base_model.named_parameters()):
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    for name in sorted(weights):
+        weight = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -16,17 +16,6 @@ from tests.chat.tiny import TOKENIZER, serving
 HELLO = [{"role": "user", "content": "where is the dog"}]
 
 
-@pytest.fixture(scope="module")
-def address(chat_store, tmp_path_factory):
-    with serving(chat_store, tmp_path_factory.mktemp("labels") / "labels.db", "serve") as found:
-        yield found.url
-
-
-@pytest.fixture(scope="module")
-def client(address):
-    return openai.OpenAI(base_url=f"{address}/v1", api_key="anything", max_retries=0)
-
-
 def alone(chat_store, seed, max_new_tokens, messages=HELLO, stage="ppo"):
     model = load_policy(chat_store.resolve(stage).path)
     settings = SamplingSettings(max_new_tokens=max_new_tokens)

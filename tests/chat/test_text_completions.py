@@ -7,20 +7,9 @@ import torch
 
 from rlhf.models.checkpoints import load_policy
 from rlhf.sampling.generate import SamplingSettings, generate
-from tests.chat.tiny import TOKENIZER, serving
+from tests.chat.tiny import TOKENIZER
 
 TEXT = "The red kite is in the park."
-
-
-@pytest.fixture(scope="module")
-def address(chat_store, tmp_path_factory):
-    with serving(chat_store, tmp_path_factory.mktemp("labels") / "labels.db", "serve") as found:
-        yield found.url
-
-
-@pytest.fixture(scope="module")
-def client(address):
-    return openai.OpenAI(base_url=f"{address}/v1", api_key="anything", max_retries=0)
 
 
 @pytest.fixture(scope="module")
