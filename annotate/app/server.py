@@ -32,7 +32,7 @@ from annotate.store.database import DatabaseDown
 from annotate.work.webhooks import deliver_due
 from rlhf.errors import InputError, LabelError, RLHFError
 
-WEBHOOKS_EVERY_S = 1.0
+WEBHOOKS_EVERY_S = 2.0
 UNCOMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")  # downloads, compressed or not
 
 

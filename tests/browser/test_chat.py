@@ -17,6 +17,7 @@ from tests.browser.conftest import World, sign_in
 from tests.chat.tiny import serving, tiny_store
 
 SAID = "where is the dog"
+UNENDING = 60_000  # tokens: no machine has written them all before the test is through
 expect.set_options(timeout=20_000)
 
 
@@ -63,7 +64,7 @@ class ChatWorld(World):
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chat-page")
-    store = tiny_store(folder / "store")
+    store = tiny_store(folder / "store", base_context=2 * UNENDING)
     with LabelStore(folder / "labels.db") as labels:
         from annotate.store.accounts import add_account
 
@@ -131,7 +132,7 @@ def test_an_answer_streams_in_and_is_there_after_a_reload(chat, page):
 @pytest.mark.slow
 def test_stop_ends_the_answer_and_keeps_what_there_is(chat, page):
     page.select_option("#model_a", "base/0001-tiny")
-    set_up(page, max_new_tokens=4000)
+    set_up(page, max_new_tokens=UNENDING)
     page.fill("#say", SAID)
     page.keyboard.press("Enter")
     expect(page.locator(".growing .text")).to_have_text(re.compile(r"[\s\S]{30}"))
@@ -146,7 +147,7 @@ def test_stop_ends_the_answer_and_keeps_what_there_is(chat, page):
 
 def test_a_page_loaded_anew_in_the_middle_joins_its_answer_again(chat, page):
     page.select_option("#model_a", "base/0001-tiny")
-    set_up(page, max_new_tokens=3000, seed=1)
+    set_up(page, max_new_tokens=UNENDING, seed=1)
     page.fill("#say", SAID)
     page.keyboard.press("Enter")
     expect(page.locator(".growing .text")).to_have_text(re.compile(r"[\s\S]{30}"))

@@ -20,7 +20,7 @@ TOKENIZER = train_tokenizer(TEXTS, 300)
 ROLES = {"sft": {"base": "base"}, "reward": {"init": "sft"}, "ppo": {"policy": "sft", "reward": "reward"}}
 
 
-def tiny_store(folder):
+def tiny_store(folder, base_context=4096):
     """base, SFT, reward and PPO checkpoints that know their parents; random weights, so answers are babble.
 
     The base model never ends an answer by itself.
@@ -39,7 +39,7 @@ def tiny_store(folder):
             **ends,
         )
         if stage == "base":
-            config.n_positions = 4096
+            config.n_positions = base_context
         model = (ScalarGPT if stage == "reward" else GPT)(config)
         if stage == "base":
             with torch.no_grad():

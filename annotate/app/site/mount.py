@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from annotate.app.identity import Doorman
 from annotate.app.pages import language_of, shell
 from annotate.app.proxies import outer
+from annotate.app.site.courtesy import Courtesy
 from annotate.app.site.dressing import dressed
 from annotate.app.site.routes import PAGES, SHORT, SITE_PATH, is_for_accounts, is_open
 
@@ -30,6 +31,7 @@ class LateApps:
         self.apps: dict[str, FastAPI] = {}
         self.failed = False
         self.over = asyncio.Event()
+        self.courtesy = Courtesy()
         self.making: asyncio.Task[None] | None = None
         self.lifetimes: list[asyncio.Task[None]] = []
 
@@ -47,7 +49,7 @@ class LateApps:
 
     async def _make(self) -> None:
         try:
-            apps = await _in_daemon(self.build)
+            apps = await _in_daemon(self._politely)
         except Exception:
             logger.exception("the pages could not be built")
             self.failed = True
@@ -57,6 +59,10 @@ class LateApps:
             self.lifetimes.append(asyncio.create_task(self._live(app, started)))
             await started.wait()
         self.apps = apps
+
+    def _politely(self) -> dict[str, FastAPI]:
+        with self.courtesy.polite():
+            return self.build()
 
     async def _live(self, app: FastAPI, started: asyncio.Event) -> None:
         """A built app's own start and end, in one task as it wants them."""
@@ -87,6 +93,9 @@ class Site:
             await (await self._page(scope, receive))(scope, receive, send)
         elif scope["type"] == "http" and scope["path"].startswith(f"{SITE_PATH}/"):
             await self._route(scope, receive, send)
+        elif scope["type"] == "http":
+            with self.late.courtesy.request():
+                await self.app(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
