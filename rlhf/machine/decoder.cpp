@@ -16,21 +16,14 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
 
+#include "attention.h"
+#include "products.h"
 #include "vectors.h"
 
 namespace {
 
-// The next structures are those of rlhf/machine/decoding.py, field by field.
-
-struct Matrix {  // y = weights (outputs, inputs) · x, times scales where the weights are 8-bit integers, + bias
-    const void* weights;
-    const float *scales, *bias;
-    int64_t outputs, inputs;
-};
+// The next structures, and Matrix, are those of rlhf/machine/decoding.py, field by field.
 
 struct Norm {  // none where size is 0; a layer norm where centred, else an RMS norm
     const float *gain, *bias;
@@ -67,6 +60,8 @@ struct Batch {
     int64_t threads;
 };
 
+constexpr int64_t GROUP = 8;  // rows of a slot that one thread attends for
+
 enum Activation { SILU, GELU_TANH, GELU, RELU };
 
 // Threads that share the items of one piece of work after another and wait for each other in between. They yield
@@ -102,123 +97,6 @@ struct Member {
         share((size + length - 1) / length, [&](int64_t i) { work(i * length, std::min(size, (i + 1) * length)); });
     }
 };
-
-// Products. A tile is OUTS rows of weights by up to ROWS rows of inputs, whose sums stay in registers.
-
-#ifdef __AVX512F__
-constexpr int OUTS = 4, ROWS = 6;
-#else
-constexpr int OUTS = 2, ROWS = 2;
-#endif
-constexpr int64_t TILE_BYTES = 16384;  // weights that go over all rows together, from the first cache
-
-template <typename T>
-constexpr int64_t STEP = 16;  // numbers that are multiplied at once
-inline lanes step_of(const float* x) { return load(x); }
-inline lanes add_product(lanes sum, lanes a, lanes b) { return sum + a * b; }
-#ifdef __AVX512BF16__
-template <>
-constexpr int64_t STEP<bfloat16> = 32;
-inline __m512bh step_of(const bfloat16* x) { return (__m512bh)_mm512_loadu_si512(x); }
-inline lanes add_product(lanes sum, __m512bh a, __m512bh b) { return (lanes)_mm512_dpbf16_ps((__m512)sum, a, b); }
-#else
-inline lanes step_of(const bfloat16* x) { return load(x); }
-#endif
-
-// The sums of each of several vectors.
-template <int outs>
-inline void sums_of(const lanes (&x)[outs], float* y) {
-#ifdef __AVX512F__
-    if constexpr (outs == 4) {  // the numbers change places between the vectors, so that one addition serves all
-        const auto pairs = [&](int i) {
-            return _mm512_add_ps(_mm512_unpacklo_ps((__m512)x[i], (__m512)x[i + 1]), _mm512_unpackhi_ps((__m512)x[i], (__m512)x[i + 1]));
-        };
-        const __m512d first = (__m512d)pairs(0), second = (__m512d)pairs(2);
-        const __m512 fours = _mm512_add_ps((__m512)_mm512_unpacklo_pd(first, second), (__m512)_mm512_unpackhi_pd(first, second));
-        const __m256 half = (__m256)_mm512_castpd512_pd256((__m512d)fours) + (__m256)_mm512_extractf64x4_pd((__m512d)fours, 1);
-        _mm_storeu_ps(y, _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1));
-        return;
-    }
-#endif
-    for (int o = 0; o < outs; o++) y[o] = sum(x[o]);
-}
-
-template <typename T, int outs, int rows>
-void tile(const T* weights, const T* x, int64_t inputs, float sums[][OUTS]) {
-    typedef decltype(step_of(x)) Step;
-    lanes total[rows][outs] = {};
-    int64_t c = 0;
-    for (; c + STEP<T> <= inputs; c += STEP<T>) {
-        Step w[outs];
-        for (int o = 0; o < outs; o++) w[o] = step_of(weights + o * inputs + c);
-        for (int r = 0; r < rows; r++) {
-            const Step each = step_of(x + r * inputs + c);
-            for (int o = 0; o < outs; o++) total[r][o] = add_product(total[r][o], w[o], each);
-        }
-    }
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) sums_of(total[r], sums[r]);
-    for (; c < inputs; c++)
-        for (int r = 0; r < rows; r++)
-            for (int o = 0; o < outs; o++) sums[r][o] += wide(weights[o * inputs + c]) * wide(x[r * inputs + c]);
-}
-
-// y[row · stride + output] of `outs` outputs from `out` on, for up to ROWS rows of x.
-template <typename T, int outs, bool add>
-void tiles_of(const Matrix& m, int64_t rows, const T* weights, const T* x, int64_t out, float* y, int64_t stride) {
-    float sums[ROWS][OUTS];
-    if constexpr (outs == 1) {  // what is left over of a matrix
-        for (int64_t r = 0; r < rows; r++) tile<T, 1, 1>(weights, x + r * m.inputs, m.inputs, sums + r);
-    } else {
-#ifdef __AVX512F__
-        constexpr decltype(&tile<T, outs, 1>) tiles[] = {
-            tile<T, outs, 1>, tile<T, outs, 2>, tile<T, outs, 3>, tile<T, outs, 4>, tile<T, outs, 5>, tile<T, outs, 6>};
-#else
-        constexpr decltype(&tile<T, outs, 1>) tiles[] = {tile<T, outs, 1>, tile<T, outs, 2>};
-#endif
-        tiles[rows - 1](weights, x, m.inputs, sums);
-    }
-    float scale[outs], bias[outs];
-    for (int o = 0; o < outs; o++) scale[o] = m.scales ? m.scales[out + o] : 1.0f, bias[o] = m.bias ? m.bias[out + o] : 0.0f;
-    for (int64_t r = 0; r < rows; r++) {
-        float* places = y + r * stride + out;
-        for (int o = 0; o < outs; o++) {
-            const float number = sums[r][o] * scale[o] + bias[o];
-            places[o] = add ? places[o] + number : number;
-        }
-    }
-}
-
-// y[row · stride + output] of outputs first … last of the matrix, for x (rows, inputs); added to what stands there or not.
-template <typename T, bool add>
-void product(const Matrix& m, const T* x, int64_t rows, int64_t first, int64_t last, float* y, int64_t stride) {
-    const int64_t inputs = m.inputs;
-    const int64_t together = std::max<int64_t>(OUTS, TILE_BYTES / int64_t(inputs * sizeof(T)) / OUTS * OUTS);
-    std::vector<T> unpacked(m.scales ? together * inputs : 0);
-    for (int64_t from = first; from < last; from += together) {
-        const int64_t to = std::min(last, from + together);
-        const T* weights = static_cast<const T*>(m.weights) + from * inputs;
-        if (m.scales) {
-            const int8_t* packed = static_cast<const int8_t*>(m.weights) + from * inputs;
-            T* into = unpacked.data();
-#pragma omp simd
-            for (int64_t i = 0; i < (to - from) * inputs; i++) {  // eight bits fit bfloat16 without rounding
-                if constexpr (sizeof(T) == 4) into[i] = float(packed[i]);
-                else into[i] = T(bits_as<uint32_t>(float(packed[i])) >> 16);
-            }
-            weights = into;
-        }
-        for (int64_t row = 0; row < rows; row += ROWS) {
-            const int64_t some = std::min<int64_t>(ROWS, rows - row);
-            const T* some_x = x + row * inputs;
-            float* some_y = y + row * stride;
-            int64_t out = from;
-            for (; out + OUTS <= to; out += OUTS)
-                tiles_of<T, OUTS, add>(m, some, weights + (out - from) * inputs, some_x, out, some_y, stride);
-            for (; out < to; out++) tiles_of<T, 1, add>(m, some, weights + (out - from) * inputs, some_x, out, some_y, stride);
-        }
-    }
-}
 
 // y = norm of x (size,); x and y may be one.
 template <typename T>
@@ -257,54 +135,6 @@ void rotate(float* x, const float* cos, const float* sin, int64_t rotated) {
     }
 }
 
-// Attention of one query (16·n) over keys and values first … last (L, 16·n); cap: of scores (Gemma 2), 0 for none.
-template <typename T, int n>
-void attend_head(
-    const float* q, const T* keys, const T* values, T* y, float* weights, int64_t first, int64_t last, float scale,
-    float cap) {
-    lanes query[n], out[n] = {};
-    for (int i = 0; i < n; i++) query[i] = load(q + 16 * i) * scale;
-    float highest = -INFINITY, total = 0.0f;
-    const auto products = [&](int64_t j) {
-        lanes all = query[0] * load(keys + j * 16 * n);
-        for (int i = 1; i < n; i++) all += query[i] * load(keys + (j * n + i) * 16);
-        return all;
-    };
-    int64_t key = first;
-    for (; key + 4 <= last; key += 4) {
-        const lanes four[4] = {products(key), products(key + 1), products(key + 2), products(key + 3)};
-        sums_of<4>(four, weights + key);
-    }
-    for (; key < last; key++) weights[key] = sum(products(key));
-    if (cap > 0.0f)
-        for (int64_t j = first; j < last; j++) weights[j] = cap * (1.0f - 2.0f / (1.0f + fast_exp(2.0f * weights[j] / cap)));
-#pragma omp simd reduction(max : highest)
-    for (int64_t j = first; j < last; j++) highest = weights[j] > highest ? weights[j] : highest;
-#pragma omp simd reduction(+ : total)
-    for (int64_t j = first; j < last; j++) total += weights[j] = fast_exp(weights[j] - highest);
-    for (int64_t j = first; j < last; j++)
-        for (int i = 0; i < n; i++) out[i] += weights[j] * load(values + (j * n + i) * 16);
-    for (int i = 0; i < n; i++) {
-        const lanes mean = out[i] / total;
-        for (int each = 0; each < 16; each++) y[16 * i + each] = narrow<T>(mean[each]);
-    }
-}
-
-template <typename T>
-decltype(&attend_head<T, 1>) attention_for(int64_t head_size) {
-    switch (head_size / 16) {
-        case 1: return attend_head<T, 1>;
-        case 2: return attend_head<T, 2>;
-        case 3: return attend_head<T, 3>;
-        case 4: return attend_head<T, 4>;
-        case 5: return attend_head<T, 5>;
-        case 6: return attend_head<T, 6>;
-        case 8: return attend_head<T, 8>;
-        case 16: return attend_head<T, 16>;
-    }
-    return nullptr;
-}
-
 inline float activated(int64_t kind, float x) {
     switch (kind) {
         case SILU: return x / (1.0f + fast_exp(-x));
@@ -332,6 +162,7 @@ template <typename T>
 struct Pass {
     const Model& model;
     const Batch& batch;
+    const std::vector<int64_t>& groups;  // where rows begin that are of one slot and follow each other, and N
     Member& member;
     T *normed = static_cast<T*>(batch.normed), *mixed = static_cast<T*>(batch.mixed), *inner = static_cast<T*>(batch.inner);
     int64_t N = batch.rows, C = model.channels, H = model.heads, K = model.key_heads, D = model.head_size;
@@ -401,33 +232,37 @@ struct Pass {
             norm_heads(layer.keys, k, K * D);
             for (int64_t head = 0; layer.cos && head < H + K; head++)
                 rotate(q + head * D, layer.cos + at * model.rotated, layer.sin + at * model.rotated, model.rotated);
+            for (int64_t i = 0; i < H * D; i++) mixed[row * H * D + i] = narrow<T>(q[i] * layer.scale);
             for (int64_t head = 0; head < K; head++) {
-                T *key = storage(batch.keys, row, number, head) + at * D, *value = storage(batch.values, row, number, head) + at * D;
-                for (int64_t d = 0; d < D; d++) key[d] = narrow<T>(k[head * D + d]), value[d] = narrow<T>(v[head * D + d]);
+                constexpr int64_t P = PER_WORD<T>;
+                const bool alone = P > 1 && at % P == 0 && (row + 1 == N || batch.keys[row + 1] != batch.keys[row]);
+                T* key = storage(batch.keys, row, number, head) + at / 16 * 16 * D + at % 16 * P;
+                T* value = storage(batch.values, row, number, head) + at / P * P * D + at % P;
+                for (int64_t d = 0; d < D; d++) {
+                    key[d / P * P * 16 + d % P] = narrow<T>(k[head * D + d]);
+                    value[d * P] = narrow<T>(v[head * D + d]);
+                    if (alone) value[d * P + 1] = narrow<T>(0.0f);
+                }
             }
         });
     }
 
-    void attend(const Layer& layer, int64_t number, std::vector<float>& weights) {
-        const auto one_head = attention_for<T>(D);
+    // Heads that share keys, of rows that follow each other in a slot, go over the keys together.
+    void attend(const Layer& layer, int64_t number, Attention<T>& attention) {
         const int64_t shared = H / K;
-        const int64_t together = N >= 4 * member.threads ? H : 1;  // heads that one thread takes of a row
-        member.share(N * H / together, [&](int64_t i) {
-            const int64_t row = i * together / H, last = batch.positions[row] + 1;
-            const int64_t first = layer.window ? std::max(last - layer.window, int64_t(0)) : 0;
-            if (int64_t(weights.size()) < last) weights.resize(last + 256);
-            for (int64_t head = i * together % H, end = head + together; head < end; head++) {
-                const T* keys = storage(batch.keys, row, number, head / shared);
-                const T* values = storage(batch.values, row, number, head / shared);
-                if (head % shared == 0)  // heads are too short for the processor to foresee
-                    for (int64_t at = first * D; at < last * D; at += 64 / sizeof(T)) {
-                        __builtin_prefetch(values + at);
-                        __builtin_prefetch(keys + batch.rooms[row] * D + at);  // of the next; past the end it does nothing
-                    }
-                one_head(
-                    batch.qkv + row * width + head * D, keys, values, mixed + (row * H + head) * D, weights.data(), first,
-                    last, layer.scale, model.attention_cap);
-            }
+        member.share((int64_t(groups.size()) - 1) * K, [&](int64_t i) {
+            const int64_t begin = groups[i / K], end = groups[i / K + 1], head = i % K;
+            const T *keys = storage(batch.keys, begin, number, head), *values = storage(batch.values, begin, number, head);
+            Query<T> queries[TOGETHER];
+            int64_t count = 0;
+            for (int64_t query = head * shared; query < (head + 1) * shared; query++)
+                for (int64_t row = begin; row < end; row++) {
+                    const int64_t last = batch.positions[row] + 1;
+                    const int64_t first = layer.window ? std::max(last - layer.window, int64_t(0)) : 0;
+                    queries[count++] = {mixed + (row * H + query) * D, first, last};
+                    if (count == TOGETHER || (row + 1 == end && query + 1 == (head + 1) * shared))
+                        attention.attend(queries, count, keys, values), count = 0;
+                }
         });
     }
 
@@ -458,14 +293,14 @@ struct Pass {
     }
 
     void run() {
-        std::vector<float> weights;
+        Attention<T> attention{D, model.attention_cap, {}, {}};
         embed();
         for (int64_t number = 0; number < model.num_layers; number++) {
             const Layer& layer = model.layers[number];
             take(layer.before_attention);
             project(layer);
             place(layer, number);
-            attend(layer, number, weights);
+            attend(layer, number, attention);
             give(layer.o, mixed, layer.after_attention);
             take(layer.before_mlp);
             feed(layer);
@@ -475,18 +310,29 @@ struct Pass {
     }
 };
 
+std::vector<int64_t> groups_of(const Batch& batch) {
+    std::vector<int64_t> groups;
+    for (int64_t row = 0; row < batch.rows; row++) {
+        const bool follows = row > 0 && batch.keys[row] == batch.keys[row - 1] && batch.positions[row] == batch.positions[row - 1] + 1;
+        if (!follows || row - groups.back() == GROUP) groups.push_back(row);
+    }
+    groups.push_back(batch.rows);
+    return groups;
+}
+
 template <typename T>
 void decode(const Model& model, const Batch& batch) {
     Team team(10 * model.num_layers + 3);
+    const std::vector<int64_t> groups = groups_of(batch);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(batch.threads)
     {
         Member member{team, omp_get_num_threads()};
-        Pass<T>{model, batch, member}.run();
+        Pass<T>{model, batch, groups, member}.run();
     }
 #else
     Member member{team, 1};
-    Pass<T>{model, batch, member}.run();
+    Pass<T>{model, batch, groups, member}.run();
 #endif
 }
 

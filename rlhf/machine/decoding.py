@@ -12,7 +12,7 @@ import torch
 from rlhf.machine import kernels
 
 SILU, GELU_TANH, GELU, RELU = range(4)
-HEAD_SIZES = (16, 32, 48, 64, 80, 96, 128, 256)  # those that attention was compiled for
+LANES = 16  # numbers of a head, and tokens of a slot, that attention takes at once
 
 
 class Matrix(Structure):

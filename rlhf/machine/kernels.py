@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "decoder.cpp", "vectors.h"))
+NAMES = ("kernels.cpp", "decoder.cpp", "products.h", "attention.h", "vectors.h")
+SOURCES = tuple(Path(__file__).with_name(name) for name in NAMES)
 FORMATS = {torch.float32: "float", torch.bfloat16: "bfloat16"}
 # Sums may be taken in vectors; infinities and NaN keep their meaning, because training refuses a loss of them.
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -58,6 +61,18 @@ inline lanes load(const T* x) {
         return (lanes)(__builtin_convertvector(half, words) << 16);
     }
 }
+
+// Sums of products, number by number; of pairs of bfloat16 in 32 bits both products go to one sum.
+inline lanes add_product(lanes sum, lanes a, lanes b) { return sum + a * b; }
+#ifdef __AVX512BF16__
+typedef __m512bh pairs;
+inline lanes add_product(lanes sum, pairs a, pairs b) { return (lanes)_mm512_dpbf16_ps((__m512)sum, a, b); }
+#else
+typedef uint32_t pairs __attribute__((vector_size(64)));
+inline lanes add_product(lanes sum, pairs a, pairs b) {
+    return sum + lanes(a << 16) * lanes(b << 16) + lanes(a & 0xffff0000u) * lanes(b & 0xffff0000u);
+}
+#endif
 
 // Half of a vector's numbers, from `first` on; GCC has __builtin_shufflevector from version 12 only.
 template <typename Half, typename Whole>

@@ -1,9 +1,10 @@
 """New tokens through a language model, whoever wants them: rollouts, evaluation, the terminal, the chat page, the API.
 
 A decoder has slots. `read` takes more tokens of some slots in, `step` one more of each, both give the logits of what
-comes next; `forget` empties a slot; `recall` begins one with what another slot holds or held. On CPUs a described model (rlhf/sampling/families.py) is run by its bare weights, in
-one call of compiled loops for all rows (rlhf/machine/decoder.cpp): there a slot's logits are the same bit for bit,
-whoever else is read or stepped with it. Every other model takes its own forward pass (rlhf/sampling/model_decoder.py).
+comes next; `read_each` gives those after every token of a text; `forget` empties a slot; `recall` begins one with what another
+slot holds or held. On CPUs a described model (rlhf/sampling/families.py) is run by its bare weights, in one call of
+compiled loops for all rows (rlhf/machine/decoder.cpp): there a slot's logits are the same bit for bit, whoever else is
+read or stepped with it. Every other model takes its own forward pass (rlhf/sampling/model_decoder.py).
 """
 
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ class Decoder:
     def read(self, slots: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
         """Logits (B, V), float32, after B texts, which enter their slots behind what these hold.
 
-        What read and step return is overwritten by the next call.
+        What is returned is overwritten by the next call.
         """
         ends = np.cumsum([len(text) for text in texts])
         tokens = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
@@ -69,6 +70,13 @@ class Decoder:
         starts = np.repeat(ends - [len(text) for text in texts], [len(text) for text in texts])
         positions = self.lengths[rows] + np.arange(len(rows)) - starts
         return self._run(rows, tokens, positions, ends - 1)
+
+    def read_each(self, slot: int, text: Sequence[int]) -> Tensor:
+        """Logits (T, V), float32, after each of a text's T tokens, which enters a slot behind what that holds."""
+        rows, places = np.full(len(text), slot), np.arange(len(text))
+        logits = self._run(rows, np.asarray(text), self.lengths[slot] + places, places)
+        self.logits = self.logits.new_empty(0, self.logits.shape[1])  # too many to be kept
+        return logits
 
     def step(self, slots: Sequence[int], tokens: Tensor) -> Tensor:
         """Logits (B, V), float32, after one more token (B,) of each slot."""
@@ -96,8 +104,9 @@ class Decoder:
             self.known[slot] = 0
             if self.addresses[2, slot] <= found:
                 self._make_room(slot, found + 1)
+            blocks = -(-found // decoding.LANES) * decoding.LANES
             for old, new in zip(self.storage[source], self.storage[slot], strict=True):  # type: ignore[arg-type]
-                new[:, :, :found] = old[:, :, :found]
+                new[:, :, :blocks] = old[:, :, :blocks]
             self.texts[slot, :found] = text[:found]
         self.known[slot] = self.lengths[slot] = found
         return found
@@ -132,7 +141,7 @@ class Decoder:
 
     def _make_room(self, slot: int, num_tokens: int) -> None:
         model, held = self.family.structure, self.storage[slot]
-        room = -(-max(ROOM, num_tokens * 5 // 4) // 16) * 16
+        room = -(-max(ROOM, num_tokens * 5 // 4) // decoding.LANES) * decoding.LANES
         shape = (model.num_layers, model.key_heads, room, model.head_size)
         pair = torch.empty(shape, dtype=self.family.dtype), torch.empty(shape, dtype=self.family.dtype)
         for old, new in zip(held or (), pair, strict=False):

@@ -167,7 +167,7 @@ class _Parts:
         self, layers: list[Any], activations: set[int], embedding: Any, head: Any, last: Any, **more: Any
     ) -> Family:
         size, H, K = _head_sizes(self.config)
-        if size not in decoding.HEAD_SIZES or H % K or len(activations) != 1:
+        if size % decoding.LANES or H % K or len(activations) != 1:
             raise Undescribed("heads or activations of another size or kind")
         array = (decoding.Layer * len(layers))(*layers)
         table, [words] = embedding.weight.detach().contiguous(), self.matrices(head)

@@ -45,16 +45,22 @@ class ModelDecoder:
     def read(self, slots: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
         """Logits (B, V), float32, after B texts, which enter their slots; only alone behind what a slot holds."""
         if len(slots) == 1:
-            [slot], [text] = slots, texts
-            cache = self.begun.setdefault(slot, self._new_cache())
-            mask = torch.ones(1, cache.get_seq_length() + len(text), dtype=torch.bool)
-            return self._logits(torch.tensor([list(text)]), mask, cache)
+            return self._read_on(slots[0], texts[0], 1)
         width, cache = max(map(len, texts)), self._new_cache()
         tokens = torch.tensor([[0] * (width - len(text)) + list(text) for text in texts])
         mask = torch.arange(width) >= width - torch.tensor([len(text) for text in texts])[:, None]
         logits = self._logits(tokens, mask, cache)
         self._join(list(slots), cache, mask.to(self.mask.device))
         return logits
+
+    def read_each(self, slot: int, text: Sequence[int]) -> Tensor:
+        """Logits (T, V), float32, after each of a text's T tokens, which enters a slot behind what that holds."""
+        return self._read_on(slot, text, len(text))
+
+    def _read_on(self, slot: int, text: Sequence[int], num_wanted: int) -> Tensor:
+        cache = self.begun.setdefault(slot, self._new_cache())
+        mask = torch.ones(1, cache.get_seq_length() + len(text), dtype=torch.bool)
+        return self._logits(torch.tensor([list(text)]), mask, cache, num_wanted)
 
     def step(self, slots: Sequence[int], tokens: Tensor) -> Tensor:
         """Logits (B, V), float32, after one more token (B,) of each slot: of all that hold something."""
@@ -82,8 +88,8 @@ class ModelDecoder:
         """Layers with a sliding window keep all, so that rows can join; the model's own mask hides the rest."""
         return DynamicCache(config=self.model.config) if self.recurrent else DynamicCache()
 
-    def _logits(self, tokens: Tensor, mask: Tensor, cache: Any) -> Tensor:
-        """After tokens (B, S), of which mask (B, W) tells the real ones; only the last goes through the head."""
+    def _logits(self, tokens: Tensor, mask: Tensor, cache: Any, num_wanted: int = 1) -> Tensor:
+        """After the last `num_wanted` of tokens (B, S), together (·, V); mask (B, W) tells the real tokens."""
         device = self.model.device
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         output = self.model(
@@ -92,9 +98,9 @@ class ModelDecoder:
             position_ids=positions.to(device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=num_wanted,
         )
-        return output.logits[:, -1].float()
+        return output.logits[:, -num_wanted:].flatten(0, 1).float()
 
     def _join(self, slots: list[int], cache: Any, mask: Tensor) -> None:
         """Take rows into the batch."""
