@@ -124,10 +124,11 @@ class Engine:
         max_waiting: int = 64,
         packed: bool = False,
     ) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.tokenizer = tokenizer
         self.max_rows, self.max_waiting = max_rows, max_waiting
         self.grammars = Grammars(tokenizer)
-        self.decoder = decoder_for(model, max_rows, packed)
+        self.scored = max_rows  # the slot of a text that is not answered but scored
+        self.decoder = decoder_for(model.eval(), max_rows + 1, packed)
         if isinstance(self.decoder, ModelDecoder) and self.decoder.recurrent:
             kind = self.decoder.recurrent
             raise InputError(f"{kind}: a model with recurrent state cannot answer several requests at once")

@@ -14,7 +14,7 @@ from typing import Any
 
 from rlhf.data import Message, Prompt
 from rlhf.errors import InputError
-from rlhf.serving.completions import Event, Explanation, Failed, Result
+from rlhf.serving.completions import Event, Failed, Result
 
 ALIVE_EVERY_S = 5.0  # with work under way something is sent at least so often
 
@@ -139,6 +139,7 @@ class Models:
 
     def engine(self, folder: str) -> Any:
         """The folder's engine, loaded where needed. Raises InputError where there is no model."""
+        from rlhf.machine.memory import give_back_freed_memory
         from rlhf.models.checkpoints import load_policy
         from rlhf.models.tokenizer import load_tokenizer
         from rlhf.serving.engine import Engine
@@ -150,6 +151,8 @@ class Models:
             print(f"loading {folder}", file=sys.stderr, flush=True)
             model, packed = cast(load_policy(folder).to(self.device), self.precision)
             found = Engine(model, load_tokenizer(folder), self.max_rows, self.max_waiting, packed)
+            del model  # whose weights a decoder may hold in another order or format
+            give_back_freed_memory()
         self.engines[folder] = found
         return found
 
@@ -203,13 +206,10 @@ class Models:
         from rlhf.serving.scoring import score_text
 
         engine = self.engine(folder)
-        tokens = given_tokens(engine.tokenizer, prompt)
-        return score_text(engine.model, engine.tokenizer, tokens, alternatives)
+        return score_text(engine, given_tokens(engine.tokenizer, prompt), alternatives)
 
-    def explain(self, folder: str, reference: str | None, prompt: Prompt, answer: str) -> Explanation:
+    def explain(self, folder: str, reference: str | None, prompt: Prompt, answer: str) -> Any:
         """What the model in `folder` makes of an answer, beside the one in `reference`."""
         from rlhf.serving.explain import explain
 
-        model = self.engine(folder)
-        other = self.engine(reference).model if reference else None
-        return explain(model.model, other, model.tokenizer, prompt, answer)
+        return explain(self.engine(folder), self.engine(reference) if reference else None, prompt, answer)

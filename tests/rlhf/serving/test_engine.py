@@ -1,7 +1,9 @@
 """Continuous batching: whoever comes and goes, every request gets the answer it would get alone."""
 
+import gc
 import random
 import time
+import weakref
 
 import pytest
 import torch
@@ -402,3 +404,21 @@ def test_a_conversation_that_goes_on_reads_only_what_is_new():
             answer.add(event)
     assert len(read) == 1 and len(read[0]) < len(TOKENIZER.encode_prompt(list(turns))) - 20
     assert answer.text == alone(model, second)[0]
+
+
+@pytest.mark.parametrize(("kind", "precision"), [("gpt", "float32"), ("llama", "float32"), ("llama", "int8")])
+def test_no_weights_are_held_twice(kind, precision):
+    """GPT's matrices lie transposed in the decoder, those of 8 bits are other numbers: the model's own go."""
+    model, packed = cast(small_model(kind).eval(), precision)
+    own = sum(weight.nbytes for weight in model.parameters())
+    trunk = weakref.ref(model.base_model)
+    engine = Engine(model, TOKENIZER, packed=packed)
+    del model
+    gc.collect()
+    assert trunk() is None
+    kept = {
+        each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
+        for each in engine.decoder.family.kept
+    }
+    assert sum(kept.values()) <= 1.1 * own
+    assert run(engine, {0: [("a", ask(1))]})["a"].reason

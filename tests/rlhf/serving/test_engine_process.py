@@ -19,7 +19,6 @@ from rlhf.models.tokenizer import train_tokenizer
 from rlhf.sampling.generate import SamplingSettings, generate
 from rlhf.serving.completions import Answer, Failed, Piece, Request
 from rlhf.serving.engine_process import EngineProcess
-from rlhf.serving.explain import explain
 
 
 def in_a_loop(coroutine):
@@ -226,7 +225,7 @@ def test_scores_and_explanations_are_those_of_the_models(process, folders):
         assert told.ref_logprobs[i] == pytest.approx(float(q[row[place]].log()), abs=1e-4)
         assert told.kl[i] == pytest.approx(float((p * (p / q).log()).sum()), abs=1e-4)
         assert info.alternatives[0][1] == pytest.approx(float(p.max().log()), abs=1e-4)
-    same = explain(load_policy(folders["policy"]), load_policy(folders["policy"]), TOKENIZER, prompt, answer)
+    same = in_a_loop(process.call("explain", folders["policy"], folders["policy"], prompt, answer))
     assert same.kl == pytest.approx([0.0] * len(tokens), abs=1e-6)
 
 
