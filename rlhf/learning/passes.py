@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rlhf.errors import InputError
 from rlhf.learning.head import (
+    BLOCK,
     entropies_of,
     logprobs_at,
     scaled,
@@ -52,17 +53,16 @@ def completion_logprobs(
     rows, places, targets = _real_tokens(rollout)
     if has_plain_head(model):
         bare = unwrapped(model)
-        states, head = (
-            _hidden(bare, rollout)[rows, places],
-            bare.get_output_embeddings(),
-        )  # (N, C)
+        states, head = _hidden(bare, rollout, rows, places), bare.get_output_embeddings()  # (N, C)
     else:
         start = int(rollout.prompt_lengths.min()) - 1
         states, head = _full_logits(model, rollout, start)[rows, places - start], nn.Identity()  # (N, V)
     temperature = temperature or 1.0
     logprobs, entropies = [], []
-    for part, labels in zip(states.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
-        if with_entropy and torch.is_grad_enabled():
+    through_entropy = with_entropy and torch.is_grad_enabled()
+    size = max(1, BLOCK // getattr(head, "out_features", states.shape[1])) if through_entropy else HEAD_ROWS
+    for part, labels in zip(states.split(size), targets.split(size), strict=True):
+        if through_entropy:
             found, spread = checkpoint(
                 _logprobs_and_entropies, head, part, labels, temperature, use_reentrant=False
             )
@@ -120,10 +120,7 @@ def completion_values(model: Any, rollout: Rollout) -> Tensor:
             "use the sequence classifier of a causal language model"
         )
     rows, places, _ = _real_tokens(rollout)
-    return _scattered(
-        bare.score(_hidden(bare, rollout)[rows, places])[:, 0].float(),
-        rollout.mask,
-    )
+    return _scattered(bare.score(_hidden(bare, rollout, rows, places))[:, 0].float(), rollout.mask)
 
 
 def completion_scores(model: Any, rollout: Rollout) -> Tensor:
@@ -141,7 +138,7 @@ def completion_scores(model: Any, rollout: Rollout) -> Tensor:
 def completion_states(model: Any, rollout: Rollout) -> Tensor:
     """The trunk's hidden state at each row's last token, where a score is read, (B, C)."""
     rollout = rollout.to(model.device)
-    return _at_last_token(_hidden(unwrapped(model), rollout), rollout.attention_mask)
+    return _hidden(unwrapped(model), rollout, *_last_tokens(rollout.attention_mask))
 
 
 def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
@@ -159,7 +156,8 @@ def last_scores(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
 
 def last_states(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
     """The trunk's hidden state at the last real token, (B, C); arguments as of `last_scores`."""
-    return _at_last_token(trunk_states(unwrapped(model), tokens, attention_mask), attention_mask)
+    rows, places = _last_tokens(attention_mask)
+    return trunk_states(unwrapped(model), tokens, attention_mask, rows * tokens.shape[1] + places)
 
 
 def scores_by_length(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
@@ -173,10 +171,9 @@ def scores_by_length(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tens
     return torch.cat(scores)[order.argsort()]
 
 
-def _at_last_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Of hidden (B, S, C) the state at the last real token, (B, C)."""
-    rows, last = torch.arange(len(hidden), device=hidden.device), attention_mask.sum(1) - 1
-    return hidden[rows, last]
+def _last_tokens(attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows (B,) of a mask (B, S), and the place of the last real token in each."""
+    return torch.arange(len(attention_mask), device=attention_mask.device), attention_mask.sum(1) - 1
 
 
 def _real_tokens(rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,11 +188,12 @@ def _scattered(x: Tensor, mask: Tensor) -> Tensor:
     return x.new_zeros(mask.shape).masked_scatter(mask, x)
 
 
-def _hidden(bare: Any, rollout: Rollout) -> Tensor:
-    """Hidden states (B, S, C) of the trunk; what its lower part made of the tokens is used where it is known."""
+def _hidden(bare: Any, rollout: Rollout, rows: Tensor, places: Tensor) -> Tensor:
+    """The trunk's states (N, C) at places of rows; what its lower part made of the tokens is used where it is known."""
+    wanted = rows * rollout.tokens.shape[1] + places
     if rollout.states is not None and rollout.lower is not None and rollout.lower.is_of(bare):
-        return rollout.lower.hidden(bare, rollout.tokens, rollout.attention_mask, rollout.states)
-    return trunk_states(bare, rollout.tokens, rollout.attention_mask)
+        return rollout.lower.hidden(bare, rollout.tokens, rollout.attention_mask, rollout.states, wanted)
+    return trunk_states(bare, rollout.tokens, rollout.attention_mask, wanted)
 
 
 def _full_logits(model: Any, rollout: Rollout, start: int) -> Tensor:

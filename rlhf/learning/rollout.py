@@ -92,6 +92,11 @@ class Rollout:
         """Real completion tokens."""
         return sum(map(len, self.completions))
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row, prompt and completion."""
+        return [len(prompt) + len(said) for prompt, said in zip(self.prompts, self.completions, strict=True)]
+
     def to(self, device: torch.device | str) -> "Rollout":
         """The rollout with its tensors on `device`."""
         moved: dict[str, Any] = {}
@@ -136,10 +141,6 @@ class Rollout:
             completions[i] = [*completions[i][:-1], end_id]
         return replace(self, tokens=tokens, completions=completions, lower=None, states=None)
 
-    def split(self, micro_batch_size: int) -> list["Rollout"]:
-        """Consecutive rollouts of `micro_batch_size` rows; the last may have fewer."""
-        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size) if len(rows)]
-
 
 @dataclass(frozen=True)
 class Experience:
@@ -180,8 +181,8 @@ class Experience:
                 yield self.select(rows)
 
     def split(self, micro_batch_size: int) -> list["Experience"]:
-        """Consecutive parts of `micro_batch_size` rows; the last may have fewer."""
-        return [self.select(rows) for rows in torch.arange(len(self)).split(micro_batch_size) if len(rows)]
+        """Parts of at most `micro_batch_size` rows that are about equally long, so that little is padding."""
+        return [self.select(rows) for rows in batches_by_length(self.rollout.lengths, micro_batch_size)]
 
     def to(self, device: torch.device | str) -> "Experience":
         """The experience with its tensors on `device`."""
@@ -194,10 +195,7 @@ class Experience:
 
 def in_length_order(rollout: Rollout, batch_size: int, work: Callable[[Rollout], Tensor]) -> list[Tensor]:
     """work (b, …) of batches of rows that are about equally long, so that little is padding; by row, on the CPU."""
-    lengths = [
-        len(prompt) + len(said) for prompt, said in zip(rollout.prompts, rollout.completions, strict=True)
-    ]
     results: dict[int, Tensor] = {}
-    for rows in batches_by_length(lengths, batch_size):
+    for rows in batches_by_length(rollout.lengths, batch_size):
         results |= zip(rows, work(rollout.select(rows)).cpu(), strict=True)
     return [results[i] for i in range(len(rollout))]

@@ -11,7 +11,7 @@ from torch import Tensor
 from rlhf.data import Prompt
 from rlhf.intervals import effective_interval, interval_by
 from rlhf.learning.passes import completion_logprobs
-from rlhf.learning.rollout import Rollout
+from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast
 
 
@@ -113,9 +113,9 @@ def ranking_accuracy(
 @torch.no_grad()
 def sequence_kl(policy: object, reference: object, rollout: Rollout, batch_size: int = 64) -> Tensor:
     """log π(y|x) − log π_ref(y|x) of each completion (B,), whose mean over samples of π estimates KL(π‖π_ref) in nats."""
-    parts = []
-    for part in rollout.split(batch_size):
+
+    def difference(part: Rollout) -> Tensor:
         with autocast(policy.device):  # type: ignore[attr-defined]
-            difference = completion_logprobs(policy, part) - completion_logprobs(reference, part)
-        parts.append(difference.sum(1))
-    return torch.cat(parts)
+            return (completion_logprobs(policy, part) - completion_logprobs(reference, part)).sum(1)
+
+    return torch.stack(in_length_order(rollout, batch_size, difference))

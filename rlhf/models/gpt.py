@@ -57,8 +57,13 @@ class Attention(nn.Module):
         self.attn_dropout = Dropout(config.attn_pdrop)
         self.resid_dropout = Dropout(config.resid_pdrop)
 
-    def forward(self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: Any = None) -> Tensor:
-        """x (B, T, C) → (B, T, C). mask: added to the scores, broadcasts to (B, H, T, W); is_causal: see `mask`."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: Any = None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """x (B, T, C) → (B, T, C), or (N, C) of the wanted tokens; see Trunk.forward.
+
+        mask: added to the scores, broadcasts to (B, H, T, W); is_causal: see `mask`.
+        """
         B, T, C = x.shape
         heads = self.c_attn(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = heads.contiguous()  # (B, H, T, D)
@@ -69,7 +74,7 @@ class Attention(nn.Module):
         else:
             dropout = self.attn_dropout.p if self.training else 0.0
             out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=self.scale)
-        return self.resid_dropout(self.c_proj(out.transpose(1, 2).reshape(B, T, C)))
+        return self.resid_dropout(self.c_proj(tokens_at(out.transpose(1, 2).reshape(B, T, C), wanted)))
 
     def weights(self, q: Tensor, keys: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
         """How much of each value every query (B, H, T, D) takes, (B, H, T, W); keys (B, H, D, W)."""
@@ -123,8 +128,10 @@ class Block(GradientCheckpointingLayer):
         self.ln_2 = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: Any = None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), mask, is_causal, cache)
+    def forward(
+        self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: Any = None, wanted: Tensor | None = None
+    ) -> Tensor:
+        x = tokens_at(x, wanted) + self.attn(self.ln_1(x), mask, is_causal, cache, wanted)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -188,15 +195,17 @@ class Trunk(GPTPreTrained):
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        wanted: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Hidden states (B, T, C) after the final norm.
+        """Hidden states (B, T, C) after the final norm, or (N, C) of the wanted tokens.
 
         attention_mask: (B, T) or, with tokens in a cache, (B, W), true on real tokens; hidden states of padding mean
             nothing. A mask of four dimensions is taken as it is: bool (true: may be seen) or added to the scores.
         position_ids: (B, T), by default counted over the real tokens, so that padding moves nothing. Without
             attention_mask and cache a restart begins a new sequence, and no token sees another sequence (packing).
         past_key_values: a transformers Cache.
+        wanted: (N,) places in B·T; the last block makes nothing but keys and values of the other tokens.
         """
         x = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None:
@@ -204,8 +213,10 @@ class Trunk(GPTPreTrained):
         positions, visible = self.positions_and_mask(x, attention_mask, position_ids, past_key_values)
         mask, is_causal = self.attention_bias(x, visible)
         x = self.drop(x + self.wpe(positions))
-        for block in self.h:
+        *blocks, last = self.h
+        for block in blocks:
             x = block(x, mask, is_causal, past_key_values)
+        x = last(x, mask, is_causal, past_key_values, wanted)
         return BaseModelOutputWithPast(last_hidden_state=self.ln_f(x), past_key_values=past_key_values)
 
     def positions_and_mask(
@@ -264,6 +275,11 @@ class Trunk(GPTPreTrained):
         if visible is None:
             return None, self.causal
         return (visible if visible.is_floating_point() else additive_mask(visible, compute_dtype(x))), False
+
+
+def tokens_at(x: Tensor, wanted: Tensor | None) -> Tensor:
+    """x (B, T, C) itself, or (N, C) at wanted (N,) places in B·T."""
+    return x if wanted is None else x.flatten(0, 1).index_select(0, wanted)
 
 
 def causal_mask(num_queries: int, num_keys: int, offset: Any, device: Any) -> Tensor:

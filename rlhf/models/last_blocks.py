@@ -66,11 +66,13 @@ class Lower:
             hook.remove()
         raise AssertionError("the trunk has run without its block")
 
-    def hidden(self, model: Any, tokens: Tensor, attention_mask: Tensor, states: Tensor) -> Tensor:
-        """Hidden states (B, S, C) of the whole trunk from those of its lower part, which does not run again."""
+    def hidden(
+        self, model: Any, tokens: Tensor, attention_mask: Tensor, states: Tensor, wanted: Tensor | None = None
+    ) -> Tensor:
+        """`trunk_states` from those of the trunk's lower part, which does not run again."""
         given = states if self.num_outputs is None else (states, *[None] * (self.num_outputs - 1))
         with _instead_of_forward(blocks_of(model)[: self.num_blocks], lambda *args, **kwargs: given):
-            return trunk_states(model, tokens, attention_mask)
+            return trunk_states(model, tokens, attention_mask, wanted)
 
 
 class _Reached(Exception):

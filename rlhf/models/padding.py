@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+MOST_PADDING = 0.15  # of a batch's tokens
+PASS_TOKENS = 128  # tokens for which the many small operations of one pass more would be enough
+
 
 def pad_tokens(rows: Sequence[Sequence[int]], pad_id: int, round_to: int = 1) -> tuple[Tensor, Tensor]:
     """tokens (B, S) int64, padded on the right, and attention_mask (B, S) bool, true on real tokens.
@@ -30,7 +33,19 @@ def length_mask(lengths: Tensor, width: int) -> Tensor:
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """The places of all lengths, the shortest first, in batches: rows of one batch are about equally long."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    """The places of all lengths, the shortest first, in batches of at most batch_size: rows of one are about equally long.
+
+    A batch ends sooner where much of it would be padding, unless that is less work than a pass more.
+    """
+    batch: list[int] = []
+    real = 0
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        computed = (len(batch) + 1) * lengths[place]
+        padding = computed - real - lengths[place]
+        if len(batch) == batch_size or (batch and padding > max(MOST_PADDING * computed, PASS_TOKENS)):
+            yield batch
+            batch, real = [], 0
+        batch.append(place)
+        real += lengths[place]
+    if batch:
+        yield batch

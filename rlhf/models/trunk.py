@@ -5,17 +5,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from rlhf.errors import InputError
+from rlhf.models.gpt import Trunk, tokens_at
 
 
-def trunk_states(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
-    """Hidden states (B, S, C); at padding they mean nothing.
+def trunk_states(model: Any, tokens: Tensor, attention_mask: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """Hidden states (B, S, C), or (N, C) at wanted (N,) places in B·S; at padding they mean nothing.
 
     tokens (B, S) int64 padded on the right, attention_mask (B, S), nonzero on real tokens. No position ids: padding
     on the right moves no real token. A causal model's real tokens do not see it either, and where no mask is given
     attention takes a kernel that never computes the future (FlashAttention-2, Dao 2023, section 3.1).
     """
     mask = None if is_causal(model) else attention_mask.long()
-    return model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+    chooses = isinstance(model.base_model, Trunk)  # before its last block, which is then less work
+    more = {"wanted": wanted} if chooses else {}
+    output = model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False, **more)
+    return output.last_hidden_state if chooses else tokens_at(output.last_hidden_state, wanted)
 
 
 def is_causal(model: Any) -> bool:

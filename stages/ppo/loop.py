@@ -185,10 +185,14 @@ def own_parts(config: PPOConfig, policy: Any, minibatch: Experience) -> Iterator
 
     An idle part is a row of another's, whose loss is to count nothing; without it the others would wait for ever.
     """
-    own = minibatch.select(processes.shard(len(minibatch))).split(config.micro_batch_size)
+
+    def parts(rank: int | None = None) -> list[Experience]:
+        return minibatch.select(processes.shard(len(minibatch), rank)).split(config.micro_batch_size)
+
+    own = parts()
     yield from ((part, True) for part in own)
     if is_sharded(policy):
-        for _ in range(parts_of_all(len(minibatch), config.micro_batch_size) - len(own)):
+        for _ in range(max(len(parts(rank)) for rank in range(processes.world_size())) - len(own)):
             yield minibatch.select([0]), False
 
 

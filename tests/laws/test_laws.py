@@ -17,6 +17,7 @@ from rlhf.learning.losses import clip_fraction, policy_loss, value_loss
 from rlhf.learning.passes import completion_logprobs, completion_scores, completion_values
 from rlhf.learning.rl import explained_variance, gae, kl_k1, kl_k3, kl_shaped, masked_mean, rescale, whiten
 from rlhf.learning.rollout import Experience, Rollout
+from rlhf.models import padding
 from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.padding import pad_tokens
 
@@ -255,10 +256,14 @@ def test_a_permuted_rollout_gives_permuted_passes(kind: str, shapes: list, seed:
 
 
 def ppo_gradients(kind: str, minibatch: Experience, micro_batch_size: int) -> list[Tensor]:
+    return gradients_of_parts(kind, minibatch, minibatch.split(micro_batch_size))
+
+
+def gradients_of_parts(kind: str, minibatch: Experience, parts: list[Experience]) -> list[Tensor]:
     policy, value_model = MODELS[kind]
     policy.zero_grad()
     value_model.zero_grad()
-    for part in minibatch.split(micro_batch_size):
+    for part in parts:
         logprobs = completion_logprobs(policy, part.rollout)
         loss = policy_loss(logprobs, part.rollout.logprobs, part.advantages, 0.2)
         values = completion_values(value_model, part.rollout)
@@ -292,6 +297,19 @@ def test_1x8_is_2x4_is_8x1(kind: str, micro_batch_size: int) -> None:
     whole = ppo_gradients(kind, minibatch, 8)
     assert max(float(g.abs().max()) for g in whole) > 0.01
     for wanted, got in zip(whole, ppo_gradients(kind, minibatch, micro_batch_size), strict=True):
+        same(got, wanted)
+
+
+@kinds
+def test_parts_by_length_have_the_gradient_of_the_minibatch_as_it_was_shuffled(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minibatch = experience(kind, sampled(EIGHT, seed=1))
+    monkeypatch.setattr(padding, "PASS_TOKENS", 0)
+    parts = minibatch.split(8)
+    assert len(parts) > 2
+    by_length = gradients_of_parts(kind, minibatch, parts)
+    for wanted, got in zip(gradients_of_parts(kind, minibatch, [minibatch]), by_length, strict=True):
         same(got, wanted)
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers import (
     CohereConfig,
@@ -33,7 +35,7 @@ from rlhf.learning.passes import (
 )
 from rlhf.learning.rollout import Experience, Rollout
 from rlhf.models.gpt import GPT, ScalarGPT
-from rlhf.models.padding import pad_tokens
+from rlhf.models.padding import MOST_PADDING, PASS_TOKENS, batches_by_length, pad_tokens
 
 V, PAD = 50, 7  # the pad id is also a usual token, so nothing may be found by looking for it
 LAYOUT: dict[str, Any] = {
@@ -182,12 +184,6 @@ def test_selected_rows_are_those_sampled_alone(round_to: int) -> None:
         assert torch.equal(getattr(given, name), getattr(wanted, name)), name
 
 
-def test_split_keeps_every_row_in_order() -> None:
-    parts = rollout().split(2)
-    assert [part.prompts for part in parts] == [PROMPTS[:2], PROMPTS[2:]]
-    assert parts[1].tokens.shape == (1, 8) and parts[0].mask.shape == (2, 4)
-
-
 def experience(num_rows: int = 5) -> Experience:
     """Row i has i + 1 tokens, values i, advantages 10 i, returns 100 i."""
     before = Rollout.from_samples(
@@ -220,6 +216,31 @@ def test_parts_of_a_minibatch_add_up_to_its_tokens() -> None:
     parts = experience().split(2)
     assert [part.num_tokens for part in parts] == [3, 7, 5]
     assert experience().num_tokens == 15 == int(experience().rollout.mask.sum())
+
+
+@given(st.lists(st.integers(1, 300), max_size=80), st.integers(1, 64))
+def test_batches_hold_every_row_once_and_little_padding(lengths: list[int], batch_size: int) -> None:
+    batches = list(batches_by_length(lengths, batch_size))
+    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    for batch in batches:
+        long = [lengths[place] for place in batch]
+        assert 0 < len(batch) <= batch_size and long == sorted(long)
+        assert len(long) * max(long) - sum(long) <= max(PASS_TOKENS, MOST_PADDING * len(long) * max(long))
+
+
+def test_rows_of_one_length_are_not_divided() -> None:
+    assert [len(batch) for batch in batches_by_length([128] * 40, 16)] == [16, 16, 8]
+
+
+def test_an_update_computes_little_more_than_the_real_tokens() -> None:
+    torch.manual_seed(0)
+    lengths = torch.distributions.LogNormal(3.5, 0.8).sample((256,)).long().clamp(2, 400)
+    before = Rollout.from_samples([[1]] * 256, [sample([2] * int(n)) for n in lengths], PAD, round_to=8)
+    nothing = torch.zeros(before.mask.shape)
+    shuffled = Experience(before, nothing, nothing, nothing).shuffled(64, epochs=1)
+    parts = [part for minibatch in shuffled for part in minibatch.split(64)]
+    assert sum(part.num_tokens for part in parts) == int(lengths.sum())
+    assert sum(part.rollout.tokens.numel() for part in parts) < 1.35 * int(lengths.sum() + 256)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
