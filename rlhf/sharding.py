@@ -7,7 +7,7 @@ processes must come to each of them, in one order.
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.pytorch_utils import Conv1D
 
 from rlhf.errors import InputError
 from rlhf.machine import processes
@@ -24,7 +25,8 @@ from rlhf.machine.memory import memory_of_a_process
 from rlhf.models.trunk import blocks_of, unwrapped
 
 T = TypeVar("T")
-BYTES_TRAINED = 16  # of a parameter in float32: itself, its gradient, two moments of Adam
+BYTES_HELD = 4  # of a parameter in float32
+BYTES_TRAINED = 16  # itself, its gradient, two moments of Adam
 OF_OTHERS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 _shells: WeakKeyDictionary[nn.Module, nn.Module] = (
@@ -39,8 +41,8 @@ def refuse_launchers_sharding(stage: str, instead: str) -> None:
             raise InputError(f"{stage} does not run under accelerate's {engine}: {instead}")
 
 
-def is_wanted(shard: str, models: Sequence[Any]) -> bool:
-    """Whether to divide these models: `on`, `off`, or `auto`, where whole they would take half of a process's memory.
+def is_wanted(shard: str, num_bytes: int) -> bool:
+    """Whether to divide what takes so many bytes: `on`, `off`, or `auto`, where that is half of a process's memory.
 
     Raises InputError for `on` with a single process.
     """
@@ -48,9 +50,14 @@ def is_wanted(shard: str, models: Sequence[Any]) -> bool:
         raise InputError("shard = on: one process has nobody to share with; start several with torchrun")
     if shard != "auto" or processes.world_size() == 1:
         return shard == "on"
-    seen = {id(p): p for model in models for p in model.parameters()}.values()
-    needed = sum(p.numel() * (BYTES_TRAINED if p.requires_grad else p.element_size()) for p in seen)
-    return needed > memory_of_a_process() / 2
+    return num_bytes > memory_of_a_process() / 2
+
+
+def bytes_of(model: Any) -> int:
+    """What a model takes while it is trained."""
+    return sum(
+        p.numel() * (BYTES_TRAINED if p.requires_grad else p.element_size()) for p in model.parameters()
+    )
 
 
 def is_sharded(model: Any) -> bool:
@@ -94,10 +101,13 @@ def whole(model: Any) -> Iterator[Any]:
         return
     shell, empty, full = _shells[model], {}, {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        if id(parameter) not in full:
-            full[id(parameter)] = nn.Parameter(full_tensor(parameter.detach()), parameter.requires_grad)
         module, _, leaf = name.rpartition(".")
         place = shell.get_submodule(module)
+        if id(parameter) not in full:
+            weight = full_tensor(parameter.detach())
+            if isinstance(place, Conv1D):  # as the sampler has it, which then makes no copy
+                weight = weight.T.contiguous().T if weight.ndim == 2 else weight
+            full[id(parameter)] = nn.Parameter(weight, parameter.requires_grad)
         empty[place, leaf] = place._parameters[leaf]
         place._parameters[leaf] = full[id(parameter)]
     try:

@@ -30,6 +30,14 @@ GRADIENT_CHECKPOINTING = (
 )
 
 
+SHARD = "divide the weights between processes (auto: where whole they would take half the memory)"
+
+
+def sharding() -> Any:
+    """The field of stages that can divide their weights."""
+    return setting("auto", SHARD, common=False, choices=("auto", "on", "off"), decides=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadingSettings(Settings):
     """How a stage reads the files that it is given. What comes out decides, not these: they are in no hash."""

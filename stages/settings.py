@@ -10,6 +10,7 @@ from stages.fields import (
     TEMPLATE_KWARGS,
     ReadingSettings,
     setting,
+    sharding,
 )
 
 
@@ -83,6 +84,7 @@ class SFTSettings(ReadingSettings):
     last_blocks: int = setting(0, LAST_BLOCKS, at_least=0, common=False)
     lora_rank: int = setting(0, LORA_RANK, at_least=0)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
+    shard: str = sharding()
     report_to: str = setting(
         "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False, common=False
     )
@@ -141,6 +143,7 @@ class RewardSettings(ReadingSettings):
     last_blocks: int = setting(0, LAST_BLOCKS, at_least=0, common=False)
     lora_rank: int = setting(0, LORA_RANK, at_least=0)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
+    shard: str = sharding()
     report_to: str = setting(
         "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False, common=False
     )
@@ -281,13 +284,7 @@ class PPOConfig(Settings):
     last_blocks: int = setting(0, LAST_BLOCKS, at_least=0, common=False)
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
-    shard: str = setting(
-        "auto",
-        "divide the weights between processes (auto: where whole they would take half the memory)",
-        flag=False,
-        choices=("auto", "on", "off"),
-        decides=False,
-    )
+    shard: str = sharding()
     seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 

@@ -1,10 +1,13 @@
-"""Run by torchrun or alone: tiny PPO runs, sharded where several processes train; what they logged and learned to a file.
+"""Run by torchrun or alone: tiny runs, sharded where several processes train; what they logged and learned to a file.
+
+A case of two parts is one of PPO, of three one of tests/sharded_trainers.py.
 
 python -m tests.sharded_ppo OUT SHARD CASE…
 
-WORK: a folder for the training state; STOP_AT: the iteration after whose save the run ends; DEAD_AFTER_S: patience.
+WORK: a folder for the training state; SETTINGS: in place of the sizes below, as JSON; STOP_AT: the iteration after whose save the run ends; DEAD_AFTER_S: patience.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ import torch
 from rlhf.machine import processes
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.sharding import is_sharded
+from tests import sharded_trainers
 from tests.tiny_ppo import TEXTS, adapters, config, llama, policy, scalar, scalar_llama, trainer
 
 # Odd sizes: shares differ, one minibatch has a row less than there are processes, the last iteration is partial.
@@ -72,9 +76,15 @@ def stop_after(save, trained, iteration):
 def main(out, shard, *cases):
     torch.set_num_threads(1)
     processes.DEAD_AFTER_S = float(os.environ.get("DEAD_AFTER_S", processes.DEAD_AFTER_S))
-    results, work = {}, os.environ.get("WORK")
+    processes.join_process_group()
+    results, work, own = {}, os.environ.get("WORK"), json.loads(os.environ.get("SETTINGS", "{}"))
     for case in cases:
-        more = {"output_dir": work, "settings": {"save_every": 1}} if work else {}
+        if case.count("-") == 2:
+            folder = Path(out).parent / f"{Path(out).stem}-trainers"
+            folder.mkdir(exist_ok=True)
+            results[case] = sharded_trainers.result(case, shard, folder, **own)
+            continue
+        more = {"settings": {**own, "save_every": 1}, **({"output_dir": work} if work else {})}
         trained = made(case, shard, **more)
         assert is_sharded(trained.model) == (shard == "on")
         if "STOP_AT" in os.environ:

@@ -43,7 +43,7 @@ FLOORS = [
         "annotate/labels",
         "stages/ppo",
         "stages/pretrain",
-        "stages/trl_parts",
+        "stages/trainers",
     ],
     [
         "annotate/figures",

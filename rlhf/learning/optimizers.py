@@ -56,12 +56,17 @@ class Optimizers:
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         for optimizer, state in zip(self.optimizers, states, strict=True):
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            placed = {
-                i: {name: placed_as(parameters[i], value) for name, value in of_one.items()}
-                for i, of_one in state["state"].items()
-            }
-            optimizer.load_state_dict(state | {"state": placed})
+            optimizer.load_state_dict(placed_state(optimizer, state))
+
+
+def placed_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state, whole tensors, with this process's part of each where its parameter is sharded."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    placed = {
+        i: {name: placed_as(parameters[i], value) for name, value in of_one.items()}
+        for i, of_one in state["state"].items()
+    }
+    return state | {"state": placed}
 
 
 class JointOptimizer(torch.optim.Optimizer):
@@ -92,7 +97,7 @@ class JointOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(own)
+            optimizer.load_state_dict(placed_state(optimizer, own))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:

@@ -22,7 +22,7 @@ from rlhf.errors import InputError
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=6)  # a process may wait for another's long samples,
-DEAD_AFTER_S = 60.0  # but not for one that gives no sign of life
+DEAD_AFTER_S = 40.0  # but not for one that gives no sign of life
 DONE = "done"
 NO_ANSWER = 75  # exit status: try again, which `torchrun --max-restarts` does
 

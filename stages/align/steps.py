@@ -12,6 +12,7 @@ from typing import Any
 
 from rlhf.errors import InputError
 from rlhf.inputs import locate_model
+from rlhf.machine import processes
 from rlhf.models.sources import content_hash
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Entry, Store
@@ -53,6 +54,8 @@ def run(
 ) -> dict[str, Any]:
     """All steps on the sources that the recipe names; returns the report's numbers.
 
+    Of several processes all train; the first alone divides the data, and draws and judges answers while the others wait.
+
     data: folder where files of these names are looked for first.
     base: what to start from, by store reference, folder, GGUF file or hub id.
     """
@@ -60,22 +63,28 @@ def run(
     from stages.report.report import write_report
 
     check(recipe)
+    processes.join_process_group()
+    say = say if processes.is_main_process() else lambda line: None
     label = f"{name}-{seed}"
     steps = Steps(say)
-    parts = steps.run_step("data", lambda: _data(recipe, store, base, data, say))
+    by_one = processes.broadcast_from_main
+    parts = steps.run_step("data", lambda: by_one(lambda: _data(recipe, store, base, data, say)))
     sft = steps.run_step("sft", lambda: _sft(recipe, store, base, parts, label, seed, say))
     reward = steps.run_step("reward", lambda: _reward(recipe, store, sft.ref, parts, label, seed, say))
     gold = steps.run_step("gold", lambda: _gold(recipe, store, base, parts, label, seed + GOLD_SEED, say))
     ppo = steps.run_step("ppo", lambda: _ppo(recipe, store, sft, reward, parts, label, seed, say))
     entries = {"sft": sft, "reward": reward, "gold": gold, "ppo": ppo}
     batch = steps.run_step(
-        "blind", lambda: _blind(recipe, store, labels_url, sft, ppo, parts, label, seed, say)
+        "blind", lambda: by_one(lambda: _blind(recipe, store, labels_url, sft, ppo, parts, label, seed, say))
     )
     folder = store.root / "reports" / label
-    results = steps.run_step("judge", lambda: _judge(recipe, store, base, entries, parts, folder, seed, say))
+    results = steps.run_step(
+        "judge", lambda: by_one(lambda: _judge(recipe, store, base, entries, parts, folder, seed, say))
+    )
     results |= {"blind_batch": batch, **steps.cost()}
     results |= steps_and_curves(results, entries)
-    write_report(folder, label, results, say)
+    if processes.is_main_process():
+        write_report(folder, label, results, say)
     say(f"blind comparison for people: rlhf label, batch {batch}")
     return results
 

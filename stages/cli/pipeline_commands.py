@@ -30,6 +30,11 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--data", help="folder where files that the recipe's [data] names are looked for first"
     )
     align.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
+    align.add_argument(
+        "--shard",
+        choices=("auto", "on", "off"),
+        help="divide the weights between processes (default: as the recipe says)",
+    )
     align.add_argument("--json", action="store_true", help="print the report's numbers as one JSON object")
     align.set_defaults(run=run_align)
     report = commands.add_parser(
@@ -64,6 +69,7 @@ def run_report(options: argparse.Namespace) -> None:
 
 
 def run_align(options: argparse.Namespace) -> None:
+    from rlhf.machine import processes
     from stages import align
     from stages.cli.options import labels_url_of, read_recipe, say, store_of
 
@@ -71,8 +77,11 @@ def run_align(options: argparse.Namespace) -> None:
         raise InputError(
             "rlhf align needs --recipe, which names the files to learn from; see recipes/smollm2.toml"
         )
+    recipe = dict(read_recipe(options.recipe))
+    for step in ("sft", "reward", "gold", "ppo") if options.shard else ():
+        recipe[step] = {**recipe.get(step, {}), "shard": options.shard}
     results = align.run(
-        read_recipe(options.recipe),
+        recipe,
         store_of(options),
         labels_url_of(options),
         base=options.base,
@@ -81,5 +90,5 @@ def run_align(options: argparse.Namespace) -> None:
         seed=options.seed,
         say=say,
     )
-    if options.json:
+    if options.json and processes.is_main_process():
         print(json.dumps(results, ensure_ascii=False))

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rlhf.errors import InputError
@@ -17,8 +17,9 @@ from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.models.trunk import has_scalar_head, unwrapped
-from rlhf.sharding import is_wanted, shard, whole
+from rlhf.sharding import BYTES_HELD, BYTES_TRAINED, is_sharded, is_wanted, shard, whole
 from stages.ppo.given import check_tied_head, in_float32
+from stages.settings import PPOConfig
 
 
 @dataclass(frozen=True)
@@ -44,62 +45,77 @@ def assemble_models(
     peft_config: Any,
     last_blocks: int,
     needs_values: bool = True,
+    is_divided: bool = False,
     say: Callable[[str], None],
 ) -> Models:
     """The models as the trainer's arguments want them: adapters, copies, a frozen lower part, a value model if needed.
 
-    With last_blocks the reward models' lower parts are given up, too, where they are the policy's.
-    """  # fmt: skip
+    With last_blocks the reward models' lower parts are given up, too, where they are the policy's. is_divided: copies are
+    divided between the processes as soon as they are made, so that no more than one is held whole; no lower part is shared then.
+    """
     if last_blocks and (peft_config is not None or hasattr(policy, "peft_config")):
         raise InputError("last_blocks and adapters are two ways to train less than all; choose one of them")
     if peft_config is None:  # else peft has its adapters in float32, over a base of any format
         in_float32(policy, "the policy", say)
     lower = freeze_lower(policy, last_blocks) if last_blocks else None
-    policy, reference = policy_and_reference(policy, reference, peft_config, lower)
+    shared = None if is_divided else lower
+    policy, reference = policy_and_reference(policy, reference, peft_config, shared)
+    if is_divided and reference is not None:
+        divide(reference)
     for reward in rewards:
-        if lower and has_value_head(reward):
-            lower.share_with(reward.source, policy)
+        if shared and has_value_head(reward):
+            shared.share_with(reward.source, policy)
     if not needs_values:
         if value_model is not None:
             raise InputError("value_model is given, but these advantages need none; leave it out")
-        return Models(policy, reference, None, lower)
+        return Models(policy, reference, None, shared)
     value_model = value_model or value_model_for(policy, tokenizer, rewards, say)
     in_float32(value_model, "the value model", say)
-    if lower is None:
-        return Models(policy, reference, value_model)
-    if not lower.share_with(value_model, policy):
+    if shared and not shared.share_with(value_model, policy):
         say(
             "ppo: the value model's lower part is not the policy's, so it runs a whole one of its own; "
             "reward models share it when trained from this policy with the same last_blocks"
         )
-    freeze_lower(value_model, last_blocks)
-    return Models(policy, reference, value_model, lower)
+    if lower:
+        freeze_lower(value_model, last_blocks)
+    if is_divided:
+        divide(value_model)
+    return Models(policy, reference, value_model, shared)
 
 
-def placed(
-    models: Models, rewards: Sequence[RewardSource], wanted: str, say: Callable[[str], None]
-) -> Models:
-    """The models on their device, those of the rewards too, their weights divided between the processes where wanted.
+def is_to_be_divided(
+    config: PPOConfig, policy: Any, rewards: Sequence[RewardSource], peft_config: Any
+) -> bool:
+    """Whether the weights of all of a run's models are to be divided between the processes, before copies are made.
 
-    A lower part is then shared by none, since each divides its own. Raises InputError for `on` with one process.
+    Raises InputError for `on` with one process.
     """
-    all_of_them = [
-        models.policy,
-        models.reference,
-        models.value_model,
-        *(r.source for r in rewards if r.is_model),
-    ]
-    present = [model for model in all_of_them if model is not None]
-    for model in present:
-        model.to(best_device())
-    if not is_wanted(wanted, present):
-        return models
+    trains_all = peft_config is None and not is_adapted(policy) and not config.last_blocks
+    size = sum(p.numel() for p in policy.parameters())
+    trained = size * (BYTES_TRAINED if trains_all else BYTES_HELD) * (2 if config.advantages == "gae" else 1)
+    scoring = sum(p.numel() for r in rewards if r.is_model for p in r.source.parameters())
+    return is_wanted(config.shard, trained + BYTES_HELD * (scoring + (size if trains_all else 0)))
+
+
+def divide(model: Any) -> None:
+    """The model on its device, its weights divided between the processes."""
     give_back_at_once()
-    for model in present:
-        has_plain_head(model)  # looks at a pass, once per model, which it must not do between processes
-        shard(model)
-    say(f"ppo: each of {processes.world_size()} processes holds its part of the weights")
-    return replace(models, lower=None)
+    model.to(best_device())
+    has_plain_head(model)  # looks at a pass, once per model, which it must not do between processes
+    shard(model)
+
+
+def place(
+    models: Models, rewards: Sequence[RewardSource], is_divided: bool, say: Callable[[str], None]
+) -> None:
+    """The models, those of the rewards too, on their device, divided between the processes where they are not yet."""
+    scoring = [reward.source for reward in rewards if reward.is_model]
+    for model in (models.policy, models.reference, models.value_model, *scoring):
+        if model is None or is_sharded(model):
+            continue
+        divide(model) if is_divided else model.to(best_device())
+    if is_divided:
+        say(f"ppo: each of {processes.world_size()} processes holds its part of the weights")
 
 
 def policy_and_reference(

@@ -28,7 +28,7 @@ from stages.ppo.identity import identity_of
 from stages.ppo.learner import new_learner, summary
 from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_longer_run
 from stages.ppo.loop import train
-from stages.ppo.models import assemble_models, placed
+from stages.ppo.models import assemble_models, is_to_be_divided, place
 from stages.ppo.pretraining import pretraining_rows, pretraining_text
 from stages.ppo.samples import SampleLog
 from stages.reading import accounts_of, prefixed
@@ -78,15 +78,16 @@ class PPOTrainer:
         self.state_file = Path(output_dir) / "state.pt" if output_dir else None
         given = {"policy": model, "reference": ref_model, "value model": value_model}
         self.identity: dict[str, Any] = dict(identity_of(given, rewards)) if self.state_file else {}
+        is_divided = is_to_be_divided(args, model, rewards, peft_config)
         models = assemble_models(
             model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks,
-            needs_values=args.advantages == "gae", say=say,
+            needs_values=args.advantages == "gae", is_divided=is_divided, say=say,
         )  # fmt: skip
         self.reward = combined_reward(
             rewards, self.tokenizer, bf16=args.bf16, combine=args.reward_combine,
             weights=parse_weights(args.reward_weights), pessimism=args.pessimism,
         )  # fmt: skip
-        models = placed(models, rewards, args.shard, say)
+        place(models, rewards, is_divided, say)
         model, self.reference = models.policy, models.reference
         self.prompts = encode_prompts(
             prompt_rows_in(train_dataset), self.tokenizer, context_length(model.config), args.max_new_tokens,

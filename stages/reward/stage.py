@@ -28,7 +28,7 @@ from rlhf.measuring.evaluate import ranking_accuracy
 from rlhf.models.adapters import is_adapted, save_adapters, trunk_hash
 from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.sharding import refuse_launchers_sharding
+from rlhf.sharding import refuse_launchers_sharding, whole
 from rlhf.splits import held_out
 from rlhf.store import Entry, Store, inputs_hash
 from stages.reading import accounts_of, prefixed
@@ -42,7 +42,7 @@ from stages.reward.tokens import Counts, encode_rankings, tokenize_rankings
 from stages.reward.trainer import RankingTrainer
 from stages.settings import RewardSettings
 from stages.sft.kept import kept_demonstrations
-from stages.trl_parts import common_arguments, last_checkpoint, show_progress
+from stages.trainers.parts import common_arguments, divide, last_checkpoint, show_progress
 
 STEPS_PER_SAVE = 50
 HEADS_L2 = 0.3  # of an ensemble's heads, where probe_l2 names no other
@@ -62,9 +62,7 @@ def run(
     demonstrations that the policy was fine-tuned on have mean reward 0 (Ouyang et al. 2022, section 3.5). read: accounts of
     the sources that the rankings were made of, for the manifest.
     """
-    refuse_launchers_sharding(
-        "reward", "each process holds the whole model; start it without, or by torchrun"
-    )
+    refuse_launchers_sharding("reward", "it divides the weights by itself, shard = on")
     processes.join_process_group()
     _refuse_heads_of_many_processes(settings)
     say = say if processes.is_main_process() else lambda line: None
@@ -93,18 +91,19 @@ def run(
     trainer = trainer_of(settings, folder, tokenizer, training, work, prefixed("reward", say))
     show_progress(trainer, "reward", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    if processes.is_main_process():
-        metrics = {"prompts": len(trainer.train_dataset), "train_s": round(time.monotonic() - started, 1)}
-        with store.new("reward", settings.name, **inputs) as writer:
-            writer.read = [*read, *accounts_of(rankings)]
-            offset = _zero_offset(trainer.model.eval(), tokenizer, demonstrations, settings.max_length)
-            writer.metrics = metrics | _held_out(trainer.model, tokenizer, measured, settings)
-            plain = save(trainer.model, folder, offset, writer.path)
-            if settings.heads:
-                _save_ensemble(plain, trainer.train_dataset, tokenizer.pad_id, settings, writer.path)
-            tokenizer.save(writer.path)
-            log.save(writer.path)
-        store.discard_work("reward", inputs_hash("reward", **inputs))
+    metrics = {"prompts": len(trainer.train_dataset), "train_s": round(time.monotonic() - started, 1)}
+    with whole(trainer.model) as model:
+        if processes.is_main_process():
+            with store.new("reward", settings.name, **inputs) as writer:
+                writer.read = [*read, *accounts_of(rankings)]
+                offset = _zero_offset(model.eval(), tokenizer, demonstrations, settings.max_length)
+                writer.metrics = metrics | _held_out(model, tokenizer, measured, settings)
+                plain = save(model, folder, offset, writer.path)
+                if settings.heads:
+                    _save_ensemble(plain, trainer.train_dataset, tokenizer.pad_id, settings, writer.path)
+                tokenizer.save(writer.path)
+                log.save(writer.path)
+            store.discard_work("reward", inputs_hash("reward", **inputs))
     return entry_for_all(store, "reward", inputs)
 
 
@@ -228,6 +227,7 @@ def trainer_of(
     if settings.probe_l2 and not last_checkpoint(work):
         fit_head(model.to(device), rankings, tokenizer.pad_id, settings.probe_l2)
     model = limit_trainable(model, settings.last_blocks, settings.lora_rank, head="score")
+    divide(model, settings.shard, say)
     config = RewardConfig(
         **common_arguments(settings, work),
         per_device_train_batch_size=processes.rows_per_process(

@@ -18,7 +18,7 @@ from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, load_chat_tokenizer, load_tokenizer
-from rlhf.sharding import refuse_launchers_sharding
+from rlhf.sharding import refuse_launchers_sharding, whole
 from rlhf.splits import held_out
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
 from rlhf.store import Entry, Store, inputs_hash
@@ -27,7 +27,7 @@ from stages.settings import SFTSettings
 from stages.sft.kept import keep_demonstrations
 from stages.sft.tokens import Extent, tokenize_demonstrations
 from stages.sft.trainer import DemonstrationTrainer, mean_reward
-from stages.trl_parts import common_arguments, last_checkpoint, show_progress
+from stages.trainers.parts import common_arguments, divide, last_checkpoint, show_progress
 
 VALIDATION_SHARE = 0.1
 
@@ -42,7 +42,7 @@ def run(
 
     read: accounts of the sources that the data were made of, for the manifest.
     """
-    refuse_launchers_sharding("sft", "each process holds the whole model; start it without, or by torchrun")
+    refuse_launchers_sharding("sft", "it divides the weights by itself, shard = on")
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
     training, validation = _demonstrations(settings, prefixed("sft", say))
@@ -69,22 +69,24 @@ def run(
     )
     show_progress(trainer, "sft", log)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    if processes.is_main_process():
-        losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
-        best = trainer.state.best_metric
-        with store.new("sft", settings.name, **inputs) as writer:
-            save_plain(trainer.model, writer.path)
-            tokenizer.save(writer.path)
-            log.save(writer.path)
-            keep_demonstrations(training, writer.path)
-            writer.read = [*read, *accounts_of(training, *([validation] if settings.validation_data else []))]
-            writer.metrics = {
-                "validation_loss": round(min(losses), 4),
-                **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
-                "demonstrations": len(training),
-                "train_s": round(time.monotonic() - started, 1),
-            }
-        store.discard_work("sft", inputs_hash("sft", **inputs))
+    losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
+    best = trainer.state.best_metric
+    with whole(trainer.model) as model:
+        if processes.is_main_process():
+            with store.new("sft", settings.name, **inputs) as writer:
+                save_plain(model, writer.path)
+                tokenizer.save(writer.path)
+                log.save(writer.path)
+                keep_demonstrations(training, writer.path)
+                sources = [training, *([validation] if settings.validation_data else [])]
+                writer.read = [*read, *accounts_of(*sources)]
+                writer.metrics = {
+                    "validation_loss": round(min(losses), 4),
+                    **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
+                    "demonstrations": len(training),
+                    "train_s": round(time.monotonic() - started, 1),
+                }
+            store.discard_work("sft", inputs_hash("sft", **inputs))
     return entry_for_all(store, "sft", inputs)
 
 
@@ -143,6 +145,7 @@ def trainer_of(
         model.generation_config.eos_token_id = sorted(tokenizer.stop_ids)
     set_dropout(model, settings.dropout)
     model = limit_trainable(model, settings.last_blocks, settings.lora_rank)
+    divide(model, settings.shard, prefixed("sft", say))
     max_length = within_context(model, settings.max_length)
     config = SFTConfig(
         **common_arguments(settings, work),

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from trl import SFTTrainer
 
 from rlhf.data import Prompt
 from rlhf.learning.head import PLAIN, token_logprobs
+from rlhf.learning.losses import lm_loss
 from rlhf.learning.passes import head_weight
 from rlhf.learning.rewards import score_completions
 from rlhf.machine import processes
@@ -15,9 +17,11 @@ from rlhf.machine.devices import autocast
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.models.trunk import trunk_states, unwrapped
 from rlhf.sampling.generate import SamplingSettings, generate
+from rlhf.sharding import run, whole
+from stages.trainers.processes import SeveralProcesses
 
 
-class DemonstrationTrainer(SFTTrainer):
+class DemonstrationTrainer(SeveralProcesses, SFTTrainer):
     """trl's SFTTrainer that, given `score`, also measures the policy's mean reward at every evaluation.
 
     On a CPU it takes the log-probabilities of a large vocabulary by `rlhf.learning.head`: a step needs a fourth of the time there.
@@ -30,36 +34,70 @@ class DemonstrationTrainer(SFTTrainer):
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
         """Mean −log π of the labelled tokens, as trl has it; of its outputs only the loss where ours is used."""
-        if return_outputs or not self._fits(inputs):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        bare = unwrapped(self.accelerator.unwrap_model(model))
+        if return_outputs or not (processes.world_size() > 1 or self._fits(inputs)):
+            return SFTTrainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def summed_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """−log π of the labelled tokens summed, and their number; inputs as trl's collator gives them."""
         labels = inputs["labels"][:, 1:]
         labelled = labels >= 0  # −100 is of tokens that the loss does not count
-        with autocast(labels.device):  # accelerate puts its own around forward, and this goes past forward
-            states = trunk_states(bare, inputs["input_ids"], inputs["attention_mask"])[:, :-1][labelled]
-            logprobs = token_logprobs(states, bare.get_output_embeddings().weight, labels[labelled])
-        num_tokens = labelled.sum() if num_items_in_batch is None else num_items_in_batch
-        return -logprobs.sum() / num_tokens
+        if "attention_mask" in inputs and head_weight(model) is not None:
+            logprobs = run(model, _labelled_logprobs, inputs, labels, labelled)
+        else:  # packed rows, logits that are no product alone: as the model itself has them
+            given = {name: value for name, value in inputs.items() if name != "labels"}
+            logits = model(**given, use_cache=False).logits[:, :-1][labelled]
+            logprobs = -lm_loss(logits, labels[labelled])
+        return -logprobs.sum(), labelled.sum()
 
     def _fits(self, inputs: dict[str, Tensor]) -> bool:
         """Whether this batch's logits are many, on a CPU, and nothing but a product: no packed rows, no adapted head."""
         tokens = inputs["input_ids"]
-        if tokens.device.type != "cpu" or "attention_mask" not in inputs or processes.world_size() > 1:
+        if tokens.device.type != "cpu" or "attention_mask" not in inputs:
             return False
         weight = head_weight(self.model)
         return weight is not None and tokens.numel() * len(weight) > PLAIN
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        metrics = super().evaluate(*args, **kwargs)
+        if processes.world_size() == 1:
+            metrics = super().evaluate(*args, **kwargs)
+        else:
+            metrics = {"eval_loss": self._mean_loss()}
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.score is not None:
-            metrics["eval_reward"] = self.score(self.accelerator.unwrap_model(self.model))
+            with whole(self.model) as plain:
+                metrics["eval_reward"] = self.score(plain)
             self.log({"eval_reward": metrics["eval_reward"]})
         return metrics
+
+    @torch.no_grad()
+    def _mean_loss(self) -> float:
+        """Of the evaluation rows, what one process measures: batches in turn, each one's mean loss by its rows."""
+        rows = self._remove_unused_columns(self.eval_dataset, description="evaluation")
+        size = self.args.per_device_eval_batch_size
+        starts = list(range(0, len(rows), size))[processes.rank() :: processes.world_size()]
+        found = torch.zeros(2, dtype=torch.float64)
+        self.model.eval()
+        with whole(self.model) as plain, autocast(self.args.device):
+            for start in starts:
+                batch = [rows[i] for i in range(start, min(start + size, len(rows)))]
+                total, number = self.summed_loss(plain, self._prepare_inputs(self.data_collator(batch)))
+                found += torch.tensor([float(total / number) * len(batch), len(batch)])
+        loss, num_rows = processes.sum_over_processes(found)
+        return float(loss / num_rows)
+
+
+def _labelled_logprobs(model: Any, inputs: dict[str, Tensor], labels: Tensor, labelled: Tensor) -> Tensor:
+    """log π (N,) of the labelled ones of labels (B, S − 1), by a model whose logits are a product alone."""
+    bare = unwrapped(model)
+    states = trunk_states(bare, inputs["input_ids"], inputs["attention_mask"])[:, :-1][labelled]
+    return token_logprobs(states, bare.get_output_embeddings().weight, labels[labelled])
 
 
 def mean_reward(

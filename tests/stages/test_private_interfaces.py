@@ -7,6 +7,7 @@ import inspect
 from importlib.metadata import version
 
 import pytest
+from accelerate import Accelerator
 from transformers import GenerationMixin, PreTrainedModel, Trainer
 from trl import RewardTrainer
 
@@ -17,6 +18,24 @@ HOOKS = [
         Trainer,
         "_set_signature_columns_if_needed",
         "the collator gets rows without their columns",
+    ),
+    ("transformers", Trainer, "_wrap_model", "several processes average gradients instead of summing them"),
+    ("transformers", Trainer, "_remove_unused_columns", "several processes have no rows to share out"),
+    ("transformers", Trainer, "_clip_grad_norm", "the norm logged of a sharded model is one process's"),
+    ("transformers", Trainer, "_save", "a sharded model is saved with one process's part of it"),
+    (
+        "transformers",
+        Trainer,
+        "_save_optimizer_and_scheduler",
+        "one process's part of Adam's moments is saved",
+    ),
+    ("transformers", Trainer, "_load_from_checkpoint", "a sharded model cannot go on from a checkpoint"),
+    ("transformers", Trainer, "_load_best_model", "a sharded model ends with its last weights, not its best"),
+    (
+        "accelerate",
+        Accelerator,
+        "_is_accelerate_prepared",
+        "the model of several processes is wrapped for averages",
     ),
     (
         "transformers",

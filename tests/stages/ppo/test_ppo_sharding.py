@@ -13,11 +13,12 @@ import torch
 from rlhf.errors import InputError
 from rlhf.machine import kernels
 from rlhf.sharding import is_wanted
+from tests import sharded_trainers
 from tests.sharded_ppo import CASES, SIZES
-from tests.tiny_ppo import close_histories, config, policy, trainer
+from tests.tiny_ppo import close_histories, config, trainer
 
 ROOT = Path(__file__).parents[3]
-CORE = ["gpt-ptx", "llama-lora"]
+CORE = ["gpt-ptx", "llama-lora", "sft-gpt-all", "sft-llama-lora", "reward-llama-all", "reward-gpt-last"]
 
 
 def command_of(number, *arguments):
@@ -36,7 +37,7 @@ def launched(number, *arguments, **environment):
     assert done.returncode == 0, done.stderr[-6000:]
 
 
-def check_same(one, several):
+def check_same(one, several, episodes=SIZES["episodes"]):
     """Two files of results tell the same within rounding."""
     one, several = (torch.load(file, weights_only=False) for file in (one, several))
     assert one.keys() == several.keys()
@@ -45,14 +46,23 @@ def check_same(one, several):
         if case.endswith(
             "lora"
         ):  # one process that splits a minibatch otherwise moves this norm by up to 3e-4
-            norms = [[row.pop("policy/grad_norm") for row in rows] for rows in (history, other_history)]
+            norms = [
+                [row.pop(name) for row in rows for name in ("policy/grad_norm", "grad_norm") if name in row]
+                for rows in (history, other_history)
+            ]
             assert norms[0] == pytest.approx(norms[1], rel=1e-3)
         close_histories(history, other_history, 2e-5)
-        assert weights.keys() == other_weights.keys() and history[-1]["episodes"] == SIZES["episodes"]
-        for folder in weights:
-            assert weights[folder].keys() == other_weights[folder].keys()
-            for name, value in weights[folder].items():
-                torch.testing.assert_close(value, other_weights[folder][name], atol=1e-5, rtol=1e-4)
+        assert history[-1].get("episodes", episodes) == episodes
+        check_weights(weights, other_weights)
+
+
+def check_weights(weights, others):
+    """Weights of the folders that two runs left, by folder."""
+    assert weights.keys() == others.keys()
+    for folder in weights:
+        assert weights[folder].keys() == others[folder].keys()
+        for name, value in weights[folder].items():
+            torch.testing.assert_close(value, others[folder][name], atol=1e-5, rtol=1e-4)
 
 
 def check(number, cases, folder):
@@ -68,7 +78,7 @@ def test_two_processes_with_half_of_the_weights_each_learn_what_one_learns(tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 4])
 def test_every_way_of_training_is_equal_by_any_number_of_processes(number, tmp_path):
-    check(number, CASES, tmp_path)
+    check(number, CASES + sharded_trainers.CASES, tmp_path)
 
 
 @pytest.mark.slow
@@ -117,7 +127,7 @@ def children(pid):
 def test_one_process_has_nobody_to_share_with():
     with pytest.raises(InputError, match="shard = on"):
         trainer(config(shard="on"))
-    assert not is_wanted("auto", [policy()]) and not is_wanted("off", [policy()])
+    assert not is_wanted("auto", 2**60) and not is_wanted("off", 2**60)
 
 
 @pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED"])

@@ -20,7 +20,7 @@ def loss_and_gradients(folder, work, plain, monkeypatch, **settings):
     """Of one batch; plain: the most logits for which trl's own head is used."""
     monkeypatch.setattr(sft_trainer, "PLAIN", plain)
     monkeypatch.setattr("rlhf.machine.devices.has_fast_bf16", lambda device: False)
-    monkeypatch.setattr("stages.trl_parts.has_fast_bf16", lambda device: False)
+    monkeypatch.setattr("stages.trainers.parts.has_fast_bf16", lambda device: False)
     torch.manual_seed(0)
     given = SFTSettings(data="unused", batch_size=3, max_length=64, **settings)
     trainer = sft.trainer_of(given, folder, load_tokenizer(folder), ROWS, ROWS, work, None, print)

@@ -1,6 +1,8 @@
 """What trl's trainers of SFT and of the reward model share: arguments, one progress bar, a stop on a loss that is no number."""
 
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,12 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from rlhf.errors import TrainingError
 from rlhf.learning.metrics import MetricLog
+from rlhf.learning.passes import has_plain_head
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, has_fast_bf16
-from rlhf.machine.memory import FreedMemory
+from rlhf.machine.memory import FreedMemory, give_back_at_once
 from rlhf.machine.threads import ThreadWatch
+from rlhf.sharding import bytes_of, is_wanted, shard
 from stages.settings import RewardSettings, SFTSettings
 
 
@@ -35,6 +39,19 @@ def common_arguments(settings: SFTSettings | RewardSettings, work: Path | str) -
         "disable_tqdm": True,
         "gradient_checkpointing": settings.gradient_checkpointing,
     }
+
+
+def divide(model: Any, wanted: str, say: Callable[[str], None]) -> None:
+    """Divide a model's weights between the processes where wanted, before a trainer gets it.
+
+    Raises InputError for `on` with one process, and where the model's blocks are not known.
+    """
+    model.to(best_device())
+    if is_wanted(wanted, bytes_of(model)):
+        give_back_at_once()
+        has_plain_head(model)  # looks at a pass, once per model, which it must not do between processes
+        shard(model)
+        say(f"each of {processes.world_size()} processes holds its part of the weights")
 
 
 class PreparedRows:
@@ -66,6 +83,7 @@ class Progress(TrainerCallback):
         self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.log.history = [_without_epoch(row) for row in state.log_history]  # of a run that goes on
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc=self.name, mininterval=1,
             disable=not processes.is_main_process(),
@@ -90,13 +108,15 @@ class Progress(TrainerCallback):
                 )
             if self.bar is not None:
                 self.bar.set_postfix({name: f"{value:.3f}"})
-        self.log.write(
-            state.global_step, {key: value for key, value in (logs or {}).items() if key != "epoch"}
-        )
+        self.log.write(state.global_step, _without_epoch(logs or {}))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _without_epoch(logs: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in logs.items() if key != "epoch"}
 
 
 def show_progress(trainer: Trainer, name: str, log: MetricLog) -> None:
@@ -109,4 +129,14 @@ def show_progress(trainer: Trainer, name: str, log: MetricLog) -> None:
 def last_checkpoint(work: Path) -> str | None:
     """The newest whole checkpoint a trainer left in its working folder, to resume from."""
     found = sorted(work.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
-    return str(found[-1].parent) if found else None
+    whole = [path for path in found if _is_whole(path)]
+    return str(whole[-1].parent) if whole else None
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the file that a trainer writes last into a checkpoint was written to its end; a kill may cut it."""
+    try:
+        json.loads(file.read_text())
+    except ValueError:
+        return False
+    return True

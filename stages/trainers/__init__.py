@@ -1,0 +1,1 @@
+"""What trl's trainers of SFT and of the reward model share."""
