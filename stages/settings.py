@@ -215,6 +215,13 @@ class PPOConfig(Settings):
         at_least=0,
         flag=False,
     )
+    max_staleness: int = setting(
+        0,
+        "1: draw each batch while the one before trains, by weights one iteration older",
+        at_least=0,
+        at_most=1,
+        flag=False,
+    )
     max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
     missing_eos_penalty: float = setting(
         1.0, "taken from the score of a completion that does not end", at_least=0, common=False

@@ -28,7 +28,8 @@ class Rollout:
     S and T fit the longest row and completion, rounded up to multiples of `round_to`. conversations: the prompts before
     they became tokens, where known, for rewards that read text; columns: of each one's row, by name. states (B, S, C): what the frozen lower part that
     several models share made of the tokens, where it is known. sampler_logprobs (B, T): where logprobs are the policy's
-    and the sampler drew from another distribution (top-p, top-k, other rounding), those it drew from.
+    and the sampler drew from another distribution (top-p, top-k, other rounding, older weights), those it drew from.
+    staleness: iterations that the policy has learned from since.
     """
 
     prompts: list[list[int]]
@@ -45,6 +46,7 @@ class Rollout:
     lower: Lower | None = None
     states: Tensor | None = None
     sampler_logprobs: Tensor | None = None
+    staleness: int = 0
 
     @classmethod
     def from_samples(
@@ -128,6 +130,7 @@ class Rollout:
             self.lower,
             None if self.states is None else self.states[at, :S],
             None if self.sampler_logprobs is None else self.sampler_logprobs[at, :T],
+            self.staleness,
         )
 
     def ended_by(self, end_id: int) -> "Rollout":

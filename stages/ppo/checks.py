@@ -70,8 +70,11 @@ def _sampling(config: PPOConfig) -> Iterator[str]:
         yield "sampler = vllm needs sampler_urls, and sampler_folder, which the servers serve"
     if not of_servers and (config.sampler_urls or config.sampler_folder):
         yield "sampler_urls and sampler_folder are of servers: set sampler = vllm, or leave them out"
-    if config.importance_cap and not (config.recompute_logprobs or truncates(config) or of_servers):
+    differs = config.recompute_logprobs or truncates(config) or of_servers or config.max_staleness
+    if config.importance_cap and not differs:
         yield "importance_cap weighs the policy's log-probabilities against the sampler's: set recompute_logprobs, top_p or top_k, too"
+    if config.max_staleness and not config.importance_cap:
+        yield "max_staleness: older weights drew what is learned from; weigh it with importance_cap, such as 2"
 
 
 def truncates(config: PPOConfig) -> bool:

@@ -6,6 +6,7 @@ completion, M rewards.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +45,22 @@ def sample(
     servers: RolloutServers | None = None,
 ) -> Rollout:
     """A completion of every prompt, each process writing its share, or asking servers for it."""
+    if servers is not None:
+        push(policy, servers, version=iteration + 1)
+    with nullcontext() if servers is not None else whole(policy) as plain:
+        samples = draw(config, plain, prompts, tokenizer, iteration, servers)
+    return rollout_of(prompts, gathered_samples(samples), tokenizer)
+
+
+def draw(
+    config: PPOConfig,
+    policy: Any | None,
+    prompts: Sequence[EncodedPrompt],
+    tokenizer: AnyTokenizer,
+    iteration: int,
+    servers: RolloutServers | None,
+) -> list[Sample]:
+    """This process's share of the completions; policy: a whole one, None where servers have the weights."""
     tokens = [prompt.tokens for prompt in prompts]
     mine = processes.shard(len(tokens))
     own, seed = tokens[mine.start : mine.stop], config.seed * 1_000_003 + iteration
@@ -51,20 +68,26 @@ def sample(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
         processed_logprobs=truncates(config),
     )  # fmt: skip
-    if servers is not None:
-        push(policy, servers, version=iteration + 1)
-        samples = servers.complete(own, sampling, tokenizer.stop_ids, seed, mine.start)
-    else:
-        with whole(policy) as plain, autocast(policy.device, config.bf16):
-            samples = generate(
-                plain, own, sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed,
-                batch_size=config.batch_size, first_row=mine.start,
-            )  # fmt: skip
+    if servers is not None or policy is None:
+        assert servers is not None
+        return servers.complete(own, sampling, tokenizer.stop_ids, seed, mine.start)
+    with autocast(policy.device, config.bf16):
+        return generate(
+            policy, own, sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed,
+            batch_size=config.batch_size, first_row=mine.start,
+        )  # fmt: skip
+
+
+def rollout_of(
+    prompts: Sequence[EncodedPrompt], samples: Sequence[Sample], tokenizer: AnyTokenizer, staleness: int = 0
+) -> Rollout:
+    """Prompts and their completions as tensors."""
     conversations = [prompt.prompt for prompt in prompts]
-    return Rollout.from_samples(
-        tokens, gathered_samples(samples), tokenizer.pad_id, ROUND_TO, conversations, tokenizer.eos_id,
+    made = Rollout.from_samples(
+        [prompt.tokens for prompt in prompts], samples, tokenizer.pad_id, ROUND_TO, conversations, tokenizer.eos_id,
         [prompt.columns for prompt in prompts],
     )  # fmt: skip
+    return replace(made, staleness=staleness) if staleness else made
 
 
 def push(policy: Any, servers: RolloutServers, version: int) -> None:
@@ -119,11 +142,11 @@ def with_policy_logprobs(config: PPOConfig, policy: Any, rollout: Rollout) -> Ro
     Raises TrainingError where a server's differ by more than its number format explains: it holds other weights.
     """
     from_servers = config.sampler == "vllm"
-    if not (config.recompute_logprobs or truncates(config) or from_servers):
+    if not (config.recompute_logprobs or truncates(config) or from_servers or config.max_staleness):
         return rollout
     with whole(policy) as plain, autocast(policy.device, config.bf16):
         own = map_rows(rollout, config, lambda part: completion_logprobs(plain, part, config.temperature))
-    if from_servers:
+    if from_servers and not rollout.staleness:  # older weights give other numbers
         check_servers(config, sampling_gap(config, rollout, own)[rollout.mask])
     return replace(rollout, logprobs=own, sampler_logprobs=rollout.logprobs)
 
@@ -202,6 +225,8 @@ def gather_experience(
     taken = penalties(config, rollout)
     metrics = rollout_metrics(rollout, scores, judged.ref_logprobs, beta, taken)
     metrics |= component_metrics(reward.scorers, judged.components)
+    if config.max_staleness:
+        metrics["policy/staleness"] = float(rollout.staleness)
     if config.normalize_scores:
         learner.moments.update(scores)
         scores = learner.moments.normalize(scores)

@@ -36,6 +36,10 @@ def settings_of_longer_run(settings: PPOSettings, entry: Entry) -> PPOSettings:
             )
     if own["lr_decay"] != "none":
         raise InputError(f"--extend {entry.ref}: its learning rate has decayed to its end; begin a new run")
+    if own["max_staleness"]:
+        raise InputError(
+            f"--extend {entry.ref}: its next batch would have been drawn while its last one trained; begin a new run"
+        )
     if before["episodes"] % own["batch_size"]:
         raise InputError(
             f"--extend {entry.ref}: its last iteration had fewer than batch_size = {own['batch_size']} completions; "

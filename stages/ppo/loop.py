@@ -3,7 +3,7 @@
 Shapes: b completions of a part, T tokens of the longest.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from rlhf.learning.losses import policy_loss, value_clip_fraction, value_loss
 from rlhf.learning.metrics import MetricLog, TokenMeans, update_metrics
 from rlhf.learning.optimizers import step_together
 from rlhf.learning.passes import completion_logprobs, completion_values, text_logprobs
-from rlhf.learning.prompts import EncodedPrompt, prompt_order
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rl import importance_weights, kl_k3
 from rlhf.learning.rollout import Experience
@@ -25,15 +24,13 @@ from rlhf.machine.devices import autocast
 from rlhf.machine.memory import FreedMemory
 from rlhf.machine.threads import ThreadWatch
 from rlhf.models.recompute import blocks_run_again
-from rlhf.models.tokenizer import AnyTokenizer
-from rlhf.rollout_server import RolloutServers
 from rlhf.sharding import is_sharded, parts_of_all, run
+from stages.ppo.ahead import Sampling
 from stages.ppo.checks import truncates
 from stages.ppo.experience import (
     Judged,
     gather_experience,
     judge,
-    sample,
     sampling_gap,
     with_lower_states,
 )
@@ -55,11 +52,9 @@ def train(
     learner: Learner,
     reference: Any | None,
     reward: Reward,
-    prompts: Sequence[EncodedPrompt],
-    tokenizer: AnyTokenizer,
+    sampling: Sampling,
     *,
     pretraining: Pretraining | None = None,
-    servers: RolloutServers | None = None,
     log: MetricLog,
     save: Callable[[], None] = lambda: None,
     keep: Callable[[], None] = lambda: None,
@@ -67,8 +62,7 @@ def train(
 ) -> None:
     """Run PPO from the learner's iteration to the last one, which has fewer completions where episodes say so.
 
-    reference: a frozen model, or None for the policy with its adapters off. prompts are drawn in a new random order
-    each pass. save is called every save_every iterations, keep every keep_every ones, show with what was sampled every
+    reference: a frozen model, or None for the policy with its adapters off. save is called every save_every iterations, keep every keep_every ones, show with what was sampled every
     samples_every ones. Raises TrainingError, with no weight changed by it, for a loss, gradient or score that is not finite.
     """
     num_iterations = -(-config.episodes // config.batch_size)
@@ -82,8 +76,7 @@ def train(
     )
     watch, freed = ThreadWatch(), FreedMemory()
     for iteration in bar:
-        rows = drawn(config, prompts, iteration)
-        rollout = sample(config, learner.policy, rows, tokenizer, iteration, servers)
+        rollout = sampling.rollout(learner.policy, iteration)
         judged = judge(config, learner, reference, reward, with_lower_states(config, learner, rollout))
         experience, metrics = gather_experience(config, learner, reward, judged)
         metrics["episodes"] = iteration * config.batch_size + len(rollout)
@@ -108,14 +101,6 @@ def train(
             keep()  # before the state, which says that this iteration is done
         if config.save_every and (iteration + 1) % config.save_every == 0:
             save()
-
-
-def drawn(config: PPOConfig, prompts: Sequence[EncodedPrompt], iteration: int) -> list[EncodedPrompt]:
-    """The prompts of an iteration, each as often as it gets completions; the last iteration may have fewer."""
-    first, each = iteration * config.batch_size, config.completions_per_prompt
-    num_episodes = min(config.batch_size, config.episodes - first)
-    order = prompt_order(len(prompts), first // each, num_episodes // each, config.seed)
-    return [prompts[i] for i in order for _ in range(each)]
 
 
 def set_learning_rates(config: PPOConfig, learner: Learner, iteration: int, num_iterations: int) -> float:
@@ -163,7 +148,7 @@ def update(
             raise TrainingError(
                 f"iteration {learner.iteration}: the loss is not finite; nothing was applied. Lower the learning rate"
             )
-        if step == 0:
+        if step == 0 and not experience.rollout.staleness:
             check_sampler(means, learner.iteration)
         if pretraining is not None and policy_learns:
             num_rows = config.ptx_examples * len(minibatch)

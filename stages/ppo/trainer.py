@@ -22,6 +22,7 @@ from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.rollout_server import RolloutServers
 from rlhf.sharding import gathered, refuse_launchers_sharding
 from rlhf.store import Entry, Store, hashed_settings, inputs_hash
+from stages.ppo.ahead import Sampling
 from stages.ppo.checks import check
 from stages.ppo.given import check_given
 from stages.ppo.identity import identity_of
@@ -93,9 +94,9 @@ class PPOTrainer:
             prompt_rows_in(train_dataset), self.tokenizer, context_length(model.config), args.max_new_tokens,
             skip_long=getattr(args, "skip_long", False), say=prefixed("ppo", say),
         )  # fmt: skip
-        self.servers = None
-        if args.sampler == "vllm":
-            self.servers = RolloutServers(args.sampler_urls.split(","), args.sampler_folder)
+        from_servers = args.sampler == "vllm"
+        servers = RolloutServers(args.sampler_urls.split(","), args.sampler_folder) if from_servers else None
+        self.sampling = Sampling(args, self.prompts, self.tokenizer, servers)
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
@@ -122,8 +123,8 @@ class PPOTrainer:
     def train(self) -> list[dict[str, float]]:
         """Train to the last iteration; returns every iteration's metrics, docs/ppo.md says what they mean."""
         train(
-            self.args, self.learner, self.reference, self.reward, self.prompts, self.tokenizer,
-            pretraining=self.pretraining, servers=self.servers, log=self.log, save=self.save_state, keep=self.keep_policy,
+            self.args, self.learner, self.reference, self.reward, self.sampling,
+            pretraining=self.pretraining, log=self.log, save=self.save_state, keep=self.keep_policy,
             show=self.samples.write if processes.is_main_process() else lambda iteration, judged: None,
         )  # fmt: skip
         return self.log.history
@@ -157,7 +158,8 @@ class PPOTrainer:
 
         Every process calls it; the first one writes.
         """
-        file, state = file or self.state_file, gathered(self.learner.state_dict())
+        file = file or self.state_file
+        state = gathered(self.learner.state_dict()) | {"ahead": self.sampling.state_dict()}
         if file and processes.is_main_process():
             file.parent.mkdir(parents=True, exist_ok=True)
             save_state(file, state | {"identity": self.identity, "history": self.log.history})
@@ -180,6 +182,7 @@ class PPOTrainer:
         """Continue where the run of this state was, which may be another's."""
         if state is not None:
             self.learner.load_state_dict(state)
+            self.sampling.load_state_dict(state.get("ahead"))
             self.log.history = state["history"]
 
 
