@@ -20,8 +20,9 @@ from annotate.store.accounts import ROLES, labeler_id
 from annotate.store.database import open_database, retried
 from annotate.store.schema import Annotation, Batch, Labeler, Prompt, Task
 from annotate.work import assign, batches, submit
+from annotate.work.asks import Asks
 from annotate.work.assign import TaskView
-from annotate.work.batches import Asks, BatchOverview, BatchSettings, NewTask, batch_id
+from annotate.work.batches import BatchOverview, BatchSettings, NewTask, batch_id
 from annotate.work.submit import LABELED, Source, Submission
 from rlhf.data import Demonstration, Ranking
 from rlhf.errors import LabelError

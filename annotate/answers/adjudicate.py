@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 from annotate.answers.agreement import disagreement_share
 from annotate.answers.ballots import ballots, group_by_task
 from annotate.answers.choice import RANKED, Choice, standing
+from annotate.answers.ratings import apart_by_task, ratings_given
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Labeler
@@ -36,7 +37,10 @@ class GivenAnswer:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A task with its answers; share: of the judgements on its pairs by two labelers, those that differ, 0…1."""
+    """A task with its answers; share: of the judgements on its pairs by two labelers, those that differ, 0…1.
+
+    Of ratings: how far two labelers are apart, as a part of the scale.
+    """
 
     task: TaskView
     answers: tuple[GivenAnswer, ...]
@@ -61,10 +65,11 @@ def adjudicate(database: Database, lead: str, submission: Submission) -> int:
 
 
 def disagreement_by_task(database: Database, choice: Choice) -> dict[int, float]:
-    """Tasks whose labelers differ, each with the share of their judgements that do."""
+    """Tasks whose labelers differ, each with how much (`Disagreement.share`)."""
     with database.read() as connection:
         groups = group_by_task(ballots(connection, choice))
-    shares = {task: disagreement_share(group.ranks) for task, group in groups.items()}
+        rated = ratings_given(connection, choice)
+    shares = {task: disagreement_share(group.ranks) for task, group in groups.items()} | apart_by_task(rated)
     return {task: share for task, share in shares.items() if share}
 
 
@@ -92,7 +97,9 @@ def _answers(connection: Connection, choice: Choice, tasks: Sequence[int]) -> di
     )
     query = standing(connection, choice, select(*columns))
     query = query.add_columns(Annotation.verdict, Annotation.strength, Annotation.comment, Annotation.fields)
-    query = query.where(Annotation.kind.in_(RANKED), Annotation.task_id.in_(tasks)).order_by(Annotation.id)
+    query = query.where(Annotation.kind.in_((*RANKED, "rate")), Annotation.task_id.in_(tasks)).order_by(
+        Annotation.id
+    )
     rows = connection.execute(query).all()
     items = items_of(connection, [row.id for row in rows])
     found: dict[int, list[GivenAnswer]] = {}

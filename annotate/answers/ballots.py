@@ -7,7 +7,7 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from annotate.answers.agreement import Group
-from annotate.answers.choice import RANKED, Choice, chunks, standing
+from annotate.answers.choice import ORDERING, Choice, chunks, standing
 from annotate.store.schema import Annotation, Labeler, RankingItem, Task
 
 
@@ -26,13 +26,13 @@ class Ballot:
 
 
 def ballots(connection: Connection, choice: Choice) -> list[Ballot]:
-    """The choice's standing rankings, oldest first; "none acceptable" without an order is none."""
+    """The choice's standing answers that order completions, oldest first; "none acceptable" without an order is none."""
     columns = (
         Annotation.id.label("annotation"), Annotation.task_id.label("task"), Task.prompt_id.label("prompt"),
         Labeler.name.label("labeler"), (Labeler.origin == "simulated").label("simulated"),
         Annotation.created, Annotation.shown_order,
     )  # fmt: skip
-    query = standing(connection, choice, select(*columns)).where(Annotation.kind.in_(RANKED))
+    query = standing(connection, choice, select(*columns)).where(ORDERING)
     rows = connection.execute(query.order_by(Annotation.id)).all()
     ranks = ranks_of(connection, [row.annotation for row in rows])
     return [

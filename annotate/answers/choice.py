@@ -4,12 +4,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy.orm import aliased
 
-from annotate.store.schema import Annotation, Labeler, Task
+from annotate.store.schema import Annotation, Labeler, RankingItem, Task
 from annotate.work.batches import batch_id
 
-RANKED = ("rank", "compare")  # kinds of answers that order completions
+RANKED = ("rank", "compare")  # kinds of answers that are asked for an order of completions
+_Item = aliased(RankingItem)
+_items = select(_Item.place).where(_Item.annotation_id == Annotation.id)
+# Answers that order completions: those asked for it, and ratings of several completions.
+ORDERING = or_(
+    Annotation.kind.in_(RANKED), and_(Annotation.kind == "rate", _items.where(_Item.place == 1).exists())
+)
+RATING = _items.where(_Item.rating.is_not(None)).exists()  # answers with a rating, whatever else they say
 
 
 @dataclass(frozen=True, kw_only=True)

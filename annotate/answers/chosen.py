@@ -1,6 +1,6 @@
 """The annotations that a choice means, by id."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, select
 
@@ -10,12 +10,12 @@ from annotate.store.schema import Annotation
 from rlhf.errors import LabelError
 
 
-def chosen_annotations(connection: Connection, choice: Choice, kinds: Sequence[str] = ()) -> list[int]:
-    """Ids of the answers, oldest first; of these kinds only, where any are named."""
+def chosen_annotations(connection: Connection, choice: Choice, only: Any = None) -> list[int]:
+    """Ids of the answers, oldest first; only: a condition on Annotation that they meet."""
     if choice.min_agreement is not None and not 0 <= choice.min_agreement <= 1:
         raise LabelError(f"minimum agreement {choice.min_agreement}: give a share from 0 to 1")
     query = standing(connection, choice, select(Annotation.id, Annotation.task_id)).order_by(Annotation.id)
-    rows = connection.execute(query.where(Annotation.kind.in_(kinds)) if kinds else query).all()
+    rows = connection.execute(query if only is None else query.where(only)).all()
     verdicts = _verdicts(connection) if choice.adjudicated else {}
     agreed = None if choice.min_agreement is None else _agreed(connection, choice, choice.min_agreement)
     ids = set()

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annotate.answers.choice import RANKED, Choice
+from annotate.answers.choice import ORDERING, RATING, Choice
 from annotate.answers.snapshots import NothingChosen, StoredAnswer, stored_answers, take_snapshot
 from annotate.store.database import Database
-from annotate.work.submit import THUMBS
+from annotate.store.schema import Annotation
 from rlhf.data import as_messages
 from rlhf.durable import write_atomically
 from rlhf.errors import InputError
@@ -60,6 +60,8 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "ratings": {
         "prompt": MESSAGES,
         "completion": MESSAGES,
+        "rating": "int64",
+        "scale": "int64",
         "label": "bool",
         "labeler": "string",
         "origin": "string",
@@ -67,14 +69,20 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "comment": "string",
         "checkpoint": "string",
         "sampling": "string",
+        "batch": "string",
         "source": "string",
+        "adjudicated": "bool",
         "created": "float64",
+        "time_s": "float64",
+        "fields": "string",
     },
 }
-KINDS = {
-    "demonstrations": ("demonstrate",),
-    "ratings": ("rate",),
-}  # of answers, rankings and choices elsewhere
+ANSWERS: dict[str, Any] = {
+    "rankings": ORDERING,
+    "pairs": ORDERING,
+    "demonstrations": Annotation.kind == "demonstrate",
+    "ratings": RATING,
+}
 FORMATS = tuple(COLUMNS)
 # Line ends that JSON allows in a text, but at which many readers of JSONL would cut the line.
 LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
@@ -98,7 +106,7 @@ def export(database: Database, target: Path, format: str, choice: Choice) -> Exp
         raise InputError(f"format {format}: choose one of {', '.join(FORMATS)}")
     check_target(target)
     try:
-        snapshot, ids = take_snapshot(database, choice, KINDS.get(format, RANKED))
+        snapshot, ids = take_snapshot(database, choice, ANSWERS[format])
     except NothingChosen:
         raise InputError(f"no {format} to export; nothing was written") from None
     written = 0
@@ -116,7 +124,7 @@ def export(database: Database, target: Path, format: str, choice: Choice) -> Exp
 
 
 def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
-    """One answer's rows: a ranking, each of its decided pairs, a demonstration, or a thumb.
+    """One answer's rows: a ranking, each of its decided pairs, a demonstration, or each of its ratings.
 
     source: label, import or chat, the way the answer was given; sampling settings and a page's own fields are JSON texts.
     """
@@ -131,7 +139,7 @@ def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
             "fields": json.dumps(answer.row.fields),
         }
     elif format == "ratings":
-        yield _thumb(answer, prompt, who)
+        yield from _ratings(answer, prompt, who)
     elif not answer.items:
         return
     elif format == "pairs":
@@ -160,21 +168,33 @@ def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _thumb(answer: StoredAnswer, prompt: list[Any], who: dict[str, str]) -> dict[str, Any]:
-    """A row as trainers from unpaired preferences take it, trl's KTOTrainer among them."""
-    (item,) = answer.items
-    return {
-        "prompt": prompt,
-        "completion": _said(answer.completions[0]),
-        "label": item.rating == THUMBS["up"],
-        **who,
-        "flags": list(item.flags),
-        "comment": answer.row.comment,
-        "checkpoint": answer.checkpoints[0],
-        "sampling": json.dumps(answer.samplings[0]),
-        "source": answer.row.origin,
-        "created": answer.row.created,
-    }
+def _ratings(answer: StoredAnswer, prompt: list[Any], who: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Rows as trainers from unpaired preferences take them, trl's KTOTrainer among them, one for each rated answer.
+
+    label: whether the rating is in the upper half of its scale; none for its middle.
+    """
+    for place, item in enumerate(answer.items):
+        if item.rating is None:
+            continue
+        side = 2 * item.rating - (answer.scale + 1)
+        yield {
+            "prompt": prompt,
+            "completion": _said(answer.completions[place]),
+            "rating": item.rating,
+            "scale": answer.scale,
+            "label": side > 0 if side else None,
+            **who,
+            "flags": list(item.flags),
+            "comment": answer.row.comment,
+            "checkpoint": answer.checkpoints[place],
+            "sampling": json.dumps(answer.samplings[place]),
+            "batch": answer.batch,
+            "source": answer.row.origin,
+            "adjudicated": bool(answer.row.adjudicates),
+            "created": answer.row.created,
+            "time_s": answer.row.time_s,
+            "fields": json.dumps(answer.row.fields),
+        }
 
 
 def _said(text: str) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
@@ -40,7 +41,8 @@ class Imported:
 def import_rankings(
     database: Database, settings: BatchSettings, rankings: Sequence[Ranking], keep_ranks: bool = True
 ) -> Imported:
-    """Make a batch of the rankings' answers, with their ranks as answers of their labelers, marked as imported.
+    """Make a batch of the rankings' answers, with their ranks, or ratings in a batch of those, as their labelers' answers,
+    marked as imported.
 
     Rankings of the same answers become one task; settings.overlap labelers are wanted for each, those of the file
     included. With keep_ranks=False nobody has ranked them yet.
@@ -61,7 +63,7 @@ def import_rankings(
         if not keep_ranks:
             return Imported(len(tasks), 0)
         ids = tasks_of(connection, batch)
-        return Imported(len(tasks), _keep(connection, settings.name, ids, groups, importers))
+        return Imported(len(tasks), _keep(connection, settings, ids, groups, importers))
 
 
 def import_prompts(database: Database, settings: BatchSettings, prompts: Sequence[Prompt]) -> Imported:
@@ -101,7 +103,7 @@ def _name(ranking: Ranking) -> str:
 
 def _keep(
     connection: Connection,
-    batch: str,
+    batch: BatchSettings,
     tasks: Sequence[int],
     groups: Sequence[list[Ranking]],
     importers: Mapping[str, int],
@@ -112,16 +114,28 @@ def _keep(
             name = _name(ranking)
             submission = Submission(
                 task_id=task,
-                client_id=fingerprint([batch, task, name])[:32],
-                ranks=ranking.ranks,
-                ratings=ranking.ratings,
+                client_id=fingerprint([batch.name, task, name])[:32],
                 flags=ranking.flags,
                 fields=json.loads(ranking.fields) if ranking.fields else {},
+                **_said(batch, ranking),
             )
             by_labeler.setdefault(name, []).append(submission)
     for name, submissions in by_labeler.items():
         write_submissions(connection, importers[name], submissions, Source(origin="import"))
     return sum(map(len, by_labeler.values()))
+
+
+def _said(batch: BatchSettings, ranking: Ranking) -> dict[str, Any]:
+    """Kind, ranks and ratings of an answer in a batch of its kind."""
+    if batch.kind != "rate":
+        return {"ranks": ranking.ranks, "ratings": ranking.ratings}
+    scores = tuple(int(score) for score in ranking.scores if score == int(score))
+    ratings = ranking.ratings or (scores if len(scores) == len(ranking.scores) else ())
+    if not ratings or None in ratings:
+        raise LabelError(
+            f"batch {batch.name}: the file ranks answers without ratings; add --unranked to have people rate them"
+        )
+    return {"kind": "rate", "ratings": ratings}
 
 
 def _importer(connection: Connection, name: str) -> int:

@@ -9,8 +9,8 @@ from annotate.answers.choice import RANKED, Choice
 from annotate.answers.chosen import chosen_annotations
 from annotate.answers.snapshots import StoredAnswer, ids_in, stored_answers
 from annotate.store.schema import Annotation, Batch, Labeler, Task
-from annotate.work.submit import THUMBS
 from rlhf.data import Ranking
+from rlhf.data.formats.lists import ranks_by_score
 
 
 def rankings(connection: Connection, choice: Choice, snapshot: str | None = None) -> list[Ranking]:
@@ -25,21 +25,22 @@ def rankings(connection: Connection, choice: Choice, snapshot: str | None = None
 
 
 def preferences(given: Iterable[StoredAnswer]) -> list[Ranking]:
-    """Rankings as they were given, a better version over the answer it betters, thumbs up over thumbs down.
+    """Rankings as they were given, a better version over the answer it betters, higher ratings over lower ones.
 
-    The thumbs of one person under one prompt make one ranking of two ranks, after all others; where only one kind of
-    thumb was given they say nothing of an order.
+    What one person rated in one batch under one prompt makes one ranking, after all others, a chat's thumbs with it;
+    where all got the same rating nothing is said of an order.
     """
     found: list[Ranking] = []
-    thumbs: dict[str, list[StoredAnswer]] = {}
+    ratings: dict[str, list[StoredAnswer]] = {}
     for answer in given:
         if answer.row.kind in RANKED and answer.items:  # none acceptable may come without an order
             found.append(answer.ranking())
         elif answer.row.kind == "demonstrate":
             found += _rewrite(answer)
         elif answer.row.kind == "rate":
-            thumbs.setdefault(json.dumps([answer.labeler, answer.prompt]), []).append(answer)
-    return found + [ranking for rated in thumbs.values() for ranking in _thumbs(rated)]
+            who = json.dumps([answer.batch, answer.labeler, answer.prompt])
+            ratings.setdefault(who, []).append(answer)
+    return found + [ranking for rated in ratings.values() for ranking in _rated(rated)]
 
 
 def _rewrite(answer: StoredAnswer) -> list[Ranking]:
@@ -51,11 +52,15 @@ def _rewrite(answer: StoredAnswer) -> list[Ranking]:
     return [Ranking(prompt=answer.prompt, completions=(better, *worse), ranks=ranks, labeler=answer.labeler)]
 
 
-def _thumbs(rated: list[StoredAnswer]) -> list[Ranking]:
-    latest = {answer.completions[0]: answer.items[0].rating for answer in rated}
-    if set(latest.values()) != set(THUMBS.values()):
+def _rated(rated: list[StoredAnswer]) -> list[Ranking]:
+    latest = {
+        text: item.rating
+        for answer in rated
+        for text, item in zip(answer.completions, answer.items, strict=True)
+    }
+    if len(set(latest.values())) < 2:
         return []
-    ranks = tuple(0 if rating == THUMBS["up"] else 1 for rating in latest.values())
+    ranks = ranks_by_score(list(latest.values()))
     first = rated[0]
     return [
         Ranking(

@@ -12,6 +12,7 @@ from annotate.answers.choice import Choice, chunks
 from annotate.answers.chosen import chosen_annotations
 from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Batch, Labeler, Prompt, Snapshot, SnapshotAnnotation, Task
+from annotate.work.asks import asks_from
 from annotate.work.batches import answers_of
 from annotate.work.history import items_of
 from rlhf.data import Ranking
@@ -31,15 +32,13 @@ class SnapshotRecord:
 
 
 @retried
-def take_snapshot(
-    database: Database, choice: Choice, kinds: Sequence[str] = ()
-) -> tuple[SnapshotRecord, list[int]]:
-    """Fix the answers that stand now, of these kinds where any are named; returns their ids too, oldest first.
+def take_snapshot(database: Database, choice: Choice, only: Any = None) -> tuple[SnapshotRecord, list[int]]:
+    """Fix the answers that stand now, those that meet a condition where one is given; returns their ids too, oldest first.
 
     The same set gets the same id. Raises NothingChosen where there is none.
     """
     with database.read() as connection:  # all of one moment; answers are never removed
-        ids = chosen_annotations(connection, choice, kinds)
+        ids = chosen_annotations(connection, choice, only)
     if not ids:
         raise NothingChosen(
             "no answers to take a snapshot of; rank some first (rlhf sample, rlhf labels import)"
@@ -73,7 +72,10 @@ def ids_in(connection: Connection, snapshot: str) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredAnswer:
-    """One answer with everything known of it; `items` (rank, rating, flags) follow `completions`."""
+    """One answer with everything known of it; `items` (rank, rating, flags) follow `completions`.
+
+    scale: ratings go from 1 to this.
+    """
 
     id: int
     task: int
@@ -86,6 +88,7 @@ class StoredAnswer:
     samplings: tuple[dict[str, Any], ...]
     items: Sequence[Any]
     row: Any
+    scale: int
 
     def ranking(self) -> Ranking:
         """The answer as what a reward model learns from."""
@@ -103,7 +106,7 @@ def stored_answers(connection: Connection, ids: Sequence[int]) -> Iterator[Store
     """Answers by id, in the order given, a few hundred at a time in memory."""
     query = (
         select(Annotation.__table__, Labeler.name, Labeler.origin.label("labeler_origin"), Batch.name.label("batch"))
-        .add_columns(Prompt.content)
+        .add_columns(Prompt.content, Batch.asks)
         .join(Task, Task.id == Annotation.task_id)
         .join(Batch, Batch.id == Task.batch_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
@@ -127,4 +130,5 @@ def stored_answers(connection: Connection, ids: Sequence[int]) -> Iterator[Store
                 samplings=tuple(completion.sampling for completion in shown),
                 items=items.get(number, []),
                 row=row,
+                scale=asks_from(row.asks).scale,
             )

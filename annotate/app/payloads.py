@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.app.rendering import rendered, rendered_messages
+from annotate.work.asks import Asks
 from annotate.work.assign import TaskView
-from annotate.work.batches import Asks
 from annotate.work.history import PastAnswer
 from annotate.work.submit import Submission
 from rlhf.data import as_messages
@@ -25,14 +25,14 @@ FLIPPED = {"a": "b", "b": "a"}
 class AnswerIn(BaseModel):
     """One answer to a task. Lists follow the order in which the task's answers were shown.
 
-    ranks: 0 is best, equal ranks tie. verdict: a, b (the answer shown first or second), tie or both_bad of a
+    ranks: 0 is best, equal ranks tie. ratings: 1 to the batch's scale, or null; one for each where kind is rate. verdict: a, b (the answer shown first or second), tie or both_bad of a
     comparison. fields: what the fields of a lead's own page say, by name. strength: 1 slightly, 2 clearly, 3 much better, between two answers. client_id: made by the client;
     sending it again stores nothing new.
     """
 
     model_config = ConfigDict(extra="forbid")
     client_id: str = Field(min_length=1, max_length=200)
-    kind: Literal["rank", "compare", "demonstrate", "skip"]
+    kind: Literal["rank", "compare", "demonstrate", "rate", "skip"]
     ranks: list[int] = Field(default=[], max_length=9)
     ratings: list[int | None] = Field(default=[], max_length=9)
     flags: list[list[Flag]] = Field(default=[], max_length=9)
@@ -117,6 +117,7 @@ def asks_json(asks: Asks) -> dict[str, Any]:
         "comment": asks.comment,
         "none_acceptable": asks.none_acceptable,
         "strength": asks.strength,
+        "scale": asks.scale,
         "comment_below": asks.comment_below,
         "may_skip": asks.may_skip,
         "show_progress": asks.show_progress,
@@ -161,6 +162,14 @@ def order_text(ranks: Sequence[int], verdict: str | None, order: Sequence[int]) 
     return text
 
 
+def said_text(kind: str, past: Any, order: Sequence[int]) -> str:
+    """What an answer or a verdict over it says, by the letters the labeler saw: ratings, or the order, best first."""
+    if kind == "rate":
+        rated = shown(past.ratings, order)
+        return " · ".join(f"{chr(65 + i)} {rating}" for i, rating in enumerate(rated))
+    return order_text(past.ranks, past.verdict, order)
+
+
 def past_json(past: PastAnswer) -> dict[str, Any]:
     """One line of a labeler's history."""
     order = past.task.shown_order
@@ -168,7 +177,7 @@ def past_json(past: PastAnswer) -> dict[str, Any]:
     overruled = past.overruled and {
         "by": past.overruled.by,
         "comment": past.overruled.comment,
-        "said": order_text(past.overruled.ranks, past.overruled.verdict, order),
+        "said": said_text(past.kind, past.overruled, order),
     }
     return {
         "id": past.id,
@@ -176,7 +185,7 @@ def past_json(past: PastAnswer) -> dict[str, Any]:
         "batch": past.task.batch,
         "kind": past.kind,
         "title": title[:160],
-        "said": (past.demonstration or "")[:160] or order_text(past.ranks, past.verdict, order),
+        "said": (past.demonstration or "")[:160] or said_text(past.kind, past, order),
         "created": past.created,
         "versions": past.versions,
         "late": past.late,

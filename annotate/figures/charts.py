@@ -58,6 +58,18 @@ def _strengths(table: Table) -> str:
     return plots.estimates("", dict(list(rows.items())[:MAX_ROWS]), 0.0)
 
 
+def _means(table: Table) -> str:
+    rows = {
+        _plain(f"{checkpoint or '–'} /{scale}"): (
+            mean,
+            mean if low is None else low,
+            mean if high is None else high,
+        )
+        for checkpoint, scale, mean, low, high, _ in table.rows[:MAX_ROWS]
+    }
+    return plots.estimates("", rows, (table.rows[0][1] + 1) / 2)
+
+
 def _bars(key: str, value: str, share: bool) -> Callable[[Table], str]:
     def draw(table: Table) -> str:
         pairs = zip(column(table, key), column(table, value), strict=True)
@@ -82,4 +94,5 @@ CHARTS: dict[str, Callable[[Table], str]] = {
     "times": _bars("labeler", "median_s", share=False),
     "flags": _bars("flag", "rate", share=True),
     "strengths": _strengths,
+    "ratings": _means,
 }

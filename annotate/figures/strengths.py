@@ -10,6 +10,7 @@ from annotate.answers.choice import Choice
 from annotate.answers.chosen import chosen_annotations
 from annotate.answers.snapshots import stored_answers
 from annotate.store.database import Database
+from annotate.store.schema import Annotation
 from rlhf.data import fingerprint
 from rlhf.intervals import t_quantile
 
@@ -44,7 +45,9 @@ def strengths(database: Database, choice: Choice) -> StrengthTable:
     """The table of the choice's comparisons between answers of two known, different checkpoints."""
     games: list[Game] = []
     with database.read() as connection:
-        for answer in stored_answers(connection, chosen_annotations(connection, choice, ("compare",))):
+        for answer in stored_answers(
+            connection, chosen_annotations(connection, choice, Annotation.kind == "compare")
+        ):
             a, b = answer.checkpoints
             if a and b and a != b:
                 verdict = "tie" if answer.row.verdict == "both_bad" else answer.row.verdict

@@ -13,7 +13,8 @@ from annotate.answers.agreement import Agreement
 from annotate.answers.ballots import ballots
 from annotate.answers.choice import Choice
 from annotate.answers.export import cell
-from annotate.figures import dashboard
+from annotate.answers.ratings import ratings_given
+from annotate.figures import dashboard, ratings
 from annotate.figures.strengths import StrengthTable, strengths
 from annotate.store.database import Database
 from annotate.store.schema import Labeler
@@ -30,7 +31,7 @@ class Table:
 
 FIGURES = (
     "agreement", "position", "labelers", "throughput", "flags", "agreement_by_labeler", "consensus", "gold", "times",
-    "agreement_over_time", "strengths", "fast",
+    "agreement_over_time", "strengths", "ratings", "ratings_by_labeler", "fast",
 )  # fmt: skip
 AGREEMENT = ("agreement", "decided", "alpha", "alpha_low", "alpha_high", "pairs", "note")
 
@@ -91,6 +92,17 @@ def _strengths(found: StrengthTable) -> Table:
     return Table(columns, tuple(rows), found.undefined)
 
 
+def _ratings(found: Sequence[ratings.MeanRating]) -> Table:
+    columns = ("checkpoint", "scale", "mean", "low", "high", "answers")
+    rows = ((r.checkpoint, r.scale, r.mean, *(r.ci95 or (None, None)), r.answers) for r in found)
+    return Table(columns, tuple(rows))
+
+
+def _ratings_by_labeler(found: Sequence[ratings.LabelerRatings]) -> Table:
+    rows = ((r.labeler, r.scale, r.mean, r.apart, r.answers) for r in found)
+    return Table(("labeler", "scale", "mean", "apart", "answers"), tuple(rows))
+
+
 def _labelers(found: dict[str, Table], simulated: Collection[str]) -> Table:
     """What the other figures say of each labeler, the busiest first."""
     answers: Counter[str] = Counter()
@@ -114,6 +126,7 @@ def tables(database: Database, choice: Choice) -> dict[str, Table]:
     """Every figure of FIGURES over a choice, in that order; seconds for a hundred thousand rankings."""
     with database.read() as connection:
         given = ballots(connection, choice)
+        rated = ratings_given(connection, choice)
         simulated = set(
             connection.execute(select(Labeler.name).where(Labeler.origin == "simulated")).scalars()
         )
@@ -130,6 +143,8 @@ def tables(database: Database, choice: Choice) -> dict[str, Table]:
         "flags": _flags(dashboard.flag_rates(database, choice)),
         "position": _position(dashboard.position_bias(given)),
         "strengths": _strengths(strengths(database, choice)),
+        "ratings": _ratings(ratings.ratings_by_checkpoint(rated)),
+        "ratings_by_labeler": _ratings_by_labeler(ratings.ratings_by_labeler(rated)),
     }
     found["labelers"] = _labelers(found, simulated)
     return {name: found[name] for name in FIGURES}

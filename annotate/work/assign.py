@@ -16,7 +16,8 @@ from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Batch, Lease, Prompt, Task
 from annotate.work import live
-from annotate.work.batches import MAX_SHUFFLE, answers_of, asks_from, batch_id, num_answers
+from annotate.work.asks import asks_from
+from annotate.work.batches import MAX_SHUFFLE, answers_of, batch_id, num_answers
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from random import Random
 from typing import Any
 
@@ -11,48 +11,15 @@ from sqlalchemy import Connection, and_, case, func, insert, select, update
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried, storable
 from annotate.store.schema import Annotation, Batch, Completion, Prompt, Task, TaskCompletion
+from annotate.work.asks import ASKED, Asks, asks_from, changed_asks, check_asks
 from rlhf.data import Prompt as PromptText
 from rlhf.data import as_messages, fingerprint
 from rlhf.errors import LabelError
 
-KINDS = ("rank", "demonstrate", "compare")
+KINDS = ("rank", "demonstrate", "compare", "rate")
 ORDERS = ("random", "priority")
-SHOWN = ("random", "fixed")
-STRENGTHS = (1, 2, 3)  # slightly, clearly, much better
-# InstructGPT's metadata about an answer (Ouyang et al. 2022, table 3), in its order.
-FLAGS = (
-    "fails_instruction",
-    "inappropriate_for_assistant",
-    "made_up",
-    "violates_constraint",
-    "sexual",
-    "violent",
-    "encourages_harm",
-    "denigrates_group",
-    "harmful_advice",
-    "moral_judgement",
-    "opinion",
-)
+CHANGEABLE = frozenset({"guidelines", "quota", "task_order", "gold_every", "open", "overlap"})
 MAX_SHUFFLE = 2**31 - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asks:
-    """What a batch asks besides the order: ratings 1…7, flags, a comment, none acceptable, strength of preference.
-
-    And how: comment_below: the rating below which a comment is owed, 0 for none. shown_order: of a task's answers, random
-    for each labeler, or fixed as stored. may_skip: tasks may be skipped. show_progress: labelers see how far they are.
-    """
-
-    ratings: bool = False
-    flags: tuple[str, ...] = ()
-    comment: bool = True
-    none_acceptable: bool = False
-    strength: bool = False
-    comment_below: int = 0
-    shown_order: str = "random"
-    may_skip: bool = True
-    show_progress: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +111,7 @@ def add_batch(connection: Connection, settings: BatchSettings, tasks: Sequence[N
 def _check(settings: BatchSettings) -> None:
     if not settings.name.strip() or len(settings.name) > 200 or storable(settings.name) != settings.name:
         raise LabelError(f"batch {settings.name!r}: a name has 1 to 200 characters")
-    if settings.kind not in (*KINDS, "rate"):
+    if settings.kind not in KINDS:
         raise LabelError(
             f"batch {settings.name}: kind is one of {', '.join(KINDS)}, not {settings.kind or 'nothing'}"
         )
@@ -156,24 +123,7 @@ def _check(settings: BatchSettings) -> None:
         raise LabelError(
             f"batch {settings.name}: the order is one of {', '.join(ORDERS)}, not {settings.task_order}"
         )
-    _check_asks(settings)
-
-
-def _check_asks(settings: BatchSettings) -> None:
-    asks = settings.asks
-    if asks.shown_order not in SHOWN:
-        raise LabelError(
-            f"batch {settings.name}: answers are shown in one of the orders {', '.join(SHOWN)}, not {asks.shown_order}"
-        )
-    if not 0 <= asks.comment_below <= 7 or (asks.comment_below and not (asks.ratings and asks.comment)):
-        raise LabelError(
-            f"batch {settings.name}: comment_below is 1 to 7 where ratings and comments are asked for, 0 for never"
-        )
-    unknown = set(asks.flags) - set(FLAGS)
-    if unknown:
-        raise LabelError(
-            f"batch {settings.name}: no flag named {', '.join(sorted(unknown))}; known are {', '.join(FLAGS)}"
-        )
+    check_asks(settings.name, settings.kind, settings.asks)
 
 
 def batch_settings(database: Database, name: str) -> BatchSettings:
@@ -189,38 +139,31 @@ def settings_of(connection: Connection, batch: int) -> BatchSettings:
     return BatchSettings(**{**row._mapping, "asks": asks_from(row.asks)})
 
 
-def asks_from(values: dict[str, Any]) -> Asks:
-    """Asks from a batch's row, where an older version left some out."""
-    return Asks(**{**values, "flags": tuple(values.get("flags", ()))})
-
-
 @retried
 def change_batch(database: Database, name: str, **changes: Any) -> None:
-    """Change guidelines, asks, quota, task_order, gold_every, open, or overlap (of unfinished tasks too)."""
-    unknown = set(changes) - {
-        "guidelines",
-        "asks",
-        "quota",
-        "task_order",
-        "gold_every",
-        "open",
-        "overlap",
-    }
+    """Change settings of a batch by their names: CHANGEABLE, and what it asks (`Asks`) but for shown_order and scale.
+
+    A new overlap is that of its unfinished tasks too.
+    """
+    asked = {key: value for key, value in changes.items() if key in ASKED}
+    unknown = set(changes) - CHANGEABLE - set(asked)
     if unknown:
         raise LabelError(f"batch {name}: {', '.join(sorted(unknown))} cannot be changed")
-    before = batch_settings(database, name)
-    after = BatchSettings(**{**{f.name: getattr(before, f.name) for f in fields(before)}, **changes})
-    _check(after)
-    if after.asks.shown_order != before.asks.shown_order:
-        raise LabelError(f"batch {name}: the order of its answers cannot be changed; drafts are kept in it")
-    row = {key: asdict(after)[key] for key in changes}
     with database.write() as connection:
         number = batch_id(connection, name)
         if "overlap" in changes:  # tasks are locked before their batch, as everywhere
             real = and_(Task.batch_id == number, Task.gold.is_(None))
             connection.execute(select(Task.id).where(real).order_by(Task.id).with_for_update(key_share=True))
+        connection.execute(select(Batch.id).where(Batch.id == number).with_for_update())
+        before = settings_of(connection, number)
+        values = {key: value for key, value in changes.items() if key not in asked}
+        after = replace(before, **values, asks=changed_asks(name, before.asks, asked))
+        _check(after)
+        if "overlap" in changes:
             connection.execute(update(Task).where(real).values(overlap=after.overlap))
-        connection.execute(update(Batch).where(Batch.id == number).values(**row))
+        row = values | ({"asks": asdict(after.asks)} if asked else {})
+        if row:
+            connection.execute(update(Batch).where(Batch.id == number).values(**row))
 
 
 def add_tasks(
@@ -274,9 +217,10 @@ def answers_of(connection: Connection, tasks: Sequence[int]) -> dict[int, list[A
 
 def _check_task(number: int, task: NewTask, kind: str) -> None:
     size = len(task.completions)
-    least, most = {"rank": (2, 9), "compare": (2, 2), "rate": (1, 1)}.get(kind, (0, 9))
+    least, most = {"rank": (2, 9), "compare": (2, 2), "rate": (1, 9)}.get(kind, (0, 9))
     if not least <= size <= most:
-        wanted = f"between {least} and {most} can be ranked" if kind == "rank" else f"{kind} takes {most}"
+        done = {"rank": "ranked", "rate": "rated"}.get(kind)
+        wanted = f"between {least} and {most} can be {done}" if done else f"{kind} takes {most}"
         raise LabelError(f"task {number}: {size} answers; {wanted}")
     texts = [message["content"] for message in as_messages(task.prompt)]
     if any(storable(text) != text for text in (*texts, *task.completions)):

@@ -22,6 +22,7 @@ class Verdict:
     """A lead's answer that stands over the labelers'."""
 
     ranks: tuple[int, ...]
+    ratings: tuple[int | None, ...]
     verdict: str | None
     by: str
     comment: str
@@ -108,10 +109,13 @@ def _answers(connection: Connection, labeler: int, conditions: Sequence[Any], li
 def _past(
     row: Any, task: TaskView, items: Sequence[Any], versions: int, verdict: Verdict | None
 ) -> PastAnswer:
-    ranks = tuple(item.rank for item in items)
-    overruled = verdict if verdict is not None and not _same_order(ranks, verdict.ranks) else None
+    ranks, ratings = tuple(item.rank for item in items), tuple(item.rating for item in items)
+    alike = verdict is None or (
+        ratings == verdict.ratings if row.kind == "rate" else _same_order(ranks, verdict.ranks)
+    )
+    overruled = None if alike else verdict
     return PastAnswer(
-        row.id, task, row.kind, ranks, tuple(item.rating for item in items), tuple(tuple(item.flags) for item in items),
+        row.id, task, row.kind, ranks, ratings, tuple(tuple(item.flags) for item in items),
         row.verdict, row.strength, row.none_acceptable, row.demonstration, row.comment, row.time_s, row.late, row.created,
         tuple(row.shown_order), versions, overruled, row.fields,
     )  # fmt: skip
@@ -152,7 +156,8 @@ def verdicts_on(connection: Connection, tasks: Sequence[int]) -> dict[int, Verdi
     items = items_of(connection, [row.id for row in found])
     return {
         row.task_id: Verdict(
-            tuple(item.rank for item in items.get(row.id, [])), row.verdict, row.name, row.comment, row.created
+            tuple(item.rank for item in items.get(row.id, [])), tuple(item.rating for item in items.get(row.id, [])),
+            row.verdict, row.name, row.comment, row.created,
         )
         for row in found
     }  # fmt: skip

@@ -11,20 +11,23 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from annotate.store.database import storable
 from annotate.store.schema import Annotation, Batch, Draft, Lease, RankingItem, Task, TaskCompletion
 from annotate.work import webhooks
-from annotate.work.batches import FLAGS, STRENGTHS, asks_from
+from annotate.work.asks import FLAGS, STRENGTHS, Asks, asks_from
+from rlhf.data.formats.lists import ranks_by_score
 from rlhf.errors import LabelError
 
 KINDS = ("rank", "demonstrate", "compare", "rate", "skip")
 VERDICT_RANKS = {"a": (0, 1), "b": (1, 0), "tie": (0, 0), "both_bad": (0, 0)}
-THUMBS = {"up": 7, "down": 1}  # on the scale of ratings
+THUMBS = {"up": 7, "down": 1}  # the ratings that a chat's thumbs are kept as
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
     """One answer to one task. ranks, ratings and flags follow the completions' stored order, not the shown one.
 
-    ranks: 0 is best, equal ranks tie; may be left out where none_acceptable. verdict: a, b, tie or both_bad of a
-    comparison (a is the answer stored first), up or down of a rating. strength: 1…3, of a preference between two.
+    ranks: 0 is best, equal ranks tie; may be left out where none_acceptable. ratings: 1 to the batch's scale; all that
+    is said where the kind is rate, and the ranks follow from them. verdict: a, b, tie or both_bad of a comparison (a is
+    the answer stored first); up or down of a chat's answer, in place of its rating. strength: 1…3, of a preference
+    between two.
     shown_order: stored places in the order the labeler saw them. time_s: seconds of attention. fields: what the fields of
     a lead's own page say, by name, as JSON has it.
     """
@@ -190,9 +193,8 @@ def recount_answers(connection: Connection, task_ids: Sequence[int]) -> None:
 def _insert_items(connection: Connection, new: Sequence[Submission], known: dict[str, int]) -> None:
     rows = []
     for submission in new:
-        ranks, ratings = _ranks(submission), submission.ratings
-        if submission.kind == "rate" and submission.verdict is not None:
-            ratings = (THUMBS[submission.verdict],)
+        ratings = _ratings(submission)
+        ranks = _ranks(submission, ratings)
         size = len(ranks)
         given = zip(ranks, ratings or (None,) * size, submission.flags or ((),) * size, strict=True)
         for place, (rank, rating, flags) in enumerate(given):
@@ -202,10 +204,19 @@ def _insert_items(connection: Connection, new: Sequence[Submission], known: dict
         connection.execute(insert(RankingItem), rows)
 
 
-def _ranks(submission: Submission) -> tuple[int, ...]:
+def _ratings(submission: Submission) -> tuple[int | None, ...]:
+    if submission.kind == "rate" and submission.verdict is not None:
+        return (THUMBS[submission.verdict],)
+    return submission.ratings
+
+
+def _ranks(submission: Submission, ratings: Sequence[int | None]) -> tuple[int, ...]:
+    """An answer's ranks; those that ratings imply where the answer is ratings."""
     if submission.kind == "compare":
         return VERDICT_RANKS[submission.verdict or ""]
-    return (0,) if submission.kind == "rate" else submission.ranks
+    if submission.kind == "rate":
+        return ranks_by_score([rating for rating in ratings if rating is not None])
+    return submission.ranks
 
 
 def _known(connection: Connection, client_ids: Sequence[str], labeler: int) -> dict[str, int]:
@@ -239,15 +250,16 @@ def _check(submission: Submission, task: Any, source: Source) -> None:
         raise LabelError(f"task {number}: the demonstration is empty")
     if submission.shown_order and sorted(submission.shown_order) != list(range(task.size)):
         raise LabelError(f"task {number}: the shown order does not name each of {task.size} answers once")
+    asks = asks_from(task.asks)
     _check_verdict(submission, task.size)
     _check_items(submission, task.size, source)
+    _check_ratings(submission, task.size, asks.scale)
     if source == LABELED:
-        _check_owed(submission, task)
+        _check_owed(submission, task, asks)
 
 
-def _check_owed(submission: Submission, task: Any) -> None:
+def _check_owed(submission: Submission, task: Any, asks: Asks) -> None:
     """What a batch owes itself: tasks that are not skipped, a comment below a rating."""
-    asks = asks_from(task.asks)
     if submission.kind == "skip" and not asks.may_skip:
         raise LabelError(f"batch {task.batch}: its tasks may not be skipped")
     low = any(rating is not None and rating < asks.comment_below for rating in submission.ratings)
@@ -260,10 +272,13 @@ def _check_owed(submission: Submission, task: Any) -> None:
 def _check_verdict(submission: Submission, size: int) -> None:
     number, verdict = submission.task_id, submission.verdict
     known: tuple[str, ...] = {"compare": tuple(VERDICT_RANKS), "rate": tuple(THUMBS)}.get(submission.kind, ())
-    if known and verdict not in known:
+    rated = submission.kind == "rate" and verdict is None  # by number
+    if known and verdict not in known and not rated:
         raise LabelError(f"task {number}: the verdict is one of {', '.join(known)}, not {verdict}")
     if not known and verdict is not None:
         raise LabelError(f"task {number}: a verdict belongs to a comparison")
+    if submission.kind == "rate" and verdict is not None and (size != 1 or submission.ratings):
+        raise LabelError(f"task {number}: {verdict} is said of one answer, in place of a rating")
     if submission.strength is not None and (submission.strength not in STRENGTHS or size != 2):
         raise LabelError(f"task {number}: a strength of {submission.strength}; 1 to 3, between two answers")
 
@@ -281,12 +296,18 @@ def _check_items(submission: Submission, size: int, source: Source) -> None:
         given = getattr(submission, name)
         if given and len(given) != (ranked or items):
             raise LabelError(f"task {number}: {len(given)} {name} for {ranked or items} ranked answers")
-    for rating in submission.ratings:
-        if rating is not None and not 1 <= rating <= 7:
-            raise LabelError(f"task {number}: a rating of {rating}; ratings go from 1 to 7")
     unknown = {flag for marks in submission.flags for flag in marks} - set(FLAGS)
     if unknown and source.origin != "import":
         raise LabelError(f"task {number}: no flag named {', '.join(sorted(unknown))}")
+
+
+def _check_ratings(submission: Submission, size: int, scale: int) -> None:
+    number, given = submission.task_id, [one for one in submission.ratings if one is not None]
+    if submission.kind == "rate" and submission.verdict is None and len(given) != size:
+        raise LabelError(f"task {number}: {len(given)} ratings for {size} answers")
+    for rating in given:
+        if not 1 <= rating <= scale:
+            raise LabelError(f"task {number}: a rating of {rating}; ratings go from 1 to {scale}")
 
 
 def _chunks(values: Sequence) -> list[Sequence]:  # type: ignore[type-arg]

@@ -12,6 +12,9 @@ from stages.cli.account_commands import add_account_commands, open_labels
 from stages.cli.data_commands import add_reading, reading_of
 
 EXTRAS = ("ratings", "flags", "comment", "none_acceptable", "strength")
+SETTINGS = (
+    "overlap", "quota", "gold_every", "comment_below", "may_skip", "show_progress", "scale", "shown_order"
+)  # fmt: skip
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -52,9 +55,11 @@ def _add_batches(add: Any) -> None:
     )
     command.add_argument("--batch", required=True, help="name of the new batch")
     command.add_argument(
-        "--kind", choices=("rank", "demonstrate"), default="rank", help="what people do (rank)"
+        "--kind", choices=("rank", "rate", "demonstrate"), default="rank", help="what people do (rank)"
     )
-    command.add_argument("--unranked", action="store_true", help="let people rank them anew")
+    command.add_argument("--unranked", action="store_true", help="let people rank or rate them anew")
+    command.add_argument("--scale", type=int, metavar="N", help="ratings go from 1 to N, 2 to 10 (7)")
+    command.add_argument("--shown-order", choices=("random", "fixed"), help="of a task's answers (random)")
     add_reading(command)
     _add_batch_settings(command)
     command = add("batch", "show or change a batch's settings", change_batch)
@@ -84,16 +89,20 @@ def _add_batch_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ask", metavar="LIST", help=f"besides the order, any of {','.join(EXTRAS)} (comment)"
     )
+    command.add_argument(
+        "--comment-below", type=int, metavar="N", help="a lower rating owes a comment (0: never)"
+    )
+    whether = argparse.BooleanOptionalAction
+    command.add_argument("--may-skip", action=whether, help="labelers may skip tasks (yes)")
+    command.add_argument("--show-progress", action=whether, help="labelers see how far they are (yes)")
 
 
 def _batch_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given, in BatchSettings' names."""
-    from annotate.work.batches import FLAGS, Asks
+    """The settings that were given, by the names that BatchSettings and Asks have for them."""
+    from annotate.work.asks import FLAGS
 
-    names = {"overlap": "overlap", "quota": "quota", "order": "task_order", "gold_every": "gold_every"}
-    found = {
-        field: getattr(options, name) for name, field in names.items() if getattr(options, name) is not None
-    }
+    given = {name: getattr(options, name, None) for name in SETTINGS} | {"task_order": options.order}
+    found = {name: value for name, value in given.items() if value is not None}
     if options.guidelines is not None:
         try:
             found["guidelines"] = Path(options.guidelines).read_text(encoding="utf-8")
@@ -104,8 +113,7 @@ def _batch_settings(options: argparse.Namespace) -> dict[str, Any]:
         unknown = set(asked) - set(EXTRAS)
         if unknown:
             raise InputError(f"--ask {', '.join(sorted(unknown))}: choose from {', '.join(EXTRAS)}")
-        chosen: dict[str, Any] = {name: name in asked for name in EXTRAS if name != "flags"}
-        found["asks"] = Asks(**chosen, flags=FLAGS if "flags" in asked else ())
+        found |= {name: name in asked for name in EXTRAS} | {"flags": FLAGS if "flags" in asked else ()}
     return found
 
 
@@ -142,23 +150,27 @@ def _midnight(flag: str, day: str | None, days: int = 0) -> float | None:
 
 
 def import_labels(options: argparse.Namespace) -> None:
-    from annotate.answers.foreign import read_labels
+    from annotate.answers.foreign import read_labels, read_to_rate
     from annotate.answers.importing import import_prompts, import_rankings
+    from annotate.work.asks import ASKED, Asks
     from annotate.work.batches import BatchSettings
     from rlhf.data import read_prompts
 
-    settings = BatchSettings(
-        name=options.batch, kind=options.kind, origin="import", **_batch_settings(options)
-    )
+    given = _batch_settings(options)
+    asks = Asks(**{name: given.pop(name) for name in ASKED & set(given)})
+    settings = BatchSettings(name=options.batch, kind=options.kind, origin="import", asks=asks, **given)
     if options.kind == "demonstrate":
         prompts = read_prompts(options.file, options=reading_of(options))
         with open_labels(options) as store:
             done = import_prompts(store.database, settings, prompts)
     else:
-        rankings = read_labels(options.file, options=reading_of(options))
+        read = read_to_rate if options.kind == "rate" else read_labels
+        rankings = read(options.file, options=reading_of(options))
         with open_labels(options) as store:
             done = import_rankings(store.database, settings, rankings, keep_ranks=not options.unranked)
-    print(f"batch {options.batch}: {done.tasks} tasks, {done.answers} rankings")
+    print(
+        f"batch {options.batch}: {done.tasks} tasks, {done.answers} {'ratings' if options.kind == 'rate' else 'rankings'}"
+    )
 
 
 def change_batch(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from annotate.answers.choice import Choice
 from annotate.answers.chosen import chosen_annotations
 from annotate.answers.snapshots import stored_answers
 from annotate.labels import LabelStore, NewTask
+from annotate.store.schema import Annotation
 from rlhf.data import PromptRow, as_messages, fingerprint
 from rlhf.errors import InputError
 from stages.judging.answers import Answers
@@ -70,7 +71,7 @@ def _verdicts(labels: LabelStore, batch: str, policy: str) -> dict[str, list[flo
     if batch not in labels.batches():
         return found
     with labels.database.read() as connection:
-        ids = chosen_annotations(connection, Choice(batch=batch), ("compare",))
+        ids = chosen_annotations(connection, Choice(batch=batch), Annotation.kind == "compare")
         for answer in stored_answers(connection, ids):
             mine = answer.checkpoints.index(policy)
             verdict = VERDICTS[str(answer.row.verdict)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate.work.batches import FLAGS, Asks
+from annotate.work.asks import FLAGS, Asks
 from tests.browser.conftest import answer
 from tests.conftest import missing
 
@@ -46,9 +46,11 @@ def pages(world, browse):
         for settings in (
             {"completions": ("a", "b", "c"), "guidelines": "Be fair."},
             {"completions": ("a", "b"), "kind": "compare"},
+            {"completions": ("a", "b", "c"), "kind": "rate"},
             {"completions": ("draft",), "kind": "demonstrate"},
         ):
-            batch = world.batch(asks=asks, **settings)
+            rated = Asks(scale=10, flags=FLAGS)
+            batch = world.batch(asks=rated if settings.get("kind") == "rate" else asks, **settings)
             page.goto(f"{world.url}/label/?batch={batch}")
             page.wait_for_selector(".foot")
             if "guidelines" in settings:

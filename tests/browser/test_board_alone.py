@@ -66,7 +66,7 @@ PAGE = """
 import json
 import gradio as gr
 from annotate.app.components.ranking_board import RankingBoard
-from annotate.work.batches import Asks
+from annotate.work.asks import Asks
 
 def told(answer, event=None):
     return json.dumps(answer)
@@ -118,6 +118,41 @@ def test_values_go_in_and_answers_come_out_and_keys_stay_with_the_board(example,
     assert answer["none_acceptable"] is True and answer["comment"] == "why 1?"
     page.get_by_role("button", name="Another").click()
     expect(page.locator(".card")).to_have_count(2)
+
+
+RATING = """
+import json
+import gradio as gr
+from annotate.app.components.ranking_board import RankingBoard
+from annotate.work.asks import Asks
+
+with gr.Blocks() as page:
+    value = {"prompt": "q", "completions": ["<b>one</b>", "two"], "ratings": [None, 2]}
+    board = RankingBoard(value, kind="rate", asks=Asks(scale=5, comment_below=3))
+    sent, seen = gr.Textbox(label="sent"), gr.Textbox(label="seen")
+    board.submit(lambda answer: json.dumps(answer), board, sent)
+    board.select(lambda answer: json.dumps(answer), board, seen)
+page.launch()
+"""
+
+
+def test_a_rating_board_gives_ratings(example, opened, tmp_path):
+    (tmp_path / "page.py").write_text(RATING)
+    page = opened(example(tmp_path / "page.py"))
+    sent, seen = page.get_by_label("sent"), page.get_by_label("seen")
+    assert page.locator(".card b").count() == 0
+    expect(page.locator(".card").nth(1)).to_contain_text("Rated 2")
+    page.locator(".card").first.click()
+    page.keyboard.press("6")  # the scale ends at 5
+    page.keyboard.press("4")
+    expect(seen).to_have_value(re.compile(r'"ratings": \[4, 2\]'))
+    page.keyboard.press("Enter")
+    expect(page.locator(".ranking-board [role=status]").last).to_contain_text("rated below 3")
+    page.keyboard.type("two is wrong")
+    page.keyboard.press("Control+Enter")
+    expect(sent).to_have_value(re.compile("two is wrong"))
+    answer = json.loads(sent.input_value())
+    assert (answer["kind"], answer["ratings"], answer["ranks"]) == ("rate", [4, 2], [])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from annotate.store.accounts import add_token
+from annotate.work.asks import Asks
 from annotate.work.batches import batch_settings
 from annotate.work.history import history
 from tests.browser.conftest import answer, batch_row, upload
@@ -74,7 +75,7 @@ def test_a_verdict_overrules_and_the_labeler_sees_it(either, browse):
 
 
 def test_a_lead_changes_the_settings_of_the_batch_in_the_address(either, browse):
-    batch = either.batch(guidelines="Be fair.")
+    batch = either.batch(guidelines="Be fair.", asks=Asks(ratings=True))
     page = browse(either, either.person("lea", "lead"))
     page.goto(either.url + "/lead")
     batch_row(page, batch).get_by_role("link", name="Settings").click()
@@ -82,10 +83,18 @@ def test_a_lead_changes_the_settings_of_the_batch_in_the_address(either, browse)
     page.get_by_label("Guidelines").fill("Be kind.")
     page.get_by_label("Labelers per task").fill("3")
     page.get_by_label("open").uncheck()
+    expect(page.get_by_label("skip tasks")).to_be_checked()
+    page.get_by_label("skip tasks").uncheck()
+    page.get_by_label("A comment is owed below").fill("9")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#saved")).to_contain_text("comment_below is 1 to 7")
+    page.get_by_label("A comment is owed below").fill("3")
     page.get_by_role("button", name="Save").click()
     expect(page.locator("#saved")).to_contain_text("Saved.")
     found = batch_settings(either.database, batch)
     assert (found.guidelines, found.overlap, found.open) == ("Be kind.", 3, False)
+    asked = found.asks
+    assert (asked.may_skip, asked.show_progress, asked.comment_below, asked.ratings) == (False, True, 3, True)
     page.locator("#saved a").click()
     expect(batch_row(page, batch)).to_contain_text("closed")
 
@@ -165,7 +174,19 @@ def test_rest_makes_changes_and_refuses_batches(world, rest):
     new = {"name": name, "overlap": 2, "tasks": [{"prompt": "p", "completions": ["a", "b"], "gold": None}]}
     assert rest.post("/api/lead/batches", json=new).status_code == 201
     assert "there already" in rest.post("/api/lead/batches", json=new).json()["detail"]
-    assert rest.patch(f"/api/lead/batches?batch={name}", json={"open": False}).status_code == 200
+    changes = {
+        "open": False,
+        "may_skip": False,
+        "show_progress": False,
+        "ratings": True,
+        "comment_below": 2,
+        "flags": ["all"],
+    }
+    assert rest.patch(f"/api/lead/batches?batch={name}", json=changes).status_code == 200
+    asks = batch_settings(world.database, name).asks
+    assert (asks.may_skip, asks.show_progress, asks.comment_below, len(asks.flags)) == (False, False, 2, 11)
+    for bad, status in (({"comment_below": 8}, 409), ({"shown_order": "fixed"}, 422), ({"scale": 5}, 422)):
+        assert rest.patch(f"/api/lead/batches?batch={name}", json=bad).status_code == status
     ann = httpx.Client(
         base_url=world.url,
         headers={"Authorization": f"Bearer {add_token(world.database, world.person(), 't')}"},

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from annotate.app.launch import page_named
 from annotate.store.accounts import add_token
-from annotate.work.batches import Asks
+from annotate.work.asks import Asks
 from annotate.work.history import history
 from tests.browser.conftest import World, answer
 

@@ -3,7 +3,8 @@
 from playwright.sync_api import expect
 
 from annotate.app.texts import languages, texts
-from annotate.work.batches import Asks, NewTask
+from annotate.work.asks import Asks
+from annotate.work.batches import NewTask
 from annotate.work.history import history
 
 

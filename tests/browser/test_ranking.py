@@ -1,11 +1,13 @@
 """Ranking in a real browser: by keyboard, by mouse, by touch; with ties, drafts and edits."""
 
+import time
+
 import pytest
 from playwright.sync_api import expect
 
-from annotate.work.batches import FLAGS, Asks
+from annotate.work.asks import FLAGS, Asks
 from annotate.work.history import history, past_answer
-from tests.browser.conftest import PASSWORD
+from tests.browser.conftest import PASSWORD, PATIENCE_MS
 
 
 def open_batch(page, world, batch):
@@ -30,12 +32,11 @@ def stored_ranks(world, name):
 
 
 def wait_for_answers(world, page, name, count):
-    for _ in range(200):
-        found = history(world.database, name)
-        if len(found) == count:
-            return found
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while len(found := history(world.database, name)) != count:
+        assert time.monotonic() < deadline, f"{len(found)} answers, not {count}"
         page.wait_for_timeout(25)
-    raise AssertionError(f"{len(history(world.database, name))} answers, not {count}")
+    return found
 
 
 def test_four_answers_are_ranked_with_five_keys(both, browse):

@@ -256,7 +256,8 @@ def test_text_that_databases_cannot_keep_and_odd_numbers_are_refused_or_replaced
     assert hers.submit(task, ranks=[0, 1]).status_code == 409
     assert hers.submit(task, ranks=[0, 1, 2, -1]).status_code == 409
     assert hers.submit(task, time_s="NaN").status_code == 422
-    assert hers.submit(task, kind="rate").status_code == 422
+    assert hers.submit(task, kind="like").status_code == 422
+    assert hers.submit(task, kind="rate").status_code == 409  # of another kind than the batch
     assert (
         hers.submit(
             task, comment="a\x00b\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace")

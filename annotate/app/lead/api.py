@@ -18,15 +18,16 @@ from annotate.answers.adjudicate import Disagreement, adjudicate, disagreement_b
 from annotate.answers.choice import Choice
 from annotate.answers.export import export
 from annotate.app.identity import Db, Lead
-from annotate.app.lead.new_batch import BatchIn, UploadIn, first_problem, make_batch, task_of
+from annotate.app.lead.new_batch import BatchIn, UploadIn, first_problem, flags_named, make_batch, task_of
 from annotate.app.lead.people import PeopleIn, add_people
-from annotate.app.payloads import AnswerIn, order_text, shown, submission, task_json
+from annotate.app.payloads import AnswerIn, said_text, shown, submission, task_json
 from annotate.app.work_api import view_of
 from annotate.figures.computed import Computed
 from annotate.figures.tables import FIGURES, Table, as_csv, tables
 from annotate.labels import LabelStore
 from annotate.store.accounts import Account
 from annotate.store.database import Database
+from annotate.work.asks import FLAGS
 from annotate.work.batches import batch_settings, change_batch, overview
 from annotate.work.webhooks import set_webhook
 
@@ -132,12 +133,25 @@ class ChangesIn(BaseModel):
     overlap: int | None = Field(default=None, ge=1, le=1000)
     quota: int | None = Field(default=None, ge=0)
     task_order: Literal["random", "priority"] | None = None
+    ratings: bool | None = None
+    flags: list[str] | None = Field(default=None, max_length=len(FLAGS))
+    comment: bool | None = None
+    none_acceptable: bool | None = None
+    strength: bool | None = None
+    comment_below: int | None = Field(default=None, ge=0, le=10)
+    may_skip: bool | None = None
+    show_progress: bool | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The changes, as `change_batch` takes them."""
+        changes = self.model_dump(exclude_none=True)
+        return changes | ({"flags": flags_named(self.flags)} if self.flags is not None else {})
 
 
 @router.patch("/batches")
 def change(batch: str, changes: ChangesIn, account: Lead, database: Db) -> dict[str, bool]:
-    """Open or close a batch, change its guidelines, overlap, quota or order."""
-    change_batch(database, batch, **changes.model_dump(exclude_none=True))
+    """Open or close a batch, change its guidelines, overlap, quota, order, or what it asks and allows."""
+    change_batch(database, batch, **changes.given())
     return {"changed": True}
 
 
@@ -222,12 +236,13 @@ def _disagreement(database: Database, account: Account, found: Disagreement, ask
         "client_id": f"verdict-{view.id}-{verdict.created if verdict else 0}",
         "share": found.share,
         "adjudicated": verdict
-        and {"by": verdict.by, "said": order_text(verdict.ranks, verdict.verdict, view.shown_order)},
+        and {"by": verdict.by, "said": said_text(view.kind, verdict, view.shown_order)},
         "answers": [
             {
                 "labeler": given.labeler,
                 "simulated": given.simulated,
                 "ranks": shown(given.ranks, view.shown_order),
+                "ratings": shown(given.ratings, view.shown_order),
                 "comment": given.comment,
                 "fields": given.fields,
             }

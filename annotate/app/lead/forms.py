@@ -23,7 +23,7 @@ from annotate.app.pages import LEAD_PATH, part
 from annotate.app.texts import texts
 from annotate.labels import LabelStore
 from annotate.store.accounts import Account, account_named, accounts, add_token, tokens
-from annotate.work.batches import batch_settings, change_batch, overview
+from annotate.work.batches import KINDS, batch_settings, change_batch, overview
 from rlhf.errors import LabelError, RLHFError
 
 ALLOWS = ("may_skip", "show_progress")
@@ -110,12 +110,19 @@ class Forms:
             overlap = gr.Number(label=lead["overlap"], precision=0)
             quota = gr.Number(label=lead["quota"], precision=0)
             order = gr.Radio(self._orders(), label=lead["order"])
+        with gr.Row():
+            allows = self._allows([])
+            below = gr.Number(label=lead["comment_below"], precision=0)
         save = gr.Button(lead["save"], variant="primary", elem_id="save")
-        fields = [is_open, guidelines, overlap, quota, order]
+        fields = [is_open, guidelines, overlap, quota, order, allows, below]
         blocks.load(self.wanted_batch, None, [name, *fields], **FREE)
         name.input(self.show_settings, name, fields, **FREE)
         said = gr.HTML(elem_id="saved")
         save.click(self.save_settings, [name, *fields], said, **FREE)
+
+    def _allows(self, value: list[str]) -> gr.CheckboxGroup:
+        words = [(self.lead[name], name) for name in ALLOWS]
+        return gr.CheckboxGroup(words, value=value, label=self.lead["allows"])
 
     def _orders(self) -> list[tuple[str, str]]:
         return [(self.lead["random"], "random"), (self.lead["priority"], "priority")]
@@ -131,16 +138,25 @@ class Forms:
     def show_settings(self, name: str | None, request: gr.Request) -> list[Any]:
         self._account(request)
         if not name:
-            return [gr.skip()] * 5
+            return [gr.skip()] * 7
         found = batch_settings(self.database, name)
-        return [found.open, found.guidelines, found.overlap, found.quota, found.task_order]
+        allowed = [ability for ability in ALLOWS if getattr(found.asks, ability)]
+        return [
+            found.open, found.guidelines, found.overlap, found.quota, found.task_order, allowed, found.asks.comment_below,
+        ]  # fmt: skip
 
     @telling
     def save_settings(
-        self, name: str | None, is_open: bool, guidelines: str, overlap: int, quota: int, order: str, request: gr.Request
+        self, name: str | None, is_open: bool, guidelines: str, overlap: int, quota: int, order: str, allows: list[str],
+        below: int, request: gr.Request,
     ) -> str:  # fmt: skip
         self._account(request)
-        changes = {"overlap": int(overlap or 0), "quota": int(quota or 0), "task_order": order}
+        changes: dict[str, Any] = {
+            "overlap": int(overlap or 0),
+            "quota": int(quota or 0),
+            "task_order": order,
+        }
+        changes |= {ability: ability in allows for ability in ALLOWS} | {"comment_below": int(below or 0)}
         change_batch(self.database, name or "", open=is_open, guidelines=guidelines, **changes)
         return self._done(self.lead["saved"])
 
@@ -150,7 +166,7 @@ class Forms:
         lead = self.lead
         with gr.Row():
             name = gr.Textbox(label=lead["name"], max_length=200, elem_id="new-name")
-            kinds = [(self.words["kinds"][kind], kind) for kind in ("rank", "compare", "demonstrate")]
+            kinds = [(self.words["kinds"][kind], kind) for kind in KINDS]
             kind = gr.Radio(kinds, value="rank", label=lead["kind"])
         with gr.Row():
             file = gr.File(label=lead["file"], type="filepath", elem_id="new-file")
@@ -183,16 +199,15 @@ class Forms:
                 value="random",
                 label=lead["shown_order"],
             )
-            allows = gr.CheckboxGroup(
-                [(lead[name], name) for name in ALLOWS], value=list(ALLOWS), label=lead["allows"]
-            )
+            allows = self._allows(list(ALLOWS))
+            scale = gr.Number(7, label=lead["scale"], precision=0)
             below = gr.Number(0, label=lead["comment_below"], precision=0)
         guidelines = gr.Textbox(label=lead["guidelines"], lines=8, max_length=200_000)
         create = gr.Button(lead["create"], variant="primary", elem_id="create")
         said = gr.HTML(elem_id="created")
         values = [
             name, kind, file, gold, checkpoint, k, asks, keep, overlap, quota, gold_every, order, guidelines,
-            columns, answers, left, skip, shown, allows, below,
+            columns, answers, left, skip, shown, allows, scale, below,
         ]  # fmt: skip
         blocks.load(self.list_checkpoints, None, checkpoint, **FREE)
         create.click(self.create_batch, values, said, **FREE)
@@ -206,7 +221,7 @@ class Forms:
     def create_batch(
         self, name: str, kind: Any, file: str | None, gold: str | None, checkpoint: str, k: int, asks: list[str],
         keep: bool, overlap: int, quota: int, gold_every: int, order: Any, guidelines: str, columns: str, answers: str,
-        left: str, skip: bool, shown: Any, allows: list[str], below: int, request: gr.Request,
+        left: str, skip: bool, shown: Any, allows: list[str], scale: int, below: int, request: gr.Request,
     ) -> str:  # fmt: skip
         self._account(request)
         if file is None:
@@ -217,7 +232,7 @@ class Forms:
             flags=["all"] if "flags" in asks else [], none_acceptable="none_acceptable" in asks,
             strength="strength" in asks, keep_ranks=keep, sample_from=checkpoint or "", k=int(k or 0),
             shown_order=shown, may_skip="may_skip" in allows, show_progress="show_progress" in allows,
-            comment_below=int(below or 0), map=columns or "", answers=answers or "", left=left or "", skip_bad_rows=skip,
+            scale=int(scale or 0), comment_below=int(below or 0), map=columns or "", answers=answers or "", left=left or "", skip_bad_rows=skip,
         )  # fmt: skip
         gold_file = Path(gold) if gold else None
         read: list[str] = []

@@ -6,10 +6,11 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from annotate.answers.foreign import read_labels
+from annotate.answers.foreign import read_labels, read_to_rate
 from annotate.answers.importing import Imported, add_gold_questions, import_prompts, import_rankings
 from annotate.store.database import Database
-from annotate.work.batches import FLAGS, Asks, BatchSettings, NewTask
+from annotate.work.asks import FLAGS, Asks
+from annotate.work.batches import BatchSettings, NewTask
 from annotate.work.live import add_live_batch
 from rlhf.data import Prompt, read_options, read_prompts
 from rlhf.errors import InputError, LabelError
@@ -21,16 +22,21 @@ def first_problem(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
+def flags_named(names: Sequence[str]) -> tuple[str, ...]:
+    """Flags by name; "all" alone means every one."""
+    return FLAGS if list(names) == ["all"] else tuple(names)
+
+
 class BatchIn(BaseModel):
     """How a batch is labeled. flags: names, or ["all"]; quota 0: without limit; gold_every: one in so many tasks.
 
-    comment_below: the rating below which a comment is owed, 0 for never. shown_order: of a task's answers, random for each
+    scale: ratings go from 1 to this. comment_below: the rating below which a comment is owed, 0 for never. shown_order: of a task's answers, random for each
     labeler or fixed as in the file.
     """
 
     model_config = ConfigDict(extra="forbid")
     name: str = Field(min_length=1, max_length=200)
-    kind: Literal["rank", "compare", "demonstrate"] = "rank"
+    kind: Literal["rank", "compare", "demonstrate", "rate"] = "rank"
     guidelines: str = Field(default="", max_length=200_000)
     overlap: int = Field(default=1, ge=1, le=1000)
     quota: int = Field(default=0, ge=0)
@@ -41,7 +47,8 @@ class BatchIn(BaseModel):
     comment: bool = True
     none_acceptable: bool = False
     strength: bool = False
-    comment_below: int = Field(default=0, ge=0, le=7)
+    scale: int = Field(default=7, ge=2, le=10)
+    comment_below: int = Field(default=0, ge=0, le=10)
     shown_order: Literal["random", "fixed"] = "random"
     may_skip: bool = True
     show_progress: bool = True
@@ -49,13 +56,13 @@ class BatchIn(BaseModel):
 
     def settings(self) -> BatchSettings:
         """The store's settings."""
-        flags = FLAGS if self.flags == ["all"] else tuple(self.flags)
         asks = Asks(
             ratings=self.ratings,
-            flags=flags,
+            flags=flags_named(self.flags),
             comment=self.comment,
             none_acceptable=self.none_acceptable,
             strength=self.strength,
+            scale=self.scale,
             comment_below=self.comment_below,
             shown_order=self.shown_order,
             may_skip=self.may_skip,
@@ -134,9 +141,8 @@ def make_batch(
         if new.sample_from:
             made = _live(database, new, read_prompts(str(path), options=options), sampler)
         else:
-            made = import_rankings(
-                database, settings, read_labels(str(path), options=options), new.keep_ranks
-            )
+            read = read_to_rate if new.kind == "rate" else read_labels
+            made = import_rankings(database, settings, read(str(path), options=options), new.keep_ranks)
         if known:
             add_gold_questions(database, new.name, known)
     except InputError as error:

@@ -1,10 +1,9 @@
 // Where labelers disagree: their answers side by side, and the lead's verdict beside them.
 
 import { call, submitSurely } from "./api.js";
+import { pageOf } from "./board/board.js";
 import { letter } from "./board/card.js";
 import { find, h } from "./board/dom.js";
-import { PairPage } from "./board/pair_page.js";
-import { RankPage } from "./board/rank_page.js";
 import { at, t } from "./boot.js";
 import { guidelines, help } from "./dialogs.js";
 import { fieldsText } from "./fields.js";
@@ -39,7 +38,7 @@ async function adjudicate(container, batch) {
 
 function one(container, batch, found, peopleOnly, go) {
   const task = served(found.task);
-  const page = task.answers.length === 2 ? new PairPage(task, {}, () => {}) : new RankPage(task, {}, () => {});
+  const page = new (pageOf(task))(task, {}, () => {});
   const comment = h("textarea", { id: "comment", rows: "2", "aria-label": t("adjudicate.comment"), placeholder: t("adjudicate.comment") });
   const submit = async () => {
     const doubt = page.missing() ?? (page.ranking?.untouched ? t("adjudicate.missing") : null);
@@ -54,7 +53,7 @@ function one(container, batch, found, peopleOnly, go) {
   };
   container.replaceChildren(
     h("h1", {}, t("adjudicate.title", { batch })),
-    h("p", { class: "quiet" }, t("adjudicate.share", { share: Math.round(found.share * 100) }), found.adjudicated ? ` · ${t("adjudicate.again")}` : "", " · ",
+    h("p", { class: "quiet" }, t(task.kind === "rate" ? "adjudicate.share_ratings" : "adjudicate.share", { share: Math.round(found.share * 100) }), found.adjudicated ? ` · ${t("adjudicate.again")}` : "", " · ",
       h("a", { href: at(`/adjudicate?batch=${encodeURIComponent(batch)}&people_only=${!peopleOnly}`) }, t(peopleOnly ? "adjudicate.everybody" : "adjudicate.people_only"))),
     said(found),
     page.element,
@@ -75,14 +74,15 @@ function one(container, batch, found, peopleOnly, go) {
   page.start();
 }
 
-/** A row for each labeler: the rank they gave to each answer, in the order shown here. */
+/** A row for each labeler: the rank or rating they gave to each answer, in the order shown here. */
 function said(found) {
+  const rated = found.task.kind === "rate";
   const letters = found.task.answers.map((_, i) => h("th", { scope: "col" }, letter(i)));
   const rows = found.answers.map((given) =>
     h("tr", {}, h("th", { scope: "row" }, given.labeler, given.simulated ? h("span", { class: "quiet" }, ` (${t("adjudicate.simulated")})`) : null),
-      ...given.ranks.map((rank) => h("td", {}, String(rank + 1))), h("td", {}, [given.comment, fieldsText(given.fields)].filter(Boolean).join(" · "))),
+      ...(rated ? given.ratings : given.ranks.map((rank) => rank + 1)).map((value) => h("td", {}, String(value))), h("td", {}, [given.comment, fieldsText(given.fields)].filter(Boolean).join(" · "))),
   );
-  return h("table", { class: "given" }, h("caption", {}, t("adjudicate.given")), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, t("adjudicate.labeler")), ...letters, h("th", { scope: "col" }, t("work.comment")))), h("tbody", {}, ...rows));
+  return h("table", { class: "given" }, h("caption", {}, t(rated ? "adjudicate.given_ratings" : "adjudicate.given")), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, t("adjudicate.labeler")), ...letters, h("th", { scope: "col" }, t("work.comment")))), h("tbody", {}, ...rows));
 }
 
 const batch = new URLSearchParams(location.search).get("batch");

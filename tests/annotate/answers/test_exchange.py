@@ -1,17 +1,20 @@
 """Labels in and out: nothing lost on the way, nothing a spreadsheet would run."""
 
 import csv
+import io
 import json
+import re
 
 import pytest
 from datasets import load_dataset, load_from_disk
 
 from annotate.answers.adjudicate import adjudicate
 from annotate.answers.choice import Choice
-from annotate.answers.export import export
+from annotate.answers.export import FORMATS, export
 from annotate.answers.foreign import read_labels
 from annotate.answers.importing import import_rankings
-from annotate.labels import NewTask, Submission
+from annotate.figures.tables import as_csv, tables
+from annotate.labels import Asks, NewTask, Submission
 from annotate.simulate import simulate
 from annotate.store.backup import check
 from annotate.work.batches import BatchSettings
@@ -101,6 +104,42 @@ def test_cells_are_no_formulas(store, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["labeler"] for row in rows] == ["'" + text for text in "=+-@'"]
     assert [ranking.labeler for ranking in read_rankings(tmp_path / "a.csv")] == list("=+-@'")
+
+
+FORMULAS = "=+-@\t\r\n'"
+
+
+def test_no_cell_of_any_table_is_a_formula(store, tmp_path):
+    """Every text that a person or a model gives, at the start of a cell, in every export and every figure."""
+    asks = Asks(shown_order="fixed", flags=("opinion",))
+    for i, mark in enumerate(FORMULAS):
+        name, text = f"{mark}name {i}", f"{mark}text {i}"
+        store.add_labeler(name)
+        for kind, completions in (("rank", (text, "y")), ("rate", (text, "y")), ("demonstrate", ())):
+            batch, given = f"{mark}{kind} {i}", {"checkpoints": (text,) * len(completions)}
+            task = NewTask(prompt=text, completions=completions, **given)
+            store.add_batch(batch, [task], kind=kind, asks=asks)
+            said = {
+                "rank": {"ranks": (0, 1)},
+                "rate": {"ratings": (7, 1)},
+                "demonstrate": {"demonstration": text},
+            }[kind]
+            leased = store.lease(name, batch)
+            flags = (("opinion",), ()) if completions else ()
+            submission = Submission(
+                task_id=leased.id, client_id=batch, kind=kind, comment=text, flags=flags, **said
+            )
+            store.submit(name, submission)
+    cells = []
+    for format in FORMATS:
+        export(store.database, tmp_path / f"{format}.csv", format, Choice())
+        cells += list(csv.reader((tmp_path / f"{format}.csv").open(newline="")))
+    for table in tables(store.database, Choice()).values():
+        cells += list(csv.reader(io.StringIO(as_csv(table))))
+    seen = {cell[1:2] for row in cells for cell in row if cell.startswith("'")}
+    assert seen == set(FORMULAS)
+    starts = {cell[:1] for row in cells for cell in row if not re.fullmatch(r"-?[\d.e-]+", cell)}
+    assert starts & set(FORMULAS) == {"'"}
 
 
 def test_exports_overwrite_nothing_and_name_known_endings(store, tmp_path):

@@ -10,7 +10,8 @@ from annotate.answers.adjudicate import adjudicate
 from annotate.labels import LabelStore, NewTask, Submission
 from annotate.store import accounts
 from annotate.work import assign
-from annotate.work.batches import Asks, batch_settings, change_batch, open_batches, overview
+from annotate.work.asks import Asks
+from annotate.work.batches import batch_settings, change_batch, open_batches, overview
 from annotate.work.drafts import draft_of, save_draft
 from annotate.work.history import history, own_progress, past_answer
 from annotate.work.priority import open_tasks, set_priorities, uncertainty

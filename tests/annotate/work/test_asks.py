@@ -28,8 +28,8 @@ def test_fixed_answers_are_shown_as_stored_and_random_ones_to_each_in_an_order_o
         for name in ("fixed", "random")
     }
     assert orders["fixed"] == {(0, 1, 2)} and len(orders["random"]) > 1
-    with pytest.raises(LabelError, match="order of its answers cannot be changed"):
-        change_batch(store.database, "fixed", asks=Asks(shown_order="random"))
+    with pytest.raises(LabelError, match="shown_order cannot be changed; drafts are kept in it"):
+        change_batch(store.database, "fixed", shown_order="random")
 
 
 def test_a_batch_whose_tasks_may_not_be_skipped_takes_no_skip(store):
@@ -50,6 +50,41 @@ def test_a_rating_below_the_batchs_limit_owes_a_comment(store, ratings, comment,
     with pytest.raises(LabelError, match="below 4 needs a comment"):
         answer(store, "ann", ratings=ratings, comment=comment)
     assert history(store.database, "ann") == []
+
+
+def test_what_a_batch_asks_is_changed_one_thing_at_a_time(store):
+    store.add_batch("b", [TASK], asks=Asks(ratings=True, flags=("opinion",), shown_order="fixed", scale=5))
+    change_batch(store.database, "b", may_skip=False, quota=3)
+    change_batch(store.database, "b", comment_below=2)
+    change_batch(store.database, "b", show_progress=False)
+    settings = batch_settings(store.database, "b")
+    wanted = Asks(
+        ratings=True, flags=("opinion",), shown_order="fixed", scale=5, may_skip=False, comment_below=2, show_progress=False
+    )  # fmt: skip
+    assert (settings.asks, settings.quota) == (wanted, 3)
+    for refused in (
+        {"comment_below": 6},
+        {"scale": 7},
+        {"comment": False},
+        {"flags": ("x",)},
+        {"kind": "rate"},
+    ):
+        with pytest.raises(LabelError, match="batch b: "):
+            change_batch(store.database, "b", quota=9, **refused)
+    assert batch_settings(store.database, "b") == settings
+    with pytest.raises(LabelError, match="may not be skipped"):
+        answer(store, "ann", kind="skip", ranks=())
+
+
+def test_changes_made_at_the_same_time_are_all_kept(store):
+    from concurrent.futures import ThreadPoolExecutor
+
+    store.add_batch("b", [TASK], asks=Asks(ratings=True))
+    changes = [{"may_skip": False}, {"show_progress": False}, {"comment_below": 3}, {"none_acceptable": True}]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda change: change_batch(store.database, "b", **change), changes))
+    asks = batch_settings(store.database, "b").asks
+    assert [getattr(asks, name) for change in changes for name in change] == [False, False, 3, True]
 
 
 @pytest.mark.parametrize("asks", [

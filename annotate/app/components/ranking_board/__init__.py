@@ -1,4 +1,4 @@
-"""The ranking board, a Gradio component: texts go in, a ranking, a choice between two or a demonstration comes out."""
+"""The ranking board, a Gradio component: texts go in, a ranking, ratings, a choice between two or a demonstration come out."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -13,18 +13,18 @@ from pydantic import ValidationError
 from annotate.app.payloads import AnswerIn
 from annotate.app.rendering import FOLD_AT, rendered, visible
 from annotate.app.texts import texts
-from annotate.work.batches import Asks
+from annotate.work.asks import Asks
 from rlhf.data import as_messages
 
-SPOKEN = ("rank", "pair", "write", "work", "roles", "flags", "help")  # sections of the catalogue
+SPOKEN = ("rank", "rate", "pair", "write", "work", "roles", "flags", "help")  # sections of the catalogue
 Value = Mapping[str, Any]
 
 
 class RankingBoard(Component):
-    """A board on which a person ranks answers with ties, says which of two is better, or writes an answer.
+    """A board on which a person ranks answers with ties, rates them, says which of two is better, or writes an answer.
 
     value: {"prompt": a text or messages, "completions": a list of texts}, and what is known of the answer already, by
-    the names below. kind: rank, compare or demonstrate. asks: what is asked besides. tasks_from: a part of a labeling
+    the names below. kind: rank, rate, compare or demonstrate. asks: what is asked besides. tasks_from: a part of a labeling
     page that brings tasks of its own; a board without one shows its value.
 
     Handlers get {"prompt", "completions", "kind", "ranks", "ratings", "flags", "verdict", "strength",

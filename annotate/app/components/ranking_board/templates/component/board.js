@@ -4,10 +4,15 @@
 import { h } from "./dom.js";
 import { PairPage } from "./pair_page.js";
 import { RankPage } from "./rank_page.js";
+import { RatePage } from "./rate_page.js";
 import { t } from "./words.js";
 import { WritePage } from "./write_page.js";
 
-const pageOf = (task) => (task.kind === "demonstrate" ? WritePage : task.answers.length === 2 ? PairPage : RankPage);
+/** What a kind of task is shown by. */
+export const pageOf = (task) => {
+  const byKind = { demonstrate: WritePage, rate: RatePage }[task.kind];
+  return byKind ?? (task.answers.length === 2 ? PairPage : RankPage);
+};
 
 export class Board {
   /** task: kind, prompt, answers, asks, and whole(): what was folded. given: a draft or an earlier answer.

@@ -5,6 +5,11 @@ import { h, nodes } from "./dom.js";
 
 export const letter = (i) => String.fromCharCode(65 + i);
 
+let scales = 0;
+
+/** The rating that a digit gives; 0 stands for 10. */
+export const ratingOf = (event) => Number(event.code.slice(-1)) || 10;
+
 export class Card {
   /** answer: the server's rendering; asks: what the batch wants; given: {rating, flags} of a draft or earlier answer. */
   constructor(task, index, given, { changed, focused, controls = [] }) {
@@ -20,15 +25,20 @@ export class Card {
       { class: "card", tabindex: "0", "data-answer": index, "aria-label": t("rank.answer", { letter: letter(index) }), onfocusin: () => focused(index), onpointerdown: () => focused(index) },
       h("header", {}, this.letter, this.state, ...controls),
       textBody(task.answers[index], () => task.whole.answer(index)),
-      task.asks.ratings ? this._ratings() : null,
+      task.asks.ratings || task.kind === "rate" ? this._ratings() : null,
       task.asks.flags.length ? this._flags() : null,
     );
   }
 
   rate(value) {
-    this.rating = this.rating === value ? null : value;
-    for (const box of this.element.querySelectorAll(".rating input")) box.checked = Number(box.value) === this.rating;
+    this.show(value);
     this.changed();
+  }
+
+  /** Have a rating stand there, null for none. */
+  show(value) {
+    this.rating = value;
+    for (const box of this.element.querySelectorAll(".rating input")) box.checked = Number(box.value) === value;
   }
 
   openFlags() {
@@ -39,11 +49,12 @@ export class Card {
   }
 
   _ratings() {
-    const name = `rating-${this.task.id}-${this.index}`;
-    const boxes = [1, 2, 3, 4, 5, 6, 7].map((value) =>
-      h("label", {}, h("input", { type: "radio", name, value: String(value), checked: value === this.rating, onchange: () => { this.rating = value; this.changed(); } }), h("span", {}, String(value))),
+    const name = `rating-${(scales += 1)}`; // several boards may stand on one page
+    const { scale } = this.task.asks;
+    const boxes = Array.from({ length: scale }, (_, i) => i + 1).map((value) =>
+      h("label", {}, h("input", { type: "radio", name, value: String(value), checked: value === this.rating, onchange: () => this.rate(value) }), h("span", {}, String(value))),
     );
-    return h("fieldset", { class: "rating" }, h("legend", {}, t("rank.rating")), h("span", { class: "scale" }, ...boxes), h("span", { class: "quiet ends", "aria-hidden": "true" }, t("rank.rating_ends")));
+    return h("fieldset", { class: "rating" }, h("legend", {}, t("rank.rating")), h("span", { class: "scale" }, ...boxes), h("span", { class: "quiet ends", "aria-hidden": "true" }, t("rank.rating_ends", { scale })));
   }
 
   _flags() {

@@ -1,7 +1,7 @@
 // Three or more answers: order them best to worst, with ties.
 
 import { t } from "./words.js";
-import { Card, conversation, letter } from "./card.js";
+import { Card, conversation, letter, ratingOf } from "./card.js";
 import { focus, h } from "./dom.js";
 import { Ranking } from "./ranking.js";
 import { Strip } from "./strip.js";
@@ -148,9 +148,13 @@ export class RankPage {
 
 /** Keys for what cards hold; shift and a digit rate the focused answer. */
 export function cardBindings(page) {
-  const { asks } = page.task;
+  const { asks, kind } = page.task;
+  const rate = (rating) => {
+    const card = page.cards[page.current];
+    return rating <= asks.scale && card.rate(card.rating === rating ? null : rating);
+  };
   return [
-    ...(asks.ratings ? [{ code: /^(Digit|Numpad)[1-7]$/, shift: true, shown: ["⇧1", "…", "⇧7"], text: t("help.rate"), run: (event) => page.cards[page.current].rate(Number(event.code.slice(-1))) }] : []),
+    ...(asks.ratings && kind !== "rate" ? [{ code: /^(Digit|Numpad)[0-9]$/, shift: true, shown: ["⇧1", "…", `⇧${asks.scale % 10}`], text: t("help.rate"), run: (event) => rate(ratingOf(event)) }] : []),
     ...(asks.flags.length ? [{ keys: ["f"], shown: ["F"], text: t("help.flags"), run: () => page.cards[page.current].openFlags() }] : []),
   ];
 }
