@@ -69,7 +69,8 @@ class DemonstrationTrainer(SeveralProcesses, SFTTrainer):
         else:
             metrics = {"eval_loss": self._mean_loss()}
             self.log(metrics)
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            me: Any = self
+            me.control = me.callback_handler.on_evaluate(me.args, me.state, me.control, metrics)
         if self.score is not None:
             with whole(self.model) as plain:
                 metrics["eval_reward"] = self.score(plain)
