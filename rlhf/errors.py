@@ -41,3 +41,8 @@ class BusyError(EngineError):
 
 class ClosedError(EngineError):
     """The engine is shutting down, or has."""
+
+
+def first_line(problem: object) -> str:
+    """A library's message without what follows its first line; the name of the error where it says nothing."""
+    return next((line.strip() for line in f"{problem}".splitlines() if line.strip()), type(problem).__name__)

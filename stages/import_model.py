@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlhf.errors import InputError
-from rlhf.models.sources import UNREADABLE, find_source, first_line, sha256_of
+from rlhf.errors import InputError, first_line
+from rlhf.models.sources import UNREADABLE, find_source, sha256_of
 from rlhf.store import Entry, Store, inputs_hash
 
 READ_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
@@ -72,7 +72,7 @@ def licence_of(path: Path) -> str | None:
         try:
             return read_gguf_metadata(str(path))[0].get("general.license")
         except UNREADABLE as problem:
-            raise InputError(f"{path}: this GGUF file is damaged: {problem}") from problem
+            raise InputError(f"{path}: this GGUF file is damaged: {first_line(problem)}") from problem
     card = path / "README.md"
     if not card.is_file():
         return None

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from typing import Any
 
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 from rlhf.model_card import model_card
-from rlhf.models.sources import first_line
 from rlhf.store import Entry, Store
 
 # A manifest names folders of this machine; what it says of the model's making is in the card.

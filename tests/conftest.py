@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from annotate.store import accounts
 from stages.quiet import quiet_libraries
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -30,6 +31,17 @@ def binary(name):
         if found:
             return found
     return None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords():
+    """A hash of a password takes a tenth of a second, on purpose; tests hash hundreds, and keep the same kind at the least cost."""
+    argon2 = pytest.importorskip("argon2")
+    cheap = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "_hasher", lambda: cheap)
+        patch.setattr(accounts, "DECOY", cheap.hash("no password at all"))
+        yield
 
 
 class Cluster:

@@ -79,14 +79,16 @@ def place_of(module):
 
 
 def imported(path):
-    """Dotted names of the project's modules that a file imports, wherever in it."""
+    """Dotted names of the project's modules that a file imports, wherever in it.
+
+    `from package import module` runs the package's own file, too.
+    """
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in MODULES)
         elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if inner in MODULES else node.module
+            yield node.module
+            yield from (inner for alias in node.names if (inner := f"{node.module}.{alias.name}") in MODULES)
 
 
 IMPORTS = {module: set(imported(path)) - {module} for module, path in MODULES.items()}

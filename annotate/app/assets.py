@@ -11,7 +11,7 @@ BOARD = "app/components/ranking_board/templates/component"
 _IMPORT = re.compile(r'^import .*from "(\.[^"]+)";$', re.MULTILINE)
 
 
-def folders() -> dict[str, Path]:
+def static_folders() -> dict[str, Path]:
     """Where files lie, by their place in the address: the app's own at the root, the board's and other rooms' by name."""
     found = {path.parent.name: path for path in sorted(ROOMS.glob("*/static"))}
     board = {"/board": ROOMS / BOARD}
@@ -19,22 +19,22 @@ def folders() -> dict[str, Path]:
 
 
 @cache
-def address() -> str:
+def static_address() -> str:
     """/static/ and a digest of every file."""
     digest = hashlib.sha256()
-    for place, folder in folders().items():
+    for place, folder in static_folders().items():
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
             digest.update(f"{place}/{path.name}\0".encode() + path.read_bytes())
     return f"/static/{digest.hexdigest()[:16]}"
 
 
 @cache
-def modules(entry: str) -> tuple[str, ...]:
+def script_modules(entry: str) -> tuple[str, ...]:
     """A script ("main.js", "chat/chat.js") and all that it imports, so that a page can ask for them at once."""
     found = [entry]
     for name in found:
         place, _, file = name.rpartition("/")
-        text = (folders()[f"/{place}" if place else ""] / file).read_text(encoding="utf-8")
+        text = (static_folders()[f"/{place}" if place else ""] / file).read_text(encoding="utf-8")
         needed = (normpath(join(dirname(name), target)) for target in _IMPORT.findall(text))
         found += [script for script in needed if script not in found]
     return tuple(found)

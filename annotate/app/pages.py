@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Redirect
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
-from annotate.app import assets
+from annotate.app.assets import ROOMS, script_modules, static_address, static_folders
 from annotate.app.identity import Doorman, SignedIn, UnknownName
 from annotate.app.rendering import plain
 from annotate.app.security import csrf_token, is_csrf_token
@@ -20,7 +20,7 @@ from annotate.store.accounts import LOCAL, LoginRefused, log_out
 
 router = APIRouter(include_in_schema=False)
 _templates = Environment(
-    loader=FileSystemLoader(sorted(assets.ROOMS.glob("*/templates"))),
+    loader=FileSystemLoader(sorted(ROOMS.glob("*/templates"))),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -29,7 +29,7 @@ LOGIN_COOKIE_S = 3600
 LEAD_PATH = "/lead"
 FORMS_PATH = f"{LEAD_PATH}/forms"  # by Gradio
 _templates.filters["plain"] = plain
-_templates.globals.update(static=assets.address, modules=assets.modules, forms=FORMS_PATH)
+_templates.globals.update(static=static_address, modules=script_modules, forms=FORMS_PATH)
 TEMPLATES_ONLY = frozenset({"lead", "figures", "columns"})  # sections of the catalogue that no script reads
 
 
@@ -116,7 +116,7 @@ def home(request: Request) -> Response:
 
 @router.get("/favicon.ico")
 def icon() -> FileResponse:
-    return FileResponse(assets.folders()[""] / "icon.svg")
+    return FileResponse(static_folders()[""] / "icon.svg")
 
 
 @router.get("/login")

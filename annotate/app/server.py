@@ -12,12 +12,14 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
-from annotate.app import assets, pages, work_api
+from annotate.app.assets import static_address, static_folders
 from annotate.app.identity import LOG, Doorman
 from annotate.app.lead import api as lead_api
 from annotate.app.lead import pages as lead_pages
 from annotate.app.lead.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
 from annotate.app.lead.new_batch import Sampler
+from annotate.app.pages import FORMS_PATH
+from annotate.app.pages import router as pages_router
 from annotate.app.proxies import BehindProxy, UnderPath, check_proxies, check_root_path
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings, Page
@@ -25,6 +27,7 @@ from annotate.app.site.fields import Fields
 from annotate.app.site.mount import LateApps, Site
 from annotate.app.site.routes import SITE_PATH
 from annotate.app.stopping import run_until_stopped
+from annotate.app.work_api import router as work_router
 from annotate.figures.computed import Computed
 from annotate.labels import LabelStore
 from annotate.store.accounts import has_accounts
@@ -69,12 +72,12 @@ def create_app(
     app.state.fields = None if page else Fields()  # of a page of one's own they are known once it is built
     for room in rooms:
         app.include_router(room)
-    app.include_router(pages.router)
+    app.include_router(pages_router)
     app.include_router(lead_pages.router)
-    app.include_router(work_api.router)
+    app.include_router(work_router)
     app.include_router(lead_api.router)
-    for place, folder in assets.folders().items():
-        app.mount(f"{assets.address()}{place}", StaticFiles(directory=folder))
+    for place, folder in static_folders().items():
+        app.mount(f"{static_address()}{place}", StaticFiles(directory=folder))
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     hosts = LOOPBACK if settings.local_only and not accounts else ()
@@ -84,7 +87,7 @@ def create_app(
     app.add_middleware(GZipMiddleware, compresslevel=5, exclude_content_types=UNCOMPRESSED)
     app.add_middleware(
         Guard,
-        gradio_paths=(f"{pages.FORMS_PATH}/", f"{SITE_PATH}/"),
+        gradio_paths=(f"{FORMS_PATH}/", f"{SITE_PATH}/"),
         upload_paths=("/api/lead/upload", *UPLOAD_PATHS),
         max_upload=settings.max_upload,
         hosts=hosts,

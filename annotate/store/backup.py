@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, func, or_, select, text
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, RankingItem, Task, TaskCompletion
 from rlhf.durable import write_atomically
-from rlhf.errors import LabelError
+from rlhf.errors import LabelError, first_line
 
 
 def backup(database: Database, target: Path) -> None:
@@ -27,7 +27,7 @@ def backup(database: Database, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, copy)
     except (OSError, sqlite3.Error) as error:
-        raise LabelError(f"{target}: the copy cannot be written: {error}") from None
+        raise LabelError(f"{target}: the copy cannot be written: {first_line(error)}") from None
 
 
 def check(database: Database) -> list[str]:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from rlhf.errors import LabelError
+from rlhf.errors import LabelError, first_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,7 +85,7 @@ def _one_line(verb: str) -> Iterator[None]:
         orig = getattr(error, "orig", None)
         if reason := IN_THE_WAY.get(getattr(orig, "sqlstate", None) or ""):
             raise Conflict(f"the label database cannot be {verb} now: {reason}") from None
-        reason = str(orig or error).splitlines()[0]
+        reason = first_line(orig or error)
         raise DatabaseDown(f"the label database cannot be {verb} now: {reason}") from None
     except IntegrityError as error:
         if getattr(error.orig, "sqlstate", None) != MADE_TWICE:
@@ -178,7 +178,7 @@ def open_database(url: str | Path | None) -> Database:
         _migrate(database)
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         database.close()
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        reason = first_line(getattr(error, "orig", None) or error)
         shown = SECRETS.sub("***", text_url)
         raise LabelError(f"{shown}: the label database cannot be opened: {reason}") from None
     except LabelError:

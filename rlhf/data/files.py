@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlhf.data.rows import BadRow
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 
 Placed = tuple[str, Any]
 LINES = (".jsonl", ".ndjson")
@@ -62,11 +62,9 @@ def rows_of(
         reason = (
             "it is no UTF-8 text; save it as UTF-8"
             if isinstance(problem, UnicodeDecodeError)
-            else f"{problem}"
+            else first_line(problem)
         )
-        raise InputError(
-            f"{path}: cannot be read ({reason.splitlines()[0] if reason else 'damaged'})"
-        ) from None
+        raise InputError(f"{path}: cannot be read ({reason})") from None
 
 
 def _text_rows(file: Any, path: Path, kind: str, texts_as: str) -> Iterator[Placed]:
@@ -301,7 +299,7 @@ def _table(path: Path, kind: str) -> Iterator[Placed]:
                 number += 1
                 yield f"{path}:{number}", row
     except (pyarrow.ArrowException, ValueError) as problem:
-        raise InputError(f"{path}: cannot be read ({f'{problem}'.splitlines()[0]})") from None
+        raise InputError(f"{path}: cannot be read ({first_line(problem)})") from None
 
 
 def _arrow_batches(path: Path) -> Iterator[Any]:

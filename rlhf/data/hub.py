@@ -11,7 +11,7 @@ from typing import Any
 
 from rlhf.data.files import kind_of
 from rlhf.durable import write_text
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 
 DEFAULT_SPLIT = "train"
 
@@ -144,4 +144,4 @@ def _said(problem: Exception, revision: str | None) -> str:
         "ReadTimeout",
     ):
         return "the hub cannot be reached; with a network, `rlhf data fetch` brings it, and HF_HUB_OFFLINE=1 uses what is there"
-    return f"cannot be loaded ({(f'{problem}'.splitlines() or [kind])[0]})"
+    return f"cannot be loaded ({first_line(problem)})"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.files import KINDS, kind_of
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 
 HUB_NAME = re.compile(
     r"(?:hf://)?(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<inside>[^:@]+))?(?::(?P<split>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
@@ -125,7 +125,7 @@ def _saved(name: str, path: Path) -> Any:
     try:
         return datasets.load_from_disk(f"{path}")
     except Exception as problem:
-        raise InputError(f"{name}: cannot be read ({f'{problem}'.splitlines()[0]})") from None
+        raise InputError(f"{name}: cannot be read ({first_line(problem)})") from None
 
 
 def _hub(name: str, weight: float) -> Place:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import fingerprint
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 from rlhf.inputs import locate_parent
 from rlhf.learning.linear_probe import Heads, load_heads
 from rlhf.learning.rewards import ForeignRewardModel, Reward, RewardFunction, RewardModel, Scorer, name_of
@@ -173,7 +173,7 @@ def load_function(name: str) -> tuple[Callable[..., Any], str]:
         function = getattr(found, attribute)
     except (ImportError, AttributeError) as problem:
         raise InputError(
-            f"reward {name}: {problem}; write module:function, the module importable from this folder"
+            f"reward {name}: {first_line(problem)}; write module:function, the module importable from this folder"
         ) from None
     if not callable(function):
         raise InputError(f"reward {name}: not a function")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf.data import Prompt, as_messages
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 from rlhf.learning.linear_probe import Heads
 from rlhf.learning.passes import completion_scores, completion_states, last_scores
 from rlhf.learning.rollout import Rollout, in_length_order
@@ -109,7 +109,9 @@ def call_function(
     try:
         scores = [_judged(score) for score in judged]
     except (TypeError, ValueError) as problem:
-        raise InputError(f"reward function {name_of(function)}: not a list of numbers ({problem})") from None
+        raise InputError(
+            f"reward function {name_of(function)}: not a list of numbers ({first_line(problem)})"
+        ) from None
     if len(scores) != len(texts):
         raise InputError(
             f"reward function {name_of(function)}: {len(scores)} scores for {len(texts)} completions"

@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,22 +50,6 @@ def give_back_freed_memory() -> None:
         torch.cuda.empty_cache()
 
 
-class FreedMemory:
-    """Gives what a long loop has freed back to the system, once a minute.
-
-    Rows of ever other lengths leave holes into which little fits, so that without this the process grows with every step.
-    """
-
-    def __init__(self) -> None:
-        self.given_back = time.monotonic()
-
-    def step(self) -> None:
-        """Call after every step of a training loop."""
-        if time.monotonic() - self.given_back > GIVE_BACK_EVERY_S:
-            _trim()
-            self.given_back = time.monotonic()
-
-
 def memory_of_a_process() -> int:
     """Bytes that a process of this run may hold: its GPU's, or its share of the machine's."""
     if torch.cuda.is_available():
@@ -96,6 +81,23 @@ def peak_mib() -> float:
 def _trim() -> None:
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
+
+
+class FreedMemory:
+    """Gives what a long loop has freed back to the system, once in `every_s` seconds: as `give_back` does.
+
+    Rows of ever other lengths leave holes into which little fits, so that without this the process grows with every step.
+    """
+
+    def __init__(self, every_s: float = GIVE_BACK_EVERY_S, give_back: Callable[[], None] = _trim) -> None:
+        self.every_s, self.give_back = every_s, give_back
+        self.given_back = time.monotonic()
+
+    def step(self) -> None:
+        """Call between the steps of the loop."""
+        if time.monotonic() - self.given_back > self.every_s:
+            self.give_back()
+            self.given_back = time.monotonic()
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.data import Message
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 
 OPEN, CLOSE = (
     "\ue000",
@@ -77,7 +77,7 @@ class ChatTemplate:
         except (TemplateError, TypeError, ValueError, KeyError) as problem:
             roles = ", ".join(message["role"] for message in messages)
             raise InputError(
-                f"the model's chat template refuses a conversation of {roles}: {problem}"
+                f"the model's chat template refuses a conversation of {roles}: {first_line(problem)}"
             ) from None
 
     def _marked(self, text: str) -> str:

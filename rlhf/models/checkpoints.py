@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.modeling_layers import GenericForSequenceClassification
 
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.sources import UNREADABLE, find_source
 
@@ -86,8 +86,7 @@ def _load(
             **source.arguments, **unpacked, config=config, dtype=dtype, **more
         )
     except UNREADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{name}: no model could be loaded: {reason}") from error
+        raise InputError(f"{name}: no model could be loaded: {first_line(error)}") from error
 
 
 def new_scalar_model(config: Any, **more: Any) -> PreTrainedModel:

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 
 # What transformers and gguf raise for files that are cut off or damaged.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, NotImplementedError, struct.error)
@@ -67,11 +67,6 @@ def content_hash(name: str | Path) -> str:
         return Path(hf_hub_download(source.place, "config.json")).parent.name
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
         raise InputError(f"{name}: the hub gave no such model: {first_line(problem)}") from None
-
-
-def first_line(problem: Exception) -> str:
-    """A library's message without what follows its first line."""
-    return f"{problem}".strip().partition("\n")[0]
 
 
 def sha256_of(path: Path) -> str:

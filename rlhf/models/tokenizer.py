@@ -17,7 +17,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf.data import Prompt, as_messages
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 from rlhf.models.chat_template import ChatTemplate, parse_arguments
 from rlhf.models.given_template import template_for
 from rlhf.models.sources import UNREADABLE, Source, find_source
@@ -248,7 +248,7 @@ def published_tokenizer(name: str) -> Tokenizer:
     try:
         published = tiktoken.get_encoding(name)
     except ValueError as problem:
-        raise InputError(f"tokenizer {name!r}: {str(problem).splitlines()[0]}") from None
+        raise InputError(f"tokenizer {name!r}: {first_line(problem)}") from None
     except Exception:
         raise InputError(
             f"tokenizer {name!r} could not be downloaded; without a network set TIKTOKEN_CACHE_DIR to a folder that has it"
@@ -277,9 +277,7 @@ def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
     try:
         found = AutoTokenizer.from_pretrained(**source.arguments)
     except UNREADABLE as problem:
-        raise InputError(
-            f"{name}: no tokenizer there ({(str(problem) or repr(problem)).splitlines()[0]})"
-        ) from None
+        raise InputError(f"{name}: no tokenizer there ({first_line(problem)})") from None
     if found.eos_token_id is None:
         raise InputError(f"{name}: its tokenizer has no end token; set eos_token in tokenizer_config.json")
     kept = Path(name) / TEMPLATE_FILE

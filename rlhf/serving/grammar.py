@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.errors import EngineError, InputError
+from rlhf.errors import EngineError, InputError, first_line
 from rlhf.models.tokenizer import AnyTokenizer, Tokenizer
 
 # Spaces and line breaks between JSON's parts would be up to the model, and small ones never stop writing them.
@@ -52,7 +52,7 @@ class Grammars:
             self.vocabulary = _vocabulary(self.tokenizer)
         grammar = LLMatcher.grammar_from_json_schema(schema, overrides=LAYOUT)
         if problem := LLMatcher.validate_grammar(grammar, self.vocabulary):
-            raise InputError(f"response_format: the schema cannot be followed: {problem.splitlines()[0]}")
+            raise InputError(f"response_format: the schema cannot be followed: {first_line(problem)}")
         return Grammar(LLMatcher(self.vocabulary, grammar))
 
 
@@ -70,5 +70,5 @@ def _vocabulary(tokenizer: AnyTokenizer) -> Any:
         return from_tokenizer(tokenizer.tokenizer, n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id)
     except ValueError as problem:
         raise InputError(
-            f"response_format: this model's tokenizer cannot be used for it ({problem})"
+            f"response_format: this model's tokenizer cannot be used for it ({first_line(problem)})"
         ) from None

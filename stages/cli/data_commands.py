@@ -9,7 +9,7 @@ from rlhf.errors import InputError
 USES = ("rankings", "demonstrations", "prompts", "texts")
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+def add_data_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add `rlhf data show` and `rlhf data fetch`."""
     data = commands.add_parser(
         "data", parents=[shared], help="look at data before training; fetch public sets"

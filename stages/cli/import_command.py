@@ -7,7 +7,7 @@ from typing import Any
 from stages.import_model import import_model
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+def add_import_command(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add `import` and `hand-over`."""
     command = commands.add_parser(
         "import", parents=[shared], help="put a model from a folder, a GGUF file or a hub into the store"

@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.errors import InputError
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+def add_label_app(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add `label`, and `space` with its own commands."""
     _add_space(commands, shared)
     text = "rank, write and review answers in the browser"

@@ -17,7 +17,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+def add_label_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add `labels` and its own commands."""
     top = commands.add_parser("labels", parents=[shared], help="import, export and check labels; accounts")
     own = top.add_subparsers(title="commands", metavar="COMMAND", required=True)

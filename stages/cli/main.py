@@ -7,9 +7,25 @@ from collections.abc import Sequence
 from rlhf import __version__
 from rlhf.durable import disk_problems_explained
 from rlhf.errors import RLHFError
+from stages.cli.data_commands import add_data_commands
+from stages.cli.import_command import add_import_command
+from stages.cli.label_app import add_label_app
+from stages.cli.label_commands import add_label_commands
 from stages.cli.options import STAGES, TRAINING, Command, add_settings, everywhere_options, say, store_of
+from stages.cli.other_commands import add_other_commands
+from stages.cli.pipeline_commands import add_pipeline_commands
 from stages.cli.stage_commands import RUNNERS
+from stages.cli.store_commands import add_store_commands
 from stages.quiet import quiet_libraries
+
+OTHERS = (
+    add_data_commands,
+    add_import_command,
+    add_store_commands,
+    add_label_app,
+    add_label_commands,
+    add_other_commands,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,17 +63,7 @@ def parser() -> argparse.ArgumentParser:
     top = Command(prog="rlhf", description="The InstructGPT recipe: collect, train, talk.", parents=[shared])
     top.add_argument("--version", action="version", version=f"rlhf {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    from stages.cli import (
-        data_commands,
-        import_command,
-        label_app,
-        label_commands,
-        other_commands,
-        pipeline_commands,
-        store_commands,
-    )
-
-    pipeline_commands.add_commands(commands, shared)
+    add_pipeline_commands(commands, shared)
     for name, kind in STAGES.items():
         text = (kind.__doc__ or "").strip()
         command = commands.add_parser(name, parents=[shared], help=text.rstrip("."), description=text)
@@ -72,6 +78,6 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=RUNNERS[name], stage=name)
 
-    for module in (data_commands, import_command, store_commands, label_app, label_commands, other_commands):
-        module.add_commands(commands, shared)
+    for add_more in OTHERS:
+        add_more(commands, shared)
     return top

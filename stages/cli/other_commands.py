@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.errors import InputError
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+def add_other_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the commands that belong to no stage."""
     doctor = commands.add_parser(
         "doctor", parents=[shared], help="what matters on this machine, and what to change"

@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.errors import InputError
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+def add_pipeline_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the commands that run all stages."""
     quickstart = commands.add_parser(
         "quickstart", parents=[shared], help="the whole pipeline on the starter world"

@@ -7,7 +7,7 @@ from rlhf.errors import StoreError
 from rlhf.store import Entry, Store
 
 
-def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+def add_store_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add `store` and its own commands."""
     top = commands.add_parser(
         "store", parents=[shared], help="list, show, verify, export, remove checkpoints"

@@ -1,17 +1,16 @@
 """Measurements as JSON files in a folder, each made once for the same inputs."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlhf.data import fingerprint
 from rlhf.durable import write_text
-from rlhf.machine.memory import give_back_freed_memory
+from rlhf.machine.memory import FreedMemory, give_back_freed_memory
 
 T = TypeVar("T")
-GIVE_BACK_AFTER_S = 10.0
+GIVE_BACK_EVERY_S = 10.0  # it takes a third of a second and more: not before every small measurement
 
 
 class MeasurementCache:
@@ -19,7 +18,7 @@ class MeasurementCache:
 
     def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
-        self.measured_s = 0.0  # since freed memory was given back
+        self.freed = FreedMemory(GIVE_BACK_EVERY_S, give_back_freed_memory)
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -28,14 +27,8 @@ class MeasurementCache:
         if path and path.exists() and (saved := json.loads(path.read_text()))["inputs"] == key:
             return saved["result"]
         self.say(f"judge: {name}")
-        if (
-            self.measured_s > GIVE_BACK_AFTER_S
-        ):  # it takes a third of a second and more: not before every small one
-            give_back_freed_memory()
-            self.measured_s = 0.0
-        started = time.monotonic()
+        self.freed.step()
         result = measure()
-        self.measured_s += time.monotonic() - started
         if path:
             write_text(path, json.dumps({"inputs": key, "result": result}, ensure_ascii=False))
         return result

@@ -17,10 +17,10 @@ from rlhf.models.gpt import GPT
 from rlhf.models.tokenizer import Tokenizer, published_tokenizer, train_tokenizer
 from rlhf.starter.corpus import corpus
 from rlhf.store import Entry, Store, inputs_hash
-from stages.pretrain import plan
 from stages.pretrain.held_out import HeldOut, token_sizes, without_end
 from stages.pretrain.initial import new_model
 from stages.pretrain.loop import Best, Windows, train
+from stages.pretrain.plan import account, outcome, planned
 from stages.reading import accounts_of, prefixed
 from stages.settings import PretrainSettings
 
@@ -44,13 +44,13 @@ def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = p
     seed_everything(settings.seed)
     tokenizer = _tokenizer(settings, learned)
     tokens, rest = _tokens(tokenizer, learned, unseen, settings.sequence_length)
-    say(f"pretrain: {plan.account(settings, tokenizer.vocab_size, len(tokens), len(rest))}")
+    say(f"pretrain: {account(settings, tokenizer.vocab_size, len(tokens), len(rest))}")
     held_out = HeldOut.of(rest, settings.sequence_length, token_sizes(tokenizer), settings.bf16)
     log = MetricLog(store.root / "logs" / f"base-{settings.name}")
     work = store.work_folder("base", inputs_hash("base", **inputs))
     model, best, train_s = _train(settings, tokenizer, tokens, held_out, log, work / "state.pt", say)
     measured = held_out.measure(model)
-    say(f"pretrain: {plan.outcome(measured, best, settings.tokens, len(tokens))}")
+    say(f"pretrain: {outcome(measured, best, settings.tokens, len(tokens))}")
     with store.new("base", settings.name, **inputs) as writer:
         model.save_pretrained(writer.path)
         tokenizer.save(writer.path)
@@ -73,12 +73,12 @@ def _texts(
 ) -> tuple[PretrainSettings, Sequence[str], Sequence[str], Sequence[str]]:
     """The settings with what the text decides, the whole text, what is learned of it and what is not."""
     if not settings.data:
-        settings = plan.planned(settings, None)
+        settings = planned(settings, None)
         texts = corpus(settings.tokens, settings.seed)
         return settings, texts, texts, []
     read = read_texts(settings.data, options=read_options(settings, say))
     learned, unseen = without_end(read, FILE_SHARE)
-    return plan.planned(settings, sum(len(text.encode()) for text in learned)), read, learned, unseen
+    return planned(settings, sum(len(text.encode()) for text in learned)), read, learned, unseen
 
 
 def _tokenizer(settings: PretrainSettings, texts: Sequence[str]) -> Tokenizer:

@@ -18,6 +18,7 @@ from annotate.labels import LabelStore
 from annotate.store.accounts import add_account, open_session
 from annotate.work.batches import NewTask
 from annotate.work.submit import Submission
+from tests import forked
 from tests.conftest import missing
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,9 +51,7 @@ class Server:
             "--port",
             str(self.port),
         ]
-        self.process = subprocess.Popen(
-            [*command, *self.options], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
+        self.process = forked.Popen([*command, *self.options], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         deadline = time.time() + 300
         while time.time() < deadline:
             if self.process.poll() is not None:

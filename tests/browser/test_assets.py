@@ -15,8 +15,8 @@ def test_a_page_asks_for_all_its_scripts_at_once_and_never_again(world, browse):
     page.goto(world.url + "/label/history")
     page.wait_for_selector(".history")
     asked = {
-        page.url.replace("/label/history", "") + assets.address() + f"/{name}"
-        for name in assets.modules("site.js")
+        page.url.replace("/label/history", "") + assets.static_address() + f"/{name}"
+        for name in assets.script_modules("site.js")
     }
     ours = "link[rel=modulepreload][href*='/static/']"  # Gradio asks for its own
     head = set(page.eval_on_selector_all(ours, "links => links.map(link => link.href)"))
@@ -24,7 +24,8 @@ def test_a_page_asks_for_all_its_scripts_at_once_and_never_again(world, browse):
     assert (
         head
         == asked
-        == {name for name, _ in loaded if name.endswith(".js")} - {f"{world.url}{assets.address()}/theme.js"}
+        == {name for name, _ in loaded if name.endswith(".js")}
+        - {f"{world.url}{assets.static_address()}/theme.js"}
     )
     assert all(size > 0 for _, size in loaded)
     page.goto(world.url + "/label/tasks")
@@ -40,13 +41,13 @@ def rooms(tmp_path, monkeypatch):
     shutil.copytree(assets.ROOMS / assets.BOARD, tmp_path / assets.BOARD)
     monkeypatch.setattr(assets, "ROOMS", tmp_path)
     yield tmp_path
-    assets.address.cache_clear()
+    assets.static_address.cache_clear()
 
 
 def test_the_address_changes_with_any_file_of_any_room(rooms):
     def address():
-        assets.address.cache_clear()
-        return assets.address()
+        assets.static_address.cache_clear()
+        return assets.static_address()
 
     seen = [address(), address()]
     assert seen[0] == seen[1]

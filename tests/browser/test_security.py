@@ -6,7 +6,7 @@ import re
 import httpx
 import pytest
 
-from annotate.app import assets
+from annotate.app.assets import static_address
 from annotate.labels import LabelStore
 from annotate.store.accounts import add_token, open_session
 from annotate.work.drafts import draft_of, save_draft
@@ -229,7 +229,7 @@ def test_tokens_open_the_rest_endpoints_until_they_are_revoked(world):
 
 def test_headers_and_size_limits(world, caller):
     stranger = caller()
-    for path in ("/login", assets.address() + "/site.js", "/api/me", "/lead/forms/en/config"):
+    for path in ("/login", static_address() + "/site.js", "/api/me", "/lead/forms/en/config"):
         headers = stranger.client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -245,8 +245,8 @@ def test_headers_and_size_limits(world, caller):
 
     with pytest.raises(httpx.HTTPError):  # no length announced: the body is cut off
         hers.client.post("/api/tasks/1/answers", content=chunks()).raise_for_status()
-    assert hers.client.get(f"{assets.address()}/../server.py").status_code == 404
-    assert hers.client.get(f"{assets.address()}/%2e%2e/server.py").status_code == 404
+    assert hers.client.get(f"{static_address()}/../server.py").status_code == 404
+    assert hers.client.get(f"{static_address()}/%2e%2e/server.py").status_code == 404
 
 
 def test_text_that_databases_cannot_keep_and_odd_numbers_are_refused_or_replaced(either):

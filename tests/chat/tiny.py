@@ -14,6 +14,7 @@ from transformers import GPT2Config
 from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
+from tests import forked
 
 TEXTS = ["The red kite is in the park. Tom has a blue boat. Where is the dog? The dog barks."] * 5
 TOKENIZER = train_tokenizer(TEXTS, 300)
@@ -74,7 +75,7 @@ def serving(store, labels, *command):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     arguments = ["--store", str(store.root), "--labels", str(labels), *command, "--port", str(port)]
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-m", "stages.cli", *arguments], stderr=subprocess.PIPE, text=True
     )
     lines = []

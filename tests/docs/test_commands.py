@@ -18,6 +18,7 @@ import pytest
 
 from rlhf.models.checkpoints import load_policy
 from stages.cli.main import parse
+from tests import forked
 from tests.command_line import rlhf
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +120,7 @@ def answers(folder, arguments, port):
         "HOME": str(folder),
         "OMP_NUM_THREADS": "1",
     }
-    server = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
+    server = forked.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         deadline = time.time() + 120
         while time.time() < deadline and server.poll() is None:

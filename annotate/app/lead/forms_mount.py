@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
-from annotate.app import assets
+from annotate.app.assets import static_folders
 from annotate.app.identity import Doorman
 from annotate.app.pages import FORMS_PATH
 from annotate.app.proxies import outer
@@ -84,7 +84,7 @@ def forms_app(store: LabelStore, shared: Any) -> FastAPI:
             path=f"{FORMS_PATH}/{language}",
             root_path=f"{root}{FORMS_PATH}/{language}",
             auth_dependency=lambda request: _lead_name(shared.doorman, request),
-            css_paths=[assets.folders()[""] / "forms.css"],
+            css_paths=[static_folders()[""] / "forms.css"],
             js=THEME,
             **mounted(shared),
         )

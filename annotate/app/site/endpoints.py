@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import HTTPException
 from pydantic import ValidationError
 
 from annotate.answers.choice import Choice
 from annotate.answers.export import export
-from annotate.app import work_api
 from annotate.app.lead.api import NewBatchIn, add_tasks_as_batch
 from annotate.app.lead.new_batch import first_problem
 from annotate.app.lead.people import PeopleIn, add_people
 from annotate.app.payloads import AnswerIn, shown
+from annotate.app.work_api import given_view, keep_answer, next_for
+from annotate.app.work_api import progress as progress_in
 from annotate.store.accounts import Account, account_named
 from annotate.store.database import Database
 from annotate.work.batches import overview
@@ -82,21 +84,21 @@ class Endpoints:
         As POST /api/next replies, with the messages of the prompt and the texts of the answers, in shown order, as they are.
         """
         account = self._account(request)
-        found = work_api.next_for(self.shared, account, batch or None)
+        found = next_for(self.shared, account, batch or None)
         if found["task"] is None:
             return found
-        view = work_api.given_view(self.database, account, found["task"]["id"])
+        view = given_view(self.database, account, found["task"]["id"])
         plain = {"messages": as_messages(view.prompt), "texts": shown(view.completions, view.shown_order)}
         return {"task": {**found["task"], **plain}}
 
     def submit(self, task: int, answer: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         """Keep an answer to a task that was given out to the caller, as POST /api/tasks/TASK/answers takes it."""
         account = self._account(request)
-        return work_api.keep_answer(self.shared, account, int(task), AnswerIn.model_validate(answer))
+        return keep_answer(self.shared, account, int(task), AnswerIn.model_validate(answer))
 
     def progress(self, batch: str, request: gr.Request) -> dict[str, Any]:
         """How far a batch is, and the caller's own answers in it."""
-        return work_api.progress(batch, self._account(request), self.database)
+        return progress_in(batch, self._account(request), self.database)
 
     def export(
         self, batch: str, format: str = "rankings", request: gr.Request = None  # type: ignore[assignment]
@@ -120,7 +122,7 @@ def telling(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(first_problem(error)) from None
         except RLHFError as error:
             raise gr.Error(str(error)) from None
-        except work_api.HTTPException as error:
+        except HTTPException as error:
             raise gr.Error(str(error.detail)) from None
 
     return told

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.errors import LabelError
+from rlhf.errors import LabelError, first_line
 
 MAX_CHARACTERS = 50_000  # of all fields of an answer together
 
@@ -31,7 +31,9 @@ class Field:
         try:
             self.takes(value)
         except Exception as error:
-            raise LabelError(f"{self.label}: {value!r} is not among what it takes ({error})") from None
+            raise LabelError(
+                f"{self.label}: {value!r} is not among what it takes ({first_line(error)})"
+            ) from None
         return value
 
 

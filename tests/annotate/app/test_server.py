@@ -8,7 +8,7 @@ import threading
 import pytest
 from fastapi.testclient import TestClient
 
-from annotate.app import assets
+from annotate.app.assets import static_address
 from annotate.app.server import _listener, create_app, serve
 from annotate.app.settings import AppSettings
 from annotate.labels import LabelStore
@@ -59,7 +59,7 @@ def test_a_small_answer_waits_for_no_other(app_at):
 def test_scripts_and_answers_of_some_length_are_compressed(tmp_path):
     with LabelStore(tmp_path / "labels.db") as store:
         client = TestClient(create_app(store, AppSettings()), base_url="http://127.0.0.1")
-        script = client.get(f"{assets.address()}/work.js")
+        script = client.get(f"{static_address()}/work.js")
         assert script.headers["content-encoding"] == "gzip" and "export class Work" in script.text
         assert "content-encoding" not in client.get("/api/me").headers
 

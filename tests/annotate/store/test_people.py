@@ -2,6 +2,7 @@
 
 import time
 
+import argon2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -219,6 +220,15 @@ def test_a_place_that_went_to_somebody_else_is_not_taken_back(store):
 
 
 # Accounts
+
+
+HASHER, DECOY = accounts._hasher(), accounts.DECOY  # before tests/conftest.py makes them cheap
+
+
+def test_a_hash_costs_what_is_recommended_and_a_name_that_nobody_has_costs_the_same():
+    cost = argon2.extract_parameters(HASHER.hash("x"))
+    assert argon2.extract_parameters(DECOY) == cost
+    assert (cost.memory_cost, cost.time_cost) >= (2**16, 3)  # RFC 9106, section 4, the second choice
 
 
 def test_passwords_are_hashed_and_checked(store):

@@ -3,7 +3,6 @@
 import ctypes
 import math
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 
 from rlhf.machine import kernels
 from rlhf.sampling.generate import SamplingSettings, draw
+from tests import forked
 
 FORMATS = [torch.float32, torch.bfloat16]
 pytestmark = pytest.mark.skipif(kernels.compiler() is None, reason="no C++ compiler")
@@ -152,7 +152,7 @@ PROGRAMS = "/usr/bin:/bin:/usr/local/bin"
 def logits_with(home, **environment):
     """Whether the loops are missing, the logits' sum of squares, and what was said, of a process of its own."""
     environment = {"PATH": PROGRAMS, "HOME": str(home), "TMPDIR": str(home)} | environment
-    done = subprocess.run([sys.executable, "-c", LOGITS], env=environment, capture_output=True, text=True)
+    done = forked.run([sys.executable, "-c", LOGITS], env=environment)
     assert done.returncode == 0, done.stderr
     missing, number = done.stdout.split()
     return missing == "True", float(number), done.stderr

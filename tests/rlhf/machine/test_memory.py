@@ -1,9 +1,10 @@
 """Memory of this process: how much it held at the most, and that what is freed goes back to the system when asked."""
 
-import subprocess
 import sys
 
 import pytest
+
+from tests import forked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and only glibc is told")
 
@@ -12,9 +13,7 @@ def held_by(program: str) -> list[float]:
     """What a process of its own prints, since freed memory of other tests would be in the way."""
     begin = "import torch\nfrom rlhf.machine.memory import *\n"
     now = "def now(): return int(STATUS.read_text().split('VmRSS:')[1].split()[0]) / 1024\n"
-    shown = subprocess.run(
-        [sys.executable, "-c", begin + now + program], capture_output=True, text=True, check=True
-    )
+    shown = forked.run([sys.executable, "-c", begin + now + program], check=True)
     return [float(word) for word in shown.stdout.split()]
 
 

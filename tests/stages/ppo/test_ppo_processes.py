@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rlhf.models.checkpoints import load_policy, load_scalar
+from tests import forked
 from tests.tiny_ppo import PROMPTS, TEXTS, close_histories, ppo_command, tiny_store
 
 SETTINGS = {  # odd sizes, so that shares differ, one minibatch has a single row, and the last iteration is partial
@@ -23,7 +24,7 @@ LAUNCHERS = {
         "--num_processes",
         "2",
         "--main_process_port",
-        "29517",
+        "0",  # a free one
         "-m",
     ],
 }
@@ -46,7 +47,7 @@ def made(tmp_path_factory):
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in PROMPTS))
     (folder / "text.txt").write_text("\n\n".join(TEXTS))
     more = {"prompts": folder / "prompts.jsonl", "ptx_data": folder / "text.txt", **SETTINGS}
-    run("-m", "stages.cli", *ppo_command(store, name="one", **more))
+    forked.run([sys.executable, "-m", "stages.cli", *ppo_command(store, name="one", **more)], check=True)
     return store, more
 
 

@@ -14,6 +14,7 @@ from rlhf.errors import InputError
 from rlhf.machine import kernels
 from rlhf.sharding import is_wanted
 from tests import sharded_trainers
+from tests.forked import run_together
 from tests.sharded_ppo import CASES, SIZES
 from tests.tiny_ppo import close_histories, config, trainer
 
@@ -21,20 +22,13 @@ ROOT = Path(__file__).parents[3]
 CORE = ["gpt-ptx", "llama-lora", "sft-gpt-all", "sft-llama-lora", "reward-llama-all", "reward-gpt-last"]
 
 
-def command_of(number, *arguments):
-    """tests/sharded_ppo.py in `number` processes, or in this one's child alone."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
-    return [
-        sys.executable, *(torchrun if number > 1 else []), "-m", "tests.sharded_ppo", *map(str, arguments)
-    ]  # fmt: skip
+RUNS = ["-m", "tests.sharded_ppo"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 def launched(number, *arguments, **environment):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(
-        command_of(number, *arguments), capture_output=True, text=True, timeout=900, cwd=ROOT, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    """tests/sharded_ppo.py in `number` processes."""
+    run_together(number, [sys.executable, *RUNS, *map(str, arguments)], **environment)
 
 
 def check_same(one, several, episodes=SIZES["episodes"]):
@@ -100,9 +94,12 @@ def test_who_waits_for_a_process_that_gives_no_sign_ends_with_the_reason(tmp_pat
     log = tmp_path / "log"
     with open(log, "w") as file:
         run = subprocess.Popen(
-            command_of(2, tmp_path / "out.pt", "on", "gpt-all", "gpt-all", "gpt-all", "gpt-all"), cwd=ROOT, env=environment,
-            stdout=file, stderr=file,
-        )  # fmt: skip
+            [sys.executable, *TORCHRUN, *RUNS, tmp_path / "out.pt", "on", *["gpt-all"] * 4],
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=file,
+        )
         try:
             deadline = time.monotonic() + 120
             while not (tmp_path / "work/state.pt").exists() and time.monotonic() < deadline:

@@ -4,7 +4,6 @@ import io
 import json
 import math
 import re
-import subprocess
 import sys
 
 import pytest
@@ -25,6 +24,7 @@ from stages.reward import stage
 from stages.reward.trainer import RankingTrainer
 from stages.settings import ChatSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
 from stages.talk import terminal
+from tests import forked
 from tests.stages.conftest import tiny_pretraining
 
 RECIPE = {
@@ -288,7 +288,7 @@ def test_eval_prints_one_json_object(trained):
         "--json",
     ]
     command = [sys.executable, "-m", "stages.cli", *arguments, "--store", str(trained.root)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = forked.run(command, check=True)
     result = json.loads(done.stdout)
     (row,) = result["comparisons"]
     assert (row["policy"], row["against"], row["n"]) == ("sft", "base", 12)

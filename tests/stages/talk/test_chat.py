@@ -18,6 +18,7 @@ from rlhf.models.checkpoints import load_policy
 from rlhf.sampling.generate import SamplingSettings, generate
 from stages.settings import ChatSettings
 from stages.talk import serve, terminal
+from tests import forked
 from tests.chat.tiny import TOKENIZER, tiny_store
 
 
@@ -185,15 +186,8 @@ def command(store, *more):
 
 
 def test_through_a_pipe_only_answers_come_out(store):
-    done = subprocess.run(
-        command(store, "--max-new-tokens", "8"), input="hi\n", capture_output=True, text=True, check=True
-    )
+    done = forked.run(command(store, "--max-new-tokens", "8"), input="hi\n", check=True)
     assert done.stdout.count("\n") == 1 and "> " not in done.stdout and "ppo/0001-tiny" in done.stderr
-
-
-def hears_ctrl_c():
-    """As at a terminal: a suite that a shell runs in the background ignores SIGINT, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Person:
@@ -202,13 +196,8 @@ class Person:
     def __init__(self, store, home, *more):
         self.screen, slave = pty.openpty()
         environment = os.environ | {"XDG_STATE_HOME": str(home), "TERM": "xterm"}
-        self.process = subprocess.Popen(
-            command(store, *more),
-            stdin=slave,
-            stdout=slave,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            preexec_fn=hears_ctrl_c,
+        self.process = forked.Popen(
+            command(store, *more), stdin=slave, stdout=slave, stderr=subprocess.DEVNULL, env=environment
         )
         os.close(slave)
 
