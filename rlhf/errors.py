@@ -10,6 +10,20 @@ RLHFError
     └── ClosedError   the server is shutting down
 """
 
+import re
+
+PASSWORD = re.compile(r"(?<=password=)[^&\s]*")
+
+
+def without_password(url: str) -> str:
+    """A database's URL as it may be shown: whatever stands where a password does is ***."""
+    scheme, found, rest = url.partition("://")
+    name, at, host = rest.rpartition("@")
+    if found and at:
+        account, colon, _ = name.partition(":")
+        rest = f"{account}:***@{host}" if colon else rest
+    return PASSWORD.sub("***", f"{scheme}{found}{rest}")
+
 
 class RLHFError(Exception):
     """What is wrong, where, and what to do, in one line."""

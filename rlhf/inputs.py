@@ -13,6 +13,7 @@ from rlhf.data import PromptRow, ReadOptions, fingerprint, read_prompt_rows
 from rlhf.errors import InputError, StoreError
 from rlhf.machine import processes
 from rlhf.models.adapters import with_adapters
+from rlhf.models.checkpoints import context_length
 from rlhf.models.last_blocks import freeze_lower
 from rlhf.models.sources import content_hash, find_source
 from rlhf.models.tokenizer import AnyTokenizer
@@ -70,7 +71,7 @@ def limit_trainable(model: Any, last_blocks: int, lora_rank: int, head: str | No
 
 def within_context(model: Any, max_length: int) -> int:
     """The longest row in tokens: max_length, or the model's context where that is shorter."""
-    return min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+    return min(max_length, context_length(model.config) or max_length)
 
 
 def entry_for_all(store: Store, stage: str, inputs: dict[str, Any]) -> Entry:

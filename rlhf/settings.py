@@ -26,6 +26,9 @@ def bounded(
     return field(default=default, metadata={"bounds": bounds, "choices": choices, **more})
 
 
+LARGEST = 2**31 - 1  # of a whole number that says nothing else: what the libraries below count with
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """A dataclass of `bounded` fields. Raises InputError, naming the field, for a value that it may not have."""
@@ -61,10 +64,24 @@ def complaint(each: "Field[Any]", expected: type, value: Any) -> str | None:
     if not is_number:
         return f"{each.name} is a {'whole ' if expected is int else ''}number, not {value!r}"
     bounds = {name: limit for name, limit in each.metadata.get("bounds", {}).items() if limit is not None}
-    if math.isfinite(value) and all(HOLDS[name](value, limit) for name, limit in bounds.items()):
+    if expected is int and not bounds.keys() & {"at_most", "below"}:
+        bounds["at_most"] = LARGEST
+    if _is_finite(value) and all(HOLDS[name](value, limit) for name, limit in bounds.items()):
         return None
     allowed = " and ".join(f"{name.replace('_', ' ')} {limit:,}" for name, limit in bounds.items())
-    return f"{each.name} is {value}; it is {allowed or 'a finite number'}"
+    return f"{each.name} is {_shown(value)}; it is {allowed or 'a finite number'}"
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def _shown(value: Any) -> str:
+    whole = isinstance(value, Integral) and abs(int(value)) > 10**20
+    return "a number of more than 20 digits" if whole else f"{value}"
 
 
 HOLDS = {

@@ -37,6 +37,7 @@ from rlhf.model_card import model_card
 CARD = "README.md"
 STAGES = ("base", "sft", "reward", "ppo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NUMBERED = re.compile(r"[0-9]+-.+")
 LAST_NUMBER = ".last-number"
 OWN_HASH = "manifest_hash"
 HOLDER = ".holder"
@@ -119,31 +120,37 @@ class Store:
 
     def entries(self, stage: str | None = None) -> list[Entry]:
         """Finished entries, by stage and number. Raises StoreError naming a damaged manifest."""
-        found = []
-        for known in STAGES if stage is None else (stage,):
-            for path in sorted((self.root / known).glob("[0-9]*-*")):
-                found.append(Entry(known, path.name.split("-", 1)[1], path, self._manifest(path)))
-        return found
+        return [
+            self._entry(path)
+            for known in (STAGES if stage is None else (stage,))
+            for path in self._paths(known)
+        ]
 
-    def _manifest(self, path: Path) -> dict[str, Any]:
+    def _paths(self, stage: str) -> list[Path]:
+        """The folders of a stage's entries, by number."""
+        there = [path for path in (self.root / stage).glob("*") if NUMBERED.fullmatch(path.name)]
+        return sorted(there, key=lambda path: int(path.name.split("-")[0]))
+
+    def _entry(self, path: Path) -> Entry:
         try:
-            return json.loads((path / "manifest.json").read_text())
-        except (OSError, ValueError):
-            raise StoreError(
-                f"{path / 'manifest.json'} is missing or damaged; restore it or remove {path}"
-            ) from None
+            manifest = json.loads((path / "manifest.json").read_text())
+        except (OSError, ValueError, RecursionError):
+            manifest = None
+        if not _is_manifest(manifest):
+            raise StoreError(f"{path / 'manifest.json'} is missing or damaged; restore it or remove {path}")
+        return Entry(path.parent.name, path.name.split("-", 1)[1], path, manifest)
 
     def resolve(self, reference: str) -> Entry:
         """The entry that `ppo`, `ppo:latest`, `ppo/NAME` (the newest of that name) or `ppo/0001-NAME` names."""
         stage, _, name = reference.removesuffix(":latest").partition("/")
-        entries = self.entries(stage) if stage in STAGES else []
-        matching = [entry for entry in entries if not name or name in (entry.name, entry.path.name)]
+        paths = self._paths(stage) if stage in STAGES else []
+        matching = [path for path in paths if not name or name in (path.name, path.name.split("-", 1)[1])]
         if not matching:
-            there = ", ".join(entry.ref for entry in entries) or "nothing"
+            there = ", ".join(f"{stage}/{path.name}" for path in paths) or "nothing"
             raise StoreError(
                 f"{reference}: no such checkpoint in {self.root} (of that stage there is: {there})"
             )
-        return matching[-1]
+        return self._entry(matching[-1])
 
     def find(self, stage: str, inputs_hash: str) -> Entry | None:
         """The newest entry made from the same inputs."""
@@ -199,7 +206,7 @@ class Store:
         return Entry(stage, name, target, manifest)
 
     def _next_number(self, stage: str) -> int:
-        taken = [int(path.name.split("-")[0]) for path in (self.root / stage).glob("[0-9]*-*")]
+        taken = [int(path.name.split("-")[0]) for path in self._paths(stage)]
         kept = self.root / stage / LAST_NUMBER
         given = kept.read_text().strip() if kept.exists() else ""
         return max(0, *taken, int(given) if given.isdigit() else 0) + 1
@@ -223,7 +230,17 @@ class Store:
         """What is wrong, a line per damaged, missing or unlisted file; empty when all is as it was written."""
         self._remove_leftovers()
         problems = []
-        for entry in [self.resolve(reference)] if reference else self.entries():
+        paths = (
+            [self.resolve(reference).path]
+            if reference
+            else [p for stage in STAGES for p in self._paths(stage)]
+        )
+        for path in paths:
+            try:
+                entry = self._entry(path)
+            except StoreError as damaged:
+                problems.append(f"{path.parent.name}/{path.name}: {damaged}")
+                continue
             if entry.manifest.get(OWN_HASH) != _hash_of({**entry.manifest, OWN_HASH: None}):
                 problems.append(f"{entry.ref}: manifest.json was edited (its own hash differs)")
             now = hashes_under(entry.path)
@@ -302,7 +319,7 @@ class Store:
             )
         folder.mkdir(parents=True, exist_ok=True)
         if os.environ.get("RANK", "0") == "0":  # of a run of several processes the first one holds the folder
-            self._hold(folder)
+            hold(folder)
         return folder
 
     def discard_work(self, stage: str, inputs_hash: str) -> None:
@@ -315,20 +332,39 @@ class Store:
     def _work(self, stage: str, inputs_hash: str) -> Path:
         return self.root.absolute() / ".work" / f"{stage}-{inputs_hash[:16]}"
 
-    def _hold(self, folder: Path) -> None:
-        """Keep a work folder to this process until its work is discarded or the process ends."""
-        if folder in HELD:
-            return
-        handle = open(folder / HOLDER, "a+")  # noqa: SIM115  held as long as the work goes on
-        if not take_lock(fcntl.lockf, handle):
-            handle.seek(0)
-            raise StoreError(
-                f"{folder}: process {handle.read().strip() or '?'} is at the same run; wait for it or stop it first"
-            )
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
-        HELD[folder] = handle
+
+def hold(folder: Path) -> None:
+    """Keep a run's folder to this process until its work is discarded or the process ends.
+
+    Raises StoreError where another process has it.
+    """
+    if folder in HELD:
+        return
+    handle = open(folder / HOLDER, "a+")  # noqa: SIM115  held as long as the work goes on
+    if not take_lock(fcntl.lockf, handle):
+        handle.seek(0)
+        raise StoreError(
+            f"{folder}: process {handle.read().strip() or '?'} is at the same run; wait for it or stop it first"
+        )
+    handle.truncate(0)
+    handle.write(f"{os.getpid()}\n")
+    handle.flush()
+    HELD[folder] = handle
+
+
+def _is_manifest(found: Any) -> bool:
+    """Whether this has what readers of manifests take for granted."""
+    if not isinstance(found, dict):
+        return False
+    texts = all(isinstance(found.get(name), str) for name in ("hash", "inputs_hash", "created"))
+    tables = all(isinstance(found.get(name), dict) for name in ("parents", "settings", "metrics", "files"))
+    if not (texts and tables and isinstance(found.get("data"), dict | list)):
+        return False
+    parents = (parent for parent in found["parents"].values())
+    return all(isinstance(digest, str) for digest in found["files"].values()) and all(
+        isinstance(parent, dict) and all(isinstance(parent.get(name), str) for name in ("ref", "hash"))
+        for parent in parents
+    )
 
 
 def _has_saved(folder: Path) -> bool:

@@ -25,6 +25,8 @@ LORA_RANK = "train adapters of this rank, merged when saved (0: all weights)"
 
 TEMPLATE_KWARGS = "what the chat template is given, such as enable_thinking=false; kept with the model"
 
+GIVEN_TEMPLATE_KWARGS = "what the models' chat templates are given, such as enable_thinking=false"
+
 GRADIENT_CHECKPOINTING = (
     "run every block again for its gradient instead of keeping all it computed (memory only)"
 )

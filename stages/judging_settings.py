@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rlhf.settings import Settings
-from stages.fields import ReadingSettings, setting
+from stages.fields import GIVEN_TEMPLATE_KWARGS, ReadingSettings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,7 @@ class BestOfNSettings(ReadingSettings):
     reward: str = setting("reward", "reward model, several with commas between, or module:function")
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
+    template_kwargs: str = setting("", GIVEN_TEMPLATE_KWARGS, common=False)
     num_prompts: int = setting(1000, "how many prompts", at_least=1)
     n: int = setting(16, "completions per prompt", at_least=1)
     missing_eos_penalty: float = setting(
@@ -55,6 +56,7 @@ class EvalSettings(JudgingSettings, ReadingSettings):
     against: str | None = setting(None, "checkpoint to compare with; also the reference of the KL")
     prompts: str | None = setting(None, "prompts (default: the starter world's test prompts)")
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
+    template_kwargs: str = setting("", GIVEN_TEMPLATE_KWARGS, common=False)
     num_prompts: int = setting(600, "how many prompts", at_least=1)
     split: str = setting("test", "starter prompts to use", choices=("validation", "test", "held-out"))
     judge: str | None = setting(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from rlhf.settings import Settings
 from stages.fields import (
+    GIVEN_TEMPLATE_KWARGS,
     GRADIENT_CHECKPOINTING,
     LAST_BLOCKS,
     LORA_RANK,
@@ -30,7 +31,7 @@ class PretrainSettings(ReadingSettings):
     width: int = setting(128, "width of the residual stream", at_least=1)
     heads: int = setting(4, "attention heads", at_least=1)
     context: int = setting(160, "longest sequence the model can read", at_least=2)
-    tokens: int = setting(0, "tokens to train on (0: by the text's size)", at_least=0)
+    tokens: int = setting(0, "tokens to train on (0: by the text's size)", at_least=0, at_most=10**15)
     batch_size: int = setting(8, "sequences per step", at_least=1)
     sequence_length: int = setting(128, "tokens per sequence", at_least=2, common=False)
     dropout: float | None = setting(
@@ -51,7 +52,7 @@ class PretrainSettings(ReadingSettings):
         common=False,
     )
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
-    threads: int = setting(0, "CPU threads (0: all cores)", at_least=0, flag=False)
+    threads: int = setting(0, "CPU threads (0: all cores)", at_least=0, at_most=4096, flag=False)
     seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
 
@@ -102,6 +103,7 @@ class SampleSettings(ReadingSettings):
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     split: str = setting("train", "starter prompts to use", flag=False, choices=("train", "validation"))
+    template_kwargs: str = setting("", GIVEN_TEMPLATE_KWARGS, common=False)
     num_prompts: int = setting(1000, "how many prompts", at_least=1)
     k: int = setting(4, "completions per prompt, 2 to 9", at_least=2, at_most=9)
     temperature: float = setting(1.0, "sampling temperature", above=0)
@@ -350,6 +352,9 @@ class ChatSettings(Settings):
     """Talking to a checkpoint."""
 
     policy: str = setting("ppo", "checkpoint to talk to")
+    template_kwargs: str = setting(
+        "", "what its chat template is given, such as enable_thinking=false", common=False
+    )
     system: str | None = setting(None, "system text in front of the conversation")
     temperature: float = setting(0.7, "sampling temperature, 0 for greedy", at_least=0)
     top_p: float = setting(0.95, "nucleus mass", above=0, at_most=1)
@@ -382,6 +387,9 @@ class ServeSettings(Settings):
     """Every checkpoint of the store as an OpenAI-compatible server."""
 
     policy: str | None = setting(None, "folder or hub id to serve besides the store's checkpoints")
+    template_kwargs: str = setting(
+        "", "what its chat template is given, such as enable_thinking=false", common=False
+    )
     host: str = setting("127.0.0.1", "address to listen on; others than this machine's need accounts")
     port: int = setting(8000, "port to listen on (0: a free one)", at_least=0, at_most=65_535)
     answers_at_once: int = setting(16, "answers that one model writes at a time", at_least=1)

@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,19 +60,42 @@ def add_account(database: Database, name: str, password: str | None = None, role
 
     An account that an import made becomes a person's. Raises LabelError for a taken name or a short password.
     """
+    hashed = _hashed(password)
+    with database.write() as connection:
+        return _make_account(connection, name, hashed, role)
+
+
+@retried
+def add_accounts(
+    database: Database, passwords: Mapping[str, str], token_label: str | None = None
+) -> dict[str, str]:
+    """Make labelers' accounts, all or none; with token_label a token for each, returned by the names given.
+
+    Raises LabelError as `add_account`.
+    """
+    hashed = {name: _hashed(password) for name, password in passwords.items()}
+    tokens = {}
+    with database.write() as connection:
+        for name, password_hash in hashed.items():
+            account = _make_account(connection, name, password_hash, "labeler")
+            if token_label is not None:
+                tokens[name] = _make_token(connection, account.id, token_label, None)
+    return tokens
+
+
+def _make_account(connection: Connection, name: str, password_hash: str, role: str) -> Account:
     name = storable(name).strip()
     if not name or len(name) > 200 or role not in ROLES:
         raise LabelError(f"account {name!r}, role {role!r}: give a name and one of {', '.join(ROLES)}")
-    values = {"role": role, "origin": "person", "active": True, "password_hash": _hashed(password)}
-    with database.write() as connection:
-        known = connection.execute(select(Labeler.id, Labeler.origin).where(Labeler.name == name)).first()
-        if known is None:
-            connection.execute(insert(Labeler), [{"name": name, "created": time.time(), **values}])
-        elif known.origin == "imported":
-            connection.execute(update(Labeler).where(Labeler.id == known.id).values(**values))
-        else:
-            raise LabelError(f"account {name}: is there already; choose another name")
-        return _account(connection, Labeler.name == name)  # type: ignore[return-value]
+    values = {"role": role, "origin": "person", "active": True, "password_hash": password_hash}
+    known = connection.execute(select(Labeler.id, Labeler.origin).where(Labeler.name == name)).first()
+    if known is None:
+        connection.execute(insert(Labeler), [{"name": name, "created": time.time(), **values}])
+    elif known.origin == "imported":
+        connection.execute(update(Labeler).where(Labeler.id == known.id).values(**values))
+    else:
+        raise LabelError(f"account {name}: is there already; choose another name")
+    return _account(connection, Labeler.name == name)  # type: ignore[return-value]
 
 
 def _hashed(password: str | None) -> str:
@@ -235,11 +259,15 @@ def log_out(database: Database, token: str) -> None:
 
 def add_token(database: Database, name: str, label: str, days: float | None = None) -> str:
     """A token for the REST endpoints, valid for `days` or until it is revoked; it cannot be shown again."""
+    with database.write() as connection:
+        return _make_token(connection, labeler_id(connection, name), label, days)
+
+
+def _make_token(connection: Connection, owner: int, label: str, days: float | None) -> str:
     token, now = "rlhf_" + secrets.token_urlsafe(32), time.time()
     expires = None if days is None else now + 86400 * days
-    with database.write() as connection:
-        row = {"labeler_id": labeler_id(connection, name), "name": storable(label)[:200], "created": now}
-        connection.execute(insert(ApiToken), [{**row, "token_sha256": _sha256(token), "expires": expires}])
+    row = {"labeler_id": owner, "name": storable(label)[:200], "created": now}
+    connection.execute(insert(ApiToken), [{**row, "token_sha256": _sha256(token), "expires": expires}])
     return token
 
 

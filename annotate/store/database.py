@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from rlhf.errors import LabelError, first_line
+from rlhf.errors import LabelError, first_line, without_password
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,7 +42,6 @@ WRITES_PER_CHECKPOINT = 200
 # race a commit on another connection (a corruption bug of SQLite 3.7.0 to 3.51.2).
 WRITE_LOCK = threading.RLock()
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-SECRETS = re.compile(r"(?<=:)[^:/@]*(?=@)|(?<=password=)[^&]*")
 
 
 class DatabaseDown(LabelError):
@@ -179,7 +178,7 @@ def open_database(url: str | Path | None) -> Database:
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         database.close()
         reason = first_line(getattr(error, "orig", None) or error)
-        shown = SECRETS.sub("***", text_url)
+        shown = without_password(text_url)
         raise LabelError(f"{shown}: the label database cannot be opened: {reason}") from None
     except LabelError:
         database.close()

@@ -10,6 +10,7 @@ from torch import nn
 from rlhf.errors import TrainingError
 from rlhf.learning.muon import BatchedMuon
 from rlhf.machine.devices import has_fast_bf16
+from rlhf.models.trunk import trunk_of
 from rlhf.sharding import full_tensor, placed_as
 
 
@@ -131,7 +132,7 @@ def step_together(optimizers: Sequence[Optimizers], max_grad_norm: float) -> lis
 
 def muon_and_adamw(model: Any, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the block matrices, AdamW for the rest (Jordan et al. 2024); copying from the context emerges sooner."""
-    matrices = matrix_parameters(model.base_model)
+    matrices = matrix_parameters(trunk_of(model))
     chosen = {id(parameter) for parameter in matrices}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
     dtype = torch.bfloat16 if has_fast_bf16(model.device) else torch.float32

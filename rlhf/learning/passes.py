@@ -23,7 +23,7 @@ from rlhf.learning.head import (
 from rlhf.learning.losses import entropy, lm_loss
 from rlhf.learning.rollout import Rollout
 from rlhf.models.padding import padded_length
-from rlhf.models.trunk import has_scalar_head, trunk_states, unwrapped
+from rlhf.models.trunk import accepted, has_scalar_head, trunk_of, trunk_states, unwrapped
 
 HEAD_ROWS = 4096  # tokens through the LM head at once: bounds the float32 logits held without gradients
 LENGTH_PARTS = 4  # of a batch of whole rows: less padding against more operations
@@ -102,7 +102,7 @@ def text_logprobs(model: Any, tokens: Tensor) -> Tensor:
         states = trunk_states(unwrapped(model), before, torch.ones_like(before)).flatten(0, 1)
         logprobs = token_logprobs(states, weight, targets.flatten())
     else:
-        logits = model(input_ids=before, use_cache=False).logits
+        logits = model(**accepted(model, input_ids=before, use_cache=False)).logits
         logprobs = -lm_loss(logits.flatten(0, 1), targets.flatten())
     return logprobs.view(targets.shape)
 
@@ -110,7 +110,7 @@ def text_logprobs(model: Any, tokens: Tensor) -> Tensor:
 def completion_values(model: Any, rollout: Rollout) -> Tensor:
     """Value of the state before each completion token is written, (B, T) float32, zero outside mask.
 
-    model: a trunk `base_model` and a scalar head `score`, as in transformers' causal sequence classifiers.
+    model: a trunk and a scalar head `score`, as in transformers' causal sequence classifiers.
     Raises InputError for any other: it has no value per token.
     """
     rollout, bare = rollout.to(model.device), unwrapped(model)
@@ -202,7 +202,8 @@ def _full_logits(model: Any, rollout: Rollout, start: int) -> Tensor:
     supported = getattr(model, "_supports_logits_to_keep", lambda: False)()
     extra = {"logits_to_keep": keep} if supported else {}
     attention_mask = rollout.attention_mask.long()
-    output = model(input_ids=rollout.tokens, attention_mask=attention_mask, use_cache=False, **extra)
+    given = accepted(model, input_ids=rollout.tokens, attention_mask=attention_mask, use_cache=False)
+    output = model(**given, **extra)
     return output.logits[:, -keep:]  # the last ones, because prompt tuning puts virtual tokens in front
 
 
@@ -231,7 +232,7 @@ def has_plain_head(model: nn.Module) -> bool:
 @torch.no_grad()
 def _watch_head(model: Any) -> bool:
     bare = unwrapped(model)
-    trunk = getattr(bare, "base_model", bare)
+    trunk = trunk_of(bare)
     head = bare.get_output_embeddings() if hasattr(bare, "get_output_embeddings") else None
     if trunk is bare or head is None:
         return False
@@ -256,7 +257,8 @@ def _watch_head(model: Any) -> bool:
     with torch.random.fork_rng(devices=devices):
         try:
             one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-            logits = model(input_ids=one, attention_mask=torch.ones_like(one), use_cache=False).logits
+            given = accepted(model, input_ids=one, attention_mask=torch.ones_like(one), use_cache=False)
+            logits = model(**given).logits
         finally:
             for hook in hooks:
                 hook.remove()

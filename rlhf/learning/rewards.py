@@ -18,7 +18,7 @@ from rlhf.learning.linear_probe import Heads
 from rlhf.learning.passes import completion_scores, completion_states, last_scores
 from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast
-from rlhf.models.checkpoints import reward_offset
+from rlhf.models.checkpoints import context_length, reward_offset
 from rlhf.models.padding import batches_by_length, pad_tokens
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sharding import is_sharded, whole
@@ -242,7 +242,7 @@ def score_completions(
         tokenizer.encode_prompt(as_messages(prompt)) + tokenizer.encode_completion(text, prompt)
         for prompt, text in rows
     ]
-    context = max_length or getattr(model.config, "max_position_embeddings", None)
+    context = max_length or context_length(model.config)
     tokens = [row[-context:] if context else row for row in tokens]
     return score_rows(model, tokens, tokenizer.pad_id, batch_size, bf16=bf16)
 

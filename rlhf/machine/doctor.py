@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from rlhf.errors import without_password
+
 PACKAGES = (
     "torch",
     "transformers",
@@ -46,7 +48,7 @@ def report(store: Path, labels_url: str) -> list[Check]:
         _sqlite(),
         _disk(store),
         Check("checkpoint store", f"{store} ({'there' if store.is_dir() else 'not made yet'})"),
-        Check("label store", _without_password(labels_url)),
+        Check("label store", without_password(labels_url)),
     ]
 
 
@@ -136,8 +138,3 @@ def _disk(store: Path) -> Check:
         f"{gib:.1f} GiB",
         "the store may fill the disk: choose another --store" if gib < ENOUGH_DISK_GIB else "",
     )
-
-
-def _without_password(url: str) -> str:
-    scheme, found, rest = url.partition("://")
-    return f"{scheme}://…@{rest.rsplit('@', 1)[1]}" if found and "@" in rest else url

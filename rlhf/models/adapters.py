@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rlhf.models.checkpoints import new_scalar_model
 from rlhf.models.gpt import GPT, ScalarGPT
+from rlhf.models.trunk import trunk_of
 
 FOLDER = "adapter"  # in a checkpoint's folder
 
@@ -67,7 +68,7 @@ def train_adapters(model: Any) -> Any:
 
 def trunk_hash(model: Any) -> str:
     """`weights_hash` of the parameters of a model's trunk."""
-    return weights_hash(dict(model.base_model.named_parameters()))
+    return weights_hash(dict(trunk_of(model).named_parameters()))
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
@@ -87,7 +88,7 @@ def scalar_model_over(policy: Any) -> Any:
     with torch.device("meta"):  # its trunk is not wanted
         make = ScalarGPT if isinstance(policy, GPT) else new_scalar_model
         scalar = make(config)
-    trunk = copy.deepcopy(policy.base_model, {id(p): p for p in policy.base_model.parameters()})
+    trunk = copy.deepcopy(trunk_of(policy), {id(p): p for p in policy.parameters()})
     setattr(scalar, scalar.base_model_prefix, trunk)
     scalar.score = nn.Linear(
         scalar.score.in_features, 1, bias=False, dtype=policy.dtype, device=policy.device

@@ -2,6 +2,7 @@
 
 It may move, merge, trim or drop messages: only its whole text is asked for, with and without the answer. Texts from
 people never become special tokens: where one of those stands in a text it is marked before, and encoded apart after.
+Marks are characters that the template has not; where a text has them, it is written otherwise until it is encoded.
 """
 
 import json
@@ -9,17 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.data import Message
 from rlhf.errors import InputError, first_line
 
-OPEN, CLOSE = (
-    "\ue000",
-    "\ue001",
-)  # around a special token's characters in a text; private to nobody else's text
+PRIVATE = range(0xE000, 0xF900)  # characters that mean nothing to anybody else
 ANCHORS = ("\n", ".", "a")
+ANSWER = "an answer that no template has in itself"
 
 
 class ChatTemplate:
@@ -27,6 +25,11 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> None:
         self.tokenizer, self.arguments = tokenizer, dict(arguments)
+        unused = (chr(code) for code in PRIVATE if chr(code) not in f"{tokenizer.chat_template}")
+        self.open, self.close, self.escape = marks = [next(unused) for _ in range(3)]
+        self.marked_part = re.compile(f"{self.open}(.*?){self.close}", re.DOTALL)
+        self.mark, self.escaped = re.compile(f"[{''.join(marks)}]"), re.compile(f"{self.escape}([0-2])")
+        self.marks = marks
         specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         names = sorted(specials, key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, names))) if names else None
@@ -59,8 +62,8 @@ class ChatTemplate:
 
     def behind_answer(self) -> list[int]:
         """The tokens that the template writes behind an answer; none where it shows no answer."""
-        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": CLOSE}]
-        return self._encode(self._render(turn, False).partition(CLOSE)[2])
+        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
+        return self._encode(self._render(turn, False).partition(ANSWER)[2])
 
     def continuation(self, text: str) -> list[int]:
         """Tokens of plain text that goes on where other text ended: no space is put before it."""
@@ -74,15 +77,25 @@ class ChatTemplate:
                     marked, tokenize=False, add_generation_prompt=add_generation_prompt, **self.arguments
                 )
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as problem:
+        except Exception as problem:  # whatever a template does, a division by zero too
             roles = ", ".join(message["role"] for message in messages)
             raise InputError(
-                f"the model's chat template refuses a conversation of {roles}: {first_line(problem)}"
+                f"the model's chat template refuses a conversation of {roles}: {first_line(problem)[:300]}"
             ) from None
 
     def _marked(self, text: str) -> str:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return self.special.sub(lambda found: f"{OPEN}{found[0]}{CLOSE}", text) if self.special else text
+        text = self.mark.sub(lambda found: f"{self.escape}{self.marks.index(found[0])}", text)
+        return (
+            self.special.sub(lambda found: f"{self.open}{found[0]}{self.close}", text)
+            if self.special
+            else text
+        )
+
+    def _unmarked(self, text: str) -> str:
+        """What was given: without marks that the template cut in two, and with the text's own characters."""
+        text = text.replace(self.open, "").replace(self.close, "")
+        return self.escaped.sub(lambda found: self.marks[int(found[1])], text)
 
     def _behind(self, asked: str, whole: str) -> list[int]:
         """Tokens of what `whole` has behind `asked`; the whole's own unless one of them reaches over the border."""
@@ -93,7 +106,7 @@ class ChatTemplate:
 
     def _tokens(self, rendered: str, is_begin: bool = True) -> list[int]:
         ids: list[int] = []
-        for place, part in enumerate(re.split(f"{OPEN}(.*?){CLOSE}", rendered, flags=re.DOTALL)):
+        for place, part in enumerate(map(self._unmarked, self.marked_part.split(rendered))):
             is_plain = place % 2 == 1
             begins = is_begin and place == 0
             ids += self._encode(part) if begins else self._continue(part, split_special_tokens=is_plain)

@@ -20,6 +20,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from rlhf.errors import InputError, first_line
 from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.sources import UNREADABLE, find_source
+from rlhf.models.trunk import trunk_of
 
 
 def load_policy(source: str | Path, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
@@ -33,7 +34,8 @@ def load_policy(source: str | Path, dtype: torch.dtype | str | None = None) -> P
 
 def context_length(config: Any) -> int | None:
     """The most tokens that a model of this config reads; None where it names no limit."""
-    return getattr(config, "max_position_embeddings", None)
+    length = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return length if length and length > 0 else None  # XLNet says -1
 
 
 def context_of(source: str | Path) -> int | None:
@@ -141,7 +143,7 @@ def scalar_from_policy(policy: PreTrainedModel) -> PreTrainedModel:
         scalar: PreTrainedModel = ScalarGPT(config)
     else:
         scalar = new_scalar_model(config, dtype=policy.dtype)
-    scalar.base_model.load_state_dict(policy.base_model.state_dict())
+    trunk_of(scalar).load_state_dict(trunk_of(policy).state_dict())
     scalar.to(policy.device)
     head = scalar.score
     head.weight.normal_(std=1 / math.sqrt(head.weight.shape[1] + 1))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import InputError
-from rlhf.models.trunk import blocks_of, trunk_states
+from rlhf.models.trunk import blocks_of, trunk_of, trunk_states
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Lower:
 
     def is_of(self, model: Any) -> bool:
         """Whether these very parameters are the model's, so that its states are the same as another's."""
-        own = dict(model.base_model.named_parameters())
+        own = dict(trunk_of(model).named_parameters())
         return all(own.get(name) is parameter for name, parameter in self.parameters.items())
 
     def share_with(self, model: Any, like: Any) -> bool:
@@ -37,14 +37,14 @@ class Lower:
 
         like: a model they are of. Another architecture's are never taken for equal.
         """
-        own = dict(model.base_model.named_parameters())
-        if type(model.base_model) is not type(like.base_model) or any(
+        own = dict(trunk_of(model).named_parameters())
+        if type(trunk_of(model)) is not type(trunk_of(like)) or any(
             name not in own or not _equal(own[name], parameter) for name, parameter in self.parameters.items()
         ):
             return False
         for name, parameter in self.parameters.items():
             place, _, leaf = name.rpartition(".")
-            setattr(model.base_model.get_submodule(place), leaf, parameter)
+            setattr(trunk_of(model).get_submodule(place), leaf, parameter)
         model.tie_weights()
         return True
 
@@ -93,7 +93,7 @@ def freeze_lower(model: Any, last_blocks: int) -> Lower:
     num_blocks, was_training = len(blocks) - last_blocks, model.training
     model.eval()  # dropout would draw random numbers, and none are to be drawn by looking
     early, num_outputs = _run_before(model, blocks[num_blocks])
-    parameters = {n: p for n, p in model.base_model.named_parameters() if id(p) in early}
+    parameters = {n: p for n, p in trunk_of(model).named_parameters() if id(p) in early}
     lower = Lower(num_blocks, parameters, num_outputs)
     _check_cut(model, lower)
     model.train(was_training).requires_grad_(True)
@@ -129,7 +129,7 @@ def _run_before(model: Any, block: nn.Module) -> tuple[set[int], int | None]:
             early.update(map(id, module.parameters(recurse=False)))
 
     outputs: list[Any] = []
-    hooks: list[Any] = [module.register_forward_pre_hook(watch) for module in model.base_model.modules()]
+    hooks: list[Any] = [module.register_forward_pre_hook(watch) for module in trunk_of(model).modules()]
     hooks.append(block.register_forward_hook(lambda module, args, output: outputs.append(output)))
     try:
         trunk_states(model, *_one_token(model))

@@ -14,7 +14,13 @@ import tiktoken
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers.trainers import BpeTrainer
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError, first_line
@@ -52,6 +58,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; unpaired surrogates become U+FFFD, special tokens stay their characters."""
         return self.encoding.encode_ordinary(_valid(text))
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Token ids of plain text behind other tokens."""
+        return self.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on several threads."""
@@ -145,6 +155,10 @@ class ForeignTokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; special tokens stay their characters."""
         return self.tokenizer(_valid(text), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Token ids of plain text behind other tokens: without the space that SentencePiece puts before a text."""
+        return self._chat_template.continuation(_valid(text))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts."""
@@ -295,18 +309,25 @@ def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyToken
 
 
 def _declared_stops(source: Source) -> tuple[int, ...]:
-    """The end tokens in a checkpoint's generation settings, which may be more than the tokenizer's one."""
+    """The end tokens in a checkpoint's generation settings, which may be more than the tokenizer's one.
+
+    Without such a file those of the model's own settings, as transformers takes them for a model in memory.
+    """
     if source.gguf:
         return ()
     try:
         return _stops_in(GenerationConfig.from_pretrained(source.place))
-    except OSError:  # it has none
+    except OSError:
+        pass
+    try:
+        return _stops_in(AutoConfig.from_pretrained(source.place).get_text_config(decoder=True))
+    except UNREADABLE:  # a tokenizer alone
         return ()
 
 
 def _stops_in(settings: Any) -> tuple[int, ...]:
     ends = getattr(settings, "eos_token_id", None)
-    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+    return tuple(ends) if isinstance(ends, list | tuple) else () if ends is None else (ends,)
 
 
 def same_tokens(one: AnyTokenizer, other: AnyTokenizer) -> bool:

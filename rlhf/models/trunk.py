@@ -1,8 +1,10 @@
 """Through the trunk of a transformers model: its blocks, without a head."""
 
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rlhf.errors import InputError
 from rlhf.models.gpt import Trunk, tokens_at
@@ -16,17 +18,39 @@ def trunk_states(model: Any, tokens: Tensor, attention_mask: Tensor, wanted: Ten
     attention takes a kernel that never computes the future (FlashAttention-2, Dao 2023, section 3.1).
     """
     mask = None if is_causal(model) else attention_mask.long()
-    chooses = isinstance(model.base_model, Trunk)  # before its last block, which is then less work
+    trunk = trunk_of(model)
+    chooses = isinstance(trunk, Trunk)  # before its last block, which is then less work
     more = {"wanted": wanted} if chooses else {}
-    output = model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False, **more)
+    output = trunk(**accepted(trunk, input_ids=tokens, attention_mask=mask, use_cache=False), **more)
     return output.last_hidden_state if chooses else tokens_at(output.last_hidden_state, wanted)
+
+
+def trunk_of(model: Any) -> Any:
+    """What a transformers model runs below its head; the model itself where it has none.
+
+    `base_model` goes by a name that some families, Llama 4 among them, give to no part of theirs.
+    """
+    trunk = getattr(model, "base_model", model)
+    has_head = getattr(model, "get_output_embeddings", lambda: None)() is not None
+    if trunk is not model or not has_head:
+        return trunk
+    parts = [part for part in model.children() if isinstance(part, PreTrainedModel)]
+    return parts[0] if len(parts) == 1 else trunk
+
+
+def accepted(model: Any, **arguments: Any) -> dict[str, Any]:
+    """Those of the arguments that the model's forward pass names: families without positions, say, have no such."""
+    bare = unwrapped(model)
+    names = inspect.signature(bare.forward).parameters
+    passes_on = hasattr(bare, "get_base_model") or "input_ids" not in names  # a wrapper, of soft prompts say
+    return {name: value for name, value in arguments.items() if passes_on or name in names}
 
 
 def is_causal(model: Any) -> bool:
     """Whether every attention of the trunk says that it hides later tokens; False where none says anything."""
     flags = [
         module.is_causal
-        for module in model.base_model.modules()
+        for module in trunk_of(model).modules()
         if isinstance(getattr(module, "is_causal", None), bool)
     ]
     return bool(flags) and all(flags)
@@ -35,7 +59,7 @@ def is_causal(model: Any) -> bool:
 def blocks_of(model: Any) -> nn.ModuleList:
     """The list of a transformers model's blocks. Raises InputError where it keeps none."""
     num_blocks = getattr(model.config, "num_hidden_layers", None)
-    for module in model.base_model.modules():
+    for module in trunk_of(model).modules():
         if isinstance(module, nn.ModuleList) and len(module) == num_blocks:
             return module
     raise InputError(
@@ -55,6 +79,5 @@ def unwrapped(model: Any) -> Any:
 
 
 def has_scalar_head(bare: Any) -> bool:
-    """Whether the model is a trunk `base_model` with a linear head `score` on its hidden states."""
-    trunk = getattr(bare, "base_model", bare)
-    return isinstance(getattr(bare, "score", None), nn.Module) and trunk is not bare
+    """Whether the model is a trunk with a linear head `score` on its hidden states."""
+    return isinstance(getattr(bare, "score", None), nn.Module) and trunk_of(bare) is not bare

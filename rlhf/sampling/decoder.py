@@ -4,7 +4,8 @@ A decoder has slots. `read` takes more tokens of some slots in, `step` one more 
 comes next; `read_each` gives those after every token of a text; `forget` empties a slot; `recall` begins one with what another
 slot holds or held. On CPUs a described model (rlhf/sampling/families.py) is run by its bare weights, in one call of
 compiled loops for all rows (rlhf/machine/decoder.cpp): there a slot's logits are the same bit for bit, whoever else is
-read or stepped with it. Every other model takes its own forward pass (rlhf/sampling/model_decoder.py).
+read or stepped with it. Every other model takes its own forward pass (rlhf/sampling/model_decoder.py), in a way that a
+trial found right (rlhf/sampling/trial.py).
 """
 
 from collections.abc import Sequence
@@ -17,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.machine import decoding
+from rlhf.models.checkpoints import context_length
 from rlhf.models.gpt import compute_dtype
 from rlhf.sampling.families import Family, Undescribed, describe
-from rlhf.sampling.model_decoder import ModelDecoder
+from rlhf.sampling.model_decoder import ModelDecoder, TextDecoder
+from rlhf.sampling.trial import cache_use, forward_decoder
 
 MAX_ROWS = 256  # tokens of one call: more do not fit the processor's caches
 ROOM = 64  # tokens for which a slot gets room at first
@@ -155,7 +158,7 @@ class Decoder:
             self.family.rotate_up_to(self.num_positions, self.first_position)
 
 
-AnyDecoder = Decoder | ModelDecoder
+AnyDecoder = Decoder | ModelDecoder | TextDecoder
 
 
 def decoder_for(model: Any, num_slots: int, packed: bool = False) -> AnyDecoder:
@@ -166,7 +169,13 @@ def decoder_for(model: Any, num_slots: int, packed: bool = False) -> AnyDecoder:
     if is_described(model):
         dtype = compute_dtype(model.get_output_embeddings().weight)
         return Decoder(describe(model, dtype, packed), num_slots)
-    return ModelDecoder(model)
+    return forward_decoder(model)
+
+
+def check_sampling(model: Any) -> None:
+    """Raises InputError, saying why, for a model that cannot be sampled with what it has in training."""
+    if not is_described(model):
+        cache_use(model)
 
 
 _proven: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -190,7 +199,7 @@ def _gives_the_same(model: Any) -> bool:
     windows = [layer.window for layer in family.layers if layer.window]
     length = min([4, *windows]) if min(windows, default=99) > 32 else min(windows) + 4
     tokens = torch.arange(length)[None] % family.structure.head.outputs
-    context = getattr(model.config, "max_position_embeddings", 0) or 0
+    context = context_length(model.config) or 0
     tolerance = 1e-4 if dtype == torch.float32 else 3e-2
     with torch.autocast(model.device.type, enabled=False):
         for first in (0, max(0, context - length)):

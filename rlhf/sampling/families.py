@@ -16,6 +16,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from rlhf.machine import decoding, kernels
+from rlhf.models.trunk import trunk_of
 
 STATIC_ROTATIONS = {"default", "linear", "llama3", "yarn", "proportional"}  # the same whatever the length
 ACTIVATIONS = {
@@ -54,7 +55,7 @@ class Family:
 def describe(model: Any, dtype: torch.dtype, packed: bool = False) -> Family:
     """The model's weights in `dtype`, of products in 8 bits where packed. Raises Undescribed."""
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    trunk, head = getattr(bare, "base_model", bare), getattr(bare, "get_output_embeddings", lambda: None)()
+    trunk, head = trunk_of(bare), getattr(bare, "get_output_embeddings", lambda: None)()
     if trunk is bare or head is None:
         raise Undescribed("no trunk under a head")
     if any(parameter.is_meta for parameter in trunk.parameters()):

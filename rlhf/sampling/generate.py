@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from rlhf.errors import InputError
 from rlhf.machine import kernels
+from rlhf.models.checkpoints import context_length
 from rlhf.models.padding import batches_by_length
 from rlhf.sampling.decoder import SHARED, AnyDecoder, decoder_for, is_described
 from rlhf.sampling.model_decoder import frozen_weights_cast
@@ -85,7 +86,7 @@ def generate(
 
 
 def _room(model: PreTrainedModel, prompt: list[int], max_new_tokens: int, index: int) -> int:
-    context = getattr(model.config, "max_position_embeddings", None) or max_new_tokens + len(prompt)
+    context = context_length(model.config) or max_new_tokens + len(prompt)
     if not prompt:
         raise InputError(f"prompt {index + 1} is empty; give it at least one token")
     if len(prompt) >= context:

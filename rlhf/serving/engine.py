@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.errors import EngineError, InputError
+from rlhf.models.checkpoints import context_length
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sampling.decoder import decoder_for
 from rlhf.sampling.generate import SamplingSettings, draw
-from rlhf.sampling.model_decoder import ModelDecoder
 from rlhf.serving.completions import Done, Event, Failed, Piece, Queued, Request, Started, TokenInfo
 from rlhf.serving.grammar import Grammars
 from rlhf.serving.logits import LogitChanges, logit_changes
@@ -129,11 +129,8 @@ class Engine:
         self.grammars = Grammars(tokenizer)
         self.scored = max_rows  # the slot of a text that is not answered but scored
         self.decoder = decoder_for(model.eval(), max_rows + 1, packed)
-        if isinstance(self.decoder, ModelDecoder) and self.decoder.recurrent:
-            kind = self.decoder.recurrent
-            raise InputError(f"{kind}: a model with recurrent state cannot answer several requests at once")
         self.free = list(range(max_rows))  # slots
-        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.context = context_length(model.config)
         self.waiting: list[_Row] = []
         self.reading: list[_Row] = []
         self.running: list[_Row] = []

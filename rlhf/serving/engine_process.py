@@ -10,7 +10,7 @@ import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +62,7 @@ class EngineProcess:
     """Answers from any number of models, named by their folders, loaded when first asked for.
 
     max_rows: answers of one model at a time; max_waiting: requests of one model in line. precision: see
-    rlhf/serving/precision.py. silent_s: after so long without a word about what it was asked the process is taken for
+    rlhf/serving/precision.py. template_kwargs: what chat templates are given, by folder. silent_s: after so long without a word about what it was asked the process is taken for
     hung, and killed. Use `with`, or close it.
     """
 
@@ -73,9 +73,10 @@ class EngineProcess:
         max_waiting: int = 64,
         max_models: int = 4,
         precision: str = "auto",
+        template_kwargs: Mapping[str, str] | None = None,
         silent_s: float = SILENT_S,
     ) -> None:
-        self.settings = (max_rows, max_waiting, max_models, precision)
+        self.settings = (max_rows, max_waiting, max_models, precision, dict(template_kwargs or {}))
         self.silent_s = silent_s
         self.pending: dict[str, Pending] = {}
         self.listeners: list[Callable[[Pending, Event], None]] = []  # hear all that is told

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from rlhf.data import Message, Prompt
@@ -19,12 +19,19 @@ from rlhf.serving.completions import Event, Failed, Result
 ALIVE_EVERY_S = 5.0  # with work under way something is sent at least so often
 
 
-def work(connection: Any, max_rows: int, max_waiting: int, max_models: int, precision: str) -> None:
+def work(
+    connection: Any,
+    max_rows: int,
+    max_waiting: int,
+    max_models: int,
+    precision: str,
+    template_kwargs: Mapping[str, str],
+) -> None:
     """Serve until the other side of the pipe is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     # The web process needs a core now and then: threads that spin while they wait for each other would starve it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    models = Models(max_rows, max_waiting, max_models, precision)
+    models = Models(max_rows, max_waiting, max_models, precision, template_kwargs)
     told_at = time.monotonic()
     try:
         while True:
@@ -52,13 +59,20 @@ def _failed(error: Exception) -> Failed:
 class Models:
     """The engines of the models in use; the one not used for longest goes when there are too many."""
 
-    def __init__(self, max_rows: int, max_waiting: int, max_models: int, precision: str) -> None:
+    def __init__(
+        self,
+        max_rows: int,
+        max_waiting: int,
+        max_models: int,
+        precision: str,
+        template_kwargs: Mapping[str, str],
+    ) -> None:
         from rlhf.machine.devices import best_device, set_threads
         from rlhf.machine.threads import ThreadWatch
 
         set_threads(0)
         self.watch = ThreadWatch()
-        self.precision = precision
+        self.precision, self.template_kwargs = precision, template_kwargs
         self.device = best_device()
         self.max_rows, self.max_waiting, self.max_models = max_rows, max_waiting, max_models
         self.engines: dict[str, Any] = {}  # by folder, the latest used last
@@ -150,7 +164,8 @@ class Models:
             self._make_room()
             print(f"loading {folder}", file=sys.stderr, flush=True)
             model, packed = cast(load_policy(folder).to(self.device), self.precision)
-            found = Engine(model, load_tokenizer(folder), self.max_rows, self.max_waiting, packed)
+            tokenizer = load_tokenizer(folder, self.template_kwargs.get(folder, ""))
+            found = Engine(model, tokenizer, self.max_rows, self.max_waiting, packed)
             del model  # whose weights a decoder may hold in another order or format
             give_back_freed_memory()
         self.engines[folder] = found

@@ -65,7 +65,7 @@ def _fit_messages(tokenizer: AnyTokenizer, context: int | None, request: Request
     wanted = (context or 0) // 4
     room = min(request.max_new_tokens or wanted, wanted)
     while True:
-        prompt = tokenizer.encode_prompt(messages) + tokenizer.encode(begun)
+        prompt = tokenizer.encode_prompt(messages) + tokenizer.encode_continuation(begun)
         too_long = context is not None and len(prompt) + room > context
         if not (too_long and request.drop_oldest and len(messages) > first + 1):
             break

@@ -21,10 +21,14 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Model:
-    """A model to judge or to judge by: where it is, and a store entry's hash (of one outside the store, its name)."""
+    """A model to judge or to judge by: where it is, what it is by content, and what its chat template is given."""
 
     folder: Path | str
     hash: str
+    template_kwargs: str = ""
+
+    def tokenizer(self) -> AnyTokenizer:
+        return load_tokenizer(self.folder, self.template_kwargs)
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,12 @@ def fitting_prompts(
     """The prompts that every model has room to answer. Raises InputError for another one, unless skip_long is set."""
     for folder in folders:
         encoded = encode_prompts(
-            rows, load_tokenizer(folder), context_of(folder), settings.max_new_tokens, settings.skip_long, say
+            rows,
+            load_tokenizer(folder, settings.template_kwargs),
+            context_of(folder),
+            settings.max_new_tokens,
+            settings.skip_long,
+            say,
         )
         rows = [PromptRow(prompt=row.prompt, columns=row.columns) for row in encoded]
     return list(rows)
@@ -73,7 +82,7 @@ def answer(
     seed: int,
 ) -> Answers:
     """n sampled answers to every prompt; without a reference, or to one that reads other tokens, the nats are None."""
-    policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), load_tokenizer(model.folder)
+    policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(n)]
     samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
     kl: list[float | None] = [None] * len(samples)

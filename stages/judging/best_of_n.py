@@ -44,7 +44,10 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
         )
     set_threads(0)
     folder, _ = locate_model(store, settings.policy)
-    policy, tokenizer = load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
+    policy, tokenizer = (
+        load_policy(folder).to(best_device()).eval(),
+        load_tokenizer(folder, settings.template_kwargs),
+    )
     sources, _, _ = load_rewards(store, settings.reward)
     reward = combined_reward(sources, tokenizer)
     given, _ = load_prompts(

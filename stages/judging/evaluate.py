@@ -32,7 +32,7 @@ def run(
     """
     _check(settings)
     kept = MeasurementCache(store.root / "reports" / settings.name / "kept" if settings.name else None, say)
-    models = {name: _model(store, name) for name in _names(settings)}
+    models = {name: _model(store, name, settings.template_kwargs) for name in _names(settings)}
     rows, items = _prompts(settings, models, say)
     scorer = named_scorer(store, settings.reward, kept) if settings.reward else None
     say(f"eval: {', '.join(models)} on {len(rows)} prompts")
@@ -75,9 +75,10 @@ def _names(settings: EvalSettings) -> list[str]:
     return names
 
 
-def _model(store: Store, name: str) -> Model:
+def _model(store: Store, name: str, template_kwargs: str) -> Model:
     folder, entry = locate_model(store, name)
-    return Model(folder, entry.hash if entry else content_hash(name))
+    made = entry.hash if entry else content_hash(name)
+    return Model(folder, f"{made} {template_kwargs}".strip(), template_kwargs)
 
 
 def _prompts(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rlhf.machine.devices import set_threads
 from rlhf.measuring.best_of import best_of_curve, kl_of_best_of
 from rlhf.measuring.diversity import distinct_bigrams, repetition, share_alike
 from rlhf.measuring.evaluate import WinRate, win_rate, win_rate_at_equal_length
+from rlhf.models.sources import sha256_of
 from stages.judging.answers import Answers, Model, answer, best_of, rewards_as_seen
 from stages.judging.judges import Judge, Outcome, Scorer
 from stages.judging.kept import MeasurementCache
@@ -173,7 +175,7 @@ class Judgment:
         model, file, num_tokens = self.policies[policy], str(self.texts), self.settings.text_tokens
         return self.kept.get_or_measure(
             f"plain text by {policy}",
-            [model.hash, file, num_tokens],
+            [model.hash, sha256_of(Path(file)) if Path(file).exists() else file, num_tokens],
             lambda: text_loss(model, file, num_tokens),
         )
 

@@ -12,7 +12,6 @@ from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.constraints import add_constraints
 from rlhf.models.checkpoints import load_policy
-from rlhf.models.tokenizer import load_tokenizer
 from stages.judging.answers import Model, sample_answers
 
 TEXT_WINDOW = 256
@@ -22,7 +21,7 @@ def follows(
     model: Model, tasks: Sequence[Prompt], num_tasks: int, max_new_tokens: int, seed: int
 ) -> dict[str, Any]:
     """Share of tasks with a checkable constraint whose greedy answer keeps it, with interval, and by kind."""
-    policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), load_tokenizer(model.folder)
+    policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     wanted = add_constraints(tasks, num_tasks, seed)
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt, _ in wanted]
     samples = sample_answers(policy, tokenizer, rows, 0.0, max_new_tokens, seed)
@@ -43,7 +42,7 @@ def follows(
 @torch.no_grad()
 def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
     """Mean loss in nats per token on the first num_tokens of plain text, in windows of TEXT_WINDOW tokens."""
-    policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), load_tokenizer(model.folder)
+    policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
     window = min(TEXT_WINDOW, len(tokens))  # a short text is one window
     rows = tokens[: len(tokens) // window * window].view(-1, window)

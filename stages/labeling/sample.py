@@ -14,6 +14,7 @@ from rlhf.inputs import load_prompts, locate_model
 from rlhf.learning.training import seed_everything
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.checkpoints import load_policy
+from rlhf.models.sources import content_hash
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.sampling.generate import Sample
 from rlhf.starter.items import take_items
@@ -41,7 +42,11 @@ def run(
         settings.prompts, settings.split, settings.num_prompts, settings.seed,
         read_options(settings, prefixed("sample", say)),
     )  # fmt: skip
-    inputs = [[entry.hash if entry else name for _, entry, name in models], hashed_settings(settings), data]
+    inputs = [
+        [entry.hash if entry else content_hash(name) for _, entry, name in models],
+        hashed_settings(settings),
+        data,
+    ]
     source = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
     named = [(folder, entry.ref if entry else name) for folder, entry, name in models]
     with LabelStore(labels_url) as labels:
@@ -89,7 +94,7 @@ def _check(settings: SampleSettings) -> None:
 def _loaded(settings: SampleSettings, folder: str) -> tuple[Any, AnyTokenizer]:
     set_threads(0)
     seed_everything(settings.seed)
-    return load_policy(folder).to(best_device()).eval(), load_tokenizer(folder)
+    return load_policy(folder).to(best_device()).eval(), load_tokenizer(folder, settings.template_kwargs)
 
 
 def _sampling(settings: SampleSettings) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.models.trunk import has_scalar_head, unwrapped
+from rlhf.sampling.decoder import check_sampling
 from rlhf.sharding import BYTES_HELD, BYTES_TRAINED, is_sharded, is_wanted, shard, whole
 from stages.ppo.given import check_tied_head, in_float32
 from stages.settings import PPOConfig
@@ -108,7 +109,10 @@ def divide(model: Any) -> None:
 def place(
     models: Models, rewards: Sequence[RewardSource], is_divided: bool, say: Callable[[str], None]
 ) -> None:
-    """The models, those of the rewards too, on their device, divided between the processes where they are not yet."""
+    """The models, those of the rewards too, on their device, divided between the processes where they are not yet.
+
+    Raises InputError for a policy that cannot be sampled as it is trained.
+    """
     scoring = [reward.source for reward in rewards if reward.is_model]
     for model in (models.policy, models.reference, models.value_model, *scoring):
         if model is None or is_sharded(model):
@@ -116,6 +120,8 @@ def place(
         divide(model) if is_divided else model.to(best_device())
     if is_divided:
         say(f"ppo: each of {processes.world_size()} processes holds its part of the weights")
+    with whole(models.policy) as plain:
+        check_sampling(plain)
 
 
 def policy_and_reference(

@@ -10,6 +10,7 @@ from torch import Tensor
 from rlhf.data import read_texts, rows_in
 from rlhf.errors import InputError
 from rlhf.inputs import packed_tokens
+from rlhf.models.checkpoints import context_length
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.starter.corpus import corpus
 from stages.settings import PPOConfig
@@ -49,7 +50,7 @@ def pretraining_rows(
         return None
     if texts is None:
         raise InputError("ptx_coef is set: PPO-ptx needs texts, pretrain_dataset")
-    length = min(PTX_LENGTH, getattr(policy.config, "max_position_embeddings", None) or PTX_LENGTH) - 1
+    length = min(PTX_LENGTH, context_length(policy.config) or PTX_LENGTH) - 1
     tokens = packed_tokens(tokenizer, [_text(row) for row in rows_in(texts, "pretrain_dataset")])
     if len(tokens) <= length:
         raise InputError(f"pretraining text: {len(tokens)} tokens; PPO-ptx needs more than {length}")

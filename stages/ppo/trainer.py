@@ -21,7 +21,7 @@ from rlhf.models.checkpoints import context_length, load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.rollout_server import RolloutServers
 from rlhf.sharding import gathered, refuse_launchers_sharding
-from rlhf.store import Entry, Store, hashed_settings, inputs_hash
+from rlhf.store import Entry, Store, hashed_settings, hold, inputs_hash
 from stages.ppo.ahead import Sampling
 from stages.ppo.checks import check
 from stages.ppo.given import check_given
@@ -77,6 +77,9 @@ class PPOTrainer:
         rewards = reward_sources(reward_model, reward_processing_class)
         check_given(self.tokenizer, model, ref_model, value_model, rewards)
         self.state_file = Path(output_dir) / "state.pt" if output_dir else None
+        if self.state_file and processes.is_main_process():
+            self.state_file.parent.mkdir(parents=True, exist_ok=True)
+            hold(self.state_file.parent.absolute())
         given = {"policy": model, "reference": ref_model, "value model": value_model}
         self.identity: dict[str, Any] = dict(identity_of(given, rewards)) if self.state_file else {}
         is_divided = is_to_be_divided(args, model, rewards, peft_config)

@@ -28,6 +28,7 @@ from rlhf.measuring.evaluate import ranking_accuracy
 from rlhf.models.adapters import is_adapted, save_adapters, trunk_hash
 from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.sampling.trial import check_causal
 from rlhf.sharding import refuse_launchers_sharding, whole
 from rlhf.splits import held_out
 from rlhf.store import Entry, Store, inputs_hash
@@ -218,7 +219,9 @@ def trainer_of(
     say: what was cut and left out.
     """
     device = best_device()
-    model = scalar_from_policy(load_policy(folder))
+    policy = load_policy(folder)
+    check_causal(policy)
+    model = scalar_from_policy(policy)
     if settings.lora_rank and settings.muon_lr:
         raise InputError("reward: muon_lr is for whole matrices; with lora_rank leave it 0")
     max_length = within_context(model, settings.max_length)

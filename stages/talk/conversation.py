@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,8 +29,16 @@ SAMPLING: dict[str, type] = {
 class Models:
     """The checkpoints of a store, each loaded when first talked to."""
 
-    def __init__(self, store: Store, precision: str, offload: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        precision: str,
+        offload: bool = False,
+        template_kwargs: Mapping[str, str] | None = None,
+    ) -> None:
+        """template_kwargs: what the chat templates of checkpoints are given, by name."""
         self.store, self.precision, self.offload = store, precision, offload
+        self.template_kwargs = dict(template_kwargs or {})
         self.engines: dict[str, Engine] = {}
 
     def engine(self, name: str) -> tuple[str, Engine, Entry | None]:
@@ -38,7 +46,8 @@ class Models:
         folder, entry = locate_model(self.store, name)
         if folder not in self.engines:
             policy, packed = self._loaded(folder)
-            self.engines[folder] = Engine(policy, load_tokenizer(folder), max_rows=1, packed=packed)
+            tokenizer = load_tokenizer(folder, self.template_kwargs.get(name, ""))
+            self.engines[folder] = Engine(policy, tokenizer, max_rows=1, packed=packed)
         return (entry.ref if entry else name), self.engines[folder], entry
 
     def _loaded(self, folder: str) -> tuple[Any, bool]:

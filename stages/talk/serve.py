@@ -21,7 +21,10 @@ def run(settings: ServeSettings, store: Store, labels_url: str, say: Callable[[s
     with (
         LabelStore(labels_url) as labels,
         EngineProcess(
-            max_rows=settings.answers_at_once, max_waiting=settings.max_waiting, precision=settings.precision
+            max_rows=settings.answers_at_once,
+            max_waiting=settings.max_waiting,
+            precision=settings.precision,
+            template_kwargs=_template_kwargs(settings, checkpoints),
         ) as engine,
     ):
         app_settings = AppSettings(host=settings.host, port=settings.port)
@@ -37,7 +40,23 @@ def run_page(settings: ChatSettings, store: Store, labels_url: str, say: Callabl
         )
     outside = settings.policy.split("/")[0].split(":")[0] not in STAGES
     checkpoints = Checkpoints(store, [settings.policy] if outside else [])
-    with LabelStore(labels_url) as labels, EngineProcess(precision=settings.precision) as engine:
+    given = _template_kwargs(settings, checkpoints)
+    with (
+        LabelStore(labels_url) as labels,
+        EngineProcess(precision=settings.precision, template_kwargs=given) as engine,
+    ):
         app_settings = AppSettings(host=settings.host, port=settings.port)
         app = chat_app(labels, app_settings, engine, checkpoints)
         serve(app, say, "chat", PATIENCE_S, engine.close)
+
+
+def _template_kwargs(settings: ServeSettings | ChatSettings, checkpoints: Checkpoints) -> dict[str, str]:
+    """What chat templates are given, by the folder of the model. Raises InputError for what is none, or is nobody's."""
+    if not settings.template_kwargs:
+        return {}
+    from rlhf.models.chat_template import parse_arguments
+
+    parse_arguments(settings.template_kwargs)
+    if not settings.policy:
+        raise InputError("template_kwargs: name the model that they are for with --policy")
+    return {checkpoints.named(settings.policy).folder: settings.template_kwargs}

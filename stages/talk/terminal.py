@@ -175,7 +175,8 @@ def run(
 ) -> None:
     """Read lines from `source` (default stdin) and answer on `out` (default stdout) until /quit or the end."""
     set_threads(0)
-    models = Models(store, settings.precision, settings.offload)
+    given = {settings.policy: settings.template_kwargs}
+    models = Models(store, settings.precision, settings.offload, given)
     conversation = Conversation(settings, models)
     words = [line.split()[0].rstrip(",") for line in HELP.splitlines()[1:]] + ["/bad", "/help", *SAMPLING]
     lines = LineEditor(source or sys.stdin, [*words, *models.names()])

@@ -37,7 +37,18 @@ def outside(kind, field):
     limits = metadata["bounds"]
     beyond = {"at_least": -step, "above": 0, "at_most": step, "below": 0}
     found = [limits[name] + more for name, more in beyond.items() if limits[name] is not None]
-    return [*found, math.nan, math.inf, -math.inf, "many", True, *([0.5, 3.0] if expected is int else [])]
+    if expected is int and limits["at_most"] is None and limits["below"] is None:
+        found.append(2**31)
+    return [
+        *found,
+        10**400,
+        math.nan,
+        math.inf,
+        -math.inf,
+        "many",
+        True,
+        *([0.5, 3.0] if expected is int else []),
+    ]
 
 
 @pytest.mark.parametrize(

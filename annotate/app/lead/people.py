@@ -4,7 +4,7 @@ import secrets
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotate.store.accounts import Account, account_named, add_account, add_token
+from annotate.store.accounts import Account, add_accounts
 from annotate.store.database import Database
 from rlhf.errors import LabelError
 
@@ -22,16 +22,14 @@ class PeopleIn(BaseModel):
 def add_people(database: Database, lead: Account, people: PeopleIn) -> list[dict[str, str]]:
     """Make the accounts; returns name, password and token of each, to be handed on: they are not shown again.
 
-    Raises LabelError, with no account made, for a name that is taken or given twice.
+    Raises LabelError, with no account made, for a name that is taken, given twice, or none.
     """
     names = [name.strip() for name in people.names]
-    taken = [name for name in names if names.count(name) > 1 or account_named(database, name) is not None]
-    if taken:
-        raise LabelError(f"account {taken[0]}: is there already; choose another name")
-    made = []
-    for name in names:
-        password = secrets.token_urlsafe(PASSWORD_BYTES)
-        add_account(database, name, password)
-        token = {"token": add_token(database, name, f"made by {lead.name}")} if people.tokens else {}
-        made.append({"name": name, "password": password, **token})
-    return made
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise LabelError(f"account {twice[0]}: is given twice; name each once")
+    passwords = {name: secrets.token_urlsafe(PASSWORD_BYTES) for name in names}
+    tokens = add_accounts(database, passwords, f"made by {lead.name}" if people.tokens else None)
+    return [
+        {"name": name, "password": passwords[name], **({"token": tokens[name]} if tokens else {})}
+        for name in names
+    ]

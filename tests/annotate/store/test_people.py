@@ -318,3 +318,14 @@ def test_roles_are_ordered(store):
     assert accounts.local_account(store.database) == admin
     assert not accounts.has_accounts(store.database)
     assert not accounts.account_named(store.database, "lea").at_least("admin")
+
+
+@pytest.mark.parametrize("second", ["", " ", "lea", "x" * 201])
+def test_several_accounts_are_made_all_or_none(store, second):
+    given = {"zoe": "a password", second: "a password"}
+    with pytest.raises(LabelError):
+        accounts.add_accounts(store.database, given, "token")
+    assert accounts.account_named(store.database, "zoe") is None
+    tokens = accounts.add_accounts(store.database, {"zoe": "a password"}, "token")
+    assert accounts.account_of_token(store.database, tokens["zoe"]).name == "zoe"
+    assert accounts.log_in(store.database, "zoe", "a password", "here")

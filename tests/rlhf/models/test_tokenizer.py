@@ -7,10 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
-from transformers import GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GPT2Config
 
 from rlhf.errors import InputError
-from rlhf.models.tokenizer import Tokenizer, load_tokenizer, published_tokenizer, train_tokenizer
+from rlhf.models.tokenizer import (
+    Tokenizer,
+    any_tokenizer,
+    load_tokenizer,
+    published_tokenizer,
+    train_tokenizer,
+)
 
 CORPUS = [
     "The red kite is in the park. Tom's boat isn't blue!\n\n  Three   spaces, 1234 numbers and x = y + 1.",
@@ -154,3 +160,14 @@ def test_without_a_template_a_prompt_begins_as_the_tokenizer_begins_texts(foreig
         )
     lines = foreign.encode("User: Hm\nAssistant:")
     assert foreign.encode_prompt("Hm") == ([hub.bos_token_id] if begins else []) + lines
+
+
+def test_end_tokens_that_only_the_models_settings_name_count_too(tmp_path, tokenizer):
+    """Folders without generation_config.json: a model in memory ends answers by config.json's list."""
+    ends = [tokenizer.eos_id, 7, 11]
+    tokenizer.fast().save_pretrained(tmp_path)
+    GPT2Config(vocab_size=tokenizer.vocab_size, eos_token_id=ends).save_pretrained(tmp_path)
+    found = load_tokenizer(tmp_path)
+    assert found.stop_ids >= set(ends)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert any_tokenizer(tokenizer.fast(), model).stop_ids == found.stop_ids
