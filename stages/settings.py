@@ -283,6 +283,18 @@ class PPOConfig(Settings):
     keep_state: bool = setting(
         False, "keep the training state in the result, so that --extend can go on", flag=False, decides=False
     )
+    eval_every: int = setting(
+        0,
+        "iterations between evaluations on held-out prompts, by which the best policy is kept (0: none)",
+        at_least=0,
+        flag=False,
+    )
+    report_to: str = setting(
+        "none",
+        "where transformers logs to beside our TensorBoard files, such as trackio,wandb",
+        decides=False,
+        common=False,
+    )
     samples_every: int = setting(
         0,
         "iterations between those whose completions go to samples.jsonl (0: none)",
@@ -304,6 +316,9 @@ class PPOSettings(PPOConfig, ReadingSettings):
     policy: str = setting("sft", "policy to start from, and the reference")
     reward: str = setting("reward", "reward model, several with commas between, or module:function")
     prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    eval_prompts: str | None = setting(
+        None, "prompts to evaluate on, at most a batch (default: a tenth of prompts, held out)", common=False
+    )
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     name: str = setting("starter", "name of the new entry")
     template_kwargs: str = setting("", TEMPLATE_KWARGS, common=False)

@@ -82,6 +82,11 @@ class Sampling:
         made = worker.submit(draw, self.config, kept, rows, self.tokenizer, iteration, self.servers)
         return Drawn(iteration, iteration - 1, made)
 
+    def wait(self) -> None:
+        """Return when nothing is being drawn: servers hold one policy at a time."""
+        if self.ahead is not None:
+            self.ahead.of_all()
+
     def state_dict(self) -> dict[str, Any] | None:
         """What is drawn ahead, waited for; every process calls it."""
         if self.ahead is None:

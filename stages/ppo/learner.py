@@ -1,5 +1,6 @@
 """All that changes during PPO: what `--resume` must bring back, bit for bit, and what is saved at the end."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Learner:
     generator: torch.Generator
     lower: Lower | None = None  # what policy, reference and, where equal, value and reward model share
     iteration: int = 0
+    best: float = -math.inf  # objective of an evaluation so far
 
     def set_lr_factors(self, policy: float, value: float) -> None:
         """Scale the learning rates of policy and value model to these factors of their peaks."""
@@ -55,6 +57,7 @@ class Learner:
             "generator": self.generator.get_state(),
             "runtime": runtime_state(),
             "iteration": self.iteration,
+            "best": self.best,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -69,7 +72,7 @@ class Learner:
             self.average.load_state_dict(state["average"])
         self.generator.set_state(state["generator"])
         restore_runtime(state["runtime"])
-        self.iteration = state["iteration"]
+        self.iteration, self.best = state["iteration"], state.get("best", -math.inf)
 
     def save(self, tokenizer: AnyTokenizer, folder: Path | None) -> None:
         """The policy into `folder`, the value model beside it under value/, averaged weights under ema/.
@@ -126,11 +129,17 @@ def new_learner(
 
 
 def summary(history: list[dict[str, float]], seconds: float) -> dict[str, float]:
-    """What the manifest keeps: score and KL of the last five iterations, completions learned from, seconds."""
-    last = history[-5:]
+    """What the manifest keeps: score and KL of the last five iterations, the best evaluation, completions learned from, seconds."""
+    last, measured = history[-5:], [row for row in history if "eval/objective" in row]
+    best = max(measured, key=lambda row: row["eval/objective"]) if measured else None
     return {
         "reward": round(sum(row["reward/score"] for row in last) / len(last), 4),
         "kl": round(sum(row["kl/sequence"] for row in last) / len(last), 4),
         "episodes": int(history[-1]["episodes"]),
+        **(
+            {"best_objective": round(best["eval/objective"], 4), "best_episodes": int(best["episodes"])}
+            if best
+            else {}
+        ),
         "train_s": round(seconds, 1),
     }

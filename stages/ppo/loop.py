@@ -36,6 +36,7 @@ from stages.ppo.experience import (
 )
 from stages.ppo.learner import Learner
 from stages.ppo.pretraining import Pretraining
+from stages.ppo.watching.callbacks import Callbacks
 from stages.settings import PPOConfig
 
 MAX_SAMPLING_GAP = 0.1  # nats a token; measured: 1e-6 in float32, 1e-4 to 0.04 in bfloat16 (docs/lab-log.md)
@@ -59,6 +60,8 @@ def train(
     save: Callable[[], None] = lambda: None,
     keep: Callable[[], None] = lambda: None,
     show: Callable[[int, Judged], None] = lambda iteration, judged: None,
+    evaluate: Callable[[], dict[str, float]] = dict,
+    callbacks: Callbacks,
 ) -> None:
     """Run PPO from the learner's iteration to the last one, which has fewer completions where episodes say so.
 
@@ -75,7 +78,9 @@ def train(
         disable=not processes.is_main_process(),
     )
     watch, freed = ThreadWatch(), FreedMemory()
+    callbacks.tell("on_train_begin")
     for iteration in bar:
+        callbacks.begin(iteration)
         rollout = sampling.rollout(learner.policy, iteration)
         judged = judge(config, learner, reference, reward, with_lower_states(config, learner, rollout))
         experience, metrics = gather_experience(config, learner, reward, judged)
@@ -94,13 +99,24 @@ def train(
         learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
 
         learner.iteration = iteration + 1
+        callbacks.end(iteration, metrics["episodes"])
+        is_due = config.eval_every and (
+            (iteration + 1) % config.eval_every == 0 or learner.iteration == num_iterations
+        )
+        if is_due or callbacks.control.should_evaluate:
+            metrics |= evaluate()
         log.write(iteration, metrics)
+        callbacks.log(metrics)
         watch.step()
         freed.step()
         if config.keep_every and (iteration + 1) % config.keep_every == 0 and iteration + 1 < num_iterations:
             keep()  # before the state, which says that this iteration is done
-        if config.save_every and (iteration + 1) % config.save_every == 0:
+        if (config.save_every and (iteration + 1) % config.save_every == 0) or callbacks.control.should_save:
             save()
+            callbacks.tell("on_save")
+        if callbacks.control.should_training_stop:
+            break
+    callbacks.tell("on_train_end")
 
 
 def set_learning_rates(config: PPOConfig, learner: Learner, iteration: int, num_iterations: int) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from rlhf.data import fingerprint, prompt_rows_in, read_options
 from rlhf.durable import link_or_copy
 from rlhf.errors import InputError
-from rlhf.inputs import entry_for_all, load_prompts, locate_parent
+from rlhf.inputs import entry_for_all, locate_parent
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.prompts import encode_prompts
 from rlhf.learning.reward_sources import combined_reward, load_rewards, parse_weights, reward_sources
@@ -31,9 +31,13 @@ from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_
 from stages.ppo.loop import train
 from stages.ppo.models import assemble_models, is_to_be_divided, place
 from stages.ppo.pretraining import pretraining_rows, pretraining_text
-from stages.ppo.samples import SampleLog
+from stages.ppo.watching.callbacks import Callbacks
+from stages.ppo.watching.evaluation import evaluate, prompts_of
+from stages.ppo.watching.samples import SampleLog
 from stages.reading import accounts_of, prefixed
 from stages.settings import PPOConfig, PPOSettings
+
+BEST = "best"  # the policy with the highest objective on held-out prompts
 
 
 class PPOTrainer:
@@ -48,6 +52,7 @@ class PPOTrainer:
     ref_model: by default a frozen copy of model, or with peft_config the model without its adapters.
     value_model: by default a copy of the first reward model that reads the policy's tokens, else the policy's trunk
     with a new head.
+    eval_dataset: prompts held out, for eval_every. callbacks: of transformers, told of this run's events (`Callbacks`).
     pretrain_dataset: texts for PPO-ptx. output_dir: where training state goes; a run that finds its own continues.
     """
 
@@ -59,6 +64,7 @@ class PPOTrainer:
         model: Any,
         reward_model: Any,
         train_dataset: Iterable[Any],
+        eval_dataset: Iterable[Any] | None = None,
         ref_model: Any = None,
         value_model: Any = None,
         reward_processing_class: Any = None,
@@ -66,6 +72,7 @@ class PPOTrainer:
         pretrain_dataset: Iterable[Any] | None = None,
         output_dir: str | Path | None = None,
         logging_dir: str | Path | None = None,
+        callbacks: Sequence[Any] = (),
         say: Callable[[str], None] = print,
     ) -> None:
         check(args)
@@ -93,25 +100,40 @@ class PPOTrainer:
         )  # fmt: skip
         place(models, rewards, is_divided, say)
         model, self.reference = models.policy, models.reference
-        self.prompts = encode_prompts(
-            prompt_rows_in(train_dataset), self.tokenizer, context_length(model.config), args.max_new_tokens,
-            skip_long=getattr(args, "skip_long", False), say=prefixed("ppo", say),
-        )  # fmt: skip
+        self.context = context_length(model.config)
+        self.prompts = self._encoded(train_dataset, say)
         from_servers = args.sampler == "vllm"
         servers = RolloutServers(args.sampler_urls.split(","), args.sampler_folder) if from_servers else None
         self.sampling = Sampling(args, self.prompts, self.tokenizer, servers)
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
-        samples = Path(output_dir) / "samples.jsonl" if output_dir else None
-        self.samples = SampleLog(samples, self.log, self.tokenizer)
-        if args.samples_every and not (output_dir or logging_dir):
-            raise InputError("samples_every: give output_dir or logging_dir, where the samples are to go")
+        self._watch(eval_dataset, callbacks, output_dir, logging_dir)
         self.identity |= {
             "settings": hashed_settings(args),
             "prompts": fingerprint([row.tokens for row in self.prompts]),
         }
         self.resume(say)
+
+    def _watch(self, eval_dataset: Any, callbacks: Sequence[Any], output_dir: Any, logging_dir: Any) -> None:
+        """Who sees the run: a file of samples, evaluations, callbacks."""
+        args, folder = self.args, Path(output_dir) if output_dir else None
+        if args.samples_every and not (output_dir or logging_dir):
+            raise InputError("samples_every: give output_dir or logging_dir, where the samples are to go")
+        if bool(args.eval_every) != (eval_dataset is not None):
+            raise InputError("eval_every and eval_dataset belong together: give both, or none of them")
+        self.samples = SampleLog(folder and folder / "samples.jsonl", self.log, self.tokenizer)
+        self.eval_prompts = [] if eval_dataset is None else self._encoded(eval_dataset)
+        self.callbacks = Callbacks(
+            callbacks, args, -(-args.episodes // args.batch_size), folder, model=self.model,
+            processing_class=self.tokenizer,
+        )  # fmt: skip
+
+    def _encoded(self, rows: Iterable[Any], say: Callable[[str], None] = lambda line: None) -> Any:
+        return encode_prompts(
+            prompt_rows_in(rows), self.tokenizer, self.context, self.args.max_new_tokens,
+            skip_long=getattr(self.args, "skip_long", False), say=prefixed("ppo", say),
+        )  # fmt: skip
 
     @property
     def model(self) -> Any:
@@ -129,8 +151,22 @@ class PPOTrainer:
             self.args, self.learner, self.reference, self.reward, self.sampling,
             pretraining=self.pretraining, log=self.log, save=self.save_state, keep=self.keep_policy,
             show=self.samples.write if processes.is_main_process() else lambda iteration, judged: None,
+            evaluate=self.evaluate, callbacks=self.callbacks,
         )  # fmt: skip
         return self.log.history
+
+    def evaluate(self) -> dict[str, float]:
+        """Numbers of the policy as it is now on eval_dataset; the best policy so far is kept under best/ of output_dir."""
+        self.sampling.wait()
+        found = evaluate(
+            self.args, self.learner, self.reference, self.reward, self.eval_prompts, self.tokenizer, self.sampling.servers
+        )  # fmt: skip
+        if found["eval/objective"] > self.learner.best:
+            self.learner.best = found["eval/objective"]
+            if self.state_file:
+                folder = self.state_file.parent / BEST
+                self.learner.save_policy(self.tokenizer, folder if processes.is_main_process() else None)
+        return found
 
     def save_model(self, folder: str | Path | None) -> None:
         """The policy into `folder`, adapters merged, with value/ and, where averaged or kept, ema/ and checkpoints/.
@@ -143,9 +179,9 @@ class PPOTrainer:
             self.save_state(into / STATE if into else None)
         if into:
             self.log.save(into)
-            if self.state_file and (kept := self.state_file.parent / "checkpoints").exists():
-                copied = into / "checkpoints"
-                shutil.copytree(kept, copied, copy_function=link_or_copy, dirs_exist_ok=True)
+            for name in ("checkpoints", BEST):
+                if self.state_file and (kept := self.state_file.parent / name).exists():
+                    shutil.copytree(kept, into / name, copy_function=link_or_copy, dirs_exist_ok=True)
             if self.samples.path and self.samples.path.exists():
                 shutil.copy(self.samples.path, into)
 
@@ -210,10 +246,8 @@ def run(
     rewards, reward_parents, reward_data = load_rewards(
         store, settings.reward, policy if settings.lora_rank else None, say
     )
-    prompts, data = load_prompts(
-        settings.prompts, "train", first_episodes(store, settings), settings.seed + 1,
-        read_options(settings, prefixed("ppo", say)),
-    )  # fmt: skip
+    options = read_options(settings, prefixed("ppo", say))
+    prompts, eval_prompts, data = prompts_of(settings, first_episodes(store, settings), options)
     texts = pretraining_text(settings.ptx_data, settings.seed) if settings.ptx_coef else None
     if texts:
         data["pretraining text"] = fingerprint(texts)
@@ -232,7 +266,7 @@ def run(
     set_threads(0)
     trainer = PPOTrainer(
         settings, processing_class=load_tokenizer(sft.folder, settings.template_kwargs), model=policy, reward_model=rewards,
-        train_dataset=prompts, peft_config=lora(settings.lora_rank) if settings.lora_rank else None,
+        train_dataset=prompts, eval_dataset=eval_prompts, peft_config=lora(settings.lora_rank) if settings.lora_rank else None,
         pretrain_dataset=texts, output_dir=store.work_folder("ppo", key), logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip
     if extended and trainer.learner.iteration == 0:

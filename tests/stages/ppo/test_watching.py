@@ -1,0 +1,124 @@
+"""Who watches a run changes no number of it: evaluations with the best policy kept, transformers' callbacks, report_to."""
+
+import json
+
+import pytest
+from transformers import TrainerCallback
+
+from rlhf.errors import InputError
+from rlhf.models.checkpoints import load_policy
+from rlhf.store import Store
+from stages import ppo
+from stages.settings import PPOSettings
+from tests.tiny_ppo import config, count_e, quiet, same, tiny_store, trainer, weights
+
+HELD_OUT = ["The dog", "Say one"]
+MEASURED = ("eval/score", "eval/objective", "eval/kl", "eval/length")
+
+
+def without(names, history):
+    return [{name: value for name, value in row.items() if name not in names} for row in history]
+
+
+def test_evaluations_change_no_number_and_keep_the_best_policy(tmp_path):
+    settings = {"episodes": 40, "lr": 3e-2, "keep_every": 1}
+    plain = trainer(config(**settings), reward_model=count_e, output_dir=tmp_path / "plain")
+    made = trainer(
+        config(**settings, eval_every=1),
+        reward_model=count_e,
+        eval_dataset=HELD_OUT,
+        output_dir=tmp_path / "work",
+    )
+    history = made.train()
+    assert without(MEASURED, history) == plain.train() and same(weights(made.model), weights(plain.model))
+    assert all(set(MEASURED) <= row.keys() for row in history)
+    found = [row["eval/objective"] for row in history]
+    assert found[-1] == pytest.approx(
+        made.evaluate()["eval/objective"]
+    )  # of the policy after the row's update
+    best = found.index(max(found))
+    kept = load_policy(tmp_path / "work/best")
+    episodes = 8 * (best + 1)
+    there = load_policy(tmp_path / f"work/checkpoints/{episodes:06d}") if best < 4 else made.model
+    assert same(weights(kept), weights(there))
+
+
+def test_a_resumed_run_remembers_its_best(tmp_path):
+    settings = config(episodes=24, eval_every=1, save_every=1)
+    made = trainer(settings, eval_dataset=HELD_OUT, output_dir=tmp_path)
+    made.train()
+    again = trainer(settings, eval_dataset=HELD_OUT, output_dir=tmp_path)
+    assert again.learner.best == made.learner.best == max(row["eval/objective"] for row in made.log.history)
+
+
+def test_evaluations_and_their_prompts_belong_together():
+    for settings, more in (({"eval_every": 1}, {}), ({}, {"eval_dataset": HELD_OUT})):
+        with pytest.raises(InputError, match="eval_every and eval_dataset"):
+            trainer(config(**settings), **more)
+
+
+class Told(TrainerCallback):
+    def __init__(self):
+        self.events, self.logs, self.measured = [], [], []
+
+    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
+        self.events.append(("begin", state.global_step, state.max_steps, type(model).__name__))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.events.append(("step", state.global_step))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.logs.append(logs)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self.measured.append(metrics)
+
+    def on_save(self, args, state, control, **kwargs):
+        self.events.append(("save", state.global_step))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 2
+        control.should_save = state.global_step == 1
+        return control
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.events.append(("end", args.to_dict()["kl_coef"]))
+
+
+def test_transformers_callbacks_are_told_and_obeyed(tmp_path):
+    told = Told()
+    made = trainer(
+        config(episodes=32, eval_every=2, save_every=0),
+        callbacks=[told],
+        eval_dataset=HELD_OUT,
+        output_dir=tmp_path,
+    )
+    history = made.train()
+    assert told.events == [
+        ("begin", 0, 4, "GPT"), ("step", 0), ("save", 1), ("step", 1), ("end", made.args.kl_coef)
+    ]  # fmt: skip
+    assert len(history) == 2 and told.measured == [{name: history[1][name] for name in MEASURED}]
+    assert [log["reward/score"] for log in told.logs] == [row["reward/score"] for row in history]
+
+
+def test_report_to_names_what_transformers_knows():
+    with pytest.raises(InputError, match="report_to = nowhere"):
+        trainer(config(report_to="nowhere"))
+
+
+def test_a_run_by_name_holds_prompts_out_and_keeps_the_best_in_its_entry(tmp_path):
+    tiny_store(tmp_path / "store")
+    rows = tmp_path / "prompts.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"prompt": f"Say {number} {'one' * number}"}) + "\n" for number in range(20))
+    )
+    settings = PPOSettings(
+        policy="sft", reward="reward", prompts=str(rows), name="watched", episodes=8, batch_size=4, minibatch_size=4,
+        max_new_tokens=8, bf16="off", eval_every=1,
+    )  # fmt: skip
+    entry = ppo.run(settings, Store(tmp_path / "store"), say=quiet)
+    history = json.loads((entry.path / "history.json").read_text())
+    assert load_policy(entry.path / "best").config.n_layer == 2
+    assert entry.manifest["metrics"]["best_objective"] == round(
+        max(row["eval/objective"] for row in history), 4
+    )
