@@ -155,6 +155,8 @@ def trainer_of(
         per_device_eval_batch_size=settings.batch_size,
         max_length=max_length,
         packing=settings.packing,
+        # Rows are tokens, cut and with labels: trl would write them all anew. Only packing is still its own to do.
+        dataset_kwargs={"skip_prepare_dataset": not settings.packing},
         eval_strategy="epoch",
         save_strategy="epoch",
         load_best_model_at_end=True,
