@@ -13,10 +13,12 @@ import time
 import httpx
 import psycopg
 import pytest
+from sqlalchemy import select
 
 from annotate.labels import LabelStore, NewTask, Submission
 from annotate.store.accounts import FAILURES_PER_ADDRESS, add_account
 from annotate.store.backup import check
+from annotate.store.schema import LoginFailure
 from stages.cli.main import parse
 from tests.browser.conftest import PASSWORD, ROOT, Server, batch_row, upload
 from tests.browser.nginx import Nginx, block
@@ -162,12 +164,11 @@ def test_the_throttle_and_the_journal_know_peoples_own_addresses(labels, behind)
     front, (server,) = behind(labels.database.engine.url.database)
     for number in range(FAILURES_PER_ADDRESS):
         assert session(front, f"nobody {number}", "203.0.113.5").status == 401
-    started = time.monotonic()
-    assert session(front, "ann", "203.0.113.6").status == 303
-    other = time.monotonic() - started
-    started = time.monotonic()
-    assert session(front, "ann", "203.0.113.5").status == 303  # slowed down, not shut out
-    assert time.monotonic() - started > max(1.0, other / 2)
+    for address in ("203.0.113.6", "203.0.113.5"):  # slowed down, not shut out: test_doors.py has by how much
+        assert session(front, "ann", address).status == 303
+    with labels.database.read() as connection:
+        counted = connection.execute(select(LoginFailure.address)).scalars().all()
+    assert counted == ["203.0.113.5"] * FAILURES_PER_ADDRESS
     server.stop()
     assert (
         server.process.stderr.read().count("log-in from 203.0.113.5 refused: name or password is wrong") == 20

@@ -1,9 +1,11 @@
-"""Who may do what: docs/access.md has a row for every endpoint and page, and each cell is tried here."""
+"""Who may do what: docs/access.md has a row for every endpoint, page and route of Gradio, and each cell is tried here."""
 
 import re
+from contextlib import suppress
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.routing import Mount, Route
 
 from annotate.app import pages, work_api
 from annotate.app.lead import api as lead_api
@@ -12,6 +14,7 @@ from annotate.app.security import csrf_token
 from annotate.app.server import create_app
 from annotate.app.settings import AppSettings
 from annotate.app.site import routes
+from annotate.app.site.mount import Site
 from annotate.labels import LabelStore, NewTask, Submission
 from annotate.store.accounts import add_account, add_token, open_session
 from tests.browser.conftest import PASSWORD, ROOT
@@ -32,7 +35,8 @@ BODIES = {
     "PUT /api/lead/webhook": {"url": ""},
     "PUT /api/language": {"language": "en"},
 }
-QUERIES = {"batch": "round", "language": "en"}
+CLOSED = "every other route of Gradio's"
+PLACE = "/label"
 SAMPLES = {
     "name": "labelers", "place": "0", "turn": "0", "environment": "client", "type": "component", "id": "ab12",
     "file_name": "index.js", "api_name": "lease", "event_id": "ab12",
@@ -139,15 +143,121 @@ def cell(status, location, path):
     return "yes"
 
 
+def rows_of_the_page(gradios):
+    """The page's rows of Gradio's routes, or the others."""
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith(("| `", f"| {CLOSED}"))]
+    start = next((i for i, row in enumerate(rows) if f" {PLACE}/assets" in row), len(rows))
+    return rows[start:] if gradios else rows[:start]
+
+
 def test_every_cell_of_the_table_is_what_happens(store, own, app):
     callers = [Caller(kind, store, app) for kind in CALLERS]
     found = [
         f"| `{method} {path}` | {' | '.join(outcome(caller, method, path, own) for caller in callers)} |"
         for method, path in ours()
     ]
-    said = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     new = "\n".join(found)
-    assert said == found, f"docs/access.md should say, if this is as it should be:\n{new}"
+    assert rows_of_the_page(False) == found, f"docs/access.md should say, if this is as it should be:\n{new}"
+
+
+def sites(app):
+    """The middlewares in front of an app that pass on to Gradio's pages, by the path that they stand at."""
+    found, layer = {}, app.middleware_stack
+    while layer is not None:
+        if isinstance(layer, Site):
+            found[PLACE] = layer
+        layer = getattr(layer, "told", None) or getattr(layer, "app", None)
+    return found
+
+
+def gradios(app, place):
+    """(method, path) of all routes of the Gradio app at a place, in the order of their paths."""
+    (mount,) = [one for one in app.routes if isinstance(one, Mount) and one.path == place]
+    inner = [one for one in mount.app.routes if hasattr(one, "original_router")]
+    found = [*mount.app.routes, *(route for one in inner for route in one.original_router.routes)]
+    ways = {
+        (place + one.path, method)
+        for one in found
+        if isinstance(one, Route)
+        for method in one.methods - {"HEAD"}
+    }
+    return [(method, path) for path, method in sorted(ways)]
+
+
+@pytest.fixture(scope="module")
+def walked(store):
+    """(client of a running app, ways by place) once Gradio's pages are built."""
+    app = create_app(store, AppSettings())
+    with TestClient(app, base_url="http://localhost") as client:
+        token = add_token(store.database, "pia", "ready")
+        while client.get("/label/config", headers={"Authorization": f"Bearer {token}"}).status_code == 503:
+            pass
+        yield client, {place: gradios(site.late.apps["en"], place) for place, site in sites(app).items()}
+
+
+async def answered(app, method, path, headers):
+    """Status, address and text of an answer to somebody who goes away at once, so that no stream goes on.
+
+    A stream that has not begun by then has status 200: whoever may not have it is told so before.
+    """
+    status, location, text = 200, "", b""
+    messages = iter(
+        [{"type": "http.request", "body": b"{}" if method == "POST" else b"", "more_body": False}]
+    )
+
+    async def receive():
+        return next(messages, {"type": "http.disconnect"})
+
+    async def send(message):
+        nonlocal status, location, text
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            location = dict(message["headers"]).get(b"location", b"").decode()
+        text += message.get("body", b"")
+
+    given = {"host": "localhost", "content-type": "application/json", **headers}
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "method": method, "path": path,
+        "raw_path": path.encode(), "query_string": b"session_hash=x1", "root_path": "", "state": {},
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "client": ("127.0.0.1", 5), "server": ("localhost", 80),
+    }  # fmt: skip
+    with suppress(TypeError, KeyError):  # Gradio's, for what its handlers do not take, after the answer
+        await app(scope, receive, send)
+    return status, location, text.decode("utf-8", "replace")
+
+
+def gradio_cell(client, store, kind, method, path):
+    """One cell: yes, no, – (sign in first) or closed."""
+    headers = {}
+    if "program" in kind:
+        headers["Authorization"] = f"Bearer {add_token(store.database, ACCOUNTS[kind], 'test')}"
+    elif kind in ACCOUNTS:
+        session = open_session(store.database, ACCOUNTS[kind])
+        headers = {"Cookie": f"rlhf_label_7861={session}", "X-CSRF-Token": csrf_token(session)}
+    sample = filled(path, {"session_hash": "x1"}).split("?")[0]
+    status, location, text = client.portal.call(answered, client.app, method, sample, headers)
+    if status == 404 and "there is nothing here" in text:
+        return "closed"
+    return cell(status, location, path)
+
+
+def test_every_cell_of_gradios_routes_is_what_happens(store, walked):
+    client, found = walked
+    rows = []
+    for place, ways in found.items():
+        theirs = [way for way in ways if way not in set(ours())]
+        cells = {way: [gradio_cell(client, store, kind, *way) for kind in CALLERS] for way in theirs}
+        shut = [way for way, row in cells.items() if set(row) <= {"closed", "no", "–"}]
+        rows += [
+            f"| `{method} {path}` | {' | '.join(row)} |"
+            for (method, path), row in cells.items()
+            if (method, path) not in shut
+        ]
+        rest = sorted({tuple(cells[way]) for way in shut})
+        rows += [f"| {CLOSED} below `{place}/` | {' | '.join(row)} |" for row in rest]
+    new = "\n".join(rows)
+    assert rows_of_the_page(True) == rows, f"docs/access.md should say, if this is as it should be:\n{new}"
 
 
 def test_no_cell_lets_in_whom_it_must_not():
