@@ -18,6 +18,7 @@ from stages.cli.stage_commands import RUNNERS
 from stages.cli.store_commands import add_store_commands
 from stages.quiet import quiet_libraries
 
+SLOW_TO_START = STAGES.keys() - {"chat", "serve"}  # whose first words are their own
 OTHERS = (
     add_data_commands,
     add_import_command,
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     quiet_libraries()
     try:
-        if getattr(options, "stage", None) in TRAINING and "torch" not in sys.modules:
+        if getattr(options, "stage", None) in SLOW_TO_START and "torch" not in sys.modules:
             say(f"{options.stage}: loading torch, transformers and trl")
         with disk_problems_explained(store_of(options).root):
             options.run(options)

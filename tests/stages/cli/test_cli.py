@@ -8,6 +8,7 @@ import time
 import pytest
 
 from rlhf.errors import InputError
+from stages.cli import stage_commands
 from stages.cli.main import main, parse
 from stages.cli.options import read_recipe, settings_from
 
@@ -252,3 +253,11 @@ def test_doctor_reports_this_machine(tmp_path, capsys):
         "label store",
     ):
         assert name in shown
+
+
+@pytest.mark.parametrize("stage", ["sft", "sample", "best-of-n"])
+def test_who_waits_for_torch_is_told_so_at_once(stage, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(stage_commands.RUNNERS, stage, lambda options: None)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert main(["--store", f"{tmp_path}", stage]) == 0
+    assert capsys.readouterr().err.splitlines() == [f"{stage}: loading torch, transformers and trl"]
