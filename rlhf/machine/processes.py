@@ -28,7 +28,16 @@ NO_ANSWER = 75  # exit status: try again, which `torchrun --max-restarts` does
 
 
 def join_process_group() -> None:
-    """Join the other processes where a launcher started several; once per process."""
+    """Join the other processes where a launcher started several; once per process.
+
+    Raises InputError where accelerate was asked for several and started one, as it does without GPUs.
+    """
+    asked = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if asked and "WORLD_SIZE" not in os.environ:
+        raise InputError(
+            "accelerate launch started one process only, as it does on a machine without GPUs whatever --num_processes "
+            "says; add --multi_gpu, which takes CPUs too, or use torchrun --nproc-per-node"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)

@@ -11,6 +11,8 @@ import sys
 import pytest
 import torch
 
+from rlhf.errors import InputError
+from rlhf.machine import processes
 from rlhf.models.checkpoints import load_policy
 from rlhf.store import Store
 from tests.tiny_ppo import tiny_store
@@ -18,7 +20,15 @@ from tests.tiny_ppo import tiny_store
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 LAUNCHERS = {
     "sft": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
-    "reward": ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--multi_cpu"],
+    "reward": [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    ],
 }
 SMALL = {
     "sft": ["base=sft/tiny", "validation_data={store}/../check.jsonl", "batch_size=4", "epochs=2", "lr=1e-3"],
@@ -91,3 +101,11 @@ def test_two_processes_end_where_one_ends(place, stage):
     losses = [json.loads((entry.path / "history.json").read_text())[-1]["train_loss"] for entry in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert store.verify() == [] and not list(store.root.glob(".work/*"))
+
+
+def test_accelerate_that_starts_one_process_for_several_is_not_obeyed_in_silence(monkeypatch):
+    for name in ("MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"):  # as it leaves them on a machine without GPUs
+        monkeypatch.setenv(name, "127.0.0.1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(InputError, match="--multi_gpu"):
+        processes.join_process_group()

@@ -20,7 +20,7 @@ LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"],
     "accelerate": [
         "accelerate.commands.launch",
-        "--cpu",
+        "--multi_gpu",  # without it there is one process on a machine without GPUs
         "--num_processes",
         "2",
         "--main_process_port",
