@@ -32,7 +32,7 @@ def join_process_group() -> None:
 
     Raises InputError where accelerate was asked for several and started one, as it does without GPUs.
     """
-    asked = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    asked = "ACCELERATE_DYNAMO_USE_FULLGRAPH" in os.environ and "MASTER_ADDR" in os.environ
     if asked and "WORLD_SIZE" not in os.environ:
         raise InputError(
             "accelerate launch started one process only, as it does on a machine without GPUs whatever --num_processes "
