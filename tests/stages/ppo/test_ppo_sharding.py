@@ -47,16 +47,17 @@ def check_same(one, several, episodes=SIZES["episodes"]):
             assert norms[0] == pytest.approx(norms[1], rel=1e-3)
         close_histories(history, other_history, 2e-5)
         assert history[-1].get("episodes", episodes) == episodes
-        check_weights(weights, other_weights)
+        # Muon makes steps of a gradient's smallest directions, rounding among them: 1e-4 at a learning rate of 0.01.
+        check_weights(weights, other_weights, 1e-3 if case.endswith("muon") else 1e-5)
 
 
-def check_weights(weights, others):
+def check_weights(weights, others, atol=1e-5):
     """Weights of the folders that two runs left, by folder."""
     assert weights.keys() == others.keys()
     for folder in weights:
         assert weights[folder].keys() == others[folder].keys()
         for name, value in weights[folder].items():
-            torch.testing.assert_close(value, others[folder][name], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(value, others[folder][name], atol=atol, rtol=1e-4)
 
 
 def check(number, cases, folder):
