@@ -3,15 +3,17 @@
 import os
 import random
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.stages.ppo.test_ppo_sharding import ROOT, check_weights, children, command_of, launched
+from tests.stages.ppo.test_ppo_sharding import ROOT, RUNS, check_weights, children, launched
 
 KILLS, NUMBERS = 10, (1, 2, 3)
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 # Many short iterations or epochs, a state after each; batches that one, two and three processes can share.
 LONG = {
     "gpt-ema": ('{"episodes": 640, "batch_size": 8, "inner_epochs": 1}', "work/state.pt"),
@@ -56,7 +58,8 @@ def test_ten_kills_and_other_numbers_of_processes_change_nothing(case, tmp_path)
     log = tmp_path / "log"
     for attempt in range(KILLS):
         number = NUMBERS[attempt % len(NUMBERS)]
-        command = command_of(number, tmp_path / "cut.pt", "on" if number > 1 else "off", case)
+        started = [*LAUNCHER, str(number), *RUNS] if number > 1 else RUNS
+        command = [sys.executable, *started, str(tmp_path / "cut.pt"), "on" if number > 1 else "off", case]
         with open(log, "a") as file:
             run = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
             killed += kill_amid(run, tmp_path, pattern, chance.uniform(0, 0.5), log)

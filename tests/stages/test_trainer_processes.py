@@ -104,7 +104,10 @@ def test_two_processes_end_where_one_ends(place, stage):
 
 
 def test_accelerate_that_starts_one_process_for_several_is_not_obeyed_in_silence(monkeypatch):
-    for name in ("MASTER_ADDR", "ACCELERATE_DYNAMO_USE_FULLGRAPH"):  # as it leaves them on a machine without GPUs
+    for name in (
+        "MASTER_ADDR",
+        "ACCELERATE_DYNAMO_USE_FULLGRAPH",
+    ):  # as it leaves them on a machine without GPUs
         monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(InputError, match="--multi_gpu"):
