@@ -53,7 +53,7 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 # The experiments of docs/talk/ one after another, then their pages; TALK_DATA is a folder with the three texts.
-TALK := language_models gpt_and_lstm scaling encoder_decoder gpt_in_jax small_machine useful
+TALK := language_models shakespeare gpt_and_lstm scaling encoder_decoder gpt_in_jax small_machine useful
 talk: $(STAMP)
 	for name in $(TALK); do $(BIN)/python -m examples.$$name $(if $(TALK_DATA),--data $(TALK_DATA)) || exit 1; done
 	$(BIN)/python -m examples.pages

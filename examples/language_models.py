@@ -50,20 +50,20 @@ def sample(model, tokenizer, num_tokens, seed):
     return tokenizer.decode(made[0].tokens)
 
 
-def learn(tokenizer, seen, unseen, num_tokens, given):
+def learn(tokenizer, seen, unseen, num_tokens, seed, given):
     """A model trained on `seen`: what it reaches on `unseen`, its curve, and samples at a quarter, half and whole."""
-    torch.manual_seed(given.seed)
+    torch.manual_seed(seed)
     tokens, rest = packed_tokens(tokenizer, [seen]), packed_tokens(tokenizer, [unseen])
     held_out = HeldOut.of(rest, LENGTH, token_sizes(tokenizer))
-    num_steps = max(NUM_MEASUREMENTS, num_tokens // (BATCH * LENGTH))
-    windows = Windows(num_steps=num_steps, batch_size=BATCH, length=LENGTH, seed=given.seed)
+    num_steps = max(1, round(num_tokens / (BATCH * LENGTH)))
+    windows = Windows(num_steps=num_steps, batch_size=BATCH, length=LENGTH, seed=seed)
     model = new_model(tokenizer, LAYERS, WIDTH, HEADS, LENGTH, dropout=given.dropout)
     log, samples = MetricLog(None), {}
 
     def after(step, model):
-        part = step * NUM_MEASUREMENTS // num_steps
-        if part in PARTS and part not in samples:
-            samples[part] = sample(model, tokenizer, given.written, given.seed)
+        for part in PARTS:
+            if part not in samples and step * NUM_MEASUREMENTS >= part * num_steps:
+                samples[part] = sample(model, tokenizer, given.written, seed)
 
     train(
         model, Optimizers(*muon_and_adamw(model, 3e-3, 0.02)), tokens, held_out, windows,
@@ -98,11 +98,12 @@ def run(given):
             with torch.device("meta"):
                 mine = multiplied(new_model(tokenizer, LAYERS, WIDTH, HEADS, LENGTH, dropout=0.0))
             weights = weights or mine
-            made = learn(tokenizer, seen, unseen, given.tokens * weights // mine, given)
-            found[name][kind] = made
-            print(f"{name}, {kind}: {made['bits_per_byte']:.3f} bits a byte", flush=True)
+            num_tokens = given.tokens * weights / mine
+            runs = [learn(tokenizer, seen, unseen, num_tokens, seed, given) for seed in range(given.seeds)]
+            found[name][kind] = runs
+            print(f"{name}, {kind}: {[made['bits_per_byte'] for made in runs]} bits a byte", flush=True)
     return found
 
 
 if __name__ == "__main__":
-    results.main("texts", __doc__, run, tokens=400_000, dropout=0.0, written=100, seed=0)
+    results.main("texts", __doc__, run, tokens=400_000, dropout=0.0, written=100, seeds=1)

@@ -13,7 +13,7 @@ import torch
 from rlhf.errors import InputError
 from rlhf.machine.threads import num_cores
 
-PLACES = ("out", "data", "store", "report")  # where things lie is no setting
+PLACES = ("out", "data", "store", "report", "model")  # where things lie is no setting
 FOLDER = Path(__file__).parents[1] / "docs" / "talk" / "results"
 
 

@@ -17,13 +17,20 @@ def memory(ways):
 
 
 def small_answer(found):
-    """Two sentences: what saves most in training and in answering, and what it costs."""
-    parts = []
-    for kind, verb in (("training", "Training"), ("answering", "answering")):
-        ways = [way for way in found[kind] if "seconds" in way]
-        first, least = ways[0], min(ways, key=lambda way: way["peak_mib"])
-        parts.append(
-            f"{verb} falls from {first['peak_mib']:.0f} to {least['peak_mib']:.0f} MiB by “{least['way']}”, "
-            f"at {least['seconds'] / first['seconds']:.1f} times the seconds"
-        )
-    return f"{parts[0]}; {parts[1]}. The checkpoint itself has {found['checkpoint_mib']:.0f} MiB."
+    """Two sentences: what saves most in training and in answering of the first model, and what it costs."""
+    name, ways = next(iter(found.items()))
+    training, answering = (least_memory(ways[kind]) for kind in ("training", "answering"))
+    return (
+        f"For {name}, a step of training falls from {training}, and an answer from {answering}. "
+        f"The checkpoint itself has {ways['checkpoint_mib']:.0f} MiB."
+    )
+
+
+def least_memory(ways):
+    """From how much to how little memory, by what, at how many times the seconds."""
+    ran = [way for way in ways if "seconds" in way]
+    first, least = ran[0], min(ran, key=lambda way: way["peak_mib"])
+    return (
+        f"{first['peak_mib']:.0f} to {least['peak_mib']:.0f} MiB by “{least['way']}” "
+        f"({least['seconds'] / first['seconds']:.1f} times the seconds)"
+    )

@@ -9,12 +9,22 @@ MACHINE = {"processor": "x", "cores": 2, "threads": 1, "load": 0.1, "torch": "2"
 
 
 @pytest.fixture
-def page_of(tmp_path):
+def keep(tmp_path):
+    """Writes the result file of what an experiment found."""
+
+    def write(name, found, **settings):
+        result = {"settings": settings, "machine": MACHINE, "seconds": 60, "found": found}
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+
+    return write
+
+
+@pytest.fixture
+def page_of(tmp_path, keep):
     """The page that a template makes of what an experiment found."""
 
     def fill(name, found, **settings):
-        result = {"settings": settings, "machine": MACHINE, "seconds": 60, "found": found}
-        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+        keep(name, found, **settings)
         pages.fill(name, tmp_path, tmp_path)
         return (tmp_path / f"{name}.md").read_text()
 

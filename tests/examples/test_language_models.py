@@ -35,10 +35,11 @@ def tiny(monkeypatch):
 
 
 def test_every_vocabulary_that_is_to_be_had_is_tried_at_equal_compute(tiny):
-    given = argparse.Namespace(data=None, tokens=1500, dropout=0.0, written=8, seed=0)
+    given = argparse.Namespace(data=None, tokens=1500, dropout=0.0, written=8, seeds=2)
     found = example.run(given)["moon"]
     assert list(found) == ["made of the text", "gpt2"]
-    own, other = found.values()
+    assert found["gpt2"][0]["bits_per_byte"] != found["gpt2"][1]["bits_per_byte"]  # another seed
+    (own, _), (other, _) = found.values()
     compute = [made["weights"] * made["tokens"] for made in (own, other)]
     assert other["weights"] > own["weights"] and max(compute) < 1.1 * min(compute)
     for made in (own, other):
@@ -49,6 +50,13 @@ def test_every_vocabulary_that_is_to_be_had_is_tried_at_equal_compute(tiny):
             made["bits_per_byte"] * math.log(2) * size / characters
         )
     assert own["characters_per_token"] > 0.5
+
+
+def test_where_there_are_fewer_steps_than_measurements_compute_is_what_was_asked_for(tiny):
+    given = argparse.Namespace(data=None, tokens=320, dropout=0.0, written=8, seeds=1)
+    (own,), (other,) = example.run(given)["moon"].values()
+    assert other["tokens"] <= own["tokens"] == 320  # ten steps, not as many as there are measurements
+    assert len(other["samples"]) == len(own["samples"]) == 3 and len(own["curve"]) == 10
 
 
 def test_texts_come_from_the_folder_or_are_the_built_in_one(tmp_path):

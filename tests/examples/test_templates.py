@@ -53,10 +53,26 @@ def test_the_page_of_texts(page_of):
         "vocabulary": 1024, "weights": 1, "tokens": 5000, "passes": 0.5, "characters_per_token": 2.25, "nats_per_token": 3.0,
         "bits_per_byte": 2.5, "nats_per_character": 1.7, "curve": [[5, 3.0], [10, 2.5]], "samples": ["one", "two", "```three"],
     }  # fmt: skip
-    page = page_of("texts", {"moon": {"made of the text": made, "gpt2": {**made, "bits_per_byte": 2.75}}})
+    page = page_of(
+        "texts", {"moon": {"made of the text": [made, made], "gpt2": [{**made, "bits_per_byte": 2.75}]}}
+    )
     assert "moon: made of the text (2.50 bits a byte)" in page and "Best of 2 vocabularies" in page
-    assert "| gpt2 | 1,024 | 2.25 | 5,000 | 0.50 | 2.750 | 1.700 |" in page
+    assert "| gpt2 | 1,024 | 2.25 | 5,000 | 0.50 | 2.750 (one seed) | 1.700 (one seed) |" in page
+    assert "| 0.50 | 2.500 ± 0.000 | 1.700 ± 0.000 |" in page
     assert page.count("```text") == 3 and "```three" not in page
+
+
+def test_the_page_of_texts_has_nanogpt_s_number_where_it_was_measured(page_of, keep):
+    made = {
+        "vocabulary": 1024, "weights": 1, "tokens": 5000, "passes": 0.5, "characters_per_token": 2.25, "nats_per_token": 3.0,
+        "bits_per_byte": 2.5, "nats_per_character": 1.7, "curve": [[5, 3.0], [10, 2.5]], "samples": ["one"],
+    }  # fmt: skip
+    assert "nanoGPT's number" not in page_of("texts", {"moon": {"made of the text": [made]}})
+    found = {"text": "moon", "weights": 123_456, "nats_per_character": 1.625, "bits_per_byte": 2.344, "passes": 12.5,
+             "train_s": 90.0, "curve": [[5, 2.0], [10, 1.625]]}  # fmt: skip
+    keep("shakespeare", found, tokens=5000, length=128)
+    page = page_of("texts", {"moon": {"made of the text": [made]}})
+    assert "| moon | 123,456 | 5,000 | 12.5 | 1.5 | 1.625 | 2.344 |" in page and "rows of 128 tokens" in page
 
 
 def test_the_page_of_the_small_machine(page_of):
@@ -65,7 +81,8 @@ def test_the_page_of_the_small_machine(page_of):
         {"way": "less", "peak_mib": 400.0, "seconds": 3.0},
         {"way": "none", "failed": "no such thing"},
     ]
-    found = {"weights": 1000, "checkpoint_mib": 300.0, "training": ways, "answering": ways}
-    page = page_of("small-machine", found, batch=8, length=128, new=16)
-    assert "Training falls from 800 to 400 MiB by “less”, at 1.5 times the seconds" in page
+    made = {"kind": "gpt2", "weights": 1000, "checkpoint_mib": 300.0, "training": ways, "answering": ways}
+    page = page_of("small-machine", {"a GPT": made, "a Llama": made}, batch=8, length=128, new=16)
+    assert "a step of training falls from 800 to 400 MiB by “less” (1.5 times the seconds)" in page
+    assert "## A Llama" in page and "small-machine-4.svg" in page
     assert "| none | – | no such thing |" in page
