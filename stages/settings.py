@@ -351,6 +351,13 @@ class AlignDataSettings(ReadingSettings):
     num_demonstrations: int = setting(1000, "demonstrations to train on", at_least=1, flag=False)
     num_rankings: int = setting(0, "rankings to train each reward model on (0: all)", at_least=0, flag=False)
     num_prompts: int = setting(4000, "prompts for PPO", at_least=1, flag=False)
+    constrained_share: float = setting(
+        0.0,
+        "share of PPO's prompts with a constraint that a program checks, which is then a reward beside the reward model",
+        at_least=0,
+        at_most=1,
+        flag=False,
+    )
     num_test_prompts: int = setting(320, "prompts to judge the models on", at_least=1, flag=False)
     num_measured: int = setting(
         100, "rankings of each source to validate and to test on", at_least=0, flag=False

@@ -1,7 +1,7 @@
 """Prompts as tokens, and the order in which episodes draw them."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def encode_prompts(
         raise InputError("no prompts; name a file with --prompts")
     short = [row for row in rows if len(row.tokens) <= most]
     if len(short) == len(rows):
-        return rows
+        return _with_all_columns(rows)
     number = next(i for i, row in enumerate(rows, start=1) if len(row.tokens) > most)
     if not skip_long or not short:
         raise InputError(
@@ -50,7 +50,21 @@ def encode_prompts(
             f"token they exceed the context of {context}: leave such prompts out with skip_long, or lower max_new_tokens"
         )
     say(f"left out {len(rows) - len(short)} of {len(rows)} prompts, of more than {most} tokens")
-    return short
+    return _with_all_columns(short)
+
+
+def _with_all_columns(prompts: Sequence[EncodedPrompt]) -> list[EncodedPrompt]:
+    """The prompts, each with every column that any of them has; None where a row has no such column.
+
+    A part of them then has the columns of all: what a function asks for is there or not whichever prompts are drawn.
+    """
+    columns = dict.fromkeys(name for row in prompts for name in row.columns)
+    return [
+        row
+        if len(row.columns) == len(columns)
+        else replace(row, columns=dict.fromkeys(columns) | row.columns)
+        for row in prompts
+    ]
 
 
 def prompt_order(num_prompts: int, first: int, num_episodes: int, seed: int) -> list[int]:

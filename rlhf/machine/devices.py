@@ -1,5 +1,6 @@
 """Where tensors live and in which number format they are multiplied."""
 
+import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -41,6 +42,18 @@ def autocast(device: torch.device, bf16: str = "auto") -> AbstractContextManager
         # The cache of cast weights pays off only within one forward pass and is cleared at the region's end.
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def flops_of_a_product(device: torch.device, repeats: int = 3) -> float:
+    """Floating-point operations a second of a product of 512 rows with 1,024 × 4,096 weights, as stages multiply."""
+    rows, weights = torch.ones(512, 1024, device=device), torch.ones(1024, 4096, device=device)
+    with autocast(device):
+        float((rows @ weights)[0, 0])
+        started = time.perf_counter()
+        for _ in range(repeats):
+            product = rows @ weights
+        float(product[0, 0])  # waits for a GPU
+    return repeats * 2 * rows.numel() * weights.shape[1] / (time.perf_counter() - started)
 
 
 def set_threads(num_threads: int) -> int:

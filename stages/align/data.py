@@ -25,8 +25,9 @@ from rlhf.data import (
 )
 from rlhf.durable import write_text
 from rlhf.errors import InputError
+from rlhf.measuring.constraints import add_constraints, constrained_row
 from rlhf.models.tokenizer import AnyTokenizer
-from rlhf.splits import conversation_key, in_random_order, interleaved, part_of
+from rlhf.splits import conversation_key, in_random_order, interleaved, part_of, split_point
 from stages.reading import prefixed
 from stages.settings import AlignDataSettings
 
@@ -110,7 +111,7 @@ def read_sources(settings: AlignDataSettings, folder: Path | None, say: Callable
 
 
 class Division:
-    """Which part each conversation belongs to; what a file of test rankings holds is test wherever else it stands."""
+    """Which part each conversation belongs to; what test rankings and tasks hold is test wherever else it stands."""
 
     def __init__(self, settings: AlignDataSettings, sources: Sources) -> None:
         self.shares = {
@@ -119,6 +120,7 @@ class Division:
             "gold": settings.gold_share,
         }
         self.tests = {conversation_key(row.prompt) for rows in sources.test_rankings.values() for row in rows}
+        self.tests |= {conversation_key(task) for task in sources.tasks}
 
     def part(self, prompt: Prompt) -> str:
         return "test" if conversation_key(prompt) in self.tests else part_of(prompt, self.shares)
@@ -175,7 +177,9 @@ def divide(
         ],
         "rankings": _rankings(division, sources.rankings, "rest", settings.num_rankings),
         "rankings_gold": _rankings(division, sources.rankings, "gold", settings.num_rankings),
-        "prompts": [{"prompt": p} for p in division.prompts(short, "rest", settings.num_prompts)],
+        "prompts": prompt_rows(
+            division.prompts(short, "rest", settings.num_prompts), settings.constrained_share
+        ),
         "prompts_test": [{"prompt": p} for p in division.prompts(short, "test", settings.num_test_prompts)],
         "texts": [
             {"text": t} for t in interleaved([texts["rest"], [_as_text(row) for row in trained]], 10**9)
@@ -194,6 +198,16 @@ def divide(
     return AlignData(target, {part: {name: _write(target / f"{part}-{name}.jsonl", [asdict(row) for row in rows])
                                      for name, rows in by_source.items() if rows}
                               for part, by_source in measured.items()}, sources.read)  # fmt: skip
+
+
+def prompt_rows(prompts: Sequence[Prompt], constrained_share: float) -> list[dict[str, Any]]:
+    """Rows of a prompts file; about a share of them say a constraint, the same ones each time."""
+    chosen = [place for place, p in enumerate(prompts) if split_point(p, "constrained") < constrained_share]
+    rows: list[dict[str, Any]] = [{"prompt": prompt} for prompt in prompts]
+    constrained = add_constraints([prompts[place] for place in chosen], len(chosen), seed=0)
+    for place, (prompt, constraint) in zip(chosen, constrained, strict=True):
+        rows[place] = constrained_row(prompt, constraint)
+    return rows
 
 
 def demonstration_row(row: Demonstration) -> dict[str, Any]:

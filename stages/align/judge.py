@@ -24,12 +24,12 @@ def judge_policies(
     kept: MeasurementCache,
     seed: int,
 ) -> dict[str, Any]:
-    """Every measurement of the report. policies in order: base, sft, checkpoints on the way, ppo; judges: reward, gold."""
+    """Every measurement of the report. policies in order: peers, base, sft, checkpoints on the way, ppo; judges: reward, gold."""
     reward, gold = (model_scorer(model.folder, model.hash, name, kept) for name, model in judges.items())
     judgment = Judgment(
         settings, policies, "sft", read_prompt_rows(parts.file("prompts_test")), gold, reward, kept, seed,
         read_prompts(parts.file("tasks")) if parts.has_tasks else (), parts.file("texts_test"),
-        [name for name in policies if name.startswith("ppo at ")],
+        [name for name in policies if name.startswith("ppo at ")], list(policies)[: list(policies).index("base")],
     )  # fmt: skip
     return judgment.run() | {
         "reward_models": {

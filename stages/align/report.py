@@ -10,7 +10,13 @@ NOTE = (
     "The gold model that judges was trained on people's comparisons of other conversations, from other weights; no stage "
     "before this page saw it."
 )
-CURVES = {"ppo": (("kl/sequence", "KL while training"), ("completion/length", "tokens per completion"))}
+CURVES = {
+    "ppo": (
+        ("kl/sequence", "KL while training"),
+        ("completion/length", "tokens per completion"),
+        ("reward/constraint_kept", "share of constraints kept while training"),
+    )
+}
 
 
 def steps_and_curves(results: Mapping[str, Any], models: Mapping[str, Entry]) -> dict[str, Any]:

@@ -8,11 +8,13 @@ first, so that a run that was stopped goes on where it was.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlhf.errors import InputError
+from rlhf.errors import InputError, StoreError
 from rlhf.inputs import locate_model
+from rlhf.learning.reward_sources import parse_weights
 from rlhf.machine import processes
+from rlhf.measuring.constraints import REWARD
 from rlhf.models.sources import content_hash
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Entry, Store
@@ -20,6 +22,9 @@ from stages.align.data import AlignData, divide
 from stages.judging_settings import AlignEvalSettings
 from stages.settings import AlignDataSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
 from stages.steps import Steps, settings_of
+
+if TYPE_CHECKING:
+    from stages.judging.answers import Model
 
 SETTINGS: dict[str, type] = {
     "data": AlignDataSettings,
@@ -65,6 +70,7 @@ def run(
     check(recipe)
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
+    peers = _peers(recipe, store)
     label = f"{name}-{seed}"
     steps = Steps(say)
     by_one = processes.broadcast_from_main
@@ -79,7 +85,7 @@ def run(
     )
     folder = store.root / "reports" / label
     results = steps.run_step(
-        "judge", lambda: by_one(lambda: _judge(recipe, store, base, entries, parts, folder, seed, say))
+        "judge", lambda: by_one(lambda: _judge(recipe, store, base, peers, entries, parts, folder, seed, say))
     )
     results |= {"blind_batch": batch, **steps.cost()}
     results |= steps_and_curves(results, entries)
@@ -101,6 +107,22 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
         settings_of(kind, recipe, step)
         if given := sorted(FIXED[step] & set(recipe.get(step, {}))):
             raise InputError(f"recipe, [{step}]: rlhf align itself sets {', '.join(given)}")
+    _check_rewards(recipe)
+
+
+def _check_rewards(recipe: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError for weights that are not of the rewards PPO will have: hours before PPO would."""
+    checked = bool(recipe["data"].get("constrained_share"))
+    wanted, given = 1 + checked, len(parse_weights(recipe.get("ppo", {}).get("reward_weights", "")))
+    if checked and given != wanted:
+        raise InputError(
+            "recipe, [ppo]: with [data] constrained_share give reward_weights, that of the reward model and that of a "
+            'constraint kept, such as "1, 1"'
+        )
+    if not checked and given > wanted:
+        raise InputError(
+            f"recipe, [ppo]: {given} reward_weights for one reward model; set [data] constrained_share, or leave them out"
+        )
 
 
 def _data(recipe: Any, store: Store, base: str, folder: Path | None, say: Any) -> AlignData:
@@ -157,7 +179,8 @@ def _ppo(
 ) -> Entry:
     from stages import ppo
 
-    settings = stage_settings(parts, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=reward.ref)
+    rewards = f"{reward.ref},{REWARD}" if recipe["data"].get("constrained_share") else reward.ref
+    settings = stage_settings(parts, recipe, "ppo", name=name, seed=seed, policy=sft.ref, reward=rewards)
     return ppo.run(settings, store, say, parts.read)
 
 
@@ -183,10 +206,27 @@ def _blind(
     return sample.run(settings, store, url, say)
 
 
+def _peers(recipe: Any, store: Store) -> "dict[str, Model]":
+    """The models to judge ours beside. Raises before hours of training for one that is not there."""
+    names = settings_of(AlignEvalSettings, recipe, "judge").peers.split(",")
+    try:
+        return {name: _model(store, name) for name in filter(None, map(str.strip, names))}
+    except (InputError, StoreError) as problem:
+        raise InputError(f"recipe, [judge] peers: {problem}") from None
+
+
+def _model(store: Store, name: str) -> "Model":
+    from stages.judging.answers import Model
+
+    where, entry = locate_model(store, name)
+    return Model(where, entry.hash if entry else content_hash(name))
+
+
 def _judge(
     recipe: Any,
     store: Store,
     base: str,
+    peers: "Mapping[str, Model]",
     entries: Mapping[str, Entry],
     parts: AlignData,
     folder: Path,
@@ -197,10 +237,10 @@ def _judge(
     from stages.judging.answers import Model
     from stages.judging.kept import MeasurementCache
 
-    where, entry = locate_model(store, base)
     ppo = entries["ppo"]
     policies = {
-        "base": Model(where, entry.hash if entry else content_hash(base)),
+        **peers,
+        "base": _model(store, base),
         "sft": Model(entries["sft"].path, entries["sft"].hash),
         **{f"ppo at {int(path.name)}": Model(path, f"{ppo.hash} {path.name}")
            for path in sorted((ppo.path / "checkpoints").glob("*"))},

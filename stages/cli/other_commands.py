@@ -55,8 +55,9 @@ def estimate_stages(options: argparse.Namespace) -> None:
     """Print what each stage would take with --base, --recipe and --data, each line as soon as it is measured."""
     from rlhf.inputs import locate_model
     from stages.align.steps import divide_data
-    from stages.cli.options import read_recipe, store_of
-    from stages.estimate import estimates, fitting_recipe, format_duration
+    from stages.cli.options import read_recipe, say, store_of
+    from stages.estimate.estimate import format_duration
+    from stages.estimate.estimates import estimates, fitting_recipe
 
     folder, _ = locate_model(store_of(options), options.base)
     name, reason = (options.recipe, "as named") if options.recipe else fitting_recipe(folder)
@@ -66,9 +67,11 @@ def estimate_stages(options: argparse.Namespace) -> None:
     print(f"  {'recipe':<18} {name}: {reason}")
     with tempfile.TemporaryDirectory() as work:
         data = Path(options.data) if options.data else None
+        if data:
+            say("data: dividing")
         parts = divide_data(recipe, folder, data, Path(work), lambda line: None) if data else None
         found = []
-        for one in estimates(folder, recipe, parts):
+        for one in estimates(folder, recipe, parts, say):
             print_estimate(one)
             found.append(one)
     if all(one.peak_mib is not None for one in found):

@@ -31,6 +31,7 @@ class Judgment:
     policies: in the order of the report, each beats or loses to those before it. reference: the one that KL is to and
     whose best of n is judged. reward: what was climbed, where it is not the judge. tasks, texts: to measure
     constraints and the loss on plain text by; of checkpoints on the way, named in `on_the_way`, they are not measured.
+    peers: other people's models, whose loss on plain text is none of ours to compare: their tokens are others.
     """
 
     settings: JudgingSettings
@@ -44,6 +45,7 @@ class Judgment:
     tasks: Sequence[Prompt] = ()
     texts: str | None = None
     on_the_way: Sequence[str] = ()
+    peers: Sequence[str] = ()
 
     def run(self) -> dict[str, Any]:
         """Every measurement of the report, as JSON."""
@@ -72,7 +74,7 @@ class Judgment:
             "curve": [self._point(name, given[name], scores[name], rewards[name]) for name in self._from_reference(given)],
             "best_of": frontier,
             "tasks": {name: self._tasks(name) for name in measured} if self.tasks else {},
-            "text_loss": {name: self._text_loss(name) for name in measured} if self.texts else {},
+            "text_loss": {name: self._text_loss(name) for name in measured if name not in self.peers} if self.texts else {},
             "examples": [
                 {"prompt": row.prompt, "answers": {name: _example(given[name], scores[name], i) for name in given}}
                 for i, row in enumerate(self.rows[:NUM_EXAMPLES])

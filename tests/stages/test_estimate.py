@@ -11,8 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
 from stages.align.data import divide
 from stages.cli.main import main
-from stages.estimate import Estimate, evenly_spaced
-from stages.settings import AlignDataSettings
+from stages.estimate import step
+from stages.estimate.estimate import Estimate
+from stages.estimate.probes import evenly_spaced, probe_sft
+from stages.estimate.step import multiplied_weights, of_every_length
+from stages.settings import AlignDataSettings, SFTSettings
 
 TEXTS = ["The red kite is in the park. Tom has a blue boat. Say one two three four. The dog barks."] * 5
 
@@ -40,11 +43,17 @@ def test_every_stage_of_a_recipe_is_estimated(model, tmp_path, capfd):
         f'[sft]\ndata = "{tmp_path}/d.jsonl"\nbatch_size = 4\nepochs = 2\nlast_blocks = 1\n'
         "[reward]\nprompts_per_batch = 10\nlora_rank = 2\n"
         "[ppo]\nepisodes = 64\nbatch_size = 16\nminibatch_size = 8\nmax_new_tokens = 4\nlora_rank = 2\nptx_coef = 1.0\n"
+        'completions_per_prompt = 4\nvalue_warmup_iterations = 1\nsamples_every = 1\nreward_weights = "1, 2"\n'
     )
     assert (
         main(["doctor", "--store", str(tmp_path / "s"), "--base", str(model), "--recipe", str(recipe)]) == 0
     )
-    shown = capfd.readouterr().out
+    shown, progress = capfd.readouterr()
+    assert [line.split(":")[0] for line in progress.splitlines() if line.endswith("ing")] == [
+        "sft",
+        "reward",
+        "ppo",
+    ]
     line = {
         stage: re.search(rf"^[ !] {stage} +(.*)$", shown, re.MULTILINE).group(1)
         for stage in ("sft", "reward", "ppo")
@@ -74,7 +83,8 @@ def test_a_recipe_of_align_is_estimated_on_the_data_it_divides(model, tmp_path, 
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
         '[data]\ndemonstrations = "d.jsonl"\nrankings = "r.jsonl"\ntexts = "t.txt"\nvalidation_share = 0.2\ntest_share = 0.2\n'
-        "[sft]\nbatch_size = 4\n[reward]\nprompts_per_batch = 4\n[gold]\nprompts_per_batch = 2\nprobe_l2 = 0.3\n"
+        "[sft]\nbatch_size = 4\n[reward]\nprompts_per_batch = 4\nprobe_l2 = 0.3\n"
+        "[gold]\nprompts_per_batch = 4\nprobe_l2 = 0.3\nepochs = 2\n"
         "[ppo]\nepisodes = 32\nbatch_size = 8\nminibatch_size = 4\nmax_new_tokens = 4\n"
     )
     store = tmp_path / "s"
@@ -90,7 +100,14 @@ def test_a_recipe_of_align_is_estimated_on_the_data_it_divides(model, tmp_path, 
         str(data),
     ]
     assert main(command) == 0
-    shown = capfd.readouterr().out
+    shown, progress = capfd.readouterr()
+    # The gold model's step is the reward model's, so it is not measured again.
+    assert [line.split(":")[0] for line in progress.splitlines() if line.endswith("ing")] == [
+        "data",
+        "sft",
+        "reward",
+        "ppo",
+    ]
     parts = divide(
         AlignDataSettings(demonstrations="d.jsonl", rankings="r.jsonl", texts="t.txt", validation_share=0.2, test_share=0.2),
         data, load_tokenizer(str(model)), tmp_path, lambda line: None,
@@ -112,6 +129,37 @@ def test_a_recipe_of_align_is_estimated_on_the_data_it_divides(model, tmp_path, 
 
 def test_rows_for_the_probe_come_from_all_over_the_data():
     assert evenly_spaced(list(range(10)), 5) == [0, 2, 4, 6, 8] and evenly_spaced([1, 2], 4) == [1, 1, 2, 2]
+
+
+def test_rows_of_a_short_probe_are_of_every_length():
+    assert of_every_length([9, 1, 5, 3, 7], 5) == [1, 3, 2, 4, 0] and of_every_length([9, 1, 5], 1) == [2]
+
+
+def test_a_step_that_is_too_slow_is_measured_on_fewer_rows_and_reckoned_up(model, monkeypatch):
+    ran = []
+
+    def run(trainer, num_steps):
+        ran.append((len(trainer.train_dataset), num_steps))
+        return 10.0, 100.0, 2.0  # begun, MiB held then, seconds of a step
+
+    monkeypatch.setattr(step, "_run", run)
+    found = []
+    for budget in (1e9, 0.0):
+        monkeypatch.setattr(step, "STEP_S", budget)
+        found.append(probe_sft(str(model), SFTSettings(batch_size=16), 64, 4.0).step)
+    assert ran == [(16, step.MOST_STEPS), (1, 2)]
+    assert [one.seconds for one in found] == [2.0, 32.0] and {one.before_s for one in found} == {6.0}
+    assert found[1].peak_mib > 2 * found[0].peak_mib  # what rows take is held sixteen times
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_token_is_multiplied_with_all_but_an_embedding_that_is_no_head(tied):
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=tied,
+    )  # fmt: skip
+    attention, mlp, norms = 8 * 8 * 2 + 8 * 4 * 2, 3 * 8 * 12, 3 * 8
+    assert multiplied_weights(LlamaForCausalLM(config)) == attention + mlp + norms + 100 * 8
 
 
 def test_what_did_not_fit_has_no_time():

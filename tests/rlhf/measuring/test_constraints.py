@@ -1,10 +1,21 @@
 """Constraints an answer can be checked for, against answers whose verdict a reader sees."""
 
+import json
 import random
 
 import pytest
 
-from rlhf.measuring.constraints import KINDS, add_constraints, random_constraint
+from rlhf.errors import InputError
+from rlhf.learning.reward_sources import load_function
+from rlhf.measuring.constraints import (
+    KINDS,
+    REWARD,
+    Constraint,
+    add_constraints,
+    constrained_row,
+    constraint_kept,
+    random_constraint,
+)
 
 # For each kind: answers that keep it and answers that do not.
 VERDICTS = {
@@ -48,3 +59,27 @@ def test_every_kind_comes_up_and_the_constraint_stands_behind_the_last_message()
         assert asked[:2] == prompt[:2] and asked[2]["content"] == f"Tell me.\n\n{constraint.text}"
     again = add_constraints([prompt] * 200, 150, seed=0)
     assert [asked for asked, _ in again] == [asked for asked, _ in tasks]
+
+
+def test_a_constraint_goes_through_a_file_of_prompts_and_is_a_reward_of_its_name():
+    said = [*add_constraints(["Tell me."] * 60, 60, seed=1)]
+    rows = [json.loads(json.dumps(constrained_row(prompt, constraint))) for prompt, constraint in said]
+    reward, _ = load_function(REWARD)
+    for row, (prompt, constraint) in zip(rows, said, strict=True):
+        assert row["prompt"] == prompt
+        good, bad = VERDICTS[constraint.kind]
+        answers = [*good, *bad]
+        scores = reward([prompt] * len(answers), answers, [row["constraint"]] * len(answers))
+        assert scores == [1.0] * len(good) + [0.0] * len(bad)
+
+
+def test_a_prompt_without_constraint_is_not_judged():
+    assert constraint_kept(["a", "b"], ["x", "a, b"], [None, {"kind": "no comma"}]) == [None, 0.0]
+
+
+@pytest.mark.parametrize("given", [{"kind": "rhymes", "argument": None}, {"sort": "keyword"}])
+def test_a_constraint_that_nobody_can_check_is_one_line(given):
+    with pytest.raises(InputError, match="constraint"):
+        constraint_kept(["a"], ["x"], [given])
+    with pytest.raises(InputError, match=r"known are .*keyword"):
+        Constraint("rhymes")

@@ -6,13 +6,17 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from transformers import GPT2Config
 
 from annotate.labels import LabelStore
 from rlhf.data import Demonstration, read_demonstrations, read_prompts, read_rankings
 from rlhf.errors import InputError
-from rlhf.models.tokenizer import load_tokenizer
+from rlhf.measuring.constraints import REWARD, Constraint
+from rlhf.models.gpt import GPT
+from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
 from rlhf.splits import conversation_key, interleaved, part_of, split_point
 from rlhf.store import Store
 from stages import align
@@ -30,6 +34,7 @@ RECIPE = {
         "tasks": "tasks.jsonl",
         "num_demonstrations": 40,
         "num_prompts": 30,
+        "constrained_share": 0.4,
         "num_test_prompts": 6,
         "max_prompt_tokens": 60,
         "validation_share": 0.15,
@@ -40,7 +45,7 @@ RECIPE = {
     "gold": {"prompts_per_batch": 8, **SMALL},
     "ppo": {
         "episodes": 16, "batch_size": 8, "minibatch_size": 8, "max_new_tokens": 8, "ptx_coef": 0.1, "ptx_examples": 1,
-        "save_every": 1, "keep_every": 1, "bf16": "off",
+        "reward_weights": "1, 0.5", "save_every": 1, "keep_every": 1, "bf16": "off",
     },
     "judge": {
         "best_of": 2, "max_new_tokens": 8, "num_tasks": 5, "max_task_tokens": 8, "text_tokens": 600, "num_blind": 4,
@@ -175,10 +180,14 @@ def test_places_do_not_change_with_case_space_or_later_turns():
 def test_a_whole_run_on_models_of_any_make_and_nothing_twice(folder, tmp_path, foreign_model):
     store, url = Store(tmp_path / "store"), str(tmp_path / "labels.db")
     run = {"base": str(foreign_model), "data": folder, "name": "tiny"}
-    results = align.run(RECIPE, store, url, **run, say=quiet)
+    peer = str(_with_other_tokens(tmp_path / "peer"))
+    recipe = RECIPE | {"judge": RECIPE["judge"] | {"peers": peer}}
+    results = align.run(recipe, store, url, **run, say=quiet)
     assert [entry.stage for entry in store.entries()] == ["sft", "reward", "reward", "ppo"]
-    assert list(results["policies"]) == ["base", "sft", "best of 2", "ppo at 8", "ppo"]
-    assert len(results["comparisons"]) == 10
+    _assert_constraints_were_rewards(store.resolve("ppo"))
+    assert list(results["policies"]) == [peer, "base", "sft", "best of 2", "ppo at 8", "ppo"]
+    assert len(results["comparisons"]) == 15
+    assert peer in results["tasks"] and peer not in results["text_loss"] and "base" in results["text_loss"]
     assert [point["n"] for point in results["best_of"]] == [1, 2]
     assert {point["policy"] for point in results["curve"]} == {"sft", "ppo at 8", "ppo"}
     assert {len(results["examples"]), results["prompts"]} == {6}
@@ -186,12 +195,34 @@ def test_a_whole_run_on_models_of_any_make_and_nothing_twice(folder, tmp_path, f
     kept = store.root / "reports/tiny-0/kept"
     before = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
     lines: list[str] = []
-    again = align.run(RECIPE, store, url, **run, say=lines.append)
+    again = align.run(recipe, store, url, **run, say=lines.append)
     assert sum("is there already" in line for line in lines) == 4
     assert before == {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
     assert again["comparisons"] == results["comparisons"]
     with LabelStore(url) as labels:
         assert labels.progress("tiny-0-blind").tasks == 4
+
+
+def _with_other_tokens(folder):
+    """A model as others have them, whose vocabulary is its own."""
+    tokenizer = train_tokenizer(TEXTS, 280)
+    GPT(GPT2Config(vocab_size=tokenizer.vocab_size, n_embd=16, n_layer=1, n_head=2, n_positions=256)).save_pretrained(folder)  # fmt: skip
+    tokenizer.save(folder)
+    return folder
+
+
+def _assert_constraints_were_rewards(ppo):
+    """Whether every iteration's score is the reward model's and half of the constraints kept, where a prompt has one."""
+    prompts = Path(ppo.manifest["settings"]["prompts"])
+    rows = [json.loads(line) for line in prompts.read_text().splitlines()]
+    constrained = [row for row in rows if "constraint" in row]
+    assert 0.2 < len(constrained) / len(rows) < 0.7
+    for row in constrained:
+        assert Constraint(**row["constraint"]).text in row["prompt"][-1]["content"]
+    assert ppo.manifest["settings"]["reward"].endswith(f",{REWARD}")
+    for step in json.loads((ppo.path / "history.json").read_text()):
+        assert 0 <= step["reward/constraint_kept"] <= 1
+        assert any(name.startswith("reward/tiny") for name in step)
 
 
 def toml(recipe):
@@ -246,7 +277,18 @@ def test_a_run_killed_in_every_step_ends_where_a_whole_run_ends(folder, tmp_path
 
 def test_a_misspelt_step_or_setting_stops_before_anything_is_written(folder, tmp_path):
     run = {"base": "sft", "data": folder, "name": "tiny", "say": quiet}
-    for broken in ({"gald": {}}, {"ppo": {"reward": "x"}}, {"judge": {"bestof": 2}}, {"data": {}}):
+    unweighted = {"ppo": {**RECIPE["ppo"], "reward_weights": ""}}
+    unchecked = {"data": {**RECIPE["data"], "constrained_share": 0.0}}
+    absent = {"judge": RECIPE["judge"] | {"peers": "base/nowhere"}}
+    for broken in (
+        absent,
+        {"gald": {}},
+        {"ppo": {"reward": "x"}},
+        {"judge": {"bestof": 2}},
+        {"data": {}},
+        unweighted,
+        unchecked,
+    ):
         with pytest.raises(InputError):
             align.run(RECIPE | broken, Store(tmp_path / "store"), None, **run)
     assert not (tmp_path / "store").exists()

@@ -225,6 +225,21 @@ def test_prompts_may_be_text_or_conversations_and_the_reward_sees_them_so():
     assert seen[0] == rows[0] and seen[-1] == "two"
 
 
+def test_a_column_that_not_every_prompt_has_is_there_whichever_prompts_are_drawn():
+    seen = []
+
+    def function(prompts, completions, answer, **others):
+        seen.extend(zip(prompts, answer, strict=True))
+        assert set(others) == {"hint"}
+        return [1.0 if wanted is None else 0.0 for wanted in answer]
+
+    rows = [{"prompt": "Say a", "answer": "a"}, {"prompt": "Say b"}, {"prompt": "Say c", "hint": "c"}]
+    trainer(
+        config(episodes=3, batch_size=1, minibatch_size=1), train_dataset=rows, reward_model=function
+    ).train()
+    assert sorted(seen, key=str) == [("Say a", "a"), ("Say b", None), ("Say c", None)]
+
+
 def test_a_data_set_of_token_ids_is_refused_with_the_columns_it_has():
     with pytest.raises(InputError, match=r"row 1: .*input_ids.*`prompt` of text or messages"):
         trainer(train_dataset=Dataset.from_dict({"input_ids": [[1, 2, 3]]}))
