@@ -11,7 +11,8 @@ th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #8884
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .curves { display: flex; flex-wrap: wrap; gap: 1rem; }
 .curves svg { max-width: 100%; height: auto; }
-.note, small { color: #777; }
+.note, small { color: #666; }
+@media (prefers-color-scheme: dark) { .note, small { color: #999; } }
 .wide { overflow-x: auto; }
 .mistakes td, .example p { white-space: pre-wrap; overflow-wrap: anywhere; }
 .controls { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: 1rem 0; }

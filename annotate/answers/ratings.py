@@ -44,7 +44,7 @@ def ratings_given(connection: Connection, choice: Choice) -> list[Rating]:
     asked = connection.execute(select(Batch.id, Batch.asks)).all()
     scales = {batch: asks_from(asks).scale for batch, asks in asked}
     rows: list[Any] = list(connection.execute(query))
-    return [Rating(*row[:-1], scale=scales[row.batch_id]) for row in rows]
+    return [Rating(*row[:-1], scales[row.batch_id]) for row in rows]
 
 
 def apart_by_task(given: Iterable[Rating]) -> dict[int, float]:

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 
 COLORS = ("#3b6fb6", "#d1682c", "#4a9d5b", "#8d5fb3")
 INK = "#808080"  # readable on white and on black
+FEW_POINTS = 12
 
 
 def _svg(figure: plt.Figure) -> str:
@@ -33,7 +34,8 @@ def curves(title: str, xlabel: str, lines: Mapping[str, tuple[Sequence[float], S
     """One SVG with a line for each name: (x values, y values) of equal length."""
     figure, axes = plt.subplots(figsize=(4.2, 2.6))
     for color, (name, (x, y)) in zip(COLORS, lines.items(), strict=False):
-        axes.plot(x, y, color=color, label=name, linewidth=1.6)
+        marker = "o" if len(x) <= FEW_POINTS else None  # two points close together are no line that one sees
+        axes.plot(x, y, color=color, label=name, linewidth=1.6, marker=marker, markersize=3.5)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     axes.set_xlabel(xlabel, fontsize=9)
     if len(lines) > 1:

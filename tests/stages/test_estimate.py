@@ -43,7 +43,7 @@ def test_every_stage_of_a_recipe_is_estimated(model, tmp_path, capfd):
         f'[sft]\ndata = "{tmp_path}/d.jsonl"\nbatch_size = 4\nepochs = 2\nlast_blocks = 1\n'
         "[reward]\nprompts_per_batch = 10\nlora_rank = 2\n"
         "[ppo]\nepisodes = 64\nbatch_size = 16\nminibatch_size = 8\nmax_new_tokens = 4\nlora_rank = 2\nptx_coef = 1.0\n"
-        'completions_per_prompt = 4\nvalue_warmup_iterations = 1\nsamples_every = 1\nreward_weights = "1, 2"\n'
+        'completions_per_prompt = 4\nvalue_warmup_iterations = 1\nsamples_every = 1\neval_every = 1\nreward_weights = "1, 2"\n'
     )
     assert (
         main(["doctor", "--store", str(tmp_path / "s"), "--base", str(model), "--recipe", str(recipe)]) == 0
