@@ -59,7 +59,7 @@ def test_every_stage_of_a_recipe_is_estimated(model, tmp_path, capfd):
         for stage in ("sft", "reward", "ppo")
     }
     for text in line.values():
-        time_said, gib = re.match(r"about ([\d.]+) (?:min|s), ([\d.]+) GiB: ", text).groups()
+        time_said, gib = re.match(r"about ([\d.]+) (?:h|min|s), ([\d.]+) GiB: ", text).groups()
         assert float(time_said) > 0 and 0.1 < float(gib) < 4
     assert "40 demonstrations, 18 steps of" in line["sft"]  # 36 rows are left to train on, four a step, twice
     assert "1,000 prompts" in line["reward"] and "naming no file, 90 steps of" in line["reward"]
