@@ -256,11 +256,11 @@ LABELERS_PAGES = (
 LEADS_PAGES = (
     ("the lead's list of batches", "/lead", "#batches"),
     ("the dashboard", f"/lead/dashboard?batch={BATCH}", "#figures img"),
-    ("disagreements", f"/adjudicate?batch={BATCH}", ".foot"),
-    ("form: new batch", "/lead/forms/en/", "#create"),
-    ("form: settings", f"/lead/forms/en/settings?batch={BATCH}", "#save"),
-    ("form: export", "/lead/forms/en/export", "#make-export"),
-    ("form: people", "/lead/forms/en/people", "#people table"),
+    ("disagreements", f"/lead/review?batch={BATCH}", ".foot"),
+    ("form: new batch", "/lead/new", "#create"),
+    ("form: settings", f"/lead/settings?batch={BATCH}", "#save"),
+    ("form: export", "/lead/export", "#make-export"),
+    ("form: people", "/lead/people", "#people table"),
 )
 DRAWN = "() => [...document.images].every((image) => image.complete)"
 

@@ -1,4 +1,4 @@
-"""The HTML shells: log-in, and one that the server (lead/pages.py), scripts in static/ or Gradio (site/) fill."""
+"""The HTML shells: log-in, and one that Gradio (site/) or the scripts of another room fill."""
 
 import asyncio
 import secrets
@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from annotate.app.assets import ROOMS, script_modules, static_address, static_folders
 from annotate.app.identity import Doorman, SignedIn, UnknownName
-from annotate.app.rendering import plain
 from annotate.app.security import csrf_token, is_csrf_token
 from annotate.app.texts import best_language, languages, texts
 from annotate.store.accounts import LOCAL, LoginRefused, log_out
@@ -26,10 +25,7 @@ _templates = Environment(
     trim_blocks=True,
 )
 LOGIN_COOKIE_S = 3600
-LEAD_PATH = "/lead"
-FORMS_PATH = f"{LEAD_PATH}/forms"  # by Gradio
-_templates.filters["plain"] = plain
-_templates.globals.update(static=static_address, modules=script_modules, forms=FORMS_PATH)
+_templates.globals.update(static=static_address, modules=script_modules)
 TEMPLATES_ONLY = frozenset({"lead", "figures", "columns"})  # sections of the catalogue that no script reads
 
 
@@ -40,17 +36,6 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     root = request.app.state.settings.root_path
     html = page.render(root=root, language=language, texts=texts(language), languages=languages(), **values)
     return HTMLResponse(html, status)
-
-
-def part(macro: str, language: str, root: str, *values: Any) -> str:
-    """HTML of one macro of parts.jinja in a language, for pages that are not made of our templates.
-
-    root: the path below which the app stands.
-    """
-    module = _templates.get_template("parts.jinja").make_module(
-        {"texts": texts(language), "language": language, "root": root}
-    )
-    return str(getattr(module, macro)(*values))
 
 
 def language_of(request: Request) -> str:
@@ -80,12 +65,12 @@ def shell(
     page: str,
     template: str = "app.jinja",
     *,
-    lead_only: bool = False,
+    role: str = "labeler",
     content: Callable[[], dict[str, Any]] = dict,
 ) -> Response:
     """The page for whoever is signed in; to the log-in page, and back here, for anybody else.
 
-    lead_only: labelers are refused. content: what the template shows besides, asked for once this reader may see it.
+    role: who has less is refused. content: what the template shows besides, asked for once this reader may see it.
     """
     doorman: Doorman = request.app.state.doorman
     account = doorman.session_account(request)
@@ -93,7 +78,7 @@ def shell(
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(path)}", 303)
     words = texts(language_of(request))
-    if lead_only and not account.at_least("lead"):
+    if not account.at_least(role):
         return render(request, "message.jinja", 403, message=words["page"]["lead_only"])
     boot = {
         "page": page,
@@ -103,8 +88,13 @@ def shell(
         "csrf": csrf_token(request.cookies[doorman.settings.cookie]),
         "texts": {name: section for name, section in words.items() if name not in TEMPLATES_ONLY},
     }
-    is_lead, local = account.at_least("lead"), account.name == LOCAL
-    return render(request, template, boot=boot, is_lead=is_lead, local=local, **content())
+    values: dict[str, Any] = {
+        "boot": boot,
+        "is_lead": account.at_least("lead"),
+        "local": account.name == LOCAL,
+    }
+    values["has_chat"] = request.app.state.home == "/chat"
+    return render(request, template, **values, **content())
 
 
 @router.get("/")

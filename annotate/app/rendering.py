@@ -14,7 +14,6 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
-from markupsafe import Markup
 
 from rlhf.data import Prompt, as_messages
 
@@ -83,12 +82,9 @@ def visible(text: str) -> list[Node]:
     return pieces + ([text[end:]] if end < len(text) else [])
 
 
-def plain(text: Any) -> Markup:
-    """A text for a template of ours: escaped, its hidden and control characters shown by number."""
-    pieces = visible(str(text))
-    return Markup("").join(
-        p if isinstance(p, str) else Markup("<mark>{}</mark>").format(p[1]) for p in pieces
-    )
+def visible_text(text: str) -> str:
+    """Likewise as one string, for a field of Gradio's that shows nothing else."""
+    return "".join(piece if isinstance(piece, str) else piece[1] for piece in visible(text))
 
 
 def _children(node: SyntaxTreeNode) -> list[Node]:

@@ -11,16 +11,10 @@ from starlette.datastructures import Headers, MutableHeaders
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_BODY = 4 * 2**20
-# Our own pages: nothing inline, nothing from elsewhere.
+# Nothing inline, nothing from elsewhere; Gradio's pages bring a policy of their own (site/dressing.py).
 STRICT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-# Gradio's pages start from inline scripts and style themselves; still nothing from elsewhere.
-GRADIO_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; "
-    "form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
 )
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -45,8 +39,8 @@ class Guard:
     """ASGI middleware: refuses what no page of ours asks for, and adds the headers.
 
     Refused are bodies over MAX_BODY (`max_upload` bytes under `upload_paths`), changes that a page of another site asks
-    for, and with `hosts` any other Host: a page elsewhere whose name was pointed at this machine. What
-    stands under `gradio_paths` gets Gradio's policy, unless a page brings one of its own.
+    for, and with `hosts` any other Host: a page elsewhere whose name was pointed at this machine. Scripts of Gradio's stand
+    under `gradio_paths`.
     """
 
     def __init__(
@@ -94,27 +88,22 @@ class Guard:
         return None
 
     def _with_headers(self, scope: Any, send: Any) -> Any:
-        in_gradio = self._in_gradio(scope["path"])
-
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
-                headers.setdefault("Content-Security-Policy", GRADIO_POLICY if in_gradio else STRICT_POLICY)
+                headers.setdefault("Content-Security-Policy", STRICT_POLICY)
                 headers.setdefault("Cache-Control", self._caching(scope["path"], message["status"]))
             await send(message)
 
         return sending
 
-    def _in_gradio(self, path: str) -> bool:
-        return path.startswith(self.gradio_paths)
-
     def _caching(self, path: str, status: int) -> str:
         """What a browser may keep for good: scripts, ours and Gradio's, whose address holds a hash; parts after asking."""
         if "/custom_component/" in path:
             return "private, no-cache"
-        is_asset = path.startswith("/static/") or (self._in_gradio(path) and "/assets/" in path)
+        is_asset = path.startswith("/static/") or (path.startswith(self.gradio_paths) and "/assets/" in path)
         return "private, max-age=31536000, immutable" if is_asset and status == 200 else "no-store"
 
 

@@ -15,17 +15,14 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from annotate.app.assets import static_address, static_folders
 from annotate.app.identity import LOG, Doorman
 from annotate.app.lead import api as lead_api
-from annotate.app.lead import pages as lead_pages
-from annotate.app.lead.forms_mount import UPLOAD_PATHS, FormsMount, forms_app
 from annotate.app.lead.new_batch import Sampler
-from annotate.app.pages import FORMS_PATH
 from annotate.app.pages import router as pages_router
 from annotate.app.proxies import BehindProxy, UnderPath, check_proxies, check_root_path
 from annotate.app.security import Guard
 from annotate.app.settings import LOOPBACK, AppSettings, Page
 from annotate.app.site.fields import Fields
 from annotate.app.site.mount import LateApps, Site
-from annotate.app.site.routes import SITE_PATH
+from annotate.app.site.routes import LEAD, SITE, UPLOAD
 from annotate.app.stopping import run_until_stopped
 from annotate.app.work_api import router as work_router
 from annotate.figures.computed import Computed
@@ -44,7 +41,7 @@ def create_app(
     settings: AppSettings,
     *,
     rooms: Sequence[APIRouter] = (),
-    home: str = f"{SITE_PATH}/tasks",
+    home: str = f"{SITE.path}/tasks",
     sampler: Sampler | None = None,
     page: Page | None = None,
 ) -> FastAPI:
@@ -73,7 +70,6 @@ def create_app(
     for room in rooms:
         app.include_router(room)
     app.include_router(pages_router)
-    app.include_router(lead_pages.router)
     app.include_router(work_router)
     app.include_router(lead_api.router)
     for place, folder in static_folders().items():
@@ -81,14 +77,15 @@ def create_app(
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     hosts = LOOPBACK if settings.local_only and not accounts else ()
-    app.add_middleware(FormsMount, build=lambda: forms_app(store, app.state), root_path=settings.root_path)
-    late = LateApps(lambda: _site_apps(page, app.state))
-    app.add_middleware(Site, late=late, doorman=app.state.doorman, whole=app)
+    labelers = LateApps(lambda: _site_apps(page, app.state))
+    leads = LateApps(lambda: _lead_apps(app.state), after=labelers)
+    for its, late in ((SITE, labelers), (LEAD, leads)):
+        app.add_middleware(Site, place=its, late=late, doorman=app.state.doorman, whole=app)
     app.add_middleware(GZipMiddleware, compresslevel=5, exclude_content_types=UNCOMPRESSED)
     app.add_middleware(
         Guard,
-        gradio_paths=(f"{FORMS_PATH}/", f"{SITE_PATH}/"),
-        upload_paths=("/api/lead/upload", *UPLOAD_PATHS),
+        gradio_paths=(f"{SITE.path}/", f"{LEAD.path}/"),
+        upload_paths=("/api/lead/upload", LEAD.path + UPLOAD),
         max_upload=settings.max_upload,
         hosts=hosts,
     )
@@ -102,6 +99,12 @@ def _site_apps(page: Page | None, shared: Any) -> dict[str, FastAPI]:
     from annotate.app.site.parts import default_page
 
     return site_apps(page or default_page, shared)
+
+
+def _lead_apps(shared: Any) -> dict[str, FastAPI]:
+    from annotate.app.lead.build import lead_apps
+
+    return lead_apps(shared)
 
 
 @asynccontextmanager

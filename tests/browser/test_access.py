@@ -68,16 +68,17 @@ def pages(world, browse):
         answer(world, name, batch := world.batch(), (0, 1, 2, 3))
         page = browse(world, world.person("lea", "lead"))
         page.goto(world.url + "/lead")
+        page.wait_for_selector("#batches")
         yield page, "batches"
         page.goto(f"{world.url}/lead/dashboard?batch={batch}")
         page.wait_for_selector(".figure")
         yield page, "dashboard"
         answer(world, world.person("ben"), batch, (3, 2, 1, 0))
-        page.goto(f"{world.url}/adjudicate?batch={batch}")
+        page.goto(f"{world.url}/lead/review?batch={batch}")
         page.wait_for_selector(".given, .nothing")
-        yield page, "adjudicate"
-        for form in ("", "settings", "export", "people"):
-            page.goto(f"{world.url}/lead/forms/en/{form}")
+        yield page, "review"
+        for form in ("new", "settings", "export", "people"):
+            page.goto(f"{world.url}/lead/{form}")
             page.wait_for_selector(".gradio-container h1")
             page.locator(".loading").wait_for(state="hidden")
             page.wait_for_load_state("networkidle")

@@ -105,7 +105,7 @@ def test_below_a_path_every_page_and_whatever_it_asks_for_is_there(labels, behin
     page.fill("[name=password]", PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_selector("#batches")
-    assert page.url == f"{front.url}/lead"
+    assert page.url == f"{front.url}/lead/"
     walk_as_labeler(page, front.url)
     walk_as_lead(page, front.url, tmp_path)
     assert {cookie["path"] for cookie in page.context.cookies()} == {"/labels"}
@@ -134,12 +134,12 @@ def walk_as_lead(page, url, folder):
     """Every page of a lead, and a batch made in Gradio's form."""
     page.goto(f"{url}/lead")
     page.get_by_role("link", name="Dashboard").first.click()
-    page.wait_for_selector("#figures:not([data-coming]) .figure, #csv-labelers")
+    page.wait_for_selector("#csv-labelers")
     for address in page.locator("a.csv, .figure img").evaluate_all(
         "all => all.map(one => one.href ?? one.src)"
     ):
         assert address.startswith(url) and page.request.get(address).ok
-    page.goto(f"{url}/adjudicate?batch=round")
+    page.goto(f"{url}/lead/review?batch=round")
     page.wait_for_selector("main section")
     page.goto(f"{url}/lead")
     page.locator(".tabs a", has_text="New batch").click()

@@ -1,5 +1,6 @@
 """What a lead does: a batch from a file, its settings, verdicts, exports, notices; by the forms and by the endpoints."""
 
+import csv
 import hmac
 import json
 import time
@@ -12,7 +13,7 @@ from annotate.store.accounts import add_token
 from annotate.work.asks import Asks
 from annotate.work.batches import batch_settings
 from annotate.work.history import history
-from tests.browser.conftest import answer, batch_row, upload
+from tests.browser.conftest import answer, batch_row, sign_in, upload
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_a_verdict_overrules_and_the_labeler_sees_it(either, browse):
     task, _ = answer(either, ann, batch, (0, 1, 2, 3))
     answer(either, ben, batch, (3, 2, 1, 0))
     page = browse(either, lead)
-    page.goto(f"{either.url}/adjudicate?batch={batch}")
+    page.goto(f"{either.url}/lead/review?batch={batch}")
     page.wait_for_selector(".given")
     page.locator("#guidelines").click()
     expect(page.get_by_role("dialog")).to_contain_text("no guidelines")
@@ -99,18 +100,77 @@ def test_a_lead_changes_the_settings_of_the_batch_in_the_address(either, browse)
     expect(batch_row(page, batch)).to_contain_text("closed")
 
 
+def choose(page, place, name):
+    page.locator(f"{place} input").fill(name)
+    page.get_by_role("option", name=name).first.click()
+
+
+def row_of(page, name):
+    return page.locator("#people tr", has=page.get_by_role("cell", name=name, exact=True))
+
+
+def test_a_lead_makes_an_account_keeps_it_out_and_gives_it_a_new_password(world, browse):
+    name = world.person().replace("ann", "nia")
+    page = browse(world, world.person("lea", "lead"))
+    page.goto(world.url + "/lead/people")
+    page.locator("#new-names textarea").fill(f"{name}\n\n")
+    page.locator("#make-accounts").click()
+    made = page.locator("#made tbody td")
+    expect(made).to_have_count(2)
+    password = made.nth(1).inner_text()
+    expect(row_of(page, name)).to_contain_text("✓")
+    theirs = browse(world)
+    sign_in(theirs, world.url, name, password)
+    page.locator("#make-accounts").click()
+    expect(page.locator("#made").get_by_role("alert")).to_contain_text("is there already")
+    choose(page, "#account", name)
+    page.get_by_role("button", name="Keep out").click()
+    expect(page.locator("#changed")).to_contain_text("Saved.")
+    expect(row_of(page, name)).to_contain_text("–")
+    theirs.goto(world.url + "/label/tasks")
+    theirs.wait_for_selector("[name=password]")
+    page.get_by_role("button", name="Let in").click()
+    expect(row_of(page, name)).to_contain_text("✓")
+    page.locator("#new-password").click()
+    changed = page.locator("#changed tbody td")
+    expect(changed.first).to_have_text(name)
+    assert changed.nth(1).inner_text() != password
+    sign_in(theirs, world.url, name, changed.nth(1).inner_text())
+
+
+def test_a_token_is_made_and_ended(world, browse):
+    page = browse(world, world.person("lea", "lead"))
+    page.goto(world.url + "/lead/people")
+    page.get_by_label("Name of a new token").fill("my script")
+    page.get_by_role("button", name="Make a token").click()
+    expect(page.locator("#token")).to_contain_text("rlhf_")
+    token = page.locator("#token").inner_text().split()[-1]
+
+    def status():
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.get(f"{world.url}/api/lead/batches", headers=headers, timeout=30).status_code
+
+    assert status() == 200
+    expect(page.locator("#tokens")).to_contain_text("my script")
+    choose(page, "#own-token", "my script")
+    page.get_by_role("button", name="End it").click()
+    expect(page.locator("#tokens table")).to_have_count(0)
+    assert status() == 401
+
+
 def test_exports_come_by_button_with_what_the_form_chose(either, browse):
     lead, ann = either.person("lea", "lead"), either.person("ann")
     batch, other = either.batch(), either.batch()
     for name in (batch, other):
         answer(either, ann, name, (0, 1, 1, 2))
     page = browse(either, lead)
-    page.goto(either.url + "/lead/forms/en/export")
+    page.goto(either.url + "/lead/export")
     page.locator("#export-batch input").fill(batch)
     page.get_by_role("option", name=batch, exact=True).click()
-    page.get_by_label("From day").fill("tomorrow")
+    page.get_by_label("agree at least").fill("much")
     page.click("#make-export")
-    expect(page.get_by_role("alert")).to_contain_text("tomorrow is no day")
+    expect(page.get_by_role("alert")).to_contain_text("much is no share")
+    page.get_by_label("agree at least").fill("")
     page.get_by_label("From day").fill("2026-01-31")
     page.click("#make-export")
     with page.expect_download() as download:
@@ -118,6 +178,18 @@ def test_exports_come_by_button_with_what_the_form_chose(either, browse):
     assert download.value.suggested_filename == f"{batch}-rankings.jsonl"
     (line,) = map(json.loads, download.value.path().read_text().splitlines())
     assert line["labeler"] == ann and line["prompt"][0]["content"].startswith(batch + ":")
+
+
+def test_figures_by_token_are_of_the_days_that_are_asked_for(world, rest):
+    ann, batch = world.person("ann"), world.batch()
+    answer(world, ann, batch, (0, 1, 2, 3))
+    table = rest.get("/api/lead/tables/throughput.csv", params={"batch": batch})
+    (day,) = (row["day"] for row in csv.DictReader(table.text.splitlines()))
+    for days, there in (({"since": day, "until": day}, True), ({"until": "2001-01-01"}, False)):
+        asked = {"batch": batch, **days}
+        assert (ann in rest.get("/api/lead/tables/throughput.csv", params=asked).text) is there
+        picture = rest.get("/api/lead/plots/throughput.svg", params=asked)
+        assert picture.status_code == (200 if there else 404)
 
 
 def test_exports_come_by_token_with_their_snapshot(world, rest):

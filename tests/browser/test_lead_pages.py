@@ -3,17 +3,18 @@
 import csv
 import re
 import threading
-from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
-from fastapi.testclient import TestClient
 from playwright.sync_api import expect
 
-from annotate.app.lead import pages as lead_pages
+from annotate.app.lead import dashboard_page
+from annotate.app.lead.dashboard_page import DashboardPage
+from annotate.app.lead.desk import Desk
 from annotate.app.server import create_app
 from annotate.app.settings import AppSettings
 from annotate.labels import LabelStore, Submission
-from annotate.store.accounts import add_account, open_session
+from annotate.store.accounts import add_account
 from annotate.work.batches import NewTask
 from tests.browser.conftest import answer, batch_row
 
@@ -28,6 +29,11 @@ def downloaded(page, act):
         return download.value.suggested_filename, list(csv.DictReader(file))
 
 
+def choose_batch(page, place, name):
+    page.locator(f"{place} input").fill(name)
+    page.get_by_role("option", name=name, exact=True).click()
+
+
 def test_figures_say_why_they_are_undefined_and_then_what_they_are(both, browse):
     lead, ann, ben = both.person("lea", "lead"), both.person("ann"), both.person("=ben()")
     batch = both.batch(overlap=2, num_tasks=2)
@@ -38,15 +44,14 @@ def test_figures_say_why_they_are_undefined_and_then_what_they_are(both, browse)
     expect(row).to_contain_text("0 / 2")
     expect(row).to_contain_text("1 / 4")
     page.get_by_role("link", name="Dashboard").first.click()
-    page.locator("select[name=batch]").select_option(batch)
-    page.get_by_role("button", name="Show").click()
+    choose_batch(page, "#dashboard-batch", batch)
     figures = page.locator("#figures")
     expect(figures).to_contain_text("undefined because no two labelers ranked the same answers")
     assert "nan" not in figures.inner_text().lower()
     answer(both, ann, batch, (3, 2, 1, 0), time_s=30.0)
     answer(both, ben, batch, (0, 1, 2, 3), time_s=30.0)
     answer(both, ben, batch, (0, 1, 3, 2), time_s=30.0)
-    page.reload()
+    page.reload()  # the address says what was chosen
     expect(figures).to_contain_text("of 12 pairs judged alike")
     labelers = page.locator(".figure.wide tbody tr")
     assert sorted(row.split()[:2] for row in labelers.all_inner_texts()) == sorted([[ann, "2"], [ben, "2"]])
@@ -66,6 +71,7 @@ def test_the_dashboard_by_keyboard_alone(either, browse):
         answer(either, name, batch, (0, 1, 2, 3), time_s=30.0)
     page = browse(either, lead)
     page.goto(either.url + "/lead")
+    batch_row(page, batch).wait_for()
 
     def tab_to(selector):
         for _ in range(400):
@@ -78,11 +84,10 @@ def test_the_dashboard_by_keyboard_alone(either, browse):
     page.keyboard.press("Enter")
     expect(page.locator(".figure.wide tbody tr")).to_have_count(3)
     assert "✓" in page.locator(".figure.wide tr", has_text=bot).inner_text()
-    tab_to("[name=people_only]")
+    tab_to("#dashboard-people input")
     page.keyboard.press("Space")
-    page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile(rf"batch={batch}&since=&until=&people_only=true"))
     expect(page.locator(".figure.wide tbody tr")).to_have_count(2)
+    expect(page).to_have_url(re.compile(rf"batch={batch}&people_only=true"))
     tab_to("#csv-throughput")
     _, rows = downloaded(page, lambda: page.keyboard.press("Enter"))
     assert {row["labeler"] for row in rows} == {ann, ben}
@@ -97,97 +102,104 @@ def test_newer_figures_come_by_themselves_and_leave_focus_and_folds(world, brows
     batch, ann, bob = world.batch(), world.person("ann"), world.person("bob")
     answer(world, ann, batch, (0, 1, 2, 3))
     page = browse(world, world.person("lea", "lead"))
-    page.clock.install()
-    page.goto(address := f"{world.url}/lead/dashboard?batch={batch}")
-    page.locator("#figures:not([data-coming]) .figure").first.wait_for()
-    older = page.request.get(address).text()
-    answer(world, bob, batch, (0, 1, 2, 3))
-    # The page as it is while that answer is being counted.
-    assert 'class="figure-grid"' in older
-    older = older.replace('class="figure-grid"', 'class="figure-grid" data-coming')
-    page.clock.pause_at(datetime.now() + timedelta(hours=1))
-    page.route("**/lead/dashboard**", lambda route: route.fulfill(body=older), times=1)
-    page.reload()
+    held = []
+    page.route("**/gradio_api/run/predict*", lambda route: held.append(route) or older(route))
+
+    def older(route):
+        """Say of the first figures that newer ones are on their way."""
+        reply = route.fetch()
+        body = reply.json()
+        if len(body.get("data", [])) == 8 and "timer" not in held:
+            held.append("timer")
+            body["data"][7] = {"active": True, "__type__": "update"}
+            answer(world, bob, batch, (0, 1, 2, 3))
+        route.fulfill(response=reply, json=body)
+
+    page.goto(f"{world.url}/lead/dashboard?batch={batch}")
     page.locator("#fold-throughput").click()
     rows = page.locator("#rows-throughput tbody tr")
-    expect(rows).to_have_count(1)
-    page.clock.run_for(1100)
     expect(rows).to_have_count(2)
     assert page.locator("#rows-throughput").get_attribute("open") is not None
     assert bob in page.locator("#rows-throughput").inner_text()
     assert page.evaluate("document.activeElement.id") == "fold-throughput"
+    page.wait_for_timeout(2500)
+    asked = len(held)
+    page.wait_for_timeout(2500)
+    assert len(held) == asked  # what is current is not asked for again
 
 
 @pytest.fixture
-def client(tmp_path, monkeypatch):
-    """A lead's client of an app whose figures wait until they may be counted; with the batch "b"."""
+def opened(tmp_path, monkeypatch):
+    """opened(query): what a lead's dashboard shows, whose figures wait until they may be counted; with the batch "b"."""
     may_count = threading.Event()
-    counted = lead_pages.tables
+    counted = dashboard_page.tables
 
     def waiting(database, chosen):
         assert may_count.wait(60)
         return counted(database, chosen)
 
-    monkeypatch.setattr(lead_pages, "tables", waiting)
+    monkeypatch.setattr(dashboard_page, "tables", waiting)
     with LabelStore(tmp_path / "labels.db") as store:
         add_account(store.database, "lea", role="lead")
         store.add_labeler("ann")
         store.add_batch("b", [NewTask(prompt="q", completions=("x", "y", "z", "w"))])
-        app = create_app(store, AppSettings())
-        cookies = {app.state.settings.cookie: open_session(store.database, "lea")}
-        with TestClient(app, base_url="http://127.0.0.1", cookies=cookies) as client:
-            client.may_count, client.store = may_count, store
-            yield client
+        page = DashboardPage(Desk(create_app(store, AppSettings()).state, "en"))
+
+        def opened(query=""):
+            given = dict(part.split("=") for part in query.split("&") if part)
+            lead = SimpleNamespace(username="lea", query_params=given)
+            *_, as_of, figures, address, again = page.opened(lead)
+            return SimpleNamespace(said=str(as_of), figures=str(figures), address=address, again=again.active)
+
+        opened.may_count, opened.store = may_count, store
+        yield opened
         may_count.set()
 
 
-def rank(client):
-    task = client.store.lease("ann", "b")
-    client.store.submit("ann", Submission(task_id=task.id, client_id="1", ranks=(0, 1, 2, 3)))
+def rank(store):
+    task = store.lease("ann", "b")
+    store.submit("ann", Submission(task_id=task.id, client_id="1", ranks=(0, 1, 2, 3)))
 
 
-def test_a_page_never_waits_for_figures_that_take_long(client):
-    page = client.get("/lead/dashboard")
-    assert "are being counted" in page.text and "data-coming" in page.text and "csv-gold" not in page.text
-    client.may_count.set()
-    while "data-coming" in (page := client.get("/lead/dashboard")).text:
+def test_a_page_never_waits_for_figures_that_take_long(opened):
+    page = opened()
+    assert "are being counted" in page.said and page.again and "csv-gold" not in page.figures
+    opened.may_count.set()
+    while (page := opened()).again:
         pass
-    assert "As of 20" in page.text and "csv-gold" in page.text
-    client.may_count.clear()
-    rank(client)
-    page = client.get("/lead/dashboard")
-    assert "Answers have come since" in page.text and "data-coming" in page.text and "csv-gold" in page.text
+    assert "As of 20" in page.said and "csv-gold" in page.figures
+    opened.may_count.clear()
+    rank(opened.store)
+    page = opened()
+    assert "Answers have come since" in page.said and page.again and "csv-gold" in page.figures
 
 
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("batch=c%3Cb%3E", "There is no batch c&lt;b&gt;."),
+        ("batch=c<b>", "There is no batch c<b>."),
         ("since=31.1.2026", "31.1.2026 is no day"),
         ("until=2026-02-30", "2026-02-30 is no day"),
     ],
 )
-def test_a_filter_that_means_nothing_is_named(client, query, said):
-    page = client.get(f"/lead/dashboard?{query}")
-    assert page.status_code == 200 and said in page.text and "data-coming" not in page.text
+def test_a_filter_that_means_nothing_is_named(opened, query, said):
+    page = opened(query)
+    assert said in page.said and "alert" in page.said and not page.again and page.figures == "[]"
 
 
-def test_days_are_filters_of_figures_pictures_and_csv_alike(client):
-    client.may_count.set()
-    rank(client)
-    (day,) = (
-        row["day"] for row in csv.DictReader(client.get("/api/lead/tables/throughput.csv").text.splitlines())
-    )
+def test_days_are_filters_of_figures_pictures_and_csv_alike(opened):
+    opened.may_count.set()
+    rank(opened.store)
+    while (page := opened()).again:
+        pass
+    day = re.search(r"20\d\d-\d\d-\d\d", page.figures)[0]
     for query, there in (
         (f"since={day}&until={day}", True),
         ("until=2001-01-01", False),
         ("since=9999-12-31&until=9999-12-31", False),
     ):
-        while "data-coming" in (page := client.get(f"/lead/dashboard?batch=b&{query}")).text:
+        while (page := opened(f"batch=b&{query}")).again:
             pass
-        assert ("plots/throughput.svg" in page.text) is there
-        assert f"throughput.csv?batch=b&amp;{query.replace('&', '&amp;')}" in page.text
-        assert ("ann" in client.get(f"/api/lead/tables/throughput.csv?batch=b&{query}").text) is there
-        assert client.get(f"/api/lead/plots/throughput.svg?batch=b&{query}").status_code == (
-            200 if there else 404
-        )
+        assert (f"plots/throughput.svg?batch=b&{query}" in page.figures) is there
+        assert f"throughput.csv?batch=b&{query}" in page.figures and page.address == f"batch=b&{query}"
+        assert ("'ann'" in page.figures) is there

@@ -88,7 +88,7 @@ def test_a_lead_starts_a_live_batch_in_the_form(store, tmp_path, browse):
         file = tmp_path / "prompts.jsonl"
         file.write_text("\n".join(json.dumps({"prompt": f"Is the kite red? {i}"}) for i in range(40)))
         page = browse(world, lead)
-        page.goto(world.url + "/lead/forms/en/")
+        page.goto(world.url + "/lead/new")
         page.locator("#new-name textarea, #new-name input").fill("fresh")
         upload(page, "#new-file", file)
         page.locator("#new-checkpoint input").fill("sft")

@@ -74,7 +74,7 @@ def test_a_field_is_asked_for_stored_kept_in_drafts_and_set_back(world, browse, 
     answer(world, other, batch, (3, 2, 1, 0), fields={"domain": "prose"})
     lead = world.person("lea", "lead")
     page = browse(world, lead)
-    page.goto(f"{world.url}/adjudicate?batch={batch}")
+    page.goto(f"{world.url}/lead/review?batch={batch}")
     expect(page.locator(".given")).to_contain_text("domain: code · missing: <img")
     token = add_token(world.database, lead, "tests")
     reply = httpx.get(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import httpx
 import pytest
@@ -119,13 +120,13 @@ def test_another_labelers_work_is_neither_read_nor_changed(world, caller):
 
 
 LEAD_ENDPOINTS = (
-    ("GET", "/lead"),
+    ("GET", "/lead/"),
     ("GET", "/lead/dashboard?batch=x"),
-    ("GET", "/adjudicate?batch=x"),
-    ("GET", "/lead/forms/en/"),
-    ("GET", "/lead/forms/ja/settings?batch=x"),
-    ("GET", "/lead/forms/en/export"),
-    ("GET", "/lead/forms/en/people"),
+    ("GET", "/lead/review?batch=x"),
+    ("GET", "/lead/new"),
+    ("GET", "/lead/settings?batch=x"),
+    ("GET", "/lead/export"),
+    ("GET", "/lead/people"),
     ("GET", "/api/lead/batches"),
     ("POST", "/api/lead/batches"),
     ("PATCH", "/api/lead/batches?batch=x"),
@@ -135,18 +136,27 @@ LEAD_ENDPOINTS = (
     ("GET", "/api/lead/disagreements?batch=x"),
     ("POST", "/api/lead/tasks/1/verdict"),
     ("GET", "/api/lead/export"),
-    ("GET", "/lead/forms/en/config"),
-    ("GET", "/lead/forms/en/gradio_api/info"),
-    ("POST", "/lead/forms/en/gradio_api/queue/join"),
-    ("POST", "/lead/forms/en/gradio_api/run/wanted_batch"),
-    ("POST", "/lead/forms/en/gradio_api/upload"),
-    ("GET", "/lead/forms/en/gradio_api/file=/etc/passwd"),
-    ("GET", "/lead/forms/en/gradio_api/heartbeat/any"),
-    ("POST", "/lead/forms/en/gradio_api/cancel"),
-    ("POST", "/lead/forms/en/gradio_api/stream/any"),
-    ("GET", "/lead/forms/en/gradio_api/stream/any/1/2/playlist.m3u8"),
-    ("GET", "/lead/forms/en/gradio_api/queue/data?session_hash=any"),
+    ("GET", "/lead/config"),
+    ("GET", "/lead/gradio_api/info"),
+    ("POST", "/lead/gradio_api/queue/join"),
+    ("POST", "/lead/gradio_api/run/wanted_batch"),
+    ("POST", "/lead/gradio_api/upload"),
+    ("GET", "/lead/gradio_api/file=/etc/passwd"),
+    ("GET", "/lead/gradio_api/heartbeat/any"),
+    ("POST", "/lead/gradio_api/cancel"),
+    ("POST", "/lead/gradio_api/stream/any"),
+    ("GET", "/lead/gradio_api/stream/any/1/2/playlist.m3u8"),
+    ("GET", "/lead/gradio_api/queue/data?session_hash=any"),
 )
+
+
+def gradios(lead):
+    """What Gradio says of a lead's pages, once they are built."""
+    for _ in range(600):
+        if (reply := lead.client.get("/lead/config")).status_code != 503:
+            return reply.json()
+        time.sleep(0.5)
+    raise AssertionError("the lead's pages did not come")
 
 
 def test_leads_endpoints_and_gradios_hidden_ones_refuse_labelers_and_strangers(world, caller):
@@ -159,10 +169,10 @@ def test_leads_endpoints_and_gradios_hidden_ones_refuse_labelers_and_strangers(w
 
 def test_gradio_serves_no_file_of_the_server_and_trusts_no_session_hash(world, caller):
     lead = caller(world.person("lea", "lead"))
-    config = lead.client.get("/lead/forms/en/config").json()
+    config = gradios(lead)
     for path in ("/etc/passwd", "../../../../etc/passwd", world.server.labels, "/proc/self/environ"):
         for route in ("file=", "file/"):
-            reply = lead.client.get(f"/lead/forms/en/gradio_api/{route}{path}")
+            reply = lead.client.get(f"/lead/gradio_api/{route}{path}")
             assert reply.status_code in (403, 404) and "root:" not in reply.text
     for route in (
         "deep_link",
@@ -172,12 +182,12 @@ def test_gradio_serves_no_file_of_the_server_and_trusts_no_session_hash(world, c
         "vibe-code",
         "runs",
     ):
-        assert lead.client.get(f"/lead/forms/en/gradio_api/{route}").status_code == 404, route
+        assert lead.client.get(f"/lead/gradio_api/{route}").status_code == 404, route
     # Every event handler asks who calls, whatever the session hash claims.
     labeler = caller(world.person())
     for dependency in config["dependencies"]:
         body = {"fn_index": dependency["id"], "data": [], "session_hash": "lea"}
-        reply = labeler.client.post("/lead/forms/en/gradio_api/run/predict", json=body)
+        reply = labeler.client.post("/lead/gradio_api/run/predict", json=body)
         assert reply.status_code in (401, 403)
 
 
@@ -186,13 +196,13 @@ def test_a_demoted_leads_open_page_can_do_nothing_more(world, caller):
 
     name = world.person("lea", "lead")
     lead = caller(name)
-    config = lead.client.get("/lead/forms/en/config").json()
+    config = gradios(lead)
     listing = next(d for d in config["dependencies"] if d["targets"][0][1] == "load")
     body = {"fn_index": listing["id"], "data": [], "session_hash": "any"}
-    assert lead.client.post("/lead/forms/en/gradio_api/run/predict", json=body).status_code == 200
+    assert lead.client.post("/lead/gradio_api/run/predict", json=body).status_code == 200
     with world.database.write() as connection:  # the session stays, the role goes
         connection.execute(Labeler.__table__.update().where(Labeler.name == name).values(role="labeler"))
-    assert lead.client.post("/lead/forms/en/gradio_api/run/predict", json=body).status_code in (401, 403)
+    assert lead.client.post("/lead/gradio_api/run/predict", json=body).status_code in (401, 403)
     assert lead.client.get("/api/lead/batches").status_code == 403
 
 
@@ -229,7 +239,7 @@ def test_tokens_open_the_rest_endpoints_until_they_are_revoked(world):
 
 def test_headers_and_size_limits(world, caller):
     stranger = caller()
-    for path in ("/login", static_address() + "/site.js", "/api/me", "/lead/forms/en/config"):
+    for path in ("/login", static_address() + "/site.js", "/api/me", "/lead/config"):
         headers = stranger.client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
         assert "frame-ancestors 'none'" in headers["content-security-policy"]

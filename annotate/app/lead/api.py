@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import zipfile
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -16,10 +16,12 @@ from starlette.background import BackgroundTask
 
 from annotate.answers.adjudicate import Disagreement, adjudicate, disagreement_by_task, disagreements
 from annotate.answers.choice import Choice
-from annotate.answers.export import export
+from annotate.answers.export import Exported, export
+from annotate.answers.importing import add_gold_questions
 from annotate.app.identity import Db, Lead
+from annotate.app.lead.chosen import DAY_S, midnight
 from annotate.app.lead.new_batch import BatchIn, UploadIn, first_problem, flags_named, make_batch, task_of
-from annotate.app.lead.people import PeopleIn, add_people
+from annotate.app.lead.people import PeopleIn, PersonIn, add_people, change_person, people_list
 from annotate.app.payloads import AnswerIn, said_text, shown, submission, task_json
 from annotate.app.work_api import view_of
 from annotate.figures.computed import Computed
@@ -30,9 +32,9 @@ from annotate.store.database import Database
 from annotate.work.asks import FLAGS
 from annotate.work.batches import batch_settings, change_batch, overview
 from annotate.work.webhooks import set_webhook
+from rlhf.data import Ranking
 
 router = APIRouter(prefix="/api/lead", tags=["lead"])
-DAY_S = 86_400.0
 
 
 def choice(
@@ -47,17 +49,13 @@ def choice(
     """Dependency: which answers a figure or an export is about."""
     return Choice(
         batch=batch or None,
-        since=_midnight(since),
-        until=_midnight(until, DAY_S),
+        since=midnight(since),
+        until=midnight(until, DAY_S),
         labelers=tuple(labeler),
         include_simulated=not people_only,
         min_agreement=min_agreement,
         adjudicated=adjudicated,
     )
-
-
-def _midnight(day: date | None, later_s: float = 0.0) -> float | None:
-    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + later_s
 
 
 Chosen = Annotated[Choice, Depends(choice)]
@@ -126,6 +124,37 @@ def upload_batch(
     return {"batch": new.name, "tasks": made.tasks, "answers": made.answers}
 
 
+class GoldIn(BaseModel):
+    """A prompt, its answers, and their known ranks: 0 is best, equal ranks tie."""
+
+    model_config = ConfigDict(extra="forbid")
+    prompt: str | list[dict[str, str]]
+    completions: list[str] = Field(min_length=2, max_length=9)
+    ranks: list[int] = Field(min_length=2, max_length=9)
+
+
+class GoldsIn(BaseModel):
+    """Gold questions for a batch."""
+
+    model_config = ConfigDict(extra="forbid")
+    gold: list[GoldIn] = Field(min_length=1, max_length=10_000)
+
+
+@router.post("/gold", status_code=201)
+def add_gold(batch: str, questions: GoldsIn, account: Lead, database: Db) -> dict[str, int]:
+    """Mix questions whose answers' ranks are known into a batch of rankings."""
+    return {"gold": add_gold_to(database, batch, questions)}
+
+
+def add_gold_to(database: Database, batch: str, questions: GoldsIn) -> int:
+    """How many gold questions a batch got."""
+    rows = [
+        Ranking(prompt=one.prompt, completions=tuple(one.completions), ranks=tuple(one.ranks))
+        for one in questions.gold
+    ]
+    return add_gold_questions(database, batch, rows)
+
+
 class ChangesIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
     open: bool | None = None
@@ -155,10 +184,22 @@ def change(batch: str, changes: ChangesIn, account: Lead, database: Db) -> dict[
     return {"changed": True}
 
 
+@router.get("/people")
+def people(request: Request, account: Lead) -> dict[str, Any]:
+    """Every account: name, role, origin, active, answers."""
+    return {"people": people_list(request.app.state.store)}
+
+
 @router.post("/people", status_code=201)
 def add_accounts(people: PeopleIn, account: Lead, database: Db) -> dict[str, Any]:
     """Make labelers' accounts; replies with their passwords, which are not shown again."""
     return {"people": add_people(database, account, people)}
+
+
+@router.patch("/people")
+def change_account(name: str, change: PersonIn, account: Lead, database: Db) -> dict[str, str]:
+    """Let a labeler in or keep them out, or give them a new password, which is not shown again."""
+    return change_person(database, account, name, change)
 
 
 class WebhookIn(BaseModel):
@@ -217,9 +258,17 @@ def list_disagreements(
 
     {computing: true} while a large batch is compared for the first time; ask again a little later.
     """
+    return found_disagreements(request.app.state, account, batch, people_only, limit, offset)
+
+
+def found_disagreements(
+    shared: Any, account: Account, batch: str, people_only: bool, limit: int, offset: int
+) -> dict[str, Any]:
+    """What GET /disagreements replies. shared: the app's state."""
+    database: Database = shared.store.database
     asks = replace(batch_settings(database, batch).asks, comment=True)
     chosen = Choice(batch=batch, include_simulated=not people_only)
-    computed: Computed = request.app.state.computed
+    computed: Computed = shared.computed
     shares = computed.soon(("differing", chosen), lambda: disagreement_by_task(database, chosen)).value
     found = disagreements(database, chosen, shares or {}, limit, offset)
     return {
@@ -254,6 +303,11 @@ def _disagreement(database: Database, account: Account, found: Disagreement, ask
 @router.post("/tasks/{task_id}/verdict")
 def give_verdict(task_id: int, verdict: AnswerIn, account: Lead, database: Db) -> dict[str, Any]:
     """Overrule the labelers; replies once the verdict is on disk."""
+    return keep_verdict(database, account, task_id, verdict)
+
+
+def keep_verdict(database: Database, account: Account, task_id: int, verdict: AnswerIn) -> dict[str, Any]:
+    """What POST /tasks/ID/verdict replies."""
     view = view_of(database, account, task_id)
     return {"id": adjudicate(database, account.name, submission(view, account.id, verdict))}
 
@@ -270,18 +324,32 @@ def download(
     folder = Path(tempfile.mkdtemp(prefix="rlhf-export-"))
     clean = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
     try:
-        target = folder / (format if file == "zip" else f"{format}.{file}")
-        exported = export(database, target, format, chosen)
-        if file == "zip":
-            target = _zipped(target)
+        target, exported = exported_to(folder, database, chosen, format, file)
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    name = f"{quote(chosen.batch or 'labels', safe='')[:80]}-{target.name}"
     headers = {"X-Snapshot": exported.snapshot, "X-Rows": str(exported.rows)}
     return FileResponse(
-        target, media_type="application/octet-stream", filename=name, headers=headers, background=clean
+        target,
+        media_type="application/octet-stream",
+        filename=file_name(chosen, target),
+        headers=headers,
+        background=clean,
     )
+
+
+def exported_to(
+    folder: Path, database: Database, chosen: Choice, format: str, file: str
+) -> tuple[Path, Exported]:
+    """The chosen labels as one file in a folder of nobody else's; zip holds a `datasets` folder."""
+    target = folder / (format if file == "zip" else f"{format}.{file}")
+    exported = export(database, target, format, chosen)
+    return _zipped(target) if file == "zip" else target, exported
+
+
+def file_name(chosen: Choice, target: Path) -> str:
+    """What a download is called."""
+    return f"{quote(chosen.batch or 'labels', safe='')[:80]}-{target.name}"
 
 
 def _zipped(folder: Path) -> Path:

@@ -1,8 +1,12 @@
 """Which answers a lead's form asks for: a batch, days, people only; as it was filled in, before anybody checked it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
+
+from annotate.answers.choice import Choice
+
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,28 @@ class Chosen:
                 return lead["bad_day"].format(day=day)
         return ""
 
+    def choice(
+        self, labelers: Sequence[str] = (), min_agreement: float | None = None, adjudicated: bool = False
+    ) -> Choice:
+        """The answers it means; its days are days (`bad_day`)."""
+        first, last = (date.fromisoformat(day) if day else None for day in (self.since, self.until))
+        return Choice(
+            batch=self.batch or None,
+            since=midnight(first),
+            until=midnight(last, DAY_S),
+            labelers=tuple(labelers),
+            include_simulated=not self.people_only,
+            min_agreement=min_agreement,
+            adjudicated=adjudicated,
+        )
+
     def query(self) -> dict[str, str]:
         """What the address of a file or picture of the same answers ends with."""
         given = {"batch": self.batch, "since": self.since, "until": self.until}
         given["people_only"] = "true" if self.people_only else ""
         return {name: value for name, value in given.items() if value}
+
+
+def midnight(day: date | None, later_s: float = 0.0) -> float | None:
+    """When a day begins (UTC), in seconds since 1970, and so many seconds later."""
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + later_s

@@ -1,4 +1,4 @@
-"""The labelers' pages as gr.Blocks, once in each language, behind a check of who asks. Importing this takes seconds."""
+"""Pages as gr.Blocks, once in each language, behind a check of who asks; the labelers' are here. Importing this takes seconds."""
 
 import inspect
 import os
@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import matplotlib.pyplot  # noqa: F401  for figures; every event of Gradio looks at it, and fails while it is half imported
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.staticfiles import StaticFiles
 
 from annotate.app.components.page_part import PagePart
 from annotate.app.components.ranking_board import RankingBoard
 from annotate.app.identity import Doorman
+from annotate.app.lead.endpoints import LeadEndpoints
 from annotate.app.settings import Page
 from annotate.app.site.endpoints import Endpoints
 from annotate.app.site.fields import Fields
 from annotate.app.site.parts import Parts
-from annotate.app.site.routes import SITE_PATH
+from annotate.app.site.routes import SITE, Place
 from annotate.app.texts import languages, texts
 
 # What Gradio's components are put into is one variable for all threads, so pages are made by one of them at a time.
@@ -47,7 +49,7 @@ def site_apps(page: Page, shared: Any) -> dict[str, FastAPI]:
     for language in languages():
         with one_at_a_time:
             blocks, fields = site(page, language, shared)
-        apps[language] = _site_app(blocks, shared)
+        apps[language] = app_of(blocks, shared, SITE)
     shared.fields = fields
     return apps
 
@@ -63,6 +65,7 @@ def site(page: Page, language: str, shared: Any) -> tuple[gr.Blocks, Fields]:
         page(parts)
         fields = parts.connected()
         Endpoints(shared).offer()
+        LeadEndpoints(shared).offer()
     with blocks.route(words["home"]["title"], "/tasks", show_in_navbar=False):
         PagePart("tasks")
     with blocks.route(words["history"]["title"], "/history", show_in_navbar=False):
@@ -70,7 +73,8 @@ def site(page: Page, language: str, shared: Any) -> tuple[gr.Blocks, Fields]:
     return blocks, fields
 
 
-def _site_app(blocks: gr.Blocks, shared: Any) -> FastAPI:
+def app_of(blocks: gr.Blocks, shared: Any, place: Place) -> FastAPI:
+    """Pages in one language, which answer events of those alone who have the place's role."""
     app = FastAPI(openapi_url=None)
     for component in (
         PagePart,
@@ -78,24 +82,24 @@ def _site_app(blocks: gr.Blocks, shared: Any) -> FastAPI:
     ):  # as Gradio would serve them, but for a line on stdout for each file
         files = Path(inspect.getfile(component)).parent / "templates" / "component"
         address = (
-            f"{SITE_PATH}/gradio_api/custom_component/{component.get_component_class_id()}/client/component"
+            f"{place.path}/gradio_api/custom_component/{component.get_component_class_id()}/client/component"
         )
         app.mount(address, StaticFiles(directory=files))
     warnings.filterwarnings("ignore", "SSR mode is not supported")  # said of every app with several pages
     gr.mount_gradio_app(
         app,
         blocks,
-        path=SITE_PATH,
-        root_path=shared.settings.root_path + SITE_PATH,
-        auth_dependency=lambda request: account_name(shared.doorman, request),
-        **mounted(shared),
+        path=place.path,
+        root_path=shared.settings.root_path + place.path,
+        auth_dependency=lambda request: account_name(shared.doorman, request, place.role),
+        **_looks(shared),
     )
-    rest_when_idle(blocks)
+    _rest_when_idle(blocks)
     return app
 
 
-def mounted(shared: Any) -> dict[str, Any]:
-    """How all our Gradio pages are mounted: in our colours, without what nobody here needs."""
+def _looks(shared: Any) -> dict[str, Any]:
+    """In our colours, without what nobody here needs."""
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     ).set(**COLORS)
@@ -112,7 +116,7 @@ def mounted(shared: Any) -> dict[str, Any]:
     }
 
 
-def rest_when_idle(blocks: gr.Blocks) -> None:
+def _rest_when_idle(blocks: gr.Blocks) -> None:
     """Have the queue look for events once a second."""
     blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = IDLE_S
 
@@ -125,9 +129,11 @@ def private_uploads(shared: Any) -> None:
         os.environ["GRADIO_TEMP_DIR"] = shared.uploads.name
 
 
-def account_name(doorman: Doorman, request: Request) -> str:
-    """Who asks, for Gradio's handlers. Raises 401."""
+def account_name(doorman: Doorman, request: Request, role: str) -> str:
+    """Who asks, for Gradio's handlers. Raises 401, and 403 for who has less than the role."""
     account = doorman.any_account(request)
     if account is None:
         raise HTTPException(401, "not signed in")
+    if not account.at_least(role):
+        raise HTTPException(403, f"this needs the role {role}")
     return account.name

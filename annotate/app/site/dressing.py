@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from markupsafe import Markup
 
 from annotate.app.pages import shell
-from annotate.app.site.routes import SITE_PATH
+from annotate.app.site.routes import Place
 from rlhf.errors import RLHFError
 
 # Gradio's components style themselves; scripts come from here only, inline ones by a number that is used once.
@@ -21,22 +21,23 @@ _SETTINGS = re.compile(r"<script>window\.gradio_(?:config|api_info) = .*?</scrip
 _ASSET = re.compile(r'(?:src|href)="\./(assets/[\w.-]+\.(js|css))"')
 
 
-def dressed(request: Request, page: str, theirs: bytes) -> Response:
+def dressed(request: Request, page: str, place: Place, theirs: bytes) -> Response:
     """Our page around what Gradio answered for it. Raises RLHFError where Gradio's page is not what we know."""
     html = theirs.decode()
     settings = _SETTINGS.findall(html)
     assets = {kind: name for name, kind in _ASSET.findall(html)}
     if len(settings) != 2 or set(assets) != {"js", "css"}:
         raise RLHFError("this version of Gradio makes pages that the labeling app does not know")
-    place = request.app.state.settings.root_path + SITE_PATH
+    at = request.app.state.settings.root_path + place.path
     nonce = secrets.token_urlsafe(16)
     inline = [setting.replace("<script>", f'<script nonce="{nonce}">', 1) for setting in settings]
     gradio = {
         "settings": Markup("\n".join(inline)),
         "nonce": nonce,
-        "script": f"{place}/{assets['js']}",
-        "style": f"{place}/{assets['css']}",
+        "script": f"{at}/{assets['js']}",
+        "style": f"{at}/{assets['css']}",
     }
-    response = shell(request, page, "site.jinja", content=lambda: {"gradio": gradio})
+    template = "lead.jinja" if place.for_leads else "site.jinja"
+    response = shell(request, page, template, role=place.role, content=lambda: {"gradio": gradio})
     response.headers["Content-Security-Policy"] = POLICY.format(nonce=nonce)
     return response

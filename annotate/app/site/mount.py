@@ -15,7 +15,7 @@ from annotate.app.pages import language_of, shell
 from annotate.app.proxies import outer
 from annotate.app.site.courtesy import Courtesy
 from annotate.app.site.dressing import dressed
-from annotate.app.site.routes import PAGES, SHORT, SITE_PATH, is_for_accounts, is_open
+from annotate.app.site.routes import Place, is_open
 
 T = TypeVar("T")
 logger = logging.getLogger("uvicorn.error")
@@ -24,10 +24,14 @@ BUILDING = "the pages are starting; try again in a second"
 
 
 class LateApps:
-    """Apps that `build` makes in a thread, kept alive from then to the end of the server."""
+    """Apps by language that `build` makes in a thread, kept alive from then to the end of the server.
 
-    def __init__(self, build: Callable[[], dict[str, FastAPI]]) -> None:
+    after: others that are made first.
+    """
+
+    def __init__(self, build: Callable[[], dict[str, FastAPI]], after: "LateApps | None" = None) -> None:
         self.build = build
+        self.after = after
         self.apps: dict[str, FastAPI] = {}
         self.failed = False
         self.over = asyncio.Event()
@@ -48,6 +52,8 @@ class LateApps:
         await asyncio.gather(*self.lifetimes)
 
     async def _make(self) -> None:
+        if self.after is not None:
+            await asyncio.wait([self.after.start()])
         try:
             apps = await _in_daemon(self._politely)
         except Exception:
@@ -72,10 +78,11 @@ class LateApps:
 
 
 class Site:
-    """ASGI middleware: the labelers' pages, of Gradio's routes those in routes.py; everything else passes."""
+    """ASGI middleware: the pages of a place, and of Gradio's routes those in routes.py; everything else passes."""
 
-    def __init__(self, app: Any, *, late: LateApps, doorman: Doorman, whole: FastAPI) -> None:
+    def __init__(self, app: Any, *, place: Place, late: LateApps, doorman: Doorman, whole: FastAPI) -> None:
         self.app = app
+        self.place = place
         self.late = late
         self.doorman = doorman
         self.whole = whole
@@ -85,13 +92,17 @@ class Site:
             self.late.start()
             await self.app(scope, receive, send)
             await self.late.end()
-        elif scope["type"] == "http" and scope["path"] in SHORT:
+        elif scope["type"] == "http" and scope["path"] in self.place.short:
             query = scope["query_string"].decode("latin-1")
-            address = SHORT[scope["path"]] + (f"?{query}" if query else "")
+            address = self.place.short[scope["path"]] + (f"?{query}" if query else "")
             await RedirectResponse(address, 307)(scope, receive, send)
-        elif scope["type"] == "http" and scope["path"] in PAGES and scope["method"] in ("GET", "HEAD"):
+        elif (
+            scope["type"] == "http"
+            and scope["path"] in self.place.pages
+            and scope["method"] in ("GET", "HEAD")
+        ):
             await (await self._page(scope, receive))(scope, receive, send)
-        elif scope["type"] == "http" and scope["path"].startswith(f"{SITE_PATH}/"):
+        elif scope["type"] == "http" and scope["path"].startswith(f"{self.place.path}/"):
             await self._route(scope, receive, send)
         elif scope["type"] == "http":
             with self.late.courtesy.request():
@@ -100,27 +111,26 @@ class Site:
             await self.app(scope, receive, send)
 
     async def _page(self, scope: Any, receive: Any) -> Response:
-        """A page for whoever is signed in, as soon as Gradio is there; who is not gets the log-in page."""
+        """A page for who may have it, as soon as Gradio is there; who is not signed in gets the log-in page."""
         scope["app"] = self.whole
         request = Request(scope, receive)
-        page = PAGES[scope["path"]]
-        signed_in = await run_in_threadpool(self.doorman.session_account, request)
-        if signed_in is None or not self.late.apps:
-            failed = {"failed": self.late.failed}
-            return await run_in_threadpool(shell, request, page, "starting.jinja", content=lambda: failed)
+        page = self.place.pages[scope["path"]]
+        account = await run_in_threadpool(self.doorman.session_account, request)
+        if account is None or not account.at_least(self.place.role) or not self.late.apps:
+            starting = {"failed": self.late.failed}
+            return await run_in_threadpool(
+                shell, request, page, "starting.jinja", role=self.place.role, content=lambda: starting
+            )
         theirs = await _answer(outer(scope, self._root_path()), self._gradio(request))
-        return await run_in_threadpool(dressed, request, page, theirs)
+        return await run_in_threadpool(dressed, request, page, self.place, theirs)
 
     async def _route(self, scope: Any, receive: Any, send: Any) -> None:
-        route, method = scope["path"].removeprefix(SITE_PATH), scope["method"]
+        route, method = scope["path"].removeprefix(self.place.path), scope["method"]
         scope["app"] = self.whole
         request = Request(scope, receive)
         answer: Any = None
         if not is_open(method, route):
-            if not is_for_accounts(method, route):
-                answer = JSONResponse({"detail": "there is nothing here"}, 404)
-            elif await run_in_threadpool(self.doorman.any_account, request) is None:
-                answer = JSONResponse({"detail": "not signed in"}, 401)
+            answer = await run_in_threadpool(self._refusal, request, route)
         if answer is None and not self.late.apps and "authorization" in request.headers:
             await asyncio.wait(
                 [self.late.start()], timeout=PATIENCE_S
@@ -130,6 +140,17 @@ class Site:
         if answer is None:
             answer, scope = self._gradio(request), outer(scope, self._root_path())
         await answer(scope, receive, send)
+
+    def _refusal(self, request: Request, route: str) -> Response | None:
+        """What those get who may not have a route; None for the others."""
+        account = self.doorman.any_account(request)
+        if account is None and (self.place.for_leads or self.place.serves(request.method, route)):
+            return JSONResponse({"detail": "not signed in"}, 401)
+        if account is not None and not account.at_least(self.place.role):
+            return JSONResponse({"detail": f"this needs the role {self.place.role}"}, 403)
+        if not self.place.serves(request.method, route):
+            return JSONResponse({"detail": "there is nothing here"}, 404)
+        return None
 
     def _root_path(self) -> str:
         return str(self.whole.state.settings.root_path)

@@ -1,12 +1,10 @@
-"""Which of Gradio's routes are served, and where the labelers' pages stand. Whatever is not named here is refused."""
+"""Where Gradio's pages stand, and which of its routes are served. Whatever is not named here is refused."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-SITE_PATH = "/label"
-# Gradio's scripts know a page by its address below the mount; our own know it by name.
-PAGES = {f"{SITE_PATH}/": "label", f"{SITE_PATH}/tasks": "tasks", f"{SITE_PATH}/history": "history"}
-SHORT = {SITE_PATH: f"{SITE_PATH}/", "/tasks": f"{SITE_PATH}/tasks", "/history": f"{SITE_PATH}/history"}
-# Below the place where Gradio is mounted. Files of the server, uploads, proxies, deep links, streams, monitoring, MCP, run
+# Below the place where Gradio is mounted. Files of the server, proxies, deep links, streams, monitoring, MCP, run
 # history, profiling, recordings and everything that comes with a later version are not among them.
 _OPEN = re.compile(r"/(assets|static)/.+|/theme\.css|/gradio_api/theme\.css")
 _FOR_ACCOUNTS = {
@@ -16,6 +14,8 @@ _FOR_ACCOUNTS = {
     ),
     "POST": re.compile(r"/gradio_api/((run|api|call|call/v2)/[\w.-]+/?|queue/join|cancel|reset/?)"),
 }
+UPLOAD = "/gradio_api/upload"
+_UPLOADS = {("POST", UPLOAD), ("GET", f"{UPLOAD}_progress")}
 
 
 def is_open(method: str, route: str) -> bool:
@@ -27,3 +27,46 @@ def is_for_accounts(method: str, route: str) -> bool:
     """Whether who is signed in may have a route of Gradio's: settings of the page and events."""
     pattern = _FOR_ACCOUNTS.get(method)
     return pattern is not None and pattern.fullmatch(route) is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Gradio pages below one path. pages: their names by address; Gradio's scripts know a page by its address below the
+    mount, our own by name. short: other addresses that lead there. for_leads: nobody else gets more than what is open;
+    leads may upload files.
+    """
+
+    path: str
+    pages: Mapping[str, str]
+    short: Mapping[str, str] = field(default_factory=dict)
+    for_leads: bool = False
+
+    @property
+    def role(self) -> str:
+        """The least role that has these pages."""
+        return "lead" if self.for_leads else "labeler"
+
+    def serves(self, method: str, route: str) -> bool:
+        """Whether who has the role may have a route of Gradio's below this place."""
+        return is_for_accounts(method, route) or (self.for_leads and (method, route) in _UPLOADS)
+
+
+SITE = Place(
+    "/label",
+    {"/label/": "label", "/label/tasks": "tasks", "/label/history": "history"},
+    {"/label": "/label/", "/tasks": "/label/tasks", "/history": "/label/history"},
+)
+LEAD = Place(
+    "/lead",
+    {
+        "/lead/": "batches",
+        "/lead/dashboard": "dashboard",
+        "/lead/review": "review",
+        "/lead/new": "new_batch",
+        "/lead/settings": "settings",
+        "/lead/export": "export",
+        "/lead/people": "people",
+    },
+    {"/lead": "/lead/", "/adjudicate": "/lead/review"},
+    for_leads=True,
+)

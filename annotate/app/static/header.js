@@ -25,3 +25,12 @@ export function header() {
     location.reload();
   });
 }
+
+/** Gradio follows the system's theme; here the reader's choice counts. */
+export function followTheme() {
+  const { body, documentElement: root } = document;
+  const agree = () => { if (body.classList.contains("dark") !== (root.dataset.theme === "dark")) body.classList.toggle("dark"); };
+  new MutationObserver(agree).observe(body, { attributeFilter: ["class"] });
+  new MutationObserver(agree).observe(root, { attributeFilter: ["data-theme"] });
+  agree();
+}

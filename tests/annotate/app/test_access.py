@@ -9,7 +9,6 @@ from starlette.routing import Mount, Route
 
 from annotate.app import pages, work_api
 from annotate.app.lead import api as lead_api
-from annotate.app.lead import pages as lead_pages
 from annotate.app.security import csrf_token
 from annotate.app.server import create_app
 from annotate.app.settings import AppSettings
@@ -33,6 +32,7 @@ BODIES = {
     "POST /api/tasks/{task_id}/answers": {"client_id": "1", "kind": "rank", "ranks": [0, 1]},
     "PUT /api/tasks/{task_id}/draft": {"content": {}, "revision": 1},
     "PUT /api/lead/webhook": {"url": ""},
+    "PATCH /api/lead/people": {},
     "PUT /api/language": {"language": "en"},
 }
 CLOSED = "every other route of Gradio's"
@@ -72,10 +72,10 @@ def app(store):
 
 def ours():
     """(method, path) of our own endpoints and pages."""
-    for router in (pages.router, lead_pages.router, work_api.router, lead_api.router):
+    for router in (pages.router, work_api.router, lead_api.router):
         for route in router.routes:
             yield from ((method, route.path) for method in sorted(route.methods - {"HEAD"}))
-    yield from (("GET", path) for path in (*routes.PAGES, "/api/openapi.json"))
+    yield from (("GET", path) for path in (*routes.SITE.pages, *routes.LEAD.pages, "/api/openapi.json"))
 
 
 class Caller:
@@ -164,7 +164,7 @@ def sites(app):
     """The middlewares in front of an app that pass on to Gradio's pages, by the path that they stand at."""
     found, layer = {}, app.middleware_stack
     while layer is not None:
-        if isinstance(layer, Site):
+        if isinstance(layer, Site) and layer.place.path == PLACE:
             found[PLACE] = layer
         layer = getattr(layer, "told", None) or getattr(layer, "app", None)
     return found

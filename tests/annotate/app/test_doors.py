@@ -105,7 +105,7 @@ def test_below_a_path_redirections_and_cookies_have_it(store, visit, taken_away)
         "Path=/team/labels;" in page.headers["set-cookie"]
         and "rlhf_label_team_labels" in page.headers["set-cookie"]
     )
-    assert client.get(f"{root}/lead").headers["location"] == "/team/labels/login?next=/lead"
+    assert client.get(f"{root}/lead/").headers["location"] == "/team/labels/login?next=/lead/"
 
 
 # Tasks

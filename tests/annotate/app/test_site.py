@@ -1,6 +1,8 @@
 """The labelers' pages between Gradio and the rest: which of its routes are served, and what comes before it is there."""
 
 import re
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -13,14 +15,14 @@ from annotate.app import server
 from annotate.app.launch import labeling, page_named
 from annotate.app.server import create_app
 from annotate.app.settings import AppSettings
-from annotate.app.site import routes
+from annotate.app.site.routes import LEAD, SITE, is_open
 from annotate.labels import LabelStore
 from annotate.store.accounts import add_account, open_session
 from rlhf.errors import InputError
+from tests.browser.conftest import ROOT
 
 # Every route of Gradio 6.31 that a page of ours needs; a later version's new ones are refused until they stand here.
-SERVED = {
-    "GET /", "GET /tasks", "GET /history",
+FOR_ALL = {
     "GET /assets/{path:path}", "GET /static/{path:path}", "GET /theme.css", "GET /gradio_api/theme.css",
     "GET /config", "GET /config/", "GET /gradio_api/info", "GET /gradio_api/info/", "GET /gradio_api/startup-events",
     "GET /gradio_api/heartbeat/{session_hash}", "GET /gradio_api/queue/data",
@@ -32,6 +34,7 @@ SERVED = {
     "POST /gradio_api/call/v2/{api_name}", "POST /gradio_api/call/v2/{api_name}/",
     "POST /gradio_api/queue/join", "POST /gradio_api/cancel", "POST /gradio_api/reset", "POST /gradio_api/reset/",
 }  # fmt: skip
+SERVED = {SITE: FOR_ALL, LEAD: FOR_ALL | {"POST /gradio_api/upload", "GET /gradio_api/upload_progress"}}
 SAMPLES = {
     "environment": "client",
     "type": "component",
@@ -41,9 +44,9 @@ SAMPLES = {
 }
 
 
-def gradios(app):
+def gradios(app, place):
     """Method and path of every route of a mounted Gradio app, below its mount."""
-    (mount,) = [one for one in app.routes if isinstance(one, Mount) and one.path == routes.SITE_PATH]
+    (mount,) = [one for one in app.routes if isinstance(one, Mount) and one.path == place.path]
     included = [
         route
         for one in mount.app.routes
@@ -59,17 +62,13 @@ def gradios(app):
 
 @pytest.fixture(scope="module")
 def built():
-    """What the pages are built with, and the pages, once for all tests."""
+    """What the pages are built with, and the labelers' and the lead's pages, once for all tests."""
+    from annotate.app.lead.build import lead_apps
     from annotate.app.site.build import site_apps
     from annotate.app.site.parts import default_page
 
     shared = SimpleNamespace(settings=AppSettings(), doorman=None)
-    return shared, site_apps(default_page, shared)
-
-
-@pytest.fixture
-def apps(built):
-    return built[1]
+    return shared, {SITE: site_apps(default_page, shared), LEAD: lead_apps(shared)}
 
 
 @pytest.fixture
@@ -77,12 +76,13 @@ def build(built, monkeypatch):
     """Have an app take the pages that are built, after `ready()`."""
 
     def take(app, ready=bool):
-        def pages(page, shared):
+        def pages(place):
             ready()
-            built[0].doorman = app.state.doorman
-            return built[1]
+            vars(built[0]).update(app.state._state)
+            return built[1][place]
 
-        monkeypatch.setattr(server, "_site_apps", pages)
+        monkeypatch.setattr(server, "_site_apps", lambda page, shared: pages(SITE))
+        monkeypatch.setattr(server, "_lead_apps", lambda shared: pages(LEAD))
 
     return take
 
@@ -97,28 +97,34 @@ def wait_for_page(client, address="/label/"):
 def client(tmp_path, build):
     """A client of the whole app with built pages, signed in as a labeler."""
     with LabelStore(tmp_path / "labels.db") as store:
-        add_account(store.database, "ann", role="labeler")
+        for name, role in (("ann", "labeler"), ("lea", "lead")):
+            add_account(store.database, name, role=role)
         app = create_app(store, AppSettings())
         build(app)
         with TestClient(app, base_url="http://127.0.0.1") as client:
-            client.cookies.set(app.state.settings.cookie, open_session(store.database, "ann"))
-            wait_for_page(client)
+            client.sign_in = lambda name: client.cookies.set(
+                app.state.settings.cookie, open_session(store.database, name)
+            )
+            client.sign_in("lea")
+            wait_for_page(client, "/lead/")
+            client.sign_in("ann")
             yield client
 
 
-def test_only_the_routes_that_a_page_needs_are_served(apps):
+@pytest.mark.parametrize("place", [SITE, LEAD], ids=["labelers", "leads"])
+def test_only_the_routes_that_a_page_needs_are_served(built, place):
     served, refused = set(), set()
-    for method, path in gradios(apps["en"]):
+    for method, path in gradios(built[1][place]["en"], place):
         sample = re.sub(r"\{([\w:]+)\}", lambda name: SAMPLES.get(name[1], "x1"), path)
-        allowed = routes.is_open(method, sample) or routes.is_for_accounts(method, sample)
-        allowed = allowed or (method == "GET" and f"/label{sample}" in routes.PAGES)
+        allowed = is_open(method, sample) or place.serves(method, sample)
+        allowed = allowed or (method == "GET" and f"{place.path}{sample}" in place.pages)
         (served if allowed else refused).add(f"{method.replace('HEAD', 'GET')} {path}")
-    assert served <= SERVED, served - SERVED
+    needed = SERVED[place] | {f"GET {page.removeprefix(place.path)}" for page in place.pages}
+    assert served <= needed, served - needed
     assert served >= {"GET /config", "POST /gradio_api/run/{api_name}", "POST /gradio_api/queue/join"}
     for name in (
         "file=",
         "proxy=",
-        "upload",
         "stream",
         "deep_link",
         "monitoring",
@@ -144,13 +150,22 @@ def test_what_is_refused_is_refused_over_http_to_everybody(client):
         reply = client.request(method, f"/label{path}")
         assert reply.status_code in (403, 404), (path, reply.status_code)
     assert client.get("/label/config").status_code == 200
+    for path in ("/lead/config", "/lead/gradio_api/upload_progress", "/lead/gradio_api/file=x", "/lead/"):
+        assert client.get(path).status_code == 403, path  # for a labeler
+    assert client.post("/lead/gradio_api/upload").status_code == 403
+    client.sign_in("lea")
+    assert client.get("/lead/config").status_code == 200
+    assert client.get("/lead/gradio_api/file=/etc/passwd").status_code == 404
     client.cookies.clear()
-    assert client.post("/label/gradio_api/run/predict", json={}).status_code == 401
-    assert client.get("/label/config").status_code == 401
+    for place in ("label", "lead"):
+        assert client.post(f"/{place}/gradio_api/run/predict", json={}).status_code == 401
+        assert client.get(f"/{place}/config").status_code == 401
 
 
-def test_a_page_has_no_inline_code_but_what_its_own_number_lets_run(client):
-    replies = [client.get("/label/?batch=x") for _ in range(2)]
+@pytest.mark.parametrize("address", ["/label/?batch=x", *LEAD.pages])
+def test_a_page_has_no_inline_code_but_what_its_own_number_lets_run(client, address):
+    client.sign_in("lea")
+    replies = [client.get(address) for _ in range(2)]
     numbers = set()
     for reply in replies:
         policy = reply.headers["content-security-policy"]
@@ -168,6 +183,8 @@ def test_old_addresses_lead_on_with_what_they_ask_for(client):
         ("/label?batch=a%20b", "/label/?batch=a%20b"),
         ("/history", "/label/history"),
         ("/tasks", "/label/tasks"),
+        ("/lead", "/lead/"),
+        ("/adjudicate?batch=x", "/lead/review?batch=x"),
     ):
         assert client.get(old, follow_redirects=False).headers["location"] == new
 
@@ -215,7 +232,7 @@ def test_a_page_is_named_by_module_and_function(tmp_path, monkeypatch):
 
 
 def test_pages_that_are_made_at_the_same_time_do_not_get_each_others_parts(tmp_path):
-    from annotate.app.lead.forms_mount import forms_app
+    from annotate.app.lead.build import lead_apps
     from annotate.app.site.build import site_apps
     from annotate.app.site.parts import default_page
 
@@ -232,7 +249,7 @@ def test_pages_that_are_made_at_the_same_time_do_not_get_each_others_parts(tmp_p
         shared = create_app(store, AppSettings()).state
         threads = [
             threading.Thread(target=lambda: made.update(site_apps(slowly, shared))),
-            threading.Thread(target=lambda: made.update(forms=forms_app(store, shared))),
+            threading.Thread(target=lambda: made.update(leads=lead_apps(shared))),
         ]
         for thread in threads:
             thread.start()
@@ -240,4 +257,13 @@ def test_pages_that_are_made_at_the_same_time_do_not_get_each_others_parts(tmp_p
             thread.join()
     for language in ("en", "ja"):
         assert "rankingboard" in kinds(made[language]) and "file" not in kinds(made[language])
-    assert "file" in kinds(made["forms"]) and "rankingboard" not in kinds(made["forms"])
+        assert "file" in kinds(made["leads"][language]) and "rankingboard" not in kinds(
+            made["leads"][language]
+        )
+
+
+def test_what_gradio_looks_at_in_every_event_is_whole_before_there_are_pages():
+    """An event that came while a figure's first picture had pyplot imported failed."""
+    code = "import sys, annotate.app.site.build; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "True"

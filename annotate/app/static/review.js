@@ -3,22 +3,22 @@
 import { call, submitSurely } from "./api.js";
 import { pageOf } from "./board/board.js";
 import { letter } from "./board/card.js";
-import { find, h } from "./board/dom.js";
+import { h } from "./board/dom.js";
 import { at, t } from "./boot.js";
 import { guidelines, help } from "./dialogs.js";
 import { fieldsText } from "./fields.js";
-import { header } from "./header.js";
 import { keys } from "./keys.js";
-import { layout } from "./layout.js";
 import { say, toast } from "./status.js";
 import { served } from "./whole.js";
 
 const ASK_AGAIN_MS = 500;
 
-/** One disagreement at a time, the worst first. */
-async function adjudicate(container, batch) {
+/** One disagreement at a time, the worst first, of the batch in the page's address. */
+export async function review({ element: container }) {
   let offset = 0;
-  const peopleOnly = new URLSearchParams(location.search).get("people_only") === "true";
+  const query = new URLSearchParams(location.search);
+  const batch = query.get("batch") ?? "";
+  const peopleOnly = query.get("people_only") === "true";
   const show = async () => {
     const { disagreements, computing } = await call("GET", `/api/lead/disagreements?batch=${encodeURIComponent(batch)}&people_only=${peopleOnly}&limit=1&offset=${offset}`);
     if (computing) {
@@ -28,7 +28,7 @@ async function adjudicate(container, batch) {
     }
     if (!disagreements.length) {
       keys.bind([]);
-      container.replaceChildren(h("section", { class: "nothing" }, h("h1", {}, t("adjudicate.nothing")), h("a", { href: at("/lead") }, t("adjudicate.back"))));
+      container.replaceChildren(h("section", { class: "nothing" }, h("h1", {}, t("adjudicate.nothing")), h("a", { href: at("/lead/") }, t("adjudicate.back"))));
       return;
     }
     one(container, batch, disagreements[0], peopleOnly, (by) => { offset = Math.max(offset + by, 0); return show(); });
@@ -54,11 +54,11 @@ function one(container, batch, found, peopleOnly, go) {
   container.replaceChildren(
     h("h1", {}, t("adjudicate.title", { batch })),
     h("p", { class: "quiet" }, t(task.kind === "rate" ? "adjudicate.share_ratings" : "adjudicate.share", { share: Math.round(found.share * 100) }), found.adjudicated ? ` · ${t("adjudicate.again")}` : "", " · ",
-      h("a", { href: at(`/adjudicate?batch=${encodeURIComponent(batch)}&people_only=${!peopleOnly}`) }, t(peopleOnly ? "adjudicate.everybody" : "adjudicate.people_only"))),
+      h("a", { href: at(`/lead/review?batch=${encodeURIComponent(batch)}&people_only=${!peopleOnly}`) }, t(peopleOnly ? "adjudicate.everybody" : "adjudicate.people_only"))),
     said(found),
     page.element,
     h("footer", { class: "foot" }, h("div", { class: "more" }, comment), h("div", { class: "actions" },
-      h("a", { class: "button", href: at("/lead") }, t("adjudicate.back")),
+      h("a", { class: "button", href: at("/lead/") }, t("adjudicate.back")),
       h("button", { type: "button", onclick: () => go(-1) }, t("adjudicate.previous")),
       h("button", { type: "button", onclick: () => go(1) }, t("adjudicate.next")),
       h("button", { type: "button", class: "primary", id: "submit", onclick: submit }, t("adjudicate.submit")),
@@ -84,9 +84,3 @@ function said(found) {
   );
   return h("table", { class: "given" }, h("caption", {}, t(rated ? "adjudicate.given_ratings" : "adjudicate.given")), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, t("adjudicate.labeler")), ...letters, h("th", { scope: "col" }, t("work.comment")))), h("tbody", {}, ...rows));
 }
-
-const batch = new URLSearchParams(location.search).get("batch");
-header();
-layout();
-find("#guidelines").addEventListener("click", () => guidelines(batch));
-adjudicate(find("#main"), batch).catch((error) => say(error.status === 401 ? t("error.signed_out") : t("error.refused", { reason: error.message })));
