@@ -214,12 +214,19 @@ std::vector<int64_t> truncated(const std::vector<float>& weights, const Truncati
     for (size_t v = 0; v < weights.size(); v++)
         if (weights[v] >= least && weights[v] > 0.0f) kept.push_back(v);
     if (cut.top_p < 1.0f) {
-        std::stable_sort(kept.begin(), kept.end(), [&](int64_t a, int64_t b) { return weights[a] > weights[b]; });
-        double before = 0.0;
-        size_t size = 0;
-        while (size < kept.size() && before < cut.top_p * mass) before += weights[kept[size++]];
-        kept.resize(size);
-        std::sort(kept.begin(), kept.end());
+        const auto likelier = [&](int64_t a, int64_t b) { return weights[a] != weights[b] ? weights[a] > weights[b] : a < b; };
+        std::vector<int64_t> order = kept;
+        double before = 0.0;  // of those up to `first`; the last one that stays is found by halves, without sorting all
+        for (size_t first = 0, last = order.size(); last - first > 1;) {
+            const auto begin = order.begin() + first, middle = begin + (last - first) / 2;
+            std::nth_element(begin, middle, order.begin() + last, likelier);
+            double upper = before;
+            for (auto v = begin; v < middle; v++) upper += weights[*v];
+            if (upper < cut.top_p * mass) before = upper, first = middle - order.begin();
+            else last = middle - order.begin(), order.resize(last);
+        }
+        const auto gone = [&](int64_t v) { return likelier(order.back(), v); };
+        kept.erase(std::remove_if(kept.begin(), kept.end(), gone), kept.end());
     }
     return kept;
 }
