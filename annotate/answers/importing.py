@@ -2,13 +2,15 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from annotate.answers.choice import RANKED
+from annotate.answers.grouping import RowsByTask
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
 from annotate.store.schema import Labeler
@@ -18,15 +20,15 @@ from annotate.work.batches import (
     add_batch,
     add_tasks,
     batch_id,
-    make_batch,
     settings_of,
-    tasks_of,
 )
 from annotate.work.submit import Source, Submission, write_submissions
 from rlhf.data import Prompt, Ranking, fingerprint
 from rlhf.errors import LabelError
 
 IMPORTED = "imported"
+AT_ONCE = 2000  # tasks that are made by one statement
+Watch = Callable[[Sequence[int], str], Iterable[int]]
 
 
 @dataclass(frozen=True)
@@ -37,39 +39,65 @@ class Imported:
     answers: int
 
 
+def unwatched(parts: Sequence[int], what: str) -> Iterable[int]:
+    """No progress is shown."""
+    return parts
+
+
 @retried
 def import_rankings(
-    database: Database, settings: BatchSettings, rankings: Sequence[Ranking], keep_ranks: bool = True
+    database: Database,
+    settings: BatchSettings,
+    rankings: Sequence[Ranking],
+    keep_ranks: bool = True,
+    watch: Watch = unwatched,
 ) -> Imported:
     """Make a batch of the rankings' answers, with their ranks, or ratings in a batch of those, as their labelers' answers,
     marked as imported.
 
     Rankings of the same answers become one task; settings.overlap labelers are wanted for each, those of the file
-    included. With keep_ranks=False nobody has ranked them yet.
+    included. With keep_ranks=False nobody has ranked them yet. Some thousand rankings are in memory at once.
     """
-    groups = _groups(rankings)
-    tasks = [
-        NewTask(
-            prompt=given[0].prompt,
-            completions=given[0].completions,
-            overlap=max(settings.overlap, len(given)) if keep_ranks else settings.overlap,
-        )
-        for given in groups
-    ]
-    names = sorted({_name(ranking) for ranking in rankings}) if keep_ranks else []
+    tasks, names = rows_by_task(rankings, watch)
+    ids, answers = array("q"), 0
+
+    def parts(what: str) -> Iterator[list[list[Ranking]]]:
+        for start in watch(range(0, len(tasks), AT_ONCE), what):
+            yield [
+                [rankings[row] for row in tasks[n]] for n in range(start, min(start + AT_ONCE, len(tasks)))
+            ]
+
     with database.write() as connection:
-        importers = {name: _importer(connection, name) for name in names}  # locked first, as everywhere
-        batch = add_batch(connection, settings, tasks)
-        if not keep_ranks:
-            return Imported(len(tasks), 0)
-        ids = tasks_of(connection, batch)
-        return Imported(len(tasks), _keep(connection, settings, ids, groups, importers))
+        # Their rows are locked first, as everywhere.
+        importers = {name: _importer(connection, name) for name in sorted(names)} if keep_ranks else {}
+        batch = add_batch(connection, settings, ())
+        for part in parts("tasks"):
+            new = [_new_task(given, settings.overlap, keep_ranks) for given in part]
+            ids.extend(add_tasks(connection, batch, settings, new, before=len(ids)))
+        kept = 0
+        for part in parts("answers") if keep_ranks else ():
+            answers += _keep(connection, settings, ids[kept : kept + len(part)], part, importers)
+            kept += len(part)
+    return Imported(len(tasks), answers)
 
 
-def import_prompts(database: Database, settings: BatchSettings, prompts: Sequence[Prompt]) -> Imported:
+@retried
+def import_prompts(
+    database: Database, settings: BatchSettings, prompts: Sequence[Prompt], watch: Watch = unwatched
+) -> Imported:
     """Make a batch in which people write the answers to these prompts."""
-    make_batch(database, settings, [NewTask(prompt=prompt, completions=()) for prompt in prompts])
+    with database.write() as connection:
+        batch = add_batch(connection, settings, ())
+        for start in watch(range(0, len(prompts), AT_ONCE), "tasks"):
+            part = prompts[start : start + AT_ONCE]
+            new = [NewTask(prompt=prompt, completions=()) for prompt in part]
+            add_tasks(connection, batch, settings, new, before=start)
     return Imported(len(prompts), 0)
+
+
+def _new_task(given: Sequence[Ranking], overlap: int, keep_ranks: bool) -> NewTask:
+    wanted = max(overlap, len(given)) if keep_ranks else overlap
+    return NewTask(prompt=given[0].prompt, completions=given[0].completions, overlap=wanted)
 
 
 @retried
@@ -85,16 +113,18 @@ def add_gold_questions(database: Database, batch: str, rankings: Sequence[Rankin
     return len(tasks)
 
 
-def _groups(rankings: Sequence[Ranking]) -> list[list[Ranking]]:
-    """Rankings by task. One labeler's second ranking of the same answers opens a task of its own: nothing is lost."""
-    groups: dict[tuple[str, int], list[Ranking]] = {}
-    times: dict[tuple[str, str], int] = {}
-    for ranking in rankings:
-        answers = fingerprint([ranking.prompt, list(ranking.completions)])
-        who = (answers, ranking.labeler)
-        times[who] = times.get(who, -1) + 1
-        groups.setdefault((answers, times[who]), []).append(ranking)
-    return list(groups.values())
+def rows_by_task(rankings: Sequence[Ranking], watch: Watch = unwatched) -> tuple[RowsByTask, set[str]]:
+    """Which rankings are of one task, and the names of those who gave them.
+
+    One labeler's second ranking of the same answers opens a task of its own: nothing is lost.
+    """
+    tasks, names = RowsByTask(), set()
+    for start in watch(range(0, len(rankings), AT_ONCE), "rankings"):
+        for ranking in rankings[start : start + AT_ONCE]:
+            tasks.append(fingerprint([ranking.prompt, list(ranking.completions)]), ranking.labeler)
+            names.add(_name(ranking))
+    tasks.close()
+    return tasks, names
 
 
 def _name(ranking: Ranking) -> str:

@@ -167,10 +167,13 @@ def change_batch(database: Database, name: str, **changes: Any) -> None:
 
 
 def add_tasks(
-    connection: Connection, batch: int, settings: BatchSettings, tasks: Sequence[NewTask]
+    connection: Connection, batch: int, settings: BatchSettings, tasks: Sequence[NewTask], before: int = 0
 ) -> list[int]:
-    """Add tasks to a batch; returns their ids. Raises LabelError naming the first that cannot be labeled."""
-    for number, task in enumerate(tasks, start=1):
+    """Add tasks to a batch; returns their ids. Raises LabelError naming the first that cannot be labeled.
+
+    before: how many of the same list were added before these.
+    """
+    for number, task in enumerate(tasks, start=before + 1):
         _check_task(number, task, settings.kind)
     prompts = add_prompts(connection, [task.prompt for task in tasks])
     # Numbered before they are written, because rows of three tables name each other and are written in bulk.
@@ -193,11 +196,6 @@ def add_tasks(
         if values:
             connection.execute(insert(table), values)
     return ids
-
-
-def tasks_of(connection: Connection, batch: int) -> list[int]:
-    """Ids of a batch's tasks in the order they were added."""
-    return list(connection.execute(select(Task.id).where(Task.batch_id == batch).order_by(Task.id)).scalars())
 
 
 def answers_of(connection: Connection, tasks: Sequence[int]) -> dict[int, list[Any]]:

@@ -3,6 +3,7 @@
 import argparse
 import secrets
 import sys
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -162,15 +163,25 @@ def import_labels(options: argparse.Namespace) -> None:
     if options.kind == "demonstrate":
         prompts = read_prompts(options.file, options=reading_of(options))
         with open_labels(options) as store:
-            done = import_prompts(store.database, settings, prompts)
+            done = import_prompts(store.database, settings, prompts, watch=_watched)
     else:
         read = read_to_rate if options.kind == "rate" else read_labels
         rankings = read(options.file, options=reading_of(options))
         with open_labels(options) as store:
-            done = import_rankings(store.database, settings, rankings, keep_ranks=not options.unranked)
+            done = import_rankings(
+                store.database, settings, rankings, keep_ranks=not options.unranked, watch=_watched
+            )
     print(
         f"batch {options.batch}: {done.tasks} tasks, {done.answers} {'ratings' if options.kind == 'rate' else 'rankings'}"
     )
+
+
+def _watched(parts: Sequence[int], what: str) -> Iterable[int]:
+    """The parts of an import, with a bar from the second second on."""
+    from tqdm import tqdm
+
+    bar: Iterable[int] = tqdm(parts, what, delay=1, mininterval=1, unit="part")
+    return bar
 
 
 def change_batch(options: argparse.Namespace) -> None:

@@ -1,0 +1,68 @@
+"""Imports of any size: grouped in little memory, written in parts, whole or not at all."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotate.answers import importing
+from annotate.answers.importing import import_prompts, import_rankings, rows_by_task
+from annotate.labels import LabelStore
+from annotate.work.batches import BatchSettings, batch_settings
+from rlhf.data import Ranking
+from rlhf.errors import LabelError
+
+ROWS = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["", "ann", "bob"])), max_size=30)
+
+
+def ranking(prompt, labeler=""):
+    return Ranking(prompt=f"{prompt}", completions=("a", "b"), ranks=(0, 1), labeler=labeler)
+
+
+@given(ROWS)
+def test_rows_are_grouped_as_a_dict_would(rows):
+    groups, times = {}, {}
+    for number, (prompt, labeler) in enumerate(rows):
+        time = times[prompt, labeler] = times.get((prompt, labeler), -1) + 1
+        groups.setdefault((prompt, time), []).append(number)
+    tasks, names = rows_by_task([ranking(*row) for row in rows])
+    assert [tasks[number] for number in range(len(tasks))] == list(groups.values())
+    assert names == {labeler or "imported" for _, labeler in rows}
+
+
+def test_an_import_in_parts_is_the_import_at_once(tmp_path, monkeypatch):
+    rows = [ranking(n % 5, name) for n, name in enumerate(["ann", "bob", "ann", "", "bob"] * 4)]
+    found = []
+    for at_once in (2, 1000):
+        monkeypatch.setattr(importing, "AT_ONCE", at_once)
+        seen = []
+
+        def watch(parts, what, seen=seen):
+            seen.append((what, len(parts)))
+            return parts
+
+        with LabelStore(tmp_path / f"{at_once}.db") as store:
+            done = import_rankings(
+                store.database, BatchSettings(name="b", origin="import"), rows, watch=watch
+            )
+            stored = store.rankings("b")
+            assert batch_settings(store.database, "b").name == "b"
+            found.append((done, sorted((r.prompt, r.labeler, r.ranks) for r in stored)))
+            assert store.progress("b").answers == len(rows)
+        assert [what for what, _ in seen] == ["rankings", "tasks", "answers"]
+    assert found[0] == found[1] and len(found[0][1]) == len(rows)
+
+
+@pytest.mark.parametrize("keep_ranks", [True, False])
+def test_a_bad_row_of_a_late_part_undoes_all_and_is_named_by_its_place(tmp_path, monkeypatch, keep_ranks):
+    monkeypatch.setattr(importing, "AT_ONCE", 2)
+    rows = [ranking(n) for n in range(5)] + [Ranking(prompt="x", completions=("a",), ranks=(0,))]
+    with LabelStore(tmp_path / "labels.db") as store:
+        with pytest.raises(LabelError, match=r"^task 6: 1 answers"):
+            import_rankings(store.database, BatchSettings(name="b"), rows, keep_ranks)
+        with pytest.raises(LabelError, match="b"):
+            batch_settings(store.database, "b")
+        assert (
+            import_prompts(store.database, BatchSettings(name="b", kind="demonstrate"), ["x", "y", "z"]).tasks
+            == 3
+        )
+        assert store.progress("b").tasks == 3
