@@ -50,6 +50,7 @@ def add_label_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _add_batches(add: Any) -> None:
     command = add("import", "rankings or prompts from a file into a new batch", import_labels)
+    command.usage = "%(prog)s FILE --batch NAME [--OPTION VALUE …]"
     command.add_argument(
         "file",
         help="rankings (.jsonl, .json, .csv, .parquet; ours, trl, HH, OASST, Label Studio, Argilla), or prompts",
