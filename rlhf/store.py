@@ -120,11 +120,8 @@ class Store:
 
     def entries(self, stage: str | None = None) -> list[Entry]:
         """Finished entries, by stage and number. Raises StoreError naming a damaged manifest."""
-        return [
-            self._entry(path)
-            for known in (STAGES if stage is None else (stage,))
-            for path in self._paths(known)
-        ]
+        stages = STAGES if stage is None else (stage,)
+        return [self._entry(path) for known in stages for path in self._paths(known)]
 
     def _paths(self, stage: str) -> list[Path]:
         """The folders of a stage's entries, by number."""
@@ -230,12 +227,8 @@ class Store:
         """What is wrong, a line per damaged, missing or unlisted file; empty when all is as it was written."""
         self._remove_leftovers()
         problems = []
-        paths = (
-            [self.resolve(reference).path]
-            if reference
-            else [p for stage in STAGES for p in self._paths(stage)]
-        )
-        for path in paths:
+        every = [path for stage in STAGES for path in self._paths(stage)]
+        for path in [self.resolve(reference).path] if reference else every:
             try:
                 entry = self._entry(path)
             except StoreError as damaged:
