@@ -195,14 +195,14 @@ def test_a_leads_pages_show_every_text_and_none_does_anything(planted, browse):
     walk = Walk(browse(world, lead), world.url)
     walk.to("/lead", "#batches")
     walk.to("/lead/dashboard", "#figures .figure")
-    for fold in walk.page.locator("details > summary").all():
+    for fold in walk.page.locator("#figures details > summary").all():
         fold.click()
     walk.look()
     for kind in ("rank", "rate", "compare"):
         walk.to(f"/lead/dashboard?batch={quote(batches[kind])}", "#figures .figure")
-        walk.to(f"/adjudicate?batch={quote(batches[kind])}", ".given")
-    for form in ("", f"settings?batch={quote(batches['rate'])}", "export", "people"):
-        walk.to(f"/lead/forms/en/{form}", ".gradio-container h1")
+        walk.to(f"/lead/review?batch={quote(batches[kind])}", ".given")
+    for form in ("new", f"settings?batch={quote(batches['rate'])}", "export", "people"):
+        walk.to(f"/lead/{form}", ".gradio-container h1")
         walk.page.wait_for_load_state("networkidle")
         walk.look()
     expected = {
@@ -212,7 +212,7 @@ def test_a_leads_pages_show_every_text_and_none_does_anything(planted, browse):
     assert walk.seen >= expected, expected - walk.seen
 
 
-@pytest.mark.parametrize("path", ["/label/?batch={}", "/label/?answer={}", "/adjudicate?batch={}", "/lead/dashboard?batch={}&since={}", "/lead/forms/en/settings?batch={}", "/{}", "/lead/{}", "/label/{}"])  # fmt: skip
+@pytest.mark.parametrize("path", ["/label/?batch={}", "/label/?answer={}", "/adjudicate?batch={}", "/lead/dashboard?batch={}&since={}", "/lead/settings?batch={}", "/{}", "/lead/{}", "/label/{}"])  # fmt: skip
 def test_an_address_is_a_text_too(planted, browse, path):
     world, _, lead, _ = planted
     page = browse(world, lead)
@@ -226,7 +226,7 @@ def test_a_file_with_a_hostile_name_is_named_and_does_nothing(planted, browse, t
     file = tmp_path / "<img src=x onerror=window.hacked=7>${window.hacked=8}{{9}}.jsonl"
     file.write_text(json.dumps({"prompt": hostile("prompt"), "ask": 1}))
     page = browse(world, lead)
-    page.goto(f"{world.url}/lead/forms/en/")
+    page.goto(f"{world.url}/lead/new")
     page.locator("#new-name textarea, #new-name input").fill(hostile("batch.name new")[:150])
     upload(page, "#new-file", file)
     page.click("#create button, button#create")
