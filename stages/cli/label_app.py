@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
+from stages.cli.options import add_proxy
 
 
 def add_label_app(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -19,25 +20,7 @@ def add_label_app(commands: Any, shared: argparse.ArgumentParser) -> None:
         help="where to listen; other than this machine needs accounts (127.0.0.1)",
     )
     command.add_argument("--port", type=int, default=7861, help="port to listen on (7861)")
-    command.add_argument(
-        "--behind-proxy",
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="address or network of the proxy in front, such as 127.0.0.1; may be repeated",
-    )
-    command.add_argument(
-        "--proxy-header",
-        default="",
-        metavar="NAME",
-        help="header in which the proxy names who is signed in, such as X-Forwarded-User (none)",
-    )
-    command.add_argument(
-        "--root-path",
-        default="",
-        metavar="PATH",
-        help="path below which the proxy shows the app, such as /labels",
-    )
+    add_proxy(command)
     command.add_argument(
         "--page",
         default="",
@@ -60,16 +43,10 @@ def run_label(options: argparse.Namespace) -> None:
     from annotate.app.launch import page_named
     from annotate.app.settings import AppSettings
     from annotate.labels import LabelStore
-    from stages.cli.options import labels_url_of, say, store_of
+    from stages.cli.options import labels_url_of, proxy_of, say, store_of
 
     page = page_named(options.page) if options.page else None
-    settings = AppSettings(
-        host=options.host,
-        port=options.port,
-        behind_proxy=tuple(options.behind_proxy),
-        proxy_header=options.proxy_header,
-        root_path=options.root_path.rstrip("/"),
-    )
+    settings = AppSettings(host=options.host, port=options.port, **proxy_of(options))
     from annotate.work.live import any_live
     from stages.labeling import live
 

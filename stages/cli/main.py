@@ -11,7 +11,16 @@ from stages.cli.data_commands import add_data_commands
 from stages.cli.import_command import add_import_command
 from stages.cli.label_app import add_label_app
 from stages.cli.label_commands import add_label_commands
-from stages.cli.options import STAGES, TRAINING, Command, add_settings, everywhere_options, say, store_of
+from stages.cli.options import (
+    STAGES,
+    TRAINING,
+    Command,
+    add_proxy,
+    add_settings,
+    everywhere_options,
+    say,
+    store_of,
+)
 from stages.cli.other_commands import add_other_commands
 from stages.cli.pipeline_commands import add_pipeline_commands
 from stages.cli.stage_commands import RUNNERS
@@ -75,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
                 action="store_true",
                 help="go on with an interrupted run, as happens by itself too; an error where there is none",
             )
+        if name == "chat":
+            add_proxy(command.add_argument_group("behind a proxy, with --web"))
         if name in ("eval", "best-of-n"):
             command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=RUNNERS[name], stage=name)

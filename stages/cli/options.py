@@ -63,6 +63,39 @@ def everywhere_options() -> "Command":
     return shared
 
 
+def add_proxy(command: argparse._ActionsContainer) -> None:
+    """How an app of pages stands behind a proxy."""
+    command.add_argument(
+        "--behind-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="address or network of the proxy in front, such as 127.0.0.1; may be repeated",
+    )
+    command.add_argument(
+        "--proxy-header",
+        default="",
+        metavar="NAME",
+        help="header in which the proxy names who is signed in, such as X-Forwarded-User (none)",
+    )
+    command.add_argument(
+        "--root-path",
+        default="",
+        metavar="PATH",
+        help="path below which the proxy shows the app, such as /labels",
+    )
+
+
+def proxy_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_proxy`'s options say, in AppSettings' names; empty where they say nothing."""
+    given = {
+        "behind_proxy": tuple(options.behind_proxy),
+        "proxy_header": options.proxy_header,
+        "root_path": options.root_path.rstrip("/"),
+    }
+    return {name: value for name, value in given.items() if value}
+
+
 class Help(argparse.HelpFormatter):
     """Help in lines of a hundred columns, an option and its text beside each other."""
 

@@ -4,7 +4,8 @@ import argparse
 import json
 from collections.abc import Callable
 
-from stages.cli.options import labels_url_of, print_entry, say, settings_from, store_of
+from rlhf.errors import InputError
+from stages.cli.options import labels_url_of, print_entry, proxy_of, say, settings_from, store_of
 
 
 def run_pretrain(options: argparse.Namespace) -> None:
@@ -66,8 +67,11 @@ def run_chat(options: argparse.Namespace) -> None:
     if settings.web:
         from stages.talk import serve
 
-        serve.run_page(settings, store_of(options), labels_url_of(options), say)
+        serve.run_page(settings, store_of(options), labels_url_of(options), say, **proxy_of(options))
         return
+    if proxy := proxy_of(options):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in proxy)
+        raise InputError(f"{flags}: nothing stands in front of the terminal; add --web")
     from stages.talk import terminal
 
     terminal.run(settings, store_of(options), labels_url_of(options))

@@ -1,6 +1,7 @@
 """The checkpoints as a server: OpenAI's protocol alone, or with the chat page."""
 
 from collections.abc import Callable
+from typing import Any
 
 from annotate.app.server import serve
 from annotate.app.settings import AppSettings
@@ -32,8 +33,13 @@ def run(settings: ServeSettings, store: Store, labels_url: str, say: Callable[[s
         serve(app, say, "chat completions", PATIENCE_S, engine.close)
 
 
-def run_page(settings: ChatSettings, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
-    """Serve the chat page until Ctrl-C. Raises InputError for offload, which is for one person at a terminal."""
+def run_page(
+    settings: ChatSettings, store: Store, labels_url: str, say: Callable[[str], None], **proxy: Any
+) -> None:
+    """Serve the chat page until Ctrl-C. proxy: behind_proxy, proxy_header and root_path of AppSettings.
+
+    Raises InputError for offload, which is for one person at a terminal.
+    """
     if settings.offload:
         raise InputError(
             "--offload answers one request at a time, at the terminal: leave --web or --offload out"
@@ -45,7 +51,7 @@ def run_page(settings: ChatSettings, store: Store, labels_url: str, say: Callabl
         LabelStore(labels_url) as labels,
         EngineProcess(precision=settings.precision, template_kwargs=given) as engine,
     ):
-        app_settings = AppSettings(host=settings.host, port=settings.port)
+        app_settings = AppSettings(host=settings.host, port=settings.port, **proxy)
         app = chat_app(labels, app_settings, engine, checkpoints)
         serve(app, say, "chat", PATIENCE_S, engine.close)
 

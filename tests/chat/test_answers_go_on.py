@@ -12,14 +12,18 @@ import pytest
 
 from annotate.store.database import storable
 from tests.chat.test_feedback_trains import chat_session
-from tests.chat.tiny import serving
+from tests.chat.tiny import serving, tiny_store
 
 HELLO = [{"role": "user", "content": "where is the dog"}]
+UNENDING = 60_000  # tokens: no machine has written them all before the test is through
+PATIENCE_S = 120  # for a machine that does other work as well
 
 
 @pytest.fixture(scope="module")
-def server(chat_store, tmp_path_factory):
-    with serving(chat_store, tmp_path_factory.mktemp("labels") / "labels.db", "chat", "--web") as found:
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unending")
+    store = tiny_store(folder / "store", base_context=2 * UNENDING)
+    with serving(store, folder / "labels.db", "chat", "--web") as found:
         yield found
 
 
@@ -52,17 +56,28 @@ def leave_after(web, path, asked, num_pieces):
     raise AssertionError("the answer ended too early")
 
 
+def kept_answer(web, path):
+    """The answer once it is in the conversation."""
+    deadline = time.monotonic() + PATIENCE_S
+    while len(turns := web.get(path).json()["messages"]) < 2:
+        assert time.monotonic() < deadline
+    return turns[1]
+
+
 def test_a_page_that_is_loaded_anew_hears_the_whole_answer(web):
-    path, asked = begin(web, max_new_tokens=600)
-    first = leave_after(web, path, asked, 5)
+    path, asked = begin(web, max_new_tokens=UNENDING)
+    first, again = leave_after(web, path, asked, 5), []
     with web.stream("GET", f"{path}/answer") as response:
-        again = list(events(response))
+        for event in events(response):
+            again.append(event)
+            if len(again) == len(first) + 20:  # what had been said, and more than that: enough
+                web.post(f"{path}/stop")
     assert again[: len(first)] == first
     assert again[0]["type"] == "question" and again[0]["models"] == ["base/0001-tiny"]
     [answer] = [event["message"] for event in again if event["type"] == "answer"]
     text = "".join(event["text"] for event in again if event["type"] == "piece")
     assert answer["content"] == storable(text.strip())
-    assert answer["sampling"]["reason"] == "length"
+    assert answer["sampling"]["reason"] == "cancelled"
     assert web.get(f"{path}/answer").status_code == 204
     assert [turn["role"] for turn in web.get(path).json()["messages"]] == ["user", "assistant"]
 
@@ -70,38 +85,36 @@ def test_a_page_that_is_loaded_anew_hears_the_whole_answer(web):
 def test_an_answer_nobody_watches_is_kept_whole(web):
     path, asked = begin(web, max_new_tokens=200)
     leave_after(web, path, asked, 3)
-    deadline = time.monotonic() + 60
-    while len(turns := web.get(path).json()["messages"]) < 2:
-        assert time.monotonic() < deadline
-    assert turns[1]["sampling"]["reason"] == "length" and len(turns[1]["content"]) > 100
+    answer = kept_answer(web, path)
+    assert answer["sampling"]["reason"] == "length" and len(answer["content"]) > 100
 
 
 def test_stop_ends_it_and_keeps_what_there_is(web):
-    path, asked = begin(web)
+    path, asked = begin(web, max_new_tokens=UNENDING)
     first = leave_after(web, path, asked, 5)
     assert web.post(f"{path}/stop").json() == {}
     with web.stream("GET", f"{path}/answer") as response:
         rest = list(events(response)) if response.status_code == 200 else []
-    deadline = time.monotonic() + 20
-    while len(turns := web.get(path).json()["messages"]) < 2:
-        assert time.monotonic() < deadline
+    answer = kept_answer(web, path)
     begun = storable("".join(event["text"] for event in first if event["type"] == "piece").lstrip())
-    assert turns[1]["sampling"]["reason"] == "cancelled" and turns[1]["content"].startswith(begun)
+    assert answer["sampling"]["reason"] == "cancelled" and answer["content"].startswith(begun)
     assert not rest or rest[-1]["type"] == "answer"
     assert web.get("/health").json() == {"running": 0, "waiting": 0}
 
 
-def test_an_answer_ends_where_the_context_does_by_default(web):
-    path, asked = begin(web)
-    with web.stream("POST", f"{path}/ask", json=asked) as response:
-        last = list(events(response))[-1]
+def test_an_answer_ends_where_the_context_does_by_default(chat_store, tmp_path):
+    with serving(chat_store, tmp_path / "labels.db", "chat", "--web") as server:
+        web = chat_session(server.url)
+        path, asked = begin(web)
+        with web.stream("POST", f"{path}/ask", json=asked) as response:
+            last = list(events(response))[-1]
     assert last["message"]["sampling"]["reason"] == "length"
     assert last["message"]["sampling"]["max_new_tokens"] is None
     assert len(last["message"]["content"]) > 4000
 
 
 def test_an_engine_that_gives_up_is_told_and_the_stream_ends(server, web):
-    path, asked = begin(web)
+    path, asked = begin(web, max_new_tokens=UNENDING)
     pids = set()
     with web.stream("POST", f"{path}/ask", json=asked) as response:
         for event in events(response):
@@ -138,23 +151,38 @@ def test_an_error_inside_the_engine_is_a_500_for_who_asked(chat_store, tmp_path)
         assert client.completions.create(prompt=[1, 2], **asked).usage.completion_tokens == 3
 
 
+def two_answers(client, asked):
+    """A stream that has begun, and a thread that waits for the same answer whole, into a list."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(client.chat.completions.create(**asked)))
+    stream = client.chat.completions.create(**asked, stream=True)
+    next(stream)
+    thread.start()
+    return stream, thread, answers
+
+
 def test_sigterm_lets_answers_end_and_turns_others_away(chat_store, tmp_path):
     with serving(chat_store, tmp_path / "labels.db", "serve") as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         client.chat.completions.create(model="base", messages=HELLO, max_tokens=2)  # loads the model
-        asked = {"model": "base", "messages": HELLO, "seed": 1, "max_tokens": 700}
-        alone = client.chat.completions.create(**asked).choices[0]
-        answers = []
-        thread = threading.Thread(target=lambda: answers.append(client.chat.completions.create(**asked)))
-        stream = client.chat.completions.create(**asked, stream=True)
-        next(stream)
-        thread.start()
-        while httpx.get(f"{server.url}/health").json()["running"] < 2:
-            pass
+        asked = {"model": "base", "messages": HELLO, "seed": 1}
+        for max_tokens in (
+            700,
+            1400,
+            2800,
+        ):  # until they take this machine long enough to be under way together
+            stream, thread, answers = two_answers(client, asked | {"max_tokens": max_tokens})
+            running = 0
+            while thread.is_alive() and (running := httpx.get(f"{server.url}/health").json()["running"]) < 2:
+                pass
+            if running == 2:
+                break
         server.process.terminate()
         text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
         thread.join()
-        assert text == alone.message.content == answers[0].choices[0].message.content
-        server.process.wait(10)
+        assert (
+            text == answers[0].choices[0].message.content and answers[0].usage.completion_tokens == max_tokens
+        )
+        server.process.wait(PATIENCE_S)
         with pytest.raises(openai.APIConnectionError):
             client.models.list()

@@ -1,7 +1,7 @@
 // The chat page: a conversation, its branches, and the feedback on its answers.
 
 import { call, Refused } from "../api.js";
-import { t } from "../boot.js";
+import { at, boot, t } from "../boot.js";
 import { help } from "../dialogs.js";
 import { find, h } from "../board/dom.js";
 import { keys } from "../keys.js";
@@ -36,7 +36,7 @@ class Chat {
   async go(id, push = true) {
     this.leave();
     this.drawer(false);
-    if (push) history.pushState(null, "", id ? `/chat/${id}` : "/chat");
+    if (push) history.pushState(null, "", at(id ? `/chat/${id}` : "/chat"));
     await this.open(id).catch((error) => this.wrong(error));
     if (window.matchMedia("(pointer: fine)").matches) this.field.focus(); // on a phone that would open its keyboard
   }
@@ -86,7 +86,7 @@ class Chat {
       h("summary", { class: "button", id: "own" }, t("chat.conversation"), " ▾"),
       h("div", { class: "menu-body" },
         h("button", { type: "button", id: "rename", onclick: () => this.rename() }, t("chat.rename")),
-        h("a", { class: "button", id: "export", href: `/api/chat/conversations/${this.id}/export`, download: "" }, t("chat.export")),
+        h("a", { class: "button", id: "export", href: at(`/api/chat/conversations/${this.id}/export`), download: "" }, t("chat.export")),
         h("button", { type: "button", id: "delete", onclick: () => this.remove() }, t("chat.delete"))));
     this.top.replaceChildren(this.settings.bar, h("span", { class: "grow" }), menu);
     this.foot.replaceChildren(this.settings.panel, h("div", { class: "line" }, this.field, this.button));
@@ -96,7 +96,7 @@ class Chat {
     if (this.id) return;
     const { id } = await call("POST", "/api/chat/conversations", { settings: this.settings.value });
     this.id = id;
-    history.replaceState(null, "", `/chat/${id}`);
+    history.replaceState(null, "", at(`/chat/${id}`));
     this.sidebar.current = id;
     this.frame();
   }
@@ -376,7 +376,7 @@ class Chat {
 
   wrong(error) {
     if (!(error instanceof Refused)) throw error;
-    if (error.status === 401) say(t("error.signed_out"), { href: `/login?next=${encodeURIComponent(location.pathname)}`, text: t("login.submit") });
+    if (error.status === 401) say(t("error.signed_out"), { href: at(`/login?next=${encodeURIComponent(location.pathname)}`), text: t("login.submit") });
     else say(error.status === 0 ? t("chat.lost") : t("error.refused", { reason: error.message }));
   }
 
@@ -428,7 +428,7 @@ async function start() {
   chat.keys();
   find("#drawer").addEventListener("click", () => chat.drawer(!document.body.classList.contains("drawer-open")));
   document.addEventListener("pointerdown", (event) => { if (!event.target.closest("#list, #drawer")) chat.drawer(false); });
-  const fromPath = () => Number(location.pathname.split("/")[2]) || null;
+  const fromPath = () => Number(location.pathname.slice(boot.root.length).split("/")[2]) || null;
   window.addEventListener("popstate", () => chat.go(fromPath(), false));
   await chat.go(fromPath(), false);
 }

@@ -1,7 +1,7 @@
 // The account's conversations: search, open, begin.
 
 import { call } from "../api.js";
-import { t } from "../boot.js";
+import { at, t } from "../boot.js";
 import { h, nodes } from "../board/dom.js";
 
 export class Sidebar {
@@ -31,7 +31,7 @@ export class Sidebar {
   rows(conversations) {
     return conversations.map((one) => {
       const when = new Date(one.updated * 1000).toLocaleString(document.documentElement.lang, { dateStyle: "short", timeStyle: "short" });
-      return h("a", { href: `/chat/${one.id}`, "data-id": one.id, "aria-current": one.id === this.current ? "page" : null, onclick: (event) => {
+      return h("a", { href: at(`/chat/${one.id}`), "data-id": one.id, "aria-current": one.id === this.current ? "page" : null, onclick: (event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault();
         this.open(one.id);

@@ -1,6 +1,6 @@
 // An answer on its way: the server's events, one by one, until the stream ends or the page leaves it.
 
-import { boot } from "../boot.js";
+import { at, boot } from "../boot.js";
 import { Refused } from "../api.js";
 
 /** POST `body` and hear every server-sent event as an object. Throws Refused; status 0 where the line broke. */
@@ -15,7 +15,7 @@ export const join = (path, heard, signal) => listen(path, { method: "GET" }, hea
 async function listen(path, request, heard, signal) {
   let response;
   try {
-    response = await fetch(path, { credentials: "same-origin", signal, ...request });
+    response = await fetch(at(path), { credentials: "same-origin", signal, ...request });
   } catch (error) {
     if (signal.aborted) return false;
     throw new Refused(0, String(error));
