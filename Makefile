@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart laptop smollm2 smollm2-evening gemma gemma-night test test-slow test-wheel check format bench talk wheel docs release-notes clean
+.PHONY: quickstart laptop smollm2 smollm2-evening gemma gemma-night test test-slow test-wheel fuzz check format bench talk wheel docs release-notes clean
 .DEFAULT_GOAL := quickstart
 
 $(STAMP): pyproject.toml constraints.txt
@@ -51,6 +51,12 @@ test-slow: $(STAMP)
 	tests/prepare
 	$(SMOLLM2)
 	$(BIN)/python -m pytest -m slow
+
+# What comes from outside, made up by Hypothesis until something is found: templates, manifests, bodies or uploads.
+MINUTES ?= 60
+WHAT ?= templates
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz $(WHAT) --minutes $(MINUTES)
 
 # The experiments of docs/talk/ one after another, then their pages; TALK_DATA is a folder with the three texts.
 TALK := language_models shakespeare gpt_and_lstm scaling encoder_decoder gpt_in_jax small_machine useful

@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from sqlalchemy.exc import DataError
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from annotate.app.assets import static_address, static_folders
@@ -76,6 +77,8 @@ def create_app(
         app.mount(f"{static_address()}{place}", StaticFiles(directory=folder))
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(OverflowError, _too_large)  # of SQLite's driver,
+    app.add_exception_handler(DataError, _too_large)  # and of PostgreSQL
     hosts = LOOPBACK if settings.local_only and not accounts else ()
     labelers = LateApps(lambda: _site_apps(page, app.state))
     leads = LateApps(lambda: _lead_apps(app.state), after=labelers)
@@ -132,6 +135,10 @@ def _deliver(store: LabelStore, ended: threading.Event) -> None:
 async def _refused(request: Request, error: Any) -> JSONResponse:
     """503 while the database is away, so that a page keeps its draft and tries again; 409 for what is refused."""
     return JSONResponse({"detail": str(error)}, 503 if isinstance(error, DatabaseDown) else 409)
+
+
+async def _too_large(request: Request, error: Any) -> JSONResponse:
+    return JSONResponse({"detail": "a number in the request is larger than any that is kept"}, 422)
 
 
 async def _invalid(request: Request, error: Any) -> JSONResponse:

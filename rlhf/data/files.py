@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -58,7 +59,7 @@ def rows_of(
                 yield from _text_rows(file, path, kind, texts_as)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, lzma.LZMAError) as problem:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, lzma.LZMAError, zlib.error) as problem:
         reason = (
             "it is no UTF-8 text; save it as UTF-8"
             if isinstance(problem, UnicodeDecodeError)

@@ -94,7 +94,16 @@ def _load(
 def new_scalar_model(config: Any, **more: Any) -> PreTrainedModel:
     """A model of one label over the trunk of a language model's config. Raises InputError where none can be made."""
     know_scalar_class(config)
-    model = AutoModelForSequenceClassification.from_config(config, **more)
+    try:
+        model = AutoModelForSequenceClassification.from_config(config, **more)
+    except (
+        AttributeError,
+        ValueError,
+    ) as problem:  # a config of several parts, or one that AutoModel does not know
+        raise InputError(
+            f"{config.model_type}: no sequence classifier can be made of it ({first_line(problem)}); it can be a policy, but not "
+            "be made a reward or value model"
+        ) from None
     if getattr(model, "score", None) is None:
         raise InputError(
             f"{type(model).__name__} has no head `score` on hidden states; a model of the type {config.model_type} can be a "
@@ -135,7 +144,7 @@ def _made_class(kind: Any) -> type[PreTrainedModel]:
 def scalar_from_policy(policy: PreTrainedModel) -> PreTrainedModel:
     """A scalar model with a copy of the policy's trunk and a new head, normal with std 1/√(C + 1).
 
-    Stiennon et al. 2020, appendix B.1, for the head's scale.
+    Stiennon et al. 2020, appendix B.1, for the head's scale. Raises InputError for a policy over whose trunk none can be made.
     """
     config = copy.deepcopy(policy.config)
     config.num_labels = 1
@@ -143,11 +152,22 @@ def scalar_from_policy(policy: PreTrainedModel) -> PreTrainedModel:
         scalar: PreTrainedModel = ScalarGPT(config)
     else:
         scalar = new_scalar_model(config, dtype=policy.dtype)
-    trunk_of(scalar).load_state_dict(trunk_of(policy).state_dict())
+    _give_trunk(policy, scalar)
     scalar.to(policy.device)
     head = scalar.score
     head.weight.normal_(std=1 / math.sqrt(head.weight.shape[1] + 1))
     return scalar.eval()
+
+
+def _give_trunk(policy: PreTrainedModel, scalar: PreTrainedModel) -> None:
+    try:
+        trunk_of(scalar).load_state_dict(trunk_of(policy).state_dict())
+    except RuntimeError:  # the decoder of a pair, or a model of several kinds of input
+        mine, its = type(trunk_of(policy)).__name__, type(trunk_of(scalar)).__name__
+        raise InputError(
+            f"{type(policy).__name__} runs {mine}, and transformers has a sequence classifier over {its} only; it can be a "
+            "policy, but not be made a reward or value model"
+        ) from None
 
 
 @torch.no_grad()

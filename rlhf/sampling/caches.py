@@ -12,7 +12,6 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import (
     CacheLayerMixin,
     DummyLayer,
-    DynamicIndexedLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -22,16 +21,9 @@ from transformers.cache_utils import (
 
 from rlhf.models.trunk import accepted
 
-KNOWN = {
-    DynamicLayer, DynamicIndexedLayer, LinearAttentionLayer, LinearAttentionAndFullAttentionLayer, DummyLayer,
-}  # fmt: skip
-PLACES = {
-    "keys": -2,
-    "values": -2,
-    "indexer_keys": 1,
-    "indexer_position_ids": 2,
-}  # which dimension counts them
-ROWS = {"indexer_position_ids": 1}  # which dimension counts the rows, where not the first
+# Layers that choose among places (DynamicIndexedLayer) would choose padding, too, once there are more than they choose.
+KNOWN = {DynamicLayer, LinearAttentionLayer, LinearAttentionAndFullAttentionLayer, DummyLayer}
+KEYS = ("keys", "values")  # (B, heads, W, …)
 STATES = ("conv_states", "recurrent_states")  # by number, without places
 
 
@@ -77,24 +69,21 @@ def join(cache: DynamicCache, other: DynamicCache, mine: int, its: int) -> None:
         held = tensors(its_layer)
         for name, tensor in tensors(layer).items():
             parts = _wider(name, tensor, width - mine), _wider(name, held[name], width - its)
-            _put(layer, name, torch.cat(parts, dim=ROWS.get(name[0], 0)))
+            _put(layer, name, torch.cat(parts))
 
 
 def select(cache: DynamicCache, rows: Tensor, first: int) -> None:
     """Keep some rows (B,), and the places from `first` on."""
     for layer in cache.layers:
         for name, tensor in tensors(layer).items():
-            tensor = tensor.index_select(ROWS.get(name[0], 0), rows.to(tensor.device))
-            if first and name[0] in PLACES:
-                dim = PLACES[name[0]]
-                tensor = tensor.narrow(dim, first, tensor.shape[dim] - first)
-            _put(layer, name, tensor)
+            tensor = tensor[rows.to(tensor.device)]
+            _put(layer, name, tensor[:, :, first:] if name[0] in KEYS else tensor)
 
 
 def tensors(layer: Any) -> dict[tuple[str, int | None], Tensor]:
     """All that a layer holds, by name and number."""
     found: dict[tuple[str, int | None], Tensor] = {
-        (name, None): getattr(layer, name) for name in PLACES if getattr(layer, name, None) is not None
+        (name, None): getattr(layer, name) for name in KEYS if getattr(layer, name, None) is not None
     }
     for name in STATES:
         states = getattr(layer, name, {})
@@ -111,7 +100,4 @@ def _put(layer: Any, name: tuple[str, int | None], tensor: Tensor) -> None:
 
 def _wider(name: tuple[str, int | None], tensor: Tensor, places: int) -> Tensor:
     """With so many empty places in front."""
-    if not places or name[0] not in PLACES:
-        return tensor
-    before = PLACES[name[0]] % tensor.ndim
-    return F.pad(tensor, [0, 0] * (tensor.ndim - 1 - before) + [places, 0])
+    return F.pad(tensor, (0, 0, places, 0)) if name[0] in KEYS else tensor

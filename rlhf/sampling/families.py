@@ -66,7 +66,10 @@ def describe(model: Any, dtype: torch.dtype, packed: bool = False) -> Family:
             return parts.gpt(trunk, head)
         if _names(trunk) == {"embed_tokens", "layers", "norm", "rotary_emb"}:
             return parts.llama_like(trunk, head)
-    except AttributeError as missing:  # experts instead of one feed-forward layer, a norm without weights, …
+    except (
+        AttributeError,
+        RuntimeError,
+    ) as missing:  # experts, a norm without weights, layers of several sizes, …
         raise Undescribed(f"parts of other names: {missing}") from None
     raise Undescribed("unknown parts of the trunk")
 

@@ -38,6 +38,7 @@ def tried(name):
     try:
         check_causal(model)  # as SFT does
         rows = torch.tensor([TOKENIZER.encode(" ".join(PROMPTS))[:24]] * 2)
+        model.train()  # Reformer has no gradient else
         (-text_logprobs(model, rows).mean()).backward()
         assert all(each.grad is None or each.grad.isfinite().all() for each in model.parameters())
         model = tiny_model(name)
@@ -121,7 +122,8 @@ page; `tests/slow/test_architectures.py` tries its rows again.
 
 Sampled by: *bare weights*, compiled loops over the described model; *its cache*, the model's own forward pass over
 transformers' cache, all rows in one pass; *whole texts*, the forward pass over the whole of every text for each token, which
-is slow and always right. A trial of a few tokens chooses (`rlhf/sampling/trial.py`).
+is slow and always right. A trial of a few tokens chooses (`rlhf/sampling/trial.py`). Sparse attention that chooses among places
+(DeepSeek 3.2 and others) is tried where it chooses all: among equal scores `torch.topk` chooses by the width of the row.
 
 | architecture | {" | ".join(COLUMNS)} |
 {"|---" * (len(COLUMNS) + 1)}|

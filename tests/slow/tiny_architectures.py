@@ -23,26 +23,30 @@ SIZES = {  # by the names that sizes commonly have
     8: "head_dim state_size mamba_d_state ssm_state_size linear_key_head_dim linear_value_head_dim linear_head_dim "
        "qk_nope_head_dim qk_rope_head_dim v_head_dim swa_head_dim index_head_dim mamba_head_dim mamba_d_head mamba_n_heads "
        "mamba_num_heads n_mamba_heads kv_channels dim_head attention_head_dim d_head attention_head_size chunk_size "
-       "mamba_chunk_size hidden_size_per_layer_input laurel_rank adapter_rank router_hidden_size d_rel index_topk",
+       "mamba_chunk_size hidden_size_per_layer_input laurel_rank adapter_rank router_hidden_size d_rel",
     16: "q_lora_rank kv_lora_rank o_lora_rank gated_norm_rank hc_lowrank num_centroids time_step_rank mamba_dt_rank",
     48: "intermediate_size ffn_dim n_inner d_ff dff dim_ff d_inner decoder_ffn_dim encoder_ffn_dim ffn_hidden_size "
         "intermediate_size_mlp feed_forward_size dense_intermediate_size prefix_dense_intermediate_size",
     24: "moe_intermediate_size shared_expert_intermediate_size expert_ffn_hidden_size moe_shared_expert_intermediate_size",
     1: "n_group topk_group n_groups mamba_n_groups mamba_ngroups n_shared_experts first_k_dense_replace num_shared_experts "
        "moe_num_shared_experts zero_expert_num o_groups",
-    128: "max_position_embeddings n_positions n_ctx max_seq_len context_length max_target_positions",
+    128: "index_topk max_position_embeddings n_positions n_ctx max_seq_len context_length max_target_positions",
 }  # fmt: skip
 SMALL = {name: size for size, names in SIZES.items() for name in names.split()} | {
     "vocab_size": TOKENIZER.vocab_size, "vocab_size_per_layer_input": TOKENIZER.vocab_size,
     "encoder_hash_byte_group_vocab": 200, "unpadded_vocab_size": TOKENIZER.vocab_size, "decoder_vocab_size": TOKENIZER.vocab_size,
 }  # fmt: skip
 BEGINNING_PAD = {"pad_token_id": 1}  # places are numbered from it on
+ZAMBA = {"attention_hidden_size": 64, "attention_head_dim": 16}  # attention reads two streams
 FOUR_LAYERS = {"num_hidden_layers": 4}  # of which the last one attends
 PAIRS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4}
 OWN = {  # what a family wants besides, for its sizes to agree and for each of its kinds of layers to be there
+    "bailing_hybrid": FOUR_LAYERS | {"num_experts": 16, "num_experts_per_tok": 2, "num_group": 1, "n_group": 1, "topk_group": 1},
+    "kimi_linear": FOUR_LAYERS | {"num_experts_per_token": 2, "num_local_experts": 16},
     "bamba": {"attn_layer_indices": [1]},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10_000.0}},
-    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10_000.0, "clip_qkv": 8.0}},
+    "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3n_text": PAIRS | {"num_kv_shared_layers": 2},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
@@ -54,17 +58,18 @@ OWN = {  # what a family wants besides, for its sizes to agree and for each of i
         "axial_pos_embds_dim": (16, 16), "axial_pos_shape": (8, 16), "local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8,
     },
     "xlm": {"causal": True},
-    "zamba": {"num_hidden_layers": 5, "layers_block_type": ["linear_attention", "linear_attention", "hybrid", "linear_attention", "hybrid"]},
-    "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "xmod": BEGINNING_PAD | {"default_language": "en_XX"},
+    "zamba": ZAMBA | {"num_hidden_layers": 5, "layers_block_type": ["linear_attention", "linear_attention", "hybrid", "linear_attention", "hybrid"]},
+    "zamba2": ZAMBA | {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zaya": {"num_experts_per_tok": 1},
     **{name: {"head_dim": 8} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
     **dict.fromkeys(
-        ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "xglm", "prophetnet"),
+        ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xglm", "prophetnet"),
         BEGINNING_PAD,
     ),
     **dict.fromkeys(
-        ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text", "cohere_compass_text", "jamba", "olmo_hybrid", "kimi_linear",
-         "bailing_hybrid", "minimax", "inkling_text", "inkling2_text"),
+        ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text", "cohere_compass_text", "jamba", "olmo_hybrid",
+         "minimax", "inkling_text", "inkling2_text"),
         FOUR_LAYERS,
     ),
     "jamba": FOUR_LAYERS | {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
