@@ -100,8 +100,10 @@ def test_a_pulled_cable_ends_both_with_the_reason_and_the_run_goes_on(hosts, tmp
         name, end, _ = hosts[1]
         ip("-n", name, "link", "set", end, "down")
         pulled = time.monotonic()
-        while not all("error: " in log.read_text() for log in logs):
-            assert time.monotonic() - pulled < 60, [log.read_text()[-3000:] for log in logs]
+        while not all(
+            "error: " in log.read_text() for log in logs
+        ):  # a minute, more on a machine that is busy
+            assert time.monotonic() - pulled < 120, "\n\n".join(log.read_text()[-3000:] for log in logs)
             time.sleep(0.2)
     assert "has given no sign of life" in logs[0].read_text()
     assert "goes on from the last saved state" in logs[1].read_text()
