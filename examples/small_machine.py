@@ -101,7 +101,7 @@ def optimizer_of(model, eight_bits):
 
 def in_four_bits(model):
     """The blocks' matrices in 4 bits, a scale for every 32 weights; embeddings and head in bfloat16."""
-    from torchao.prototype.int4_opaque_tensor import Int4WeightOnlyOpaqueTensorConfig
+    from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
     from torchao.quantization import quantize_
 
     for module in list(model.modules()):
@@ -110,7 +110,7 @@ def in_four_bits(model):
                 setattr(module, name, as_linear(child))
     quantize_(
         model,
-        Int4WeightOnlyOpaqueTensorConfig(group_size=32),
+        PrototypeInt4WeightOnlyConfig(group_size=32),
         lambda module, name: isinstance(module, nn.Linear) and "lm_head" not in name,
     )
     return model
