@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from annotate.store import accounts
 from stages.quiet import quiet_libraries
@@ -138,6 +139,17 @@ def postgres():
 def postgres_of_its_own():
     """A server for one test, which may stop it."""
     yield from _cluster()
+
+
+def made_once(tmp_path_factory, name, make):
+    """A copy of the folder that make(folder) fills: by the first worker that needs it, for all of them."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / f"shared-{name}"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            make(shared.with_suffix(".begun"))
+            shared.with_suffix(".begun").rename(shared)
+    return shutil.copytree(shared, tmp_path_factory.mktemp(name) / "made")
 
 
 def quick_folder():

@@ -8,6 +8,7 @@ import atexit
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import signal
@@ -20,6 +21,7 @@ import time
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parent.parent
 IMPORTED = (
@@ -42,6 +44,10 @@ IMPORTED = (
     "transformers.models.llama.modeling_llama",
 )
 POLL_S = 0.01
+# In the place of the context "spawn", for what starts its processes by multiprocessing.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([*IMPORTED])
+CONTEXTS = SimpleNamespace(get_context=lambda kind: CONTEXT)
 
 
 class Popen(subprocess.Popen):
@@ -82,8 +88,9 @@ class Popen(subprocess.Popen):
         return 0, 0
 
 
-def run(command, *, input=None, timeout=None, check=False, **more):
-    """subprocess.run with captured output as text."""
+def run(command, *, input=None, timeout=None, check=False, capture_output=True, text=True, **more):
+    """subprocess.run, whose output is always captured as text."""
+    assert capture_output and text
     pipes = {"stdin": subprocess.PIPE if input is not None else subprocess.DEVNULL, "text": True}
     pipes |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with Popen(command, **pipes, **more) as process:

@@ -24,8 +24,7 @@ from rlhf.sharding import gathered, refuse_launchers_sharding
 from rlhf.store import Entry, Store, hashed_settings, hold, inputs_hash
 from stages.ppo.ahead import Sampling
 from stages.ppo.checks import check
-from stages.ppo.given import check_given
-from stages.ppo.identity import identity_of
+from stages.ppo.given import check_given, identity_of
 from stages.ppo.learner import new_learner, summary
 from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_longer_run
 from stages.ppo.loop import train

@@ -19,6 +19,7 @@ import pytest
 from rlhf.models.checkpoints import load_policy
 from stages.cli.main import parse
 from tests import forked
+from tests.chat.tiny import tiny_store
 from tests.command_line import rlhf
 
 ROOT = Path(__file__).parents[2]
@@ -178,14 +179,12 @@ def test_what_does_not_run_is_named_with_its_reason():
     assert [start for start in NOT_RUN if not any(command.startswith(start) for _, command in COMMANDS)] == []
 
 
-def test_an_exported_policy_opens_in_transformers(folder):
+def test_an_exported_policy_opens_in_transformers(tmp_path):
     from transformers import AutoModelForCausalLM
 
-    rlhf(
-        "quickstart", "--recipe", "smoke", folder=folder
-    )  # there already, where the pages' commands ran before
-    target = folder / "exported"
-    assert rlhf("store", "export", "ppo", target, folder=folder).returncode == 0
+    tiny_store(tmp_path / "store")
+    target = tmp_path / "exported"
+    assert rlhf("store", "export", "ppo", target, folder=tmp_path).returncode == 0
     ours = load_policy(target).state_dict()
     assert AutoModelForCausalLM.from_pretrained(target).state_dict().keys() <= ours.keys() | {
         "lm_head.weight"

@@ -10,16 +10,19 @@ from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
 from stages import pretrain
 from stages.settings import PretrainSettings
+from tests.conftest import made_once
 
 TEXTS = ["The red kite is in the park. Tom has a blue boat. User: Hello Assistant: The dog barks."] * 5
 
 
 @pytest.fixture(scope="session")
 def base_store(tmp_path_factory):
-    """A store with one small base model."""
-    store = Store(tmp_path_factory.mktemp("base") / "store")
-    pretrain.run(tiny_pretraining(), store, say=lambda line: None)
-    return store
+    """A store with one small base model, which one worker trains for all."""
+
+    def train(folder):
+        pretrain.run(tiny_pretraining(), Store(folder), say=lambda line: None)
+
+    return Store(made_once(tmp_path_factory, "base_store", train))
 
 
 def tiny_pretraining(**more):

@@ -16,6 +16,7 @@ from stages.estimate.estimate import Estimate
 from stages.estimate.probes import evenly_spaced, probe_sft
 from stages.estimate.step import multiplied_weights, of_every_length
 from stages.settings import AlignDataSettings, SFTSettings
+from tests import forked
 
 TEXTS = ["The red kite is in the park. Tom has a blue boat. Say one two three four. The dog barks."] * 5
 
@@ -33,6 +34,12 @@ def model(tmp_path_factory):
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quickly_started(monkeypatch):
+    """Each probe's process is a new one still."""
+    monkeypatch.setattr("stages.estimate.estimates.get_context", lambda kind: forked.CONTEXT)
 
 
 def test_every_stage_of_a_recipe_is_estimated(model, tmp_path, capfd):
