@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 import torch
@@ -63,6 +64,7 @@ def ask(text="where is the dog", **more):
     return Request(messages=({"role": "user", "content": text},), **{"temperature": 1.0, "top_p": 1.0} | more)
 
 
+@cache
 def long_request(folder, num_tokens):
     """A request whose answer has at least that many tokens."""
     model = load_policy(folder)
