@@ -174,10 +174,10 @@ def test_twenty_wrong_names_slow_their_address_down_and_shut_nobody_out(store, v
     accounts.add_account(store.database, "ann two", PASSWORD)
     client = visit()
     for number in range(accounts.FAILURES_PER_ADDRESS):
+        failed = time.monotonic()
         assert sign_in(client, f"nobody {number}").status_code == 401
-    started = time.monotonic()
     assert sign_in(client, "ann two").status_code == 303
-    assert time.monotonic() - started > accounts.SHARED_PAUSE_S / 2
+    assert time.monotonic() - failed > accounts.SHARED_PAUSE_S
     for address in ("127.0.0.1", "127.0.0.9"):
         with pytest.raises(accounts.LoginRefused) as refused:
             for _ in range(2):
