@@ -24,6 +24,7 @@ T = TypeVar("T")
 PATIENCE = timedelta(hours=6)  # a process may wait for another's long samples,
 DEAD_AFTER_S = 40.0  # but not for one that gives no sign of life
 DONE = "done"
+UNREACHED = "the first process cannot be reached, or one never began"
 NO_ANSWER = 75  # exit status: try again, which `torchrun --max-restarts` does
 
 
@@ -64,6 +65,8 @@ def _watch_the_others(store: distributed.Store, ended: threading.Event, number: 
     A process that is killed closes its connections, which all notice at once; one whose machine, network or cable is
     gone does not, and who waits for it would wait for PATIENCE.
     """
+    reached = [time.monotonic()]
+    threading.Thread(target=_watch_the_store, args=(reached, ended, number), daemon=True).start()
     seen = {other: ("", time.monotonic()) for other in range(of) if other != number}
     beat = 0
     while not ended.wait(DEAD_AFTER_S / 20):
@@ -71,14 +74,22 @@ def _watch_the_others(store: distributed.Store, ended: threading.Event, number: 
             store.set(str(number), str(beat := beat + 1))
             for other, (last, since) in seen.items():
                 sign = store.get(str(other)).decode()
+                reached[0] = time.monotonic()
                 if sign != last:
                     seen[other] = (sign, time.monotonic())
                 elif sign != DONE and time.monotonic() - since > DEAD_AFTER_S:
                     _end(f"process {other} has given no sign of life for {DEAD_AFTER_S:.0f} s", number)
         except RuntimeError:  # where the first process has come to its end, this one is about to
             if not ended.wait(DEAD_AFTER_S / 4):
-                _end("the first process cannot be reached, or one never began", number)
+                _end(UNREACHED, number)
             return
+
+
+def _watch_the_store(reached: list[float], ended: threading.Event, number: int) -> None:
+    """End this process where its store has not answered; over a cut cable a question to it never returns."""
+    while not ended.wait(DEAD_AFTER_S / 20):
+        if time.monotonic() - reached[0] > DEAD_AFTER_S:
+            _end(UNREACHED, number)
 
 
 def _end(reason: str, number: int) -> None:
