@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, and_, select
@@ -43,8 +42,10 @@ def ratings_given(connection: Connection, choice: Choice) -> list[Rating]:
     query = query.where(RankingItem.rating.is_not(None), ~thumb).order_by(Annotation.id, RankingItem.place)
     asked = connection.execute(select(Batch.id, Batch.asks)).all()
     scales = {batch: asks_from(asks).scale for batch, asks in asked}
-    rows: list[Any] = list(connection.execute(query))
-    return [Rating(*row[:-1], scales[row.batch_id]) for row in rows]
+    return [
+        Rating(task, place, prompt, labeler, checkpoint, kind, rating, scales[batch])
+        for task, place, prompt, labeler, checkpoint, kind, rating, batch in connection.execute(query)
+    ]
 
 
 def apart_by_task(given: Iterable[Rating]) -> dict[int, float]:
