@@ -195,7 +195,8 @@ def cookies(store: Any, name: str) -> dict[str, Any]:
 def made_up(store: Any) -> None:
     """Accounts, four batches, and ten days of answers to one of them by three people and a simulated labeler."""
     from annotate.store.accounts import add_account, set_active
-    from annotate.work.batches import FLAGS, Asks, NewTask
+    from annotate.work.asks import FLAGS, Asks
+    from annotate.work.batches import NewTask
 
     for name, role in (
         ("ann", "labeler"),
