@@ -23,6 +23,7 @@ FLOORS = [
         "annotate/store",
         "stages/arrow",
         "stages/judging_settings",
+        "stages/talking_settings",
         "stages/reading",
         "stages/steps",
     ],

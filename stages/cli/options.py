@@ -13,6 +13,7 @@ from rlhf.settings import complaint, value_type
 from rlhf.store import Store
 from stages import settings as stage_settings
 from stages.judging_settings import AlignEvalSettings, BestOfNSettings, EvalSettings
+from stages.talking_settings import ChatSettings, ServeSettings
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -25,8 +26,8 @@ STAGES: dict[str, type] = {
     "ppo": stage_settings.PPOSettings,
     "best-of-n": BestOfNSettings,
     "eval": EvalSettings,
-    "chat": stage_settings.ChatSettings,
-    "serve": stage_settings.ServeSettings,
+    "chat": ChatSettings,
+    "serve": ServeSettings,
 }
 
 

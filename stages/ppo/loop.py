@@ -69,14 +69,7 @@ def train(
     samples_every ones. Raises TrainingError, with no weight changed by it, for a loss, gradient or score that is not finite.
     """
     num_iterations = -(-config.episodes // config.batch_size)
-    steps = range(learner.iteration, num_iterations)
-    bar = tqdm(
-        steps,
-        initial=learner.iteration,
-        total=num_iterations,
-        desc="ppo",
-        disable=not processes.is_main_process(),
-    )
+    bar = progress_bar(learner.iteration, num_iterations)
     watch, freed = ThreadWatch(), FreedMemory()
     callbacks.tell("on_train_begin")
     for iteration in bar:
@@ -100,10 +93,7 @@ def train(
 
         learner.iteration = iteration + 1
         callbacks.end(iteration, metrics["episodes"])
-        is_due = config.eval_every and (
-            (iteration + 1) % config.eval_every == 0 or learner.iteration == num_iterations
-        )
-        if is_due or callbacks.control.should_evaluate:
+        if callbacks.control.should_evaluate or is_measured(config, learner.iteration, num_iterations):
             metrics |= evaluate()
         log.write(iteration, metrics)
         callbacks.log(metrics)
@@ -117,6 +107,18 @@ def train(
         if callbacks.control.should_training_stop:
             break
     callbacks.tell("on_train_end")
+
+
+def progress_bar(first: int, num_iterations: int) -> "tqdm[int]":
+    """The iterations from `first` on, shown by the main process."""
+    is_silent = not processes.is_main_process()
+    steps = range(first, num_iterations)
+    return tqdm(steps, "ppo", total=num_iterations, initial=first, disable=is_silent)
+
+
+def is_measured(config: PPOConfig, num_done: int, num_iterations: int) -> bool:
+    """Whether held-out prompts are measured after so many iterations: every eval_every, and after the last."""
+    return bool(config.eval_every) and (num_done % config.eval_every == 0 or num_done == num_iterations)
 
 
 def set_learning_rates(config: PPOConfig, learner: Learner, iteration: int, num_iterations: int) -> float:

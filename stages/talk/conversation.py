@@ -18,7 +18,7 @@ from rlhf.serving.completions import Done, Failed, Piece, Request, Started
 from rlhf.serving.engine import Engine
 from rlhf.serving.precision import cast
 from rlhf.store import Entry, Store
-from stages.settings import ChatSettings
+from stages.talking_settings import ChatSettings
 
 SAMPLING: dict[str, type] = {
     "temperature": float, "top_p": float, "top_k": int, "min_p": float, "repetition_penalty": float,

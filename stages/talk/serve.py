@@ -11,7 +11,7 @@ from annotate.labels import LabelStore
 from rlhf.errors import InputError
 from rlhf.serving.engine_process import EngineProcess
 from rlhf.store import STAGES, Store
-from stages.settings import ChatSettings, ServeSettings
+from stages.talking_settings import ChatSettings, ServeSettings
 
 PATIENCE_S = 25.0  # for answers under way when the server is told to end; container managers kill after 30
 

@@ -13,11 +13,11 @@ from rlhf.errors import InputError, RLHFError
 from rlhf.machine.devices import set_threads
 from rlhf.starter.items import take_items
 from rlhf.store import Entry, Store
-from stages.settings import ChatSettings
 from stages.talk.conversation import SAMPLING, Conversation, Models
 from stages.talk.feedback import Feedback
 from stages.talk.line_editor import LineEditor
 from stages.talk.saved import load, save
+from stages.talking_settings import ChatSettings
 
 HELP = """\
 \"\"\"              begins and ends a text of several lines

@@ -18,9 +18,10 @@ from stages.judging import best_of_n, evaluate
 from stages.judging.answers import sample_answers
 from stages.judging_settings import BestOfNSettings, EvalSettings
 from stages.labeling import sample
-from stages.settings import ChatSettings, SampleSettings, ServeSettings
+from stages.settings import SampleSettings
 from stages.talk.conversation import Conversation, Models
 from stages.talk.serve import _template_kwargs
+from stages.talking_settings import ChatSettings, ServeSettings
 from tests.rlhf.models.chat_templates import QWEN_3, tokenizer
 from tests.tiny_ppo import quiet
 

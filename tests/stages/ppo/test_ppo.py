@@ -50,7 +50,7 @@ CHANGED = {
     "last_blocks": 1, "seed": 1, "completions_per_prompt": 2, "clip_high": 0.01, "dual_clip": 3.0, "entropy_coef": 0.1,
     "advantages": "reinforce++", "kl_in": "loss", "top_p": 0.5, "top_k": 5, "recompute_logprobs": True, "importance_cap": 0.5,
     "overlong_buffer": 8, "overlong_penalty": 3.0, "filter_overlong": True, "filter_equal_scores": True,
-    "value_warmup_iterations": 1, "lr_decay": "linear",
+    "value_warmup_iterations": 1, "lr_decay": "linear", "max_staleness": 1,
 }  # fmt: skip
 NEEDED = {  # settings without which another has nothing to act on
     "kl_budget_action": {"kl_budget": 1e-4}, "kl_target": {"adaptive_kl": True, "kl_target": 0.05}, "kl_horizon": {"adaptive_kl": True},
@@ -65,6 +65,8 @@ MEMORY_OR_FILES_ONLY = {
     "keep_every",
     "keep_state",
     "samples_every",
+    "eval_every",
+    "report_to",
     "shard",
     "sampler",
     "sampler_urls",

@@ -22,8 +22,9 @@ from stages.ppo import trainer
 from stages.pretrain import loop
 from stages.reward import stage
 from stages.reward.trainer import RankingTrainer
-from stages.settings import ChatSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
+from stages.settings import PPOSettings, RewardSettings, SampleSettings, SFTSettings
 from stages.talk import terminal
+from stages.talking_settings import ChatSettings
 from tests import forked
 from tests.stages.conftest import tiny_pretraining
 

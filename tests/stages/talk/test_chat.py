@@ -16,8 +16,8 @@ from annotate.labels import LabelStore
 from rlhf.errors import InputError
 from rlhf.models.checkpoints import load_policy
 from rlhf.sampling.generate import SamplingSettings, generate
-from stages.settings import ChatSettings
 from stages.talk import serve, terminal
+from stages.talking_settings import ChatSettings
 from tests import forked
 from tests.chat.tiny import TOKENIZER, tiny_store
 
