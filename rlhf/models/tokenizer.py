@@ -185,7 +185,7 @@ class ForeignTokenizer:
     def encode_completion(self, text: str, prompt: Prompt | None = None) -> list[int]:
         """An answer with the end token that closes it, as the chat template writes one behind this prompt."""
         if self.template and prompt is not None:
-            return self.template.encode_answer(as_messages(prompt), text, self.eos_id)
+            return self.template.encode_answer(as_messages(prompt), _valid(text), self.eos_id)
         return [*self.encode(text), self.eos_id]
 
     @property

@@ -4,6 +4,7 @@ import csv
 import re
 import threading
 from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import expect
@@ -32,6 +33,7 @@ def downloaded(page, act):
 def choose_batch(page, place, name):
     page.locator(f"{place} input").fill(name)
     page.get_by_role("option", name=name, exact=True).click()
+    page.wait_for_url(lambda url: parse_qs(urlsplit(url).query).get("batch") == [name])
 
 
 def test_figures_say_why_they_are_undefined_and_then_what_they_are(both, browse):

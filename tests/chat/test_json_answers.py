@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 
 import openai
 import pytest
@@ -100,7 +101,7 @@ def test_the_official_clients_parser_reads_it(client):
 def test_without_the_library_it_is_refused_with_what_to_install(chat_store, tmp_path, monkeypatch):
     (tmp_path / "llguidance.py").write_text("raise ImportError('none here')\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    with serving(chat_store, tmp_path / "labels.db", "serve") as found:
+    with serving(chat_store, tmp_path / "labels.db", "serve", start=subprocess.Popen) as found:
         bare = openai.OpenAI(base_url=f"{found.url}/v1", api_key="anything", max_retries=0)
         asked = {"model": "ppo", "messages": HELLO, "max_tokens": 3}
         with pytest.raises(openai.BadRequestError, match=r"rlhf-loop\[json\]") as refused:

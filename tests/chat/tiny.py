@@ -69,15 +69,13 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(store, labels, *command):
-    """`rlhf COMMAND` over the store until the block ends."""
+def serving(store, labels, *command, start=forked.Popen):
+    """`rlhf COMMAND` over the store until the block ends. start: what its process is made by."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     arguments = ["--store", str(store.root), "--labels", str(labels), *command, "--port", str(port)]
-    process = forked.Popen(
-        [sys.executable, "-m", "stages.cli", *arguments], stderr=subprocess.PIPE, text=True
-    )
+    process = start([sys.executable, "-m", "stages.cli", *arguments], stderr=subprocess.PIPE, text=True)
     lines = []
     try:
         for line in process.stderr:

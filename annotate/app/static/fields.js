@@ -14,6 +14,7 @@ export class Fields {
     this.wanted = null; // values to be set
     this.setting = 0; // until when changes are those of the values that are being set, one component after another
     this.readers = [];
+    this.first = of.map(({ value }) => value ?? null);
     if (!of.length) return;
     this.ask = async () => {
       while (!of.every(({ place }) => document.getElementById(place))) await new Promise(requestAnimationFrame); // Gradio is still at it
@@ -27,8 +28,12 @@ export class Fields {
   /** Set the fields to what a draft or an earlier answer says, or back to what they were at first. */
   show(given) {
     if (!this.of.length) return;
-    this.wanted = this.of.map(({ name, value }) => given?.[name] ?? value ?? null);
-    this._take(this.wanted);
+    const wanted = this.of.map(({ name, value }) => given?.[name] ?? value ?? null);
+    const isThere = JSON.stringify(this.first) === JSON.stringify(wanted); // what is filled in before Gradio gets to it would be lost
+    this.first = null;
+    this._take(wanted);
+    if (isThere) return;
+    this.wanted = wanted;
     this.setting = Infinity;
     this.ask().then(() => { this.setting = performance.now() + SET_WITHIN_MS; });
   }

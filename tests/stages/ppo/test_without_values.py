@@ -84,13 +84,13 @@ def test_no_split_into_micro_batches_changes_a_number(name):
 
 def test_completions_of_a_prompt_stand_together_and_prompts_are_seen_once_a_pass():
     args = config(episodes=48, batch_size=16, **GROUPS)
-    drawn = [list(loop.drawn(args, PROMPTS, i)) for i in range(3)]
+    sampling = trainer(args).sampling
+    texts = [f"{prompt.prompt}" for prompt in sampling.prompts]
+    drawn = [[f"{prompt.prompt}" for prompt in sampling.prompts_of(i)] for i in range(3)]
     assert all(rows[i] == rows[i - i % 4] for rows in drawn for i in range(16))
-    assert sorted(p for rows in drawn for p in rows[::4])[::2] == sorted(PROMPTS)  # twelve groups, two passes
-    assert [len(loop.drawn(config(episodes=24, batch_size=16, **GROUPS), PROMPTS, i)) for i in (0, 1)] == [
-        16,
-        8,
-    ]
+    assert sorted(p for rows in drawn for p in rows[::4])[::2] == sorted(texts)  # twelve groups, two passes
+    shorter = trainer(config(episodes=24, batch_size=16, **GROUPS)).sampling
+    assert [len(shorter.prompts_of(i)) for i in (0, 1)] == [16, 8]
 
 
 # ── truncated rollouts ────────────────────────────────────────────────────────────────────────────────────────────
