@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import PlainTextResponse
-from sqlalchemy import and_, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from annotate.app.identity import Db, SignedIn
 from annotate.app.payloads import (
@@ -20,15 +20,28 @@ from annotate.app.payloads import (
 from annotate.app.rendering import rendered, visible
 from annotate.store.accounts import Account
 from annotate.store.database import Database
-from annotate.store.schema import Annotation, Task
+from annotate.store.schema import Annotation
 from annotate.work import drafts
 from annotate.work.assign import TaskView, reason_without_task, renew, view_tasks, was_given
-from annotate.work.batches import BatchOverview, batch_settings, open_batches, overview
+from annotate.work.batches import (
+    BatchOverview,
+    batch_id,
+    batch_settings,
+    open_batches,
+    overview,
+    settings_of,
+)
 from annotate.work.history import OwnProgress, history, own_progress, past_answer
 from rlhf.data import as_messages
-from rlhf.errors import LabelError
 
 router = APIRouter(prefix="/api", tags=["labeling"])
+KNOWN = select(Annotation.id).where(Annotation.client_id == bindparam("client_id"))
+LATE = select(Annotation.late).where(Annotation.id == bindparam("annotation"))
+NUM_VERSIONS = (
+    select(func.count())
+    .select_from(Annotation)
+    .where(Annotation.task_id == bindparam("task"), Annotation.labeler_id == bindparam("labeler"))
+)
 
 
 @router.get("/me")
@@ -91,12 +104,13 @@ def answer(request: Request, task_id: int, answer: AnswerIn, account: SignedIn) 
 def keep_answer(shared: Any, account: Account, task_id: int, answer: AnswerIn) -> dict[str, Any]:
     """What POST /api/tasks/ID/answers replies. shared: the app's state."""
     database = shared.store.database
-    view = given_view(database, account, task_id)
+    with database.read() as connection:
+        view = _given(connection, account, task_id)
+        found = connection.execute(KNOWN, {"client_id": own_id(account.id, answer.client_id)}).first()
     if answer.kind != "skip":
         answer.fields = _checked(shared, answer.fields)
-    known = _annotation_of(database, own_id(account.id, answer.client_id))
     stored = shared.store.submit(account.name, submission(view, account.id, answer))
-    return {"id": stored, "repeated": known is not None, "late": _is_late(database, stored)}
+    return {"id": stored, "repeated": found is not None, "late": _is_late(database, stored)}
 
 
 @router.post("/tasks/{task_id}/renew")
@@ -172,11 +186,15 @@ def _checked(shared: Any, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task(database: Database, account: Account, view: TaskView) -> dict[str, Any]:
-    settings = batch_settings(database, view.batch)
+    mine = {"task": view.id, "labeler": account.id}
+    with database.read() as connection:
+        settings = settings_of(connection, batch_id(connection, view.batch))
+        num_versions = connection.execute(NUM_VERSIONS, mine).scalar_one()
+        draft = connection.execute(drafts.CONTENT, mine).scalar()
     return {
-        **task_json(view, settings.asks, _num_versions(database, account, view.id)),
+        **task_json(view, settings.asks, num_versions),
         "guidelines": _wording(settings.guidelines),
-        "draft": drafts.draft_of(database, account.name, view.id),
+        "draft": draft,
     }
 
 
@@ -208,30 +226,21 @@ def own_view(database: Database, account: Account, task_id: int) -> TaskView:
 def given_view(database: Database, account: Account, task_id: int) -> TaskView:
     """A task that was given out to the account, by lease; raises 404, as for an unknown one, for all others."""
     with database.read() as connection:
-        if not was_given(connection, account.id, task_id):
-            raise HTTPException(404, f"task {task_id}: not a task of yours; open the next one")
-    return view_of(database, account, task_id)
+        return _given(connection, account, task_id)
+
+
+def _given(connection: Connection, account: Account, task_id: int) -> TaskView:
+    if not was_given(connection, account.id, task_id):
+        raise HTTPException(404, f"task {task_id}: not a task of yours; open the next one")
+    return view_tasks(connection, [task_id], account.id)[0]
 
 
 def view_of(database: Database, account: Account, task_id: int) -> TaskView:
     """A task with the order in which this account sees its answers. For use on the server: asks for no right to it."""
     with database.read() as connection:
-        if connection.execute(select(Task.id).where(Task.id == task_id)).first() is None:
-            raise LabelError(f"task {task_id}: no such task")
         return view_tasks(connection, [task_id], account.id)[0]
-
-
-def _annotation_of(database: Database, client_id: str) -> int | None:
-    with database.read() as connection:
-        return connection.execute(select(Annotation.id).where(Annotation.client_id == client_id)).scalar()
 
 
 def _is_late(database: Database, annotation: int) -> bool:
     with database.read() as connection:
-        return bool(connection.execute(select(Annotation.late).where(Annotation.id == annotation)).scalar())
-
-
-def _num_versions(database: Database, account: Account, task_id: int) -> int:
-    mine = and_(Annotation.task_id == task_id, Annotation.labeler_id == account.id)
-    with database.read() as connection:
-        return connection.execute(select(func.count()).select_from(Annotation).where(mine)).scalar_one()
+        return bool(connection.execute(LATE, {"annotation": annotation}).scalar())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, or_, select, update
 
 from annotate.store.database import Database, retried, storable
 from annotate.store.schema import ApiToken, Labeler, LoginFailure, Session
@@ -20,6 +20,19 @@ FAILURES_PER_NAME, FAILURES_PER_ADDRESS, THROTTLE_S = 5, 20, 15 * 60.0
 SHARED_PAUSE_S = 2.0  # an address may be that of a whole office: it is slowed down, never shut out
 # Verified where a name is unknown, so that the time an answer takes does not tell which names exist.
 DECOY = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$Rb2m0Nl7hQIUbqkQOoQ1v6C1x1nGmDqkqtOFn3mvN1k"
+
+
+COLUMNS = (Labeler.id, Labeler.name, Labeler.role, Labeler.origin, Labeler.active)
+# Statements of every request are built once: that takes SQLAlchemy longer than SQLite takes to answer them.
+BY_NAME = select(Labeler.id).where(Labeler.name == bindparam("name"))
+BY_NAME_LOCKED = BY_NAME.with_for_update(key_share=True)
+SESSION = (
+    select(Session.created, Session.expires, *COLUMNS)
+    .join(Labeler, Labeler.id == Session.labeler_id)
+    .where(
+        Session.token_sha256 == bindparam("token_sha256"), Session.expires > bindparam("now"), Labeler.active
+    )
+)
 
 
 class LoginRefused(LabelError):
@@ -47,8 +60,7 @@ class Account:
 
 def labeler_id(connection: Connection, name: str, lock: bool = False) -> int:
     """An account's id; `lock` makes one account's writes follow each other. Raises LabelError for an unknown name."""
-    query = select(Labeler.id).where(Labeler.name == name)
-    found = connection.execute(query.with_for_update(key_share=True) if lock else query).scalar()
+    found = connection.execute(BY_NAME_LOCKED if lock else BY_NAME, {"name": name}).scalar()
     if found is None:
         raise LabelError(f"labeler {name}: no such account; make it with rlhf labels user add {name}")
     return found
@@ -115,8 +127,7 @@ def _hasher() -> Any:
 
 
 def _account(connection: Connection, condition: Any) -> Account | None:
-    columns = (Labeler.id, Labeler.name, Labeler.role, Labeler.origin, Labeler.active)
-    row = connection.execute(select(*columns).where(condition)).first()
+    row = connection.execute(select(*COLUMNS).where(condition)).first()
     return Account(*row) if row else None
 
 
@@ -127,9 +138,8 @@ def account_named(database: Database, name: str) -> Account | None:
 
 def accounts(database: Database) -> list[Account]:
     """Every account, oldest first."""
-    columns = (Labeler.id, Labeler.name, Labeler.role, Labeler.origin, Labeler.active)
     with database.read() as connection:
-        return [Account(*row) for row in connection.execute(select(*columns).order_by(Labeler.id))]
+        return [Account(*row) for row in connection.execute(select(*COLUMNS).order_by(Labeler.id))]
 
 
 def has_accounts(database: Database) -> bool:
@@ -239,12 +249,9 @@ def account_of_session(database: Database, token: str) -> Account | None:
     """Whose session this is; None once it has expired or ended. One more than half over is renewed."""
     now = time.time()
     with database.read() as connection:
-        query = select(Session.labeler_id, Session.created, Session.expires).where(
-            Session.token_sha256 == _sha256(token), Session.expires > now
-        )
-        session = connection.execute(query).first()
-        account = session and _account(connection, and_(Labeler.id == session.labeler_id, Labeler.active))
-    if session and account and session.expires - now < (session.expires - session.created) / 2:
+        session = connection.execute(SESSION, {"token_sha256": _sha256(token), "now": now}).first()
+    account = session and Account(*session[2:])
+    if session and session.expires - now < (session.expires - session.created) / 2:
         lifetime = session.expires - session.created
         with database.write() as connection:
             renewal = update(Session).where(Session.token_sha256 == _sha256(token), Session.expires > now)

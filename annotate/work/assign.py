@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, update
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
@@ -20,6 +20,48 @@ from annotate.work.asks import asks_from
 from annotate.work.batches import MAX_SHUFFLE, answers_of, batch_id, num_answers
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
+
+# Statements of every request are built once: that takes SQLAlchemy longer than a database takes to answer them.
+IDS: Any = bindparam("ids", expanding=True)
+LABELER: Any = bindparam("labeler")
+NOW: Any = bindparam("now")
+OWN_AMONG = and_(Lease.labeler_id == LABELER, Lease.task_id.in_(IDS))
+HELD_AMONG = select(Lease.task_id).where(OWN_AMONG)
+HOLD_LONGER = update(Lease).where(OWN_AMONG).values(expires=bindparam("until"))
+HOLD_AGAIN = update(Lease).where(OWN_AMONG).values(expires=bindparam("until"), created=NOW)
+HOLD = insert(Lease)
+HELD_BY_ALL = and_(Lease.task_id == Task.id, Lease.expires > NOW)
+NUM_LEASES = select(func.count()).select_from(Lease).where(HELD_BY_ALL).correlate(Task).scalar_subquery()
+STILL_FREE = select(Task.id).where(Task.id.in_(IDS), Task.done + NUM_LEASES < Task.overlap)
+OWN_LEASES = (
+    select(Lease.task_id)
+    .join(Task, Task.id == Lease.task_id)
+    .where(Lease.labeler_id == LABELER, Lease.expires > NOW)
+    .order_by(Lease.task_id)
+    .limit(bindparam("num_tasks"))
+)
+OWN_LEASES_IN = OWN_LEASES.where(Task.batch_id == bindparam("batch"))
+OPEN = (
+    select(Batch.id, Batch.quota, Batch.task_order, Batch.gold_every, Batch.live)
+    .where(Batch.open)
+    .order_by(Batch.id)
+)
+OPEN_ONE = OPEN.where(Batch.id == bindparam("batch"))
+GOLDEN = and_(Task.batch_id == bindparam("batch"), Task.gold.is_not(None))
+HAS_GOLD = select(Task.id).where(GOLDEN).limit(1)
+HELD = select(Lease.task_id).where(Lease.task_id == bindparam("task"), Lease.labeler_id == LABELER)
+ANSWERED = (
+    select(Annotation.id)
+    .where(Annotation.task_id == bindparam("task"), Annotation.labeler_id == LABELER)
+    .limit(1)
+)
+VIEWED = (
+    select(Task.id, Batch.name, Batch.kind, Prompt.content, Batch.asks, Lease.expires, Lease.created)
+    .join(Batch, Batch.id == Task.batch_id)
+    .join(Prompt, Prompt.id == Task.prompt_id)
+    .outerjoin(Lease, and_(Lease.task_id == Task.id, Lease.labeler_id == LABELER))
+    .where(Task.id.in_(IDS))
+)
 
 
 @dataclass(frozen=True)
@@ -49,10 +91,11 @@ def lease_tasks(
     Own leases that are still open come first, so a reloaded page shows the same task again. `labeler` is locked.
     """
     now = time.time()
-    chosen = list(connection.execute(_own_leases(labeler, batch).limit(num_tasks)).scalars())
+    asked = {"labeler": labeler, "batch": batch, "now": now, "num_tasks": num_tasks}
+    own = connection.execute(OWN_LEASES if batch is None else OWN_LEASES_IN, asked)
+    chosen = list(own.scalars())
     if chosen:
-        own = and_(Lease.labeler_id == labeler, Lease.task_id.in_(chosen))
-        connection.execute(update(Lease).where(own).values(expires=now + 60 * minutes))
+        connection.execute(HOLD_LONGER, {"labeler": labeler, "ids": chosen, "until": now + 60 * minutes})
     for row in _open_batches(connection, batch):
         if len(chosen) >= num_tasks:
             break
@@ -69,25 +112,19 @@ def lease_tasks(
 
 def _hold(connection: Connection, labeler: int, tasks: Sequence[int], now: float, minutes: float) -> None:
     """Lease tasks that are free; those which this labeler had before have a row already."""
-    mine = and_(Lease.labeler_id == labeler, Lease.task_id.in_(tasks))
-    had = set(connection.execute(select(Lease.task_id).where(mine)).scalars())
-    times = {"expires": now + 60 * minutes, "created": now}
+    if not tasks:
+        return
+    mine, until = {"labeler": labeler, "ids": tasks}, now + 60 * minutes
+    had = set(connection.execute(HELD_AMONG, mine).scalars())
     if had:
-        connection.execute(update(Lease).where(mine).values(**times))
-    if new := [{"task_id": task, "labeler_id": labeler, **times} for task in tasks if task not in had]:
-        connection.execute(insert(Lease), new)
-
-
-def _own_leases(labeler: int, batch: int | None) -> Any:
-    held = and_(Lease.labeler_id == labeler, Lease.expires > time.time())
-    query = select(Lease.task_id).join(Task, Task.id == Lease.task_id).where(held)
-    return (query if batch is None else query.where(Task.batch_id == batch)).order_by(Lease.task_id)
+        connection.execute(HOLD_AGAIN, {**mine, "until": until, "now": now})
+    row = {"labeler_id": labeler, "expires": until, "created": now}
+    if new := [{"task_id": task, **row} for task in tasks if task not in had]:
+        connection.execute(HOLD, new)
 
 
 def _open_batches(connection: Connection, batch: int | None) -> Sequence[Any]:
-    columns = (Batch.id, Batch.quota, Batch.task_order, Batch.gold_every, Batch.live)
-    query = select(*columns).where(Batch.open).order_by(Batch.id)
-    return connection.execute(query if batch is None else query.where(Batch.id == batch)).all()
+    return connection.execute(OPEN if batch is None else OPEN_ONE, {"batch": batch}).all()
 
 
 def _choose(connection: Connection, labeler: int, batch: Any, num_tasks: int) -> list[int]:
@@ -95,14 +132,10 @@ def _choose(connection: Connection, labeler: int, batch: Any, num_tasks: int) ->
     if len(gold) >= num_tasks:
         return gold[:num_tasks]
     chosen: list[int] = []
-    for query in _candidates(labeler, batch):
-        # A row another transaction has locked is being leased or answered: pass it by, but wait for it when nothing
-        # else is left, for its place may stay free.
-        for skip in (True, False):
+    for queries in LOCKING[batch.task_order]:
+        for query in queries:
             while room := num_tasks - len(gold) - len(chosen):
-                wanted = query.where(Task.id.not_in(chosen)).limit(room)
-                locked = connection.execute(wanted.with_for_update(of=Task, key_share=True, skip_locked=skip))
-                tasks = list(locked.scalars())
+                tasks = list(connection.execute(query, _asked(labeler, batch, room, chosen)).scalars())
                 if not tasks:
                     break
                 chosen += _still_free(connection, tasks)
@@ -115,40 +148,55 @@ def _still_free(connection: Connection, tasks: Sequence[int]) -> list[int]:
     """Those of the locked tasks that have a place. PostgreSQL chose them by what it saw before it got the lock."""
     if not tasks:
         return []
-    query = select(Task.id).where(Task.id.in_(tasks), Task.done + _num_leases() < Task.overlap)
-    free = set(connection.execute(query).scalars())
+    free = set(connection.execute(STILL_FREE, {"ids": tasks, "now": time.time()}).scalars())
     return [task for task in tasks if task in free]
 
 
-def _num_leases() -> Any:
-    held = and_(Lease.task_id == Task.id, Lease.expires > time.time())
-    return select(func.count()).select_from(Lease).where(held).correlate(Task).scalar_subquery()
-
-
-def _candidates(labeler: int, batch: Any) -> list[Any]:
-    """Queries for open tasks in the order to try them, each answered by an index (10,000 tasks: under 1 ms).
+def _candidates() -> dict[str, list[Any]]:
+    """Queries for open tasks by a batch's order, to be tried one after another, each answered by an index (10,000 tasks:
+    under 1 ms).
 
     By priority, or at random: then every labeler walks the tasks from a place of their own, so that two at once seldom
     want the same one and no fixed group of people ranks everything together.
     """
-    answered = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == labeler))
-    held = exists().where(
-        and_(Lease.task_id == Task.id, Lease.labeler_id == labeler, Lease.expires > time.time())
-    )
-    free = (Task.done < Task.overlap, Task.done + _num_leases() < Task.overlap, ~answered, ~held)
-    query = select(Task.id).where(Task.batch_id == batch.id, *free)
-    if batch.task_order == "priority":
-        return [query.order_by(Task.priority.desc(), Task.shuffle.desc())]
+    answered = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == LABELER))
+    held = exists().where(and_(HELD_BY_ALL, Lease.labeler_id == LABELER))
+    free = (Task.done < Task.overlap, Task.done + NUM_LEASES < Task.overlap, ~answered, ~held)
+    chosen: Any = bindparam("chosen", expanding=True)
+    start: Any = bindparam("start")
+    query = select(Task.id).where(Task.batch_id == bindparam("batch"), *free, Task.id.not_in(chosen))
+    query = query.limit(bindparam("num_tasks"))
+    shuffled = query.order_by(Task.shuffle)
+    return {
+        "priority": [query.order_by(Task.priority.desc(), Task.shuffle.desc())],
+        "random": [shuffled.where(Task.shuffle >= start), shuffled.where(Task.shuffle < start)],
+    }
+
+
+CANDIDATES = _candidates()
+# A row another transaction has locked is being leased or answered: pass it by, but wait for it when nothing else is left,
+# for its place may stay free.
+LOCKING = {
+    order: [
+        [query.with_for_update(of=Task, key_share=True, skip_locked=passing) for passing in (True, False)]
+        for query in queries
+    ]
+    for order, queries in CANDIDATES.items()
+}
+
+
+def _asked(labeler: int, batch: Any, num_tasks: int, chosen: Sequence[int] = ()) -> dict[str, Any]:
+    """What CANDIDATES are asked with."""
     start = Random(f"{labeler}-{batch.id}").randrange(MAX_SHUFFLE)
-    query = query.order_by(Task.shuffle)
-    return [query.where(Task.shuffle >= start), query.where(Task.shuffle < start)]
+    named = {"labeler": labeler, "batch": batch.id, "start": start, "now": time.time()}
+    return {**named, "chosen": chosen, "num_tasks": num_tasks}
 
 
 def _gold_due(connection: Connection, labeler: int, batch: Any) -> list[int]:
     """The gold question that is due, if any: one in every `gold_every` tasks, at a place nobody can foresee."""
-    golden = and_(Task.batch_id == batch.id, Task.gold.is_not(None))
-    if connection.execute(select(Task.id).where(golden).limit(1)).first() is None:
+    if connection.execute(HAS_GOLD, {"batch": batch.id}).first() is None:
         return []
+    golden = and_(Task.batch_id == batch.id, Task.gold.is_not(None))
     answered = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == labeler))
     held = exists().where(
         and_(Lease.task_id == Task.id, Lease.labeler_id == labeler, Lease.expires > time.time())
@@ -198,13 +246,12 @@ def lease_one(database: Database, labeler: str, task: int, minutes: float = 30.0
 
 def was_given(connection: Connection, labeler: int, task: int) -> bool:
     """Whether a task was ever given out to a labeler, who may answer it even once its place has gone."""
-    held = select(Lease.task_id).where(Lease.task_id == task, Lease.labeler_id == labeler)
-    return connection.execute(held).first() is not None or has_answered(connection, labeler, task)
+    held = connection.execute(HELD, {"task": task, "labeler": labeler}).first()
+    return held is not None or has_answered(connection, labeler, task)
 
 
 def has_answered(connection: Connection, labeler: int, task: int) -> bool:
-    query = select(Annotation.id).where(Annotation.task_id == task, Annotation.labeler_id == labeler)
-    return connection.execute(query.limit(1)).first() is not None
+    return connection.execute(ANSWERED, {"task": task, "labeler": labeler}).first() is not None
 
 
 def reason_without_task(database: Database, labeler: str, batch: str | None = None) -> str:
@@ -222,26 +269,23 @@ def reason_without_task(database: Database, labeler: str, batch: str | None = No
 def _why(connection: Connection, labeler: int, batch: Any) -> str:
     if batch.quota and num_answers(connection, batch.id, labeler) >= batch.quota:
         return "quota"
-    if any(connection.execute(query.limit(1)).first() for query in _candidates(labeler, batch)):
+    asked = _asked(labeler, batch, 1)
+    if any(connection.execute(query, asked).first() for query in CANDIDATES[batch.task_order]):
         return ""
     return "sampling" if batch.live is not None and live.answers_pending(connection, batch.id) else "done"
 
 
 def view_tasks(connection: Connection, task_ids: Sequence[int], labeler: int) -> list[TaskView]:
-    """What the labeler needs to see of tasks, in the order of `task_ids`."""
+    """What the labeler needs to see of tasks, in the order of `task_ids`. Raises LabelError for one that is not there."""
     heads: dict[int, Any] = {}
     answers: dict[int, list[Any]] = {}
     for start in range(0, len(task_ids), 500):
         ids = list(task_ids[start : start + 500])
-        query = (
-            select(Task.id, Batch.name, Batch.kind, Prompt.content, Batch.asks, Lease.expires, Lease.created)
-            .join(Batch, Batch.id == Task.batch_id)
-            .join(Prompt, Prompt.id == Task.prompt_id)
-            .outerjoin(Lease, and_(Lease.task_id == Task.id, Lease.labeler_id == labeler))
-            .where(Task.id.in_(ids))
-        )
-        heads |= {row.id: row for row in connection.execute(query)}
+        heads |= {row.id: row for row in connection.execute(VIEWED, {"ids": ids, "labeler": labeler})}
         answers |= answers_of(connection, ids)
+    for task in task_ids:
+        if task not in heads:
+            raise LabelError(f"task {task}: no such task")
     return [_view(heads[task], answers.get(task, []), labeler) for task in task_ids]
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from random import Random
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, select, update
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried, storable
@@ -80,9 +80,35 @@ class BatchOverview:
     live: bool
 
 
+# Statements of every request are built once: that takes SQLAlchemy longer than a database takes to answer them.
+BY_NAME = select(Batch.id).where(Batch.name == bindparam("name"))
+SETTINGS = select(*(getattr(Batch, found.name) for found in fields(BatchSettings))).where(
+    Batch.id == bindparam("batch")
+)
+ANSWERS = (
+    select(
+        TaskCompletion.task_id, Completion.text, Completion.ended, Completion.checkpoint, Completion.sampling
+    )
+    .join(Completion, Completion.id == TaskCompletion.completion_id)
+    .where(TaskCompletion.task_id.in_(bindparam("tasks", expanding=True)))
+    .order_by(TaskCompletion.task_id, TaskCompletion.place)
+)
+NUM_ANSWERS = (
+    select(func.count())
+    .select_from(Annotation)
+    .join(Task, Task.id == Annotation.task_id)
+    .where(
+        Annotation.labeler_id == bindparam("labeler"),
+        Task.batch_id == bindparam("batch"),
+        Task.gold.is_(None),
+    )
+    .where(Annotation.standing, Annotation.kind != "skip", ~Annotation.adjudicates)
+)
+
+
 def batch_id(connection: Connection, name: str) -> int:
     """A batch's id. Raises LabelError, naming the batches that are there, for an unknown name."""
-    found = connection.execute(select(Batch.id).where(Batch.name == name)).scalar()
+    found = connection.execute(BY_NAME, {"name": name}).scalar()
     if found is None:
         there = ", ".join(connection.execute(select(Batch.name).order_by(Batch.id)).scalars()) or "none"
         raise LabelError(f"batch {name}: no such batch (there: {there})")
@@ -134,8 +160,7 @@ def batch_settings(database: Database, name: str) -> BatchSettings:
 
 def settings_of(connection: Connection, batch: int) -> BatchSettings:
     """The settings of a batch, from its row."""
-    columns = [getattr(Batch, found.name) for found in fields(BatchSettings)]
-    row = connection.execute(select(*columns).where(Batch.id == batch)).one()
+    row = connection.execute(SETTINGS, {"batch": batch}).one()
     return BatchSettings(**{**row._mapping, "asks": asks_from(row.asks)})
 
 
@@ -200,15 +225,8 @@ def add_tasks(
 
 def answers_of(connection: Connection, tasks: Sequence[int]) -> dict[int, list[Any]]:
     """Answers of tasks, at most some hundred: rows of text, ended, checkpoint and sampling in their stored order."""
-    columns = (Completion.text, Completion.ended, Completion.checkpoint, Completion.sampling)
-    query = (
-        select(TaskCompletion.task_id, *columns)
-        .join(Completion, Completion.id == TaskCompletion.completion_id)
-        .where(TaskCompletion.task_id.in_(tasks))
-        .order_by(TaskCompletion.task_id, TaskCompletion.place)
-    )
     found: dict[int, list[Any]] = {}
-    for row in connection.execute(query):
+    for row in connection.execute(ANSWERS, {"tasks": tasks}):
         found.setdefault(row.task_id, []).append(row)
     return found
 
@@ -331,11 +349,4 @@ def open_batches(database: Database, labeler: str) -> list[BatchOverview]:
 
 def num_answers(connection: Connection, batch: int, labeler: int) -> int:
     """Standing answers of one labeler in a batch, gold questions and skips aside."""
-    query = (
-        select(func.count())
-        .select_from(Annotation)
-        .join(Task, Task.id == Annotation.task_id)
-        .where(Annotation.labeler_id == labeler, Task.batch_id == batch, Task.gold.is_(None))
-        .where(Annotation.standing, Annotation.kind != "skip", ~Annotation.adjudicates)
-    )
-    return connection.execute(query).scalar_one()
+    return connection.execute(NUM_ANSWERS, {"labeler": labeler, "batch": batch}).scalar_one()

@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import and_, bindparam, insert, select, update
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried, storable
@@ -13,6 +13,10 @@ from annotate.work.assign import was_given
 from rlhf.errors import LabelError
 
 MAX_CHARACTERS = 2_000_000
+# Of every change of an answer, so built once.
+MINE = and_(Draft.task_id == bindparam("task"), Draft.labeler_id == bindparam("labeler"))
+REVISION, CONTENT = select(Draft.revision).where(MINE), select(Draft.content).where(MINE)
+KEEP, KEEP_NEWER = insert(Draft), update(Draft).where(MINE)
 
 
 @retried
@@ -30,19 +34,19 @@ def save_draft(database: Database, labeler: str, task: int, content: dict[str, A
     values = {"content": storable(content), "revision": revision, "saved": time.time()}
     with database.write() as connection:
         number = labeler_id(connection, labeler, lock=True)
-        mine = and_(Draft.task_id == task, Draft.labeler_id == number)
-        known = connection.execute(select(Draft.revision).where(mine)).scalar()
+        mine = {"task": task, "labeler": number}
+        known = connection.execute(REVISION, mine).scalar()
         if known is None:
             if not was_given(connection, number, task):
                 raise LabelError(f"task {task}: not a task of yours; open the next one")
-            connection.execute(insert(Draft), [{"task_id": task, "labeler_id": number, **values}])
+            connection.execute(KEEP, [{"task_id": task, "labeler_id": number, **values}])
         elif known < revision:
-            connection.execute(update(Draft).where(mine).values(**values))
+            connection.execute(KEEP_NEWER, {**mine, **values})
         return known is None or known < revision
 
 
 def draft_of(database: Database, labeler: str, task: int) -> dict[str, Any] | None:
     """The labeler's own draft of a task."""
     with database.read() as connection:
-        mine = and_(Draft.task_id == task, Draft.labeler_id == labeler_id(connection, labeler))
-        return connection.execute(select(Draft.content).where(mine)).scalar()
+        mine = {"task": task, "labeler": labeler_id(connection, labeler)}
+        return connection.execute(CONTENT, mine).scalar()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from annotate.store.database import storable
 from annotate.store.schema import Annotation, Batch, Draft, Lease, RankingItem, Task, TaskCompletion
@@ -58,6 +58,45 @@ class Source:
 
 
 LABELED = Source()
+# Statements of every answer are built once: that takes SQLAlchemy longer than a database takes to answer them.
+IDS: Any = bindparam("ids", expanding=True)
+LABELER: Any = bindparam("labeler")
+LOCK = select(Task.id).where(Task.id.in_(IDS)).order_by(Task.id).with_for_update(key_share=True)
+NUM_COMPLETIONS = select(func.count()).where(TaskCompletion.task_id == Task.id).scalar_subquery()
+TASKS = (
+    select(
+        Task.id,
+        Task.batch_id,
+        Batch.name.label("batch"),
+        Batch.kind,
+        Batch.asks,
+        NUM_COMPLETIONS.label("size"),
+    )
+    .join(Batch, Batch.id == Task.batch_id)
+    .where(Task.id.in_(IDS))
+)
+KNOWN = select(Annotation.client_id, Annotation.id, Annotation.labeler_id).where(
+    Annotation.client_id.in_(IDS)
+)
+LEASES = select(Lease.task_id, Lease.expires, Lease.created).where(
+    Lease.labeler_id == LABELER, Lease.task_id.in_(IDS)
+)
+STANDING = select(Annotation.task_id, Annotation.id).where(Annotation.task_id.in_(IDS), Annotation.standing)
+VERDICTS = STANDING.where(Annotation.adjudicates)
+OWN = STANDING.where(~Annotation.adjudicates, Annotation.labeler_id == LABELER)
+SUPERSEDE = update(Annotation).where(Annotation.id.in_(IDS)).values(standing=False)
+NO_LONGER_NEEDED = [
+    delete(table).where(table.labeler_id == LABELER, table.task_id.in_(IDS)) for table in (Lease, Draft)
+]
+NUM_ANSWERS = (
+    select(func.count())
+    .select_from(Annotation)
+    .where(Annotation.task_id == Task.id, Annotation.standing, Annotation.kind != "skip")
+    .where(~Annotation.adjudicates)
+    .scalar_subquery()
+)
+RECOUNT = update(Task).where(Task.id.in_(IDS)).values(done=NUM_ANSWERS)
+KEEP, KEEP_ITEMS = insert(Annotation), insert(RankingItem)
 
 
 def write_submissions(
@@ -90,12 +129,8 @@ def _lock_tasks(connection: Connection, task_ids: Sequence[int]) -> dict[int, An
     found: dict[int, Any] = {}
     ids = sorted(set(task_ids))
     for some in _chunks(ids):
-        chosen = select(Task.id).where(Task.id.in_(some)).order_by(Task.id)
-        connection.execute(chosen.with_for_update(key_share=True))
-        size = select(func.count()).where(TaskCompletion.task_id == Task.id).scalar_subquery()
-        columns = (Task.id, Task.batch_id, Batch.name.label("batch"), Batch.kind, Batch.asks)
-        query = select(*columns, size.label("size")).join(Batch, Batch.id == Task.batch_id)
-        found |= {row.id: row for row in connection.execute(query.where(Task.id.in_(some)))}
+        connection.execute(LOCK, {"ids": some})
+        found |= {row.id: row for row in connection.execute(TASKS, {"ids": some})}
     return found
 
 
@@ -123,12 +158,12 @@ def _insert(connection: Connection, labeler: int, new: Sequence[Submission], sou
             }
         )
     for some in _chunks(list(earlier.values())):
-        connection.execute(update(Annotation).where(Annotation.id.in_(some)).values(standing=False))
-    connection.execute(insert(Annotation), rows)
+        connection.execute(SUPERSEDE, {"ids": some})
+    connection.execute(KEEP, rows)
     if not source.adjudicates:
-        for table in (Lease, Draft):
+        for statement in NO_LONGER_NEEDED:
             for some in _chunks(ids):
-                connection.execute(delete(table).where(table.labeler_id == labeler, table.task_id.in_(some)))
+                connection.execute(statement, {"labeler": labeler, "ids": some})
         recount_answers(connection, ids)
 
 
@@ -152,10 +187,8 @@ def _said(submission: Submission) -> dict[str, Any]:
 def _leases(connection: Connection, labeler: int, task_ids: Sequence[int]) -> dict[int, Any]:
     found: dict[int, Any] = {}
     for some in _chunks(task_ids):
-        query = select(Lease.task_id, Lease.expires, Lease.created).where(
-            Lease.labeler_id == labeler, Lease.task_id.in_(some)
-        )
-        found |= {row.task_id: row for row in connection.execute(query)}
+        rows = connection.execute(LEASES, {"labeler": labeler, "ids": some})
+        found |= {row.task_id: row for row in rows}
     return found
 
 
@@ -163,31 +196,17 @@ def _earlier(
     connection: Connection, labeler: int, task_ids: Sequence[int], adjudicates: bool
 ) -> dict[int, int]:
     """The answers that new ones supersede: the labeler's own, or whoever's verdict stood before."""
-    own = (
-        Annotation.adjudicates
-        if adjudicates
-        else and_(~Annotation.adjudicates, Annotation.labeler_id == labeler)
-    )
     found: dict[int, int] = {}
     for some in _chunks(task_ids):
-        query = select(Annotation.task_id, Annotation.id).where(
-            Annotation.task_id.in_(some), own, Annotation.standing
-        )
-        found |= {task: annotation for task, annotation in connection.execute(query)}
+        rows = connection.execute(VERDICTS if adjudicates else OWN, {"labeler": labeler, "ids": some})
+        found |= {task: annotation for task, annotation in rows}
     return found
 
 
 def recount_answers(connection: Connection, task_ids: Sequence[int]) -> None:
     """Set the tasks' counts of standing answers. The tasks are locked."""
-    answers = (
-        select(func.count())
-        .select_from(Annotation)
-        .where(Annotation.task_id == Task.id, Annotation.standing, Annotation.kind != "skip")
-        .where(~Annotation.adjudicates)
-        .scalar_subquery()
-    )
     for some in _chunks(task_ids):
-        connection.execute(update(Task).where(Task.id.in_(some)).values(done=answers))
+        connection.execute(RECOUNT, {"ids": some})
 
 
 def _insert_items(connection: Connection, new: Sequence[Submission], known: dict[str, int]) -> None:
@@ -201,7 +220,7 @@ def _insert_items(connection: Connection, new: Sequence[Submission], known: dict
             item = {"annotation_id": known[submission.client_id], "place": place, "rank": rank}
             rows.append({**item, "rating": rating, "flags": list(flags)})
     if rows:
-        connection.execute(insert(RankingItem), rows)
+        connection.execute(KEEP_ITEMS, rows)
 
 
 def _ratings(submission: Submission) -> tuple[int | None, ...]:
@@ -222,10 +241,7 @@ def _ranks(submission: Submission, ratings: Sequence[int | None]) -> tuple[int, 
 def _known(connection: Connection, client_ids: Sequence[str], labeler: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for some in _chunks(client_ids):
-        query = select(Annotation.client_id, Annotation.id, Annotation.labeler_id).where(
-            Annotation.client_id.in_(some)
-        )
-        for client_id, annotation, owner in connection.execute(query):
+        for client_id, annotation, owner in connection.execute(KNOWN, {"ids": some}):
             if owner != labeler:
                 raise LabelError("this client id belongs to another labeler's answer; make a new one")
             found[client_id] = annotation

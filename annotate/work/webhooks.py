@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from annotate.store.database import Database, storable
 from annotate.store.schema import Batch, Task, WebhookDelivery
@@ -24,6 +24,13 @@ from rlhf.errors import LabelError
 FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_ATTEMPTS, TIMEOUT_S = 10.0, 3600.0, 20, 10.0
 WHOLE_S = 20.0  # for one notice; TIMEOUT_S is for each part of an answer
 CLAIM_S = 60.0
+# Of every answer, so built once. Locked, so that of two last answers at once the later one sees the earlier.
+STATE = (
+    select(Batch.name, Batch.kind, Batch.webhook_url, Batch.completed)
+    .where(Batch.id == bindparam("batch"))
+    .with_for_update(key_share=True)
+)
+UNFINISHED = select(Task.id).where(Task.batch_id == bindparam("batch"), Task.done < Task.overlap).limit(1)
 
 
 def set_webhook(database: Database, batch: str, url: str, secret: str) -> None:
@@ -40,13 +47,10 @@ def set_webhook(database: Database, batch: str, url: str, secret: str) -> None:
 def notice_completed(connection: Connection, batches: Sequence[int]) -> None:
     """Mark those of the batches whose last answer has come, and write the notices to be sent."""
     for batch in batches:
-        # Locked, so that of two last answers at once the later one sees the earlier.
-        query = select(Batch.name, Batch.kind, Batch.webhook_url, Batch.completed).where(Batch.id == batch)
-        row = connection.execute(query.with_for_update(key_share=True)).one()
+        row = connection.execute(STATE, {"batch": batch}).one()
         if row.completed is not None:
             continue
-        unfinished = select(Task.id).where(Task.batch_id == batch, Task.done < Task.overlap).limit(1)
-        if connection.execute(unfinished).first() or answers_pending(connection, batch):
+        if connection.execute(UNFINISHED, {"batch": batch}).first() or answers_pending(connection, batch):
             continue
         now = time.time()
         connection.execute(update(Batch).where(Batch.id == batch).values(completed=now))

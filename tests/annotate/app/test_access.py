@@ -36,7 +36,6 @@ BODIES = {
     "PUT /api/language": {"language": "en"},
 }
 CLOSED = "every other route of Gradio's"
-PLACE = "/label"
 SAMPLES = {
     "name": "labelers", "place": "0", "turn": "0", "environment": "client", "type": "component", "id": "ab12",
     "file_name": "index.js", "api_name": "lease", "event_id": "ab12",
@@ -146,7 +145,7 @@ def cell(status, location, path):
 def rows_of_the_page(gradios):
     """The page's rows of Gradio's routes, or the others."""
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith(("| `", f"| {CLOSED}"))]
-    start = next((i for i, row in enumerate(rows) if f" {PLACE}/assets" in row), len(rows))
+    start = next((i for i, row in enumerate(rows) if "/assets/{path:path}" in row), len(rows))
     return rows[start:] if gradios else rows[:start]
 
 
@@ -164,8 +163,8 @@ def sites(app):
     """The middlewares in front of an app that pass on to Gradio's pages, by the path that they stand at."""
     found, layer = {}, app.middleware_stack
     while layer is not None:
-        if isinstance(layer, Site) and layer.place.path == PLACE:
-            found[PLACE] = layer
+        if isinstance(layer, Site):
+            found[layer.place.path] = layer
         layer = getattr(layer, "told", None) or getattr(layer, "app", None)
     return found
 
@@ -189,10 +188,12 @@ def walked(store):
     """(client of a running app, ways by place) once Gradio's pages are built."""
     app = create_app(store, AppSettings())
     with TestClient(app, base_url="http://localhost") as client:
-        token = add_token(store.database, "pia", "ready")
-        while client.get("/label/config", headers={"Authorization": f"Bearer {token}"}).status_code == 503:
-            pass
-        yield client, {place: gradios(site.late.apps["en"], place) for place, site in sites(app).items()}
+        found = sites(app)
+        for place, site in found.items():
+            while not site.late.apps:
+                token = add_token(store.database, "lea", "ready")
+                client.get(f"{place}/config", headers={"Authorization": f"Bearer {token}"})
+        yield client, {place: gradios(site.late.apps["en"], place) for place, site in found.items()}
 
 
 async def answered(app, method, path, headers):
