@@ -66,13 +66,22 @@ class LabelStore:
 
     def labelers(self) -> list[dict[str, Any]]:
         """Name, role, origin, whether simulated, and standing answers of every labeler."""
-        mine = (Annotation.labeler_id == Labeler.id, Annotation.standing, ~Annotation.adjudicates)
-        answers = select(func.count()).where(*mine, Annotation.kind != "skip").scalar_subquery()
-        columns = (Labeler.name, Labeler.role, Labeler.origin, (Labeler.origin == "simulated"))
-        names = ("name", "role", "origin", "simulated", "answers")
+        counted = (Annotation.standing, ~Annotation.adjudicates, Annotation.kind != "skip")
+        answers = select(Annotation.labeler_id, func.count()).where(*counted).group_by(Annotation.labeler_id)
+        columns = (Labeler.id, Labeler.name, Labeler.role, Labeler.origin)
         with self.database.read() as connection:
-            rows = connection.execute(select(*columns, answers).order_by(Labeler.id))
-            return [dict(zip(names, row, strict=True)) for row in rows]
+            given = {labeler: number for labeler, number in connection.execute(answers)}
+            rows = connection.execute(select(*columns).order_by(Labeler.id)).all()
+        return [
+            {
+                "name": row.name,
+                "role": row.role,
+                "origin": row.origin,
+                "simulated": row.origin == "simulated",
+                "answers": given.get(row.id, 0),
+            }
+            for row in rows
+        ]
 
     def add_batch(self, name: str, tasks: Iterable[NewTask] = (), **settings: Any) -> None:
         """Make a batch with its tasks in one transaction; settings as in BatchSettings."""

@@ -82,8 +82,9 @@ def served(name: str, model: str, command: list[str], log: Path, **more: str) ->
         )
     try:
         for _ in range(600):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
+            with contextlib.suppress(httpx.HTTPError):  # llama.cpp listens before its model is there
+                if httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=5).status_code != 503:
+                    break
             time.sleep(0.2)
         yield Server(name, f"http://127.0.0.1:{port}", model, process)
     finally:
@@ -158,7 +159,8 @@ class Client:
 async def measure(server: Server, num_clients: int, seconds: float, max_tokens: int) -> dict[str, Any]:
     """`num_clients` clients that ask again as soon as they are answered, for `seconds`."""
     clients = [Client() for _ in range(num_clients)]
-    limits = httpx.Limits(max_connections=None)
+    # A connection for each request: llama.cpp's server closes those that it was told to keep.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=600, limits=limits) as web:
         warm = {
             "model": server.model,

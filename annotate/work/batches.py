@@ -300,6 +300,13 @@ def _prompt_ids(connection: Connection, hashes: Sequence[str]) -> dict[str, int]
     return found
 
 
+def kinds(database: Database) -> dict[str, str]:
+    """The kind of every batch by its name, oldest first."""
+    with database.read() as connection:
+        rows = connection.execute(select(Batch.name, Batch.kind).order_by(Batch.id))
+        return {name: kind for name, kind in rows}
+
+
 def overview(database: Database) -> list[BatchOverview]:
     """Every batch, oldest first."""
     with database.read() as connection:

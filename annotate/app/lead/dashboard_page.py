@@ -74,7 +74,7 @@ class DashboardPage:
     def show(self, batch: str | None, since: str, until: str, people: bool, request: gr.Request) -> list[Any]:
         self.desk.account(request)
         chosen = Chosen(batch or "", (since or "").strip(), (until or "").strip(), people)
-        kinds = {row.name: row.kind for row in self.desk.batches()}
+        kinds = self.desk.kinds()
         query = urlencode(chosen.query())
         if problem := chosen.problem(kinds, self.lead):
             return [wrong(problem), [], query, gr.Timer(active=False)]

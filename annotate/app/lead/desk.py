@@ -15,7 +15,7 @@ from annotate.app.site.asking import account_behind
 from annotate.app.texts import texts
 from annotate.store.accounts import Account
 from annotate.store.database import Database
-from annotate.work.batches import BatchOverview, overview
+from annotate.work.batches import BatchOverview, kinds, overview
 from rlhf.errors import RLHFError
 
 # A handler of the database may run beside any other; none of them is offered as a public endpoint.
@@ -50,7 +50,12 @@ class Desk:
         return PagePart("tree", [["h1", self.lead[name]]])
 
     def batches(self) -> list[BatchOverview]:
+        """Every batch with its counts, which takes a look at every task."""
         return overview(self.database)
+
+    def kinds(self) -> dict[str, str]:
+        """The kinds of all batches by name, oldest first."""
+        return kinds(self.database)
 
     def batch_choice(self, elem_id: str, every: bool = False) -> gr.Dropdown:
         """A field for a batch. every: all of them may be meant. Its choices come with `choices` when the page opens."""
@@ -65,7 +70,7 @@ class Desk:
 
     def choices(self, wanted: str | None, every: bool = False) -> gr.Dropdown:
         """The batches there are now, with the wanted one chosen."""
-        found = [(visible_text(row.name), row.name) for row in self.batches()]
+        found = [(visible_text(name), name) for name in self.kinds()]
         found = [(self.lead["all_batches"], ""), *found] if every else found
         return gr.Dropdown(choices=found, value=wanted, allow_custom_value=True)
 

@@ -64,7 +64,7 @@ class Forms:
 
     def show_settings(self, name: str | None, request: gr.Request) -> list[Any]:
         self.desk.account(request)
-        if name not in [row.name for row in self.desk.batches()]:
+        if name not in self.desk.kinds():
             return [gr.skip()] * 7
         found = batch_settings(self.desk.database, str(name))
         allowed = [ability for ability in ALLOWS if getattr(found.asks, ability)]
