@@ -8,6 +8,7 @@ from transformers import (
     JambaConfig,
     Lfm2Config,
     LlamaConfig,
+    LlamaForCausalLM,
     Mamba2Config,
     MambaConfig,
     Qwen3NextConfig,
@@ -184,3 +185,38 @@ def test_a_model_of_other_inputs_is_refused_with_what_it_says():
         InputError, match=r"cannot read a text of plain tokens: ValueError: input_features are missing$"
     ):
         check_causal(Ears(CONFIGS["keys by place"]))
+
+
+class RoughHead(torch.nn.Linear):
+    """A head whose logits depend on the number of its rows by `error` of their spread, as rounding of deep models does."""
+
+    error = 0.0
+
+    def forward(self, states):
+        logits = super().forward(states)
+        noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(states[..., 0].numel()))
+        return logits + self.error * logits.std() * noise
+
+
+def rough(model, error):
+    head = model.get_output_embeddings()
+    head.__class__, head.error = RoughHead, error
+    return model.eval()
+
+
+@pytest.mark.parametrize("error", [0.0, 4e-5, 1e-4])
+def test_rounding_by_the_number_of_rows_is_no_look_ahead(error):
+    """Gemma 3 270M's logits are off by 4e-5 of their spread where nothing but the number of rows differs."""
+    torch.manual_seed(0)
+    model = rough(LlamaForCausalLM(CONFIGS["keys by place"]), error)
+    check_causal(model)
+    assert cache_use(model) == CacheUse(padded=True, pieces=True)
+
+
+@pytest.mark.parametrize("error", [4e-5, 1.0])
+def test_no_rounding_excuses_a_model_that_looks_ahead(error):
+    torch.manual_seed(0)
+    config = BertConfig(**SIZES | {"pad_token_id": 0, "vocab_size": TOKENIZER.vocab_size})
+    model = rough(AutoModelForCausalLM.from_config(config), error)
+    with pytest.raises(InputError, match="is no causal language model"):
+        check_causal(model)
