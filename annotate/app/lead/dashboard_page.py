@@ -142,8 +142,8 @@ class DashboardPage:
 
 def sentences(name: str, found: Table, words: Texts) -> list[str]:
     """One row of numbers in words, those left out that are undefined."""
-    if not found.rows:
+    if not found.rows or name not in SENTENCES:
         return []
     said: Mapping[str, str] = words["figures"]
     values = dict(zip(found.columns, shown(found)[0], strict=True))
-    return [said[text].format(**values) for text, number in SENTENCES.get(name, ()) if values[number] != "–"]
+    return [said[text].format(**values) for text, number in SENTENCES[name] if values[number] != "–"]
