@@ -100,6 +100,24 @@ def test_the_dashboard_by_keyboard_alone(either, browse):
     assert page.evaluate("document.activeElement.matches('#rows-throughput .scroll')")
 
 
+@pytest.mark.parametrize("address", ["/lead/dashboard", "/lead/export"])
+def test_days_are_picked_from_a_calendar_that_fits_a_dark_phone(world, browse, address):
+    page = browse(
+        world, world.person("lea", "lead"), viewport={"width": 390, "height": 844}, color_scheme="dark"
+    )
+    page.goto(world.url + address)
+    days = page.locator(".day input")
+    expect(days).to_have_count(2)
+    for day in (days.first, days.last):
+        expect(day).to_have_attribute("type", "date")
+        fits = (
+            "(day) => day.getBoundingClientRect().right < day.closest('.form').getBoundingClientRect().right"
+        )
+        assert day.evaluate(fits)
+        light = "(day) => getComputedStyle(day).backgroundColor.match(/\\d+/g).slice(0, 3).every((part) => part > 128)"
+        assert not day.evaluate(light)
+
+
 def test_newer_figures_come_by_themselves_and_leave_focus_and_folds(world, browse):
     batch, ann, bob = world.batch(), world.person("ann"), world.person("bob")
     answer(world, ann, batch, (0, 1, 2, 3))

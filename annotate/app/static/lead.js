@@ -22,5 +22,7 @@ function address({ state, watch }) {
 
 /** Fields for days get the browser's calendar: the one of Gradio has a button without a name. */
 function calendars() {
-  for (const field of document.querySelectorAll(".day input")) field.type = "date";
+  const set = () => document.querySelectorAll('.day input:not([type="date"])').forEach((field) => { field.type = "date"; });
+  new MutationObserver(set).observe(document.body, { childList: true, subtree: true }); // a field may come later than this
+  set();
 }
