@@ -67,7 +67,9 @@ class LabelStore:
     def labelers(self) -> list[dict[str, Any]]:
         """Name, role, origin, whether simulated, and standing answers of every labeler."""
         counted = (Annotation.standing, ~Annotation.adjudicates, Annotation.kind != "skip")
-        labeler = Annotation.labeler_id + 0  # as SQLite goes through its index else, and so to every row by itself
+        labeler = (
+            Annotation.labeler_id + 0
+        )  # as SQLite goes through its index else, and so to every row by itself
         answers = select(labeler, func.count()).where(*counted).group_by(labeler)
         columns = (Labeler.id, Labeler.name, Labeler.role, Labeler.origin)
         with self.database.read() as connection:
