@@ -18,7 +18,7 @@ from annotate.answers.preferences import rankings
 from annotate.answers.snapshots import SnapshotRecord
 from annotate.store.accounts import ROLES, labeler_id
 from annotate.store.database import open_database, retried
-from annotate.store.schema import Annotation, Batch, Labeler, Prompt, Task
+from annotate.store.schema import COUNTED, Annotation, Batch, Labeler, Prompt, Task
 from annotate.work import assign, batches, submit
 from annotate.work.asks import Asks
 from annotate.work.assign import TaskView
@@ -66,14 +66,12 @@ class LabelStore:
 
     def labelers(self) -> list[dict[str, Any]]:
         """Name, role, origin, whether simulated, and standing answers of every labeler."""
-        counted = (Annotation.standing, ~Annotation.adjudicates, Annotation.kind != "skip")
-        labeler = (
-            Annotation.labeler_id + 0
-        )  # as SQLite goes through its index else, and so to every row by itself
-        answers = select(labeler, func.count()).where(*counted).group_by(labeler)
+        # + 0, as SQLite goes through its index else, and so to every row by itself
+        number = Annotation.labeler_id + 0
+        counts = select(number, func.count()).where(COUNTED).group_by(number)
         columns = (Labeler.id, Labeler.name, Labeler.role, Labeler.origin)
         with self.database.read() as connection:
-            given = {labeler: number for labeler, number in connection.execute(answers)}
+            answers = {labeler: count for labeler, count in connection.execute(counts)}
             rows = connection.execute(select(*columns).order_by(Labeler.id)).all()
         return [
             {
@@ -81,7 +79,7 @@ class LabelStore:
                 "role": row.role,
                 "origin": row.origin,
                 "simulated": row.origin == "simulated",
-                "answers": given.get(row.id, 0),
+                "answers": answers.get(row.id, 0),
             }
             for row in rows
         ]

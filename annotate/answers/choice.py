@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.orm import aliased
 
-from annotate.store.schema import Annotation, Labeler, RankingItem, Task
+from annotate.store.schema import COUNTED, Annotation, Labeler, RankingItem, Task
 from annotate.work.batches import batch_id
 
 RANKED = ("rank", "compare")  # kinds of answers that are asked for an order of completions
@@ -41,8 +41,7 @@ class Choice:
 def standing(connection: Connection, choice: Choice, query: Any, *, gold: bool = False) -> Any:
     """The query over Annotation, joined with its Task and Labeler and narrowed to labelers' answers of the choice."""
     query = query.join(Task, Task.id == Annotation.task_id).join(Labeler, Labeler.id == Annotation.labeler_id)
-    query = query.where(Annotation.standing, Annotation.kind != "skip", ~Annotation.adjudicates)
-    query = query.where(Task.gold.is_not(None) if gold else Task.gold.is_(None))
+    query = query.where(COUNTED, Task.gold.is_not(None) if gold else Task.gold.is_(None))
     if choice.batch is not None:
         query = query.where(Task.batch_id == batch_id(connection, choice.batch))
     if choice.since is not None:

@@ -28,7 +28,7 @@ from annotate.work.batches import (
     batch_id,
     batch_settings,
     open_batches,
-    overview,
+    overview_of,
     settings_of,
 )
 from annotate.work.history import OwnProgress, history, own_progress, past_answer
@@ -68,7 +68,8 @@ def batches(account: SignedIn, database: Db) -> dict[str, Any]:
 def progress(batch: str, account: SignedIn, database: Db) -> dict[str, Any]:
     """The caller's own answers in a batch, in all and today, and how far the batch is."""
     own = own_progress(database, account.name, batch)
-    found = next((row for row in overview(database) if row.name == batch), None)
+    with database.read() as connection:
+        [found] = overview_of(connection, batch_id(connection, batch))
     return _progress(own, found)
 
 
@@ -203,11 +204,11 @@ def _wording(guidelines: str) -> str:
     return hashlib.sha256(guidelines.encode()).hexdigest()[:12] if guidelines else ""
 
 
-def _progress(own: OwnProgress, batch: BatchOverview | None) -> dict[str, Any]:
-    whole = {"tasks": batch.tasks, "finished": batch.finished} if batch else {}
+def _progress(own: OwnProgress, batch: BatchOverview) -> dict[str, Any]:
     return {
         "own": {"answers": own.answers, "today": own.today, "quota": own.quota, "left": own.left},
-        **whole,
+        "tasks": batch.tasks,
+        "finished": batch.finished,
     }
 
 

@@ -33,6 +33,16 @@ SESSION = (
         Session.token_sha256 == bindparam("token_sha256"), Session.expires > bindparam("now"), Labeler.active
     )
 )
+TOKEN = (
+    select(*COLUMNS)
+    .join(ApiToken, ApiToken.labeler_id == Labeler.id)
+    .where(
+        ApiToken.token_sha256 == bindparam("token_sha256"),
+        ApiToken.revoked.is_(None),
+        or_(ApiToken.expires.is_(None), ApiToken.expires > bindparam("now")),
+        Labeler.active,
+    )
+)
 
 
 class LoginRefused(LabelError):
@@ -280,13 +290,9 @@ def _make_token(connection: Connection, owner: int, label: str, days: float | No
 
 def account_of_token(database: Database, token: str) -> Account | None:
     """Whose token this is; None for one that is unknown, expired or revoked."""
-    valid = or_(ApiToken.expires.is_(None), ApiToken.expires > time.time())
-    query = select(ApiToken.labeler_id).where(
-        ApiToken.token_sha256 == _sha256(token), ApiToken.revoked.is_(None), valid
-    )
     with database.read() as connection:
-        owner = connection.execute(query).scalar()
-        return None if owner is None else _account(connection, and_(Labeler.id == owner, Labeler.active))
+        row = connection.execute(TOKEN, {"token_sha256": _sha256(token), "now": time.time()}).first()
+    return Account(*row) if row else None
 
 
 def tokens(database: Database, name: str) -> list[dict[str, Any]]:

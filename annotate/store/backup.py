@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, and_, func, or_, select, text
 
 from annotate.store.database import Database
-from annotate.store.schema import Annotation, RankingItem, Task, TaskCompletion
+from annotate.store.schema import COUNTED, Annotation, RankingItem, Task, TaskCompletion
 from rlhf.durable import write_atomically
 from rlhf.errors import LabelError, first_line
 
@@ -68,13 +68,7 @@ def _misfits(connection: Connection) -> Iterator[str]:
 
 
 def _miscounts(connection: Connection) -> Iterator[str]:
-    given = (
-        Annotation.task_id == Task.id,
-        Annotation.standing,
-        Annotation.kind != "skip",
-        ~Annotation.adjudicates,
-    )
-    count = select(func.count()).where(*given).scalar_subquery()
+    count = select(func.count()).where(Annotation.task_id == Task.id, COUNTED).scalar_subquery()
     for number, done, answers in connection.execute(
         select(Task.id, Task.done, count).where(Task.done != count)
     ):

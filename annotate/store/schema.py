@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    and_,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -183,6 +184,10 @@ class Annotation(Base):
     context: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True, default=None)
     lease_s: Mapped[float | None] = mapped_column(Float, default=None)
     fields: Mapped[Any] = mapped_column(JSON, default=dict, server_default="{}")
+
+
+# Answers that count: labelers' own, those that were superseded and skips aside.
+COUNTED = and_(Annotation.standing, Annotation.kind != "skip", ~Annotation.adjudicates)
 
 
 class RankingItem(Base):

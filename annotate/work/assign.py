@@ -47,8 +47,12 @@ OPEN = (
     .order_by(Batch.id)
 )
 OPEN_ONE = OPEN.where(Batch.id == bindparam("batch"))
+ANSWERED_IT = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == LABELER))
+HOLDS_IT = exists().where(and_(HELD_BY_ALL, Lease.labeler_id == LABELER))
 GOLDEN = and_(Task.batch_id == bindparam("batch"), Task.gold.is_not(None))
 HAS_GOLD = select(Task.id).where(GOLDEN).limit(1)
+NUM_GOLD_SEEN = select(func.count()).select_from(Task).where(GOLDEN, ANSWERED_IT | HOLDS_IT)
+NEXT_GOLD = select(Task.id).where(GOLDEN, ~ANSWERED_IT, ~HOLDS_IT).order_by(Task.shuffle).limit(1)
 HELD = select(Lease.task_id).where(Lease.task_id == bindparam("task"), Lease.labeler_id == LABELER)
 ANSWERED = (
     select(Annotation.id)
@@ -159,9 +163,7 @@ def _candidates() -> dict[str, list[Any]]:
     By priority, or at random: then every labeler walks the tasks from a place of their own, so that two at once seldom
     want the same one and no fixed group of people ranks everything together.
     """
-    answered = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == LABELER))
-    held = exists().where(and_(HELD_BY_ALL, Lease.labeler_id == LABELER))
-    free = (Task.done < Task.overlap, Task.done + NUM_LEASES < Task.overlap, ~answered, ~held)
+    free = (Task.done < Task.overlap, Task.done + NUM_LEASES < Task.overlap, ~ANSWERED_IT, ~HOLDS_IT)
     chosen: Any = bindparam("chosen", expanding=True)
     start: Any = bindparam("start")
     query = select(Task.id).where(Task.batch_id == bindparam("batch"), *free, Task.id.not_in(chosen))
@@ -196,20 +198,13 @@ def _gold_due(connection: Connection, labeler: int, batch: Any) -> list[int]:
     """The gold question that is due, if any: one in every `gold_every` tasks, at a place nobody can foresee."""
     if connection.execute(HAS_GOLD, {"batch": batch.id}).first() is None:
         return []
-    golden = and_(Task.batch_id == batch.id, Task.gold.is_not(None))
-    answered = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == labeler))
-    held = exists().where(
-        and_(Lease.task_id == Task.id, Lease.labeler_id == labeler, Lease.expires > time.time())
-    )
-    seen = connection.execute(
-        select(func.count()).select_from(Task).where(golden, answered | held)
-    ).scalar_one()
+    asked = {"batch": batch.id, "labeler": labeler, "now": time.time()}
+    seen = connection.execute(NUM_GOLD_SEEN, asked).scalar_one()
     block, place = divmod(num_answers(connection, batch.id, labeler), batch.gold_every)
     due = Random(f"{labeler}-{batch.id}-{block}").randrange(batch.gold_every)
     if seen > block or (seen == block and place < due):
         return []
-    query = select(Task.id).where(golden, ~answered, ~held).order_by(Task.shuffle).limit(1)
-    return list(connection.execute(query).scalars())
+    return list(connection.execute(NEXT_GOLD, asked).scalars())
 
 
 def release_task(connection: Connection, task: int, labeler: int) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, case, func, insert, select, 
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried, storable
-from annotate.store.schema import Annotation, Batch, Completion, Prompt, Task, TaskCompletion
+from annotate.store.schema import COUNTED, Annotation, Batch, Completion, Prompt, Task, TaskCompletion
 from annotate.work.asks import ASKED, Asks, asks_from, changed_asks, check_asks
 from rlhf.data import Prompt as PromptText
 from rlhf.data import as_messages, fingerprint
@@ -101,8 +101,8 @@ NUM_ANSWERS = (
         Annotation.labeler_id == bindparam("labeler"),
         Task.batch_id == bindparam("batch"),
         Task.gold.is_(None),
+        COUNTED,
     )
-    .where(Annotation.standing, Annotation.kind != "skip", ~Annotation.adjudicates)
 )
 
 

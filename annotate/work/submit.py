@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from annotate.store.database import storable
-from annotate.store.schema import Annotation, Batch, Draft, Lease, RankingItem, Task, TaskCompletion
+from annotate.store.schema import COUNTED, Annotation, Batch, Draft, Lease, RankingItem, Task, TaskCompletion
 from annotate.work import webhooks
 from annotate.work.asks import FLAGS, STRENGTHS, Asks, asks_from
 from rlhf.data.formats.lists import ranks_by_score
@@ -91,8 +91,7 @@ NO_LONGER_NEEDED = [
 NUM_ANSWERS = (
     select(func.count())
     .select_from(Annotation)
-    .where(Annotation.task_id == Task.id, Annotation.standing, Annotation.kind != "skip")
-    .where(~Annotation.adjudicates)
+    .where(Annotation.task_id == Task.id, COUNTED)
     .scalar_subquery()
 )
 RECOUNT = update(Task).where(Task.id.in_(IDS)).values(done=NUM_ANSWERS)

@@ -99,20 +99,20 @@ def _texts(model: Any) -> tuple[list[int], list[int]]:
 def _agrees(decoder: ModelDecoder | TextDecoder, long: list[int], short: list[int]) -> bool:
     """Whether rows that come, go on, leave and join get the logits of their texts alone."""
     expected = [_whole(decoder.model, text) for text in (long, short)]
-    usual = TOLERANCE.get(decoder.model.dtype, COARSE)
-    rounding = min(_rounding(decoder.model, long, expected[0]), ROUNDING_AT_MOST)
-    tolerance = max(usual, TIMES_ROUNDING * rounding)
+    tolerance = _tolerance(decoder.model, long, expected[0])
     return all(
         _distance(ours, expected[row][place]) <= tolerance
         for row, place, ours in _script(decoder, long, short)
     )
 
 
-def _rounding(model: Any, text: list[int], alone: Tensor) -> float:
-    """How far logits are from those of the text alone (S, V) where it stands in eight rows: by rounding, and nothing else."""
-    tokens = torch.tensor([text] * 8, device=model.device)
-    given = accepted(model, input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
-    return max(map(_distance, model(**given).logits[0].float(), alone))
+def _tolerance(model: Any, text: list[int], alone: Tensor) -> float:
+    """How far logits may be apart. What a text's are from those of the text alone (S, V) in eight rows is rounding."""
+    usual = TOLERANCE.get(model.dtype, COARSE)
+    if usual >= TIMES_ROUNDING * ROUNDING_AT_MOST:
+        return usual
+    rounding = max(map(_distance, _whole(model, text, num_rows=8), alone))
+    return max(usual, TIMES_ROUNDING * min(rounding, ROUNDING_AT_MOST))
 
 
 def _script(
@@ -130,9 +130,9 @@ def _script(
     yield from ((1, 3, last[0]), (0, 6, last[1]))
 
 
-def _whole(model: Any, text: list[int]) -> Tensor:
-    """Logits (S, V), float32, of one text without padding."""
-    tokens = torch.tensor([text], device=model.device)
+def _whole(model: Any, text: list[int], num_rows: int = 1) -> Tensor:
+    """Logits (S, V), float32, of one text without padding, which stands in so many equal rows."""
+    tokens = torch.tensor([text] * num_rows, device=model.device)
     given = accepted(model, input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
     return model(**given).logits[0].float()
 

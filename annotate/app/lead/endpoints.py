@@ -5,7 +5,6 @@ Each finds out for itself who is asking. Named in docs/labeling.md, with a scrip
 
 import base64
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from annotate.app.texts import DEFAULT, texts
 from annotate.figures.tables import tables
 from annotate.store.accounts import Account
 from annotate.store.database import Database
-from annotate.work.batches import change_batch, overview
+from annotate.work.batches import change_batch, kinds
 from rlhf.errors import InputError, LabelError
 
 AS_TEXT = ("jsonl", "csv")
@@ -159,8 +158,7 @@ class LeadEndpoints:
 
     def _chosen(self, batch: str, since: str, until: str, people_only: bool) -> Chosen:
         chosen = Chosen(batch, since, until, people_only)
-        names: Sequence[str] = [row.name for row in overview(self.database)]
-        if problem := chosen.problem(names, texts(DEFAULT)["lead"]):
+        if problem := chosen.problem(kinds(self.database), texts(DEFAULT)["lead"]):
             raise LabelError(problem)
         return chosen
 

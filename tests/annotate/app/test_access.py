@@ -189,10 +189,10 @@ def walked(store):
     app = create_app(store, AppSettings())
     with TestClient(app, base_url="http://localhost") as client:
         found = sites(app)
+        headers = {"Authorization": f"Bearer {add_token(store.database, 'lea', 'ready')}"}
         for place, site in found.items():
             while not site.late.apps:
-                token = add_token(store.database, "lea", "ready")
-                client.get(f"{place}/config", headers={"Authorization": f"Bearer {token}"})
+                client.get(f"{place}/config", headers=headers)
         yield client, {place: gradios(site.late.apps["en"], place) for place, site in found.items()}
 
 
