@@ -45,7 +45,6 @@ from stages.settings import RewardSettings
 from stages.sft.kept import kept_demonstrations
 from stages.trainers.parts import common_arguments, divide, last_checkpoint, show_progress
 
-STEPS_PER_SAVE = 50
 HEADS_L2 = 0.3  # of an ensemble's heads, where probe_l2 names no other
 
 
@@ -238,8 +237,7 @@ def trainer_of(
         ),
         warmup_steps=10,
         max_length=None,
-        save_strategy="steps",
-        save_steps=STEPS_PER_SAVE,
+        save_strategy="no",  # but from time to time: stages.trainers.parts.TimedSaves
         logging_steps=10,
         disable_dropout=True,
     )

@@ -2,10 +2,12 @@
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
@@ -18,6 +20,8 @@ from rlhf.machine.memory import FreedMemory, give_back_at_once
 from rlhf.machine.threads import ThreadWatch
 from rlhf.sharding import bytes_of, is_wanted, shard
 from stages.settings import RewardSettings, SFTSettings
+
+SAVE_EVERY_S = 180.0  # a long epoch is not lost when the machine goes off in it
 
 
 def common_arguments(settings: SFTSettings | RewardSettings, work: Path | str) -> dict[str, Any]:
@@ -115,15 +119,31 @@ class Progress(TrainerCallback):
             self.bar.close()
 
 
+class TimedSaves(TrainerCallback):
+    """A checkpoint every SAVE_EVERY_S seconds by the first process's clock, wherever in an epoch that is."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.saved = time.monotonic()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        is_due = processes.is_main_process() and time.monotonic() - self.saved > SAVE_EVERY_S
+        if processes.sum_over_processes(torch.tensor(float(is_due))):
+            control.should_save = True
+
+
 def _without_epoch(logs: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in logs.items() if key != "epoch"}
 
 
 def show_progress(trainer: Trainer, name: str, log: MetricLog) -> None:
-    """Replace a trainer's own printing by one bar, and send its numbers to our log."""
+    """Replace a trainer's own printing by one bar, send its numbers to our log, and let it save from time to time."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress(name, log))
+    trainer.add_callback(TimedSaves())
 
 
 def last_checkpoint(work: Path) -> str | None:

@@ -20,11 +20,12 @@ from stages.judging_settings import EvalSettings
 from stages.labeling import sample
 from stages.ppo import trainer
 from stages.pretrain import loop
-from stages.reward import stage
 from stages.reward.trainer import RankingTrainer
 from stages.settings import PPOSettings, RewardSettings, SampleSettings, SFTSettings
+from stages.sft.trainer import DemonstrationTrainer
 from stages.talk import terminal
 from stages.talking_settings import ChatSettings
+from stages.trainers import parts
 from tests import forked
 from tests.stages.conftest import tiny_pretraining
 
@@ -219,7 +220,7 @@ def test_interrupted_pretraining_ends_bit_for_bit_where_uninterrupted_ends(tmp_p
 def test_an_interrupted_reward_model_ends_where_an_uninterrupted_one_ends(
     trained, monkeypatch, more, tmp_path
 ):
-    monkeypatch.setattr(stage, "STEPS_PER_SAVE", 2)
+    monkeypatch.setattr(parts, "SAVE_EVERY_S", 0.0)
     rows = [
         {"prompt": f"Say {word}.", "completions": [word, "no"], "ranks": [0, 1]} for word in "abcdefghijkl"
     ]
@@ -248,6 +249,28 @@ def test_an_interrupted_reward_model_ends_where_an_uninterrupted_one_ends(
     one, other = (load_scalar(entry.path).state_dict() for entry in (whole, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(one["score.weight"], load_scalar(trained.resolve("reward/tiny").path).score.weight)
+
+
+@pytest.mark.parametrize("more", [{}, {"dropout": 0.2}, {"packing": True}])
+def test_sft_interrupted_within_an_epoch_goes_on_there(trained, monkeypatch, more):
+    monkeypatch.setattr(parts, "SAVE_EVERY_S", 0.0)
+    small = {"num_demonstrations": 60, "batch_size": 4, "epochs": 1.0} | more
+    whole = sft.run(SFTSettings(**small, name=f"whole-{next(iter(more), 'plain')}"), trained, quiet)
+    again = SFTSettings(**small, name=f"stopped-{next(iter(more), 'plain')}")
+    step, calls = DemonstrationTrainer.training_step, []
+
+    def pull_plug(self, *args, **more):
+        calls.append(self.state.global_step)
+        if len(calls) == 4:
+            raise Stop
+        return step(self, *args, **more)
+
+    monkeypatch.setattr(DemonstrationTrainer, "training_step", pull_plug)
+    with pytest.raises(Stop):
+        sft.run(again, trained, quiet)
+    resumed = sft.run(again, trained, quiet)
+    assert calls[:5] == [0, 1, 2, 3, 3], "it goes on at the step it was stopped in"
+    assert same_weights(whole.path, resumed.path)
 
 
 @pytest.mark.parametrize("more", [{"packing": True}, {"reward": "reward"}, {"dropout": 0.2}])
