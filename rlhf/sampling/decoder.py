@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.machine import decoding
+from rlhf.machine.huge_pages import use_huge_pages
 from rlhf.models.checkpoints import context_length
 from rlhf.models.gpt import compute_dtype
 from rlhf.sampling.families import Family, Undescribed, describe
@@ -167,8 +168,10 @@ def decoder_for(model: Any, num_slots: int, packed: bool = False) -> AnyDecoder:
     packed: where the model is described, the weights of its products in 8 bits, with a scale for every output.
     """
     if is_described(model):
-        dtype = compute_dtype(model.get_output_embeddings().weight)
-        return Decoder(describe(model, dtype, packed), num_slots)
+        family = describe(model, compute_dtype(model.get_output_embeddings().weight), packed)
+        use_huge_pages(family.kept)
+        return Decoder(family, num_slots)
+    use_huge_pages(model.parameters())
     return forward_decoder(model)
 
 
