@@ -30,7 +30,7 @@ def answer_rows(report):
 def useful_answer(report):
     """Two sentences: who is preferred by how much, and what each step cost."""
     preferred = ", ".join(f"{name} in {rate[0]:.0%}" for name, rate in win_rates(report).items())
-    minutes = {name: seconds / 60 for name, seconds in report["seconds"].items()}
+    minutes = {name: step["seconds"] / 60 for name, step in report["cost"].items()}
     costly = max(minutes, key=lambda name: minutes[name])
     return (
         f"Of pairs of answers the judge prefers {preferred}. All steps took {sum(minutes.values()):.1f} minutes, "
@@ -39,8 +39,8 @@ def useful_answer(report):
 
 
 def cost_rows(report):
-    """A row for each step: seconds and memory."""
+    """A row for each step: seconds, and memory where it was measured."""
     return [
-        [name, f"{seconds:.0f}", f"{report['peak_gib'][name]:.2f}"]
-        for name, seconds in report["seconds"].items()
+        [name, f"{step['seconds']:.0f}", "" if step["gib"] is None else f"{step['gib']:.2f}"]
+        for name, step in report["cost"].items()
     ]

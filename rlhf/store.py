@@ -361,7 +361,7 @@ def _is_manifest(found: Any) -> bool:
 
 
 def _has_saved(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name != HOLDER for path in folder.iterdir())
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 def _hash_of(content: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ FLOORS = [
         "stages/talking_settings",
         "stages/reading",
         "stages/steps",
+        "stages/stopwatch",
     ],
     [
         "rlhf/inputs",

@@ -1,7 +1,6 @@
 """Stage 3: PPO against a reward, on models and data in memory (`PPOTrainer`) or on those of a checkpoint store (`run`)."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from stages.ppo.watching.evaluation import evaluate, prompts_of
 from stages.ppo.watching.samples import SampleLog
 from stages.reading import accounts_of, prefixed
 from stages.settings import PPOConfig, PPOSettings
+from stages.stopwatch import Stopwatch
 
 BEST = "best"  # the policy with the highest objective on held-out prompts
 
@@ -263,21 +263,22 @@ def run(
         say(f"ppo: {found.ref} is there already")
         return found
     set_threads(0)
+    work = store.work_folder("ppo", key)
     trainer = PPOTrainer(
         settings, processing_class=load_tokenizer(sft.folder, settings.template_kwargs), model=policy, reward_model=rewards,
         train_dataset=prompts, eval_dataset=eval_prompts, peft_config=lora(settings.lora_rank) if settings.lora_rank else None,
-        pretrain_dataset=texts, output_dir=store.work_folder("ppo", key), logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
+        pretrain_dataset=texts, output_dir=work, logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip
     if extended and trainer.learner.iteration == 0:
         trainer.go_on_from(load_state(extended.path / STATE))
         say(f"ppo: {extended.ref} goes on at iteration {trainer.learner.iteration}")
-    started = time.monotonic()
-    trainer.train()
+    with Stopwatch(work) as watch:
+        trainer.train()
     if processes.is_main_process():
         with store.new("ppo", settings.name, **inputs) as writer:
             trainer.save_model(writer.path)
             writer.read = [*read, *accounts_of(prompts, texts or ())]
-            writer.metrics = summary(trainer.log.history, time.monotonic() - started)
+            writer.metrics = summary(trainer.log.history, watch.seconds)
         store.discard_work("ppo", key)
     else:
         trainer.save_model(None)

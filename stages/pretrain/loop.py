@@ -67,11 +67,11 @@ def train(
     watch: ThreadWatch | None = None,
     state_file: Path | None = None,
     after_measuring: Callable[[int, Any], None] | None = None,
-) -> tuple[Best, float]:
+) -> Best:
     """Train a language model (`.transformer`, `.lm_head`) on tokens (N,); it ends with its best weights.
 
     state_file: where a stopped run left its state, and goes on from. after_measuring: called with the number of steps done
-    and the model, which it may let answer. Returns the best and the seconds of training.
+    and the model, which it may let answer. Returns the best.
     Raises InputError for fewer tokens than one window.
     """
     length = windows.length
@@ -84,7 +84,7 @@ def train(
     best = Best()
     first = _resume(model, optimizers, generator, best, log, state_file, say)
     model.train()
-    started = saved = time.monotonic()
+    saved = time.monotonic()
     steps = range(first, windows.num_steps)
     for step in tqdm(steps, initial=first, total=windows.num_steps, desc="pretrain", mininterval=1):
         starts = torch.randint(0, len(tokens) - length - 1, (windows.batch_size,), generator=generator)
@@ -110,7 +110,7 @@ def train(
             saved = time.monotonic()
             save_state(state_file, _state(model, optimizers, generator, best, log, step + 1))
     model.load_state_dict(best.weights)
-    return best, time.monotonic() - started
+    return best
 
 
 def is_measured(step: int, num_steps: int) -> bool:

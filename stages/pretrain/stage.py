@@ -23,6 +23,7 @@ from stages.pretrain.loop import Best, Windows, train
 from stages.pretrain.plan import account, outcome, planned
 from stages.reading import accounts_of, prefixed
 from stages.settings import PretrainSettings
+from stages.stopwatch import Stopwatch
 
 STARTER_SHARE = 0.01  # held out of the starter corpus, of which there is as much as anybody wants
 FILE_SHARE = 0.1
@@ -48,7 +49,8 @@ def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = p
     held_out = HeldOut.of(rest, settings.sequence_length, token_sizes(tokenizer), settings.bf16)
     log = MetricLog(store.root / "logs" / f"base-{settings.name}")
     work = store.work_folder("base", inputs_hash("base", **inputs))
-    model, best, train_s = _train(settings, tokenizer, tokens, held_out, log, work / "state.pt", say)
+    with Stopwatch(work) as watch:
+        model, best = _train(settings, tokenizer, tokens, held_out, log, work / "state.pt", say)
     measured = held_out.measure(model)
     say(f"pretrain: {outcome(measured, best, settings.tokens, len(tokens))}")
     with store.new("base", settings.name, **inputs) as writer:
@@ -62,7 +64,7 @@ def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = p
             "best_step": best.step,
             "tokens": settings.tokens,
             "passes": round(settings.tokens / len(tokens), 1),
-            "train_s": round(train_s, 1),
+            "train_s": round(watch.seconds, 1),
         }
     store.discard_work("base", inputs_hash("base", **inputs))
     return writer.entry
@@ -106,16 +108,16 @@ def _train(
     log: MetricLog,
     state_file: Path,
     say: Callable[[str], None],
-) -> tuple[GPT, Best, float]:
+) -> tuple[GPT, Best]:
     device = best_device()
     size = (settings.layers, settings.width, settings.heads, settings.context)
     model = new_model(tokenizer, *size, dropout=settings.dropout or 0.0).to(device)
     length = settings.sequence_length
     num_steps = max(1, settings.tokens // (settings.batch_size * length))
     windows = Windows(num_steps=num_steps, batch_size=settings.batch_size, length=length, seed=settings.seed)
-    best, train_s = train(
+    best = train(
         model, Optimizers(*muon_and_adamw(model, settings.lr, settings.muon_lr)), tokens, held_out, windows,
         warmup=max(1, int(settings.warmup_fraction * num_steps)), log=log, say=say, bf16=settings.bf16,
         watch=None if settings.threads else ThreadWatch(), state_file=state_file,
     )  # fmt: skip
-    return model, best, train_s
+    return model, best

@@ -4,7 +4,6 @@ All pairs of a prompt stand in one batch element and each completion runs throug
 labelers ranked it (Ouyang et al. 2022, section 3.5: pairs shuffled apart overfit within one epoch).
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,6 +42,7 @@ from stages.reward.tokens import Counts, encode_rankings, tokenize_rankings
 from stages.reward.trainer import RankingTrainer
 from stages.settings import RewardSettings
 from stages.sft.kept import kept_demonstrations
+from stages.stopwatch import Stopwatch
 from stages.trainers.parts import common_arguments, divide, last_checkpoint, show_progress
 
 HEADS_L2 = 0.3  # of an ensemble's heads, where probe_l2 names no other
@@ -85,13 +85,13 @@ def run(
     tokenizer = load_tokenizer(folder, settings.template_kwargs)
     training, measured = _divided(groups, settings.validation_fraction, prefixed("reward", say))
     say(f"reward: {len(rankings)} rankings of {len(training)} prompts, {len(measured)} held out")
-    started = time.monotonic()
     work = store.work_folder("reward", inputs_hash("reward", **inputs))
     log = MetricLog(store.root / "logs" / f"reward-{settings.name}" if processes.is_main_process() else None)
-    trainer = trainer_of(settings, folder, tokenizer, training, work, prefixed("reward", say))
-    show_progress(trainer, "reward", log)
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    metrics = {"prompts": len(trainer.train_dataset), "train_s": round(time.monotonic() - started, 1)}
+    with Stopwatch(work) as watch:
+        trainer = trainer_of(settings, folder, tokenizer, training, work, prefixed("reward", say))
+        show_progress(trainer, "reward", log)
+        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    metrics = {"prompts": len(trainer.train_dataset), "train_s": round(watch.seconds, 1)}
     with whole(trainer.model) as model:
         if processes.is_main_process():
             with store.new("reward", settings.name, **inputs) as writer:

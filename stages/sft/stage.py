@@ -1,6 +1,5 @@
 """Stage 1: supervised fine-tuning on demonstrations, by trl's SFTTrainer; the loss counts the response only."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +27,7 @@ from stages.settings import SFTSettings
 from stages.sft.kept import keep_demonstrations
 from stages.sft.tokens import Extent, tokenize_demonstrations
 from stages.sft.trainer import DemonstrationTrainer, mean_reward
+from stages.stopwatch import Stopwatch
 from stages.trainers.parts import common_arguments, divide, last_checkpoint, show_progress
 
 VALIDATION_SHARE = 0.1
@@ -63,13 +63,13 @@ def run(
     seed_everything(settings.seed)
     tokenizer = load_chat_tokenizer(folder, settings.template_kwargs)
     work = store.work_folder("sft", inputs_hash("sft", **inputs))
-    started = time.monotonic()
     log = MetricLog(store.root / "logs" / f"sft-{settings.name}" if processes.is_main_process() else None)
-    trainer = trainer_of(
-        settings, folder, tokenizer, training, validation, work, _loaded_reward(reward.folder), say
-    )
-    show_progress(trainer, "sft", log)
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    with Stopwatch(work) as watch:
+        trainer = trainer_of(
+            settings, folder, tokenizer, training, validation, work, _loaded_reward(reward.folder), say
+        )
+        show_progress(trainer, "sft", log)
+        trainer.train(resume_from_checkpoint=last_checkpoint(work))
     losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
     best = trainer.state.best_metric
     with whole(trainer.model) as model:
@@ -85,7 +85,7 @@ def run(
                     "validation_loss": round(min(losses), 4),
                     **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
                     "demonstrations": len(training),
-                    "train_s": round(time.monotonic() - started, 1),
+                    "train_s": round(watch.seconds, 1),
                 }
             store.discard_work("sft", inputs_hash("sft", **inputs))
     return entry_for_all(store, "sft", inputs)

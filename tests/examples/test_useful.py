@@ -35,8 +35,9 @@ REPORT = {
         }
         for i in range(6)
     ],
-    "seconds": {"base": 120.0, "ppo": 60.0},
+    "seconds": {"base": 5.0, "ppo": 60.0},
     "peak_gib": {"base": 0.5, "ppo": 0.75},
+    "steps": {"base": {"train_s": 120.0}, "ppo": {"train_s": 58.0}},  # the base was there already
 }
 
 
@@ -53,6 +54,7 @@ def test_the_page_says_who_is_preferred_on_what_and_at_what_cost(tmp_path):
     pages.fill("useful", tmp_path, tmp_path)
     page = (tmp_path / "useful.md").read_text()
     assert "the judge prefers ppo over sft in 75%" in page and "3.0 minutes, most of them base (2.0)" in page
+    assert "| base | 120 |  |" in page and "| ppo | 60 | 0.75 |" in page
     assert page.count("says a\\|b") == 3 * useful.NUM_QUESTIONS
     assert "| ppo over sft | test | greedy | 80% | 70% to 90% | 20 |" in page
     assert (tmp_path / "useful-1.svg").read_text().startswith("<svg")
