@@ -23,6 +23,7 @@ from rlhf.errors import InputError
 from rlhf.machine import processes
 from rlhf.machine.memory import memory_of_a_process
 from rlhf.models.trunk import blocks_of, unwrapped
+from rlhf.state_parts import Part
 
 T = TypeVar("T")
 BYTES_HELD = 4  # of a parameter in float32
@@ -142,7 +143,9 @@ def gathered(state: Any) -> Any:
 
 
 def placed_as(like: Tensor, x: Any) -> Any:
-    """This process's part of x where `like`, of the same shape, is sharded; anything else itself."""
+    """This process's part of x where `like`, of the same shape, is sharded; anything else itself. x may lie in parts."""
+    if isinstance(x, Part):
+        return x.read(like)
     if isinstance(like, DTensor) and isinstance(x, Tensor) and x.shape == like.shape:
         return distribute_tensor(x.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
     return x

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlhf.durable import write_atomically
 from rlhf.sharding import placed_as
+from rlhf.state_parts import with_folders
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:
@@ -114,5 +115,5 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """What `save_state` wrote, or None where nothing was written yet."""
-    return torch.load(path, weights_only=False) if path.exists() else None
+    """What `save_state` or a StateFile wrote, or None where nothing was written yet."""
+    return with_folders(torch.load(path, weights_only=False), path.parent) if path.exists() else None

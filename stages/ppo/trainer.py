@@ -20,6 +20,7 @@ from rlhf.models.checkpoints import context_length, load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.rollout_server import RolloutServers
 from rlhf.sharding import gathered, refuse_launchers_sharding
+from rlhf.state_parts import StateFile
 from rlhf.store import Entry, Store, hashed_settings, hold, inputs_hash
 from stages.ppo.ahead import Sampling
 from stages.ppo.checks import check
@@ -83,6 +84,7 @@ class PPOTrainer:
         rewards = reward_sources(reward_model, reward_processing_class)
         check_given(self.tokenizer, model, ref_model, value_model, rewards)
         self.state_file = Path(output_dir) / "state.pt" if output_dir else None
+        self.state_parts = StateFile(self.state_file) if self.state_file else None
         if self.state_file and processes.is_main_process():
             self.state_file.parent.mkdir(parents=True, exist_ok=True)
             hold(self.state_file.parent.absolute())
@@ -152,6 +154,8 @@ class PPOTrainer:
             show=self.samples.write if processes.is_main_process() else lambda iteration, judged: None,
             evaluate=self.evaluate, callbacks=self.callbacks,
         )  # fmt: skip
+        if self.state_parts:
+            self.state_parts.wait()
         return self.log.history
 
     def evaluate(self) -> dict[str, float]:
@@ -175,7 +179,7 @@ class PPOTrainer:
         into = Path(folder) if folder and processes.is_main_process() else None
         self.learner.save(self.tokenizer, into)
         if self.args.keep_state:
-            self.save_state(into / STATE if into else None)
+            self._keep_state(into / STATE if into else None)
         if into:
             self.log.save(into)
             for name in ("checkpoints", BEST):
@@ -191,16 +195,24 @@ class PPOTrainer:
             folder = self.state_file.parent / "checkpoints" / f"{episodes:06d}"
             self.learner.save_policy(self.tokenizer, folder if processes.is_main_process() else None)
 
-    def save_state(self, file: Path | None = None) -> None:
-        """Write what an exact continuation needs to a file, by default that of output_dir.
+    def save_state(self) -> None:
+        """Write what an exact continuation needs to output_dir; every process calls it.
 
-        Every process calls it; the first one writes.
+        Of sharded models each writes its part, while training goes on.
         """
-        file = file or self.state_file
-        state = gathered(self.learner.state_dict()) | {"ahead": self.sampling.state_dict()}
-        if file and processes.is_main_process():
+        if self.state_parts:
+            self.state_parts.save(self.state_dict(), self.learner.iteration)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact continuation needs; with weights and moments as they are divided between processes."""
+        own = {"ahead": self.sampling.state_dict(), "identity": self.identity, "history": self.log.history}
+        return self.learner.state_dict() | own
+
+    def _keep_state(self, file: Path | None) -> None:
+        state = gathered(self.state_dict())
+        if file:
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_state(file, state | {"identity": self.identity, "history": self.log.history})
+            save_state(file, state)
 
     def resume(self, say: Callable[[str], None]) -> None:
         """Go on from the state in output_dir, if there is one. Raises InputError for one of another run."""
