@@ -20,6 +20,7 @@ FLOORS = [
         "rlhf/splits",
         "rlhf/intervals",
         "rlhf/starter",
+        "rlhf/state_parts",
         "annotate/store",
         "stages/arrow",
         "stages/judging_settings",
