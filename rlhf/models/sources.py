@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import InputError, first_line
+from rlhf.hub_names import hub_name
 
 # What transformers and gguf raise for files that are cut off or damaged.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, NotImplementedError, struct.error)
+
+NOT_HERE = "no such folder or file; give a model's folder, a GGUF file or a hub id"
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,7 @@ def find_source(name: str | Path) -> Source:
     if path.is_file():
         _check_gguf(path)
         return Source(str(path.parent), path.name)
-    if (
-        path.suffix == ".gguf"
-        or path.is_absolute()
-        or str(name).startswith((".", "~"))
-        or len(path.parts) > 2
-    ):
-        raise InputError(f"{name}: no such folder or file; give a model's folder, a GGUF file or a hub id")
-    return Source(str(name))
+    return Source(hub_name(str(name), NOT_HERE))
 
 
 def content_hash(name: str | Path) -> str:
