@@ -2,11 +2,12 @@
 
 import copy
 import math
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -83,12 +84,32 @@ def _load(
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
         if auto is AutoModelForSequenceClassification:
             know_scalar_class(config)
+        made = auto._model_mapping.get(type(config), PreTrainedModel)
+        _keep_loaded_embeddings(next(each for each in made.__mro__ if "_init_weights" in vars(each)))
         unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
         return (ours if is_ours(config) else auto).from_pretrained(
             **source.arguments, **unpacked, config=config, dtype=dtype, **more
         )
     except UNREADABLE as error:
         raise InputError(f"{name}: no model could be loaded: {first_line(error)}") from error
+
+
+@cache
+def _keep_loaded_embeddings(family: Any) -> None:
+    """Let the family's own initialization leave embeddings alone that were loaded.
+
+    Youtu's sets the padding token's row to zeros in loaded ones, too, which is a row of the tied head.
+    """
+    if family is PreTrainedModel:  # which does so already
+        return
+    initialize = family._init_weights
+
+    @wraps(initialize)
+    def careful(self: Any, module: Any) -> None:
+        if not (isinstance(module, nn.Embedding) and getattr(module.weight, "_is_hf_initialized", False)):
+            initialize(self, module)
+
+    family._init_weights = careful
 
 
 def new_scalar_model(config: Any, **more: Any) -> PreTrainedModel:
