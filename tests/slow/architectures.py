@@ -18,7 +18,7 @@ from rlhf.learning.passes import text_logprobs
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.trunk import accepted
 from rlhf.sampling.decoder import is_described
-from rlhf.sampling.trial import cache_use, check_causal
+from rlhf.sampling.trial import cache_use, check_causal, check_trainable
 from stages.ppo.trainer import PPOTrainer
 from tests.slow.tiny_architectures import NAMES, tiny_model
 from tests.tiny_ppo import PROMPTS, TOKENIZER, config, count_e, quiet
@@ -37,6 +37,7 @@ def tried(name):
         return found | {column: f"no tiny model: {said(error)}"}
     try:
         check_causal(model)  # as SFT does
+        check_trainable(model)
         rows = torch.tensor([TOKENIZER.encode(" ".join(PROMPTS))[:24]] * 2)
         model.train()  # Reformer has no gradient else
         (-text_logprobs(model, rows).mean()).backward()
