@@ -7,7 +7,7 @@ from rlhf.models.checkpoints import load_policy, load_scalar, new_scalar_model
 from tests.slow.tiny_architectures import tiny_config, tiny_model
 
 
-@pytest.mark.parametrize("name", ["youtu", "opt", "qwen2", "mbart"])
+@pytest.mark.parametrize("name", ["youtu", "opt", "qwen2", "mbart", "gemma3_text", "gemma4_text"])
 def test_the_padding_tokens_row_is_loaded_as_it_was_saved(tmp_path, name):
     torch.manual_seed(0)
     config = tiny_config(name)
@@ -20,4 +20,6 @@ def test_the_padding_tokens_row_is_loaded_as_it_was_saved(tmp_path, name):
         model.save_pretrained(tmp_path / load.__name__)
         loaded = load(tmp_path / load.__name__)
         assert torch.equal(loaded.get_input_embeddings().weight[config.pad_token_id], row)
+        tokens = torch.tensor([[3, 1, 4, 1, 5]])
+        torch.testing.assert_close(loaded(tokens).logits, model.eval()(tokens).logits, rtol=1e-4, atol=1e-5)
         assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
