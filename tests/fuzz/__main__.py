@@ -15,6 +15,7 @@ SUBJECTS = {
     "bodies": ["tests/chat/test_any_body.py", "tests/fuzz/test_any_label_request.py"],
     "uploads": ["tests/fuzz/test_any_upload.py", "tests/rlhf/data/test_any_value.py"],
 }
+SERVERS = ("label", "serve")  # by schemathesis
 TIMES = 10
 TRIED = re.compile(
     r"(\d+) passing(?: examples)?, \d+ failing"
@@ -23,9 +24,14 @@ TRIED = re.compile(
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=SUBJECTS)
+    parser.add_argument("what", choices=[*SUBJECTS, *SERVERS])
     parser.add_argument("--minutes", type=float, default=60)
     options = parser.parse_args()
+    if options.what in SERVERS:
+        from tests.fuzz.servers import fuzz
+
+        fuzz(options.what, options.minutes)
+        return
     started, rounds, tried = time.monotonic(), 0, 0
     while time.monotonic() - started < 60 * options.minutes:
         rounds += 1
