@@ -52,7 +52,8 @@ test-slow: $(STAMP)
 	$(SMOLLM2)
 	$(BIN)/python -m pytest -m slow
 
-# What comes from outside, made up by Hypothesis until something is found: templates, manifests, bodies or uploads.
+# What comes from outside, made up by Hypothesis until something is found: templates, manifests, bodies or uploads. WHAT=label
+# and WHAT=serve are the running servers, asked by schemathesis, which has an environment of its own: SCHEMATHESIS=its program.
 MINUTES ?= 60
 WHAT ?= templates
 fuzz: $(STAMP)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlhf.data import PromptRow, ReadOptions, fingerprint, read_prompt_rows
 from rlhf.errors import InputError, StoreError
+from rlhf.hub_names import looks_like_path
 from rlhf.machine import processes
 from rlhf.models.adapters import with_adapters
 from rlhf.models.checkpoints import context_length
@@ -29,7 +30,7 @@ def locate_model(store: Store, name: str) -> tuple[str, Entry | None]:
     if name.split("/")[0].split(":")[0] in STAGES:
         entry = store.resolve(name)
         return str(entry.path), entry
-    if not Path(name).exists() and name.count("/") != 1:
+    if not Path(name).exists() and "/" not in name and not looks_like_path(name):
         raise StoreError(
             f"{name}: neither a folder, a GGUF file, a hub id (owner/name) nor a reference such as sft:latest"
         )

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf.hub_names import SCHEME, looks_like_path
+
 KINDS = {
     "base": ("A base language model", "text-generation"),
     "sft": ("A language model fine-tuned on demonstrations", "text-generation"),
@@ -19,7 +21,7 @@ KINDS = {
     "ppo": ("A language model aligned by reinforcement learning from a reward", "text-generation"),
 }
 STARTS = ("base", "policy", "init")  # settings that name the model that a stage started from
-HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:/[\w./-]+)?(?::[\w-]+)?")
+HUB_NAME = re.compile(r"(?:hf://)?(?:datasets/)?([\w.-]+/[\w.-]+)(?:/[\w./-]+)?(?::[\w-]+)?(?:@[\w./-]+)?")
 SECONDS = re.compile(r".*_s|seconds|.*_per_s")
 OPEN = {
     "text-generation": "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -70,9 +72,10 @@ def _sources(settings: Mapping[str, Any]) -> list[str]:
 
 def _hub_name(name: Any) -> str | None:
     """owner/name where a name can only mean the hub, else None."""
-    found = HUB_NAME.fullmatch(name) if isinstance(name, str) else None
-    is_file = found and (Path(name).exists() or Path(name).suffix in (".jsonl", ".json", ".gz", ".txt", ".csv", ".gguf", ".parquet"))  # fmt: skip
-    return found[1] if found and not is_file and not name.startswith(".") else None
+    if not isinstance(name, str) or Path(name).exists():
+        return None
+    found = HUB_NAME.fullmatch(name)
+    return found[1] if found and (name.startswith(SCHEME) or not looks_like_path(name, 2)) else None
 
 
 def _last_part(value: Any) -> Any:

@@ -24,7 +24,7 @@ def import_model(
     keep the source's dtype; those of a GGUF file are dequantised to float32. Raises InputError for unusable sources.
     """
     source = find_source(name_of_source)
-    path = source.path if source.path.exists() else _download(name_of_source)
+    path = source.path if source.path.exists() else _download(source.place)
     settings: dict[str, Any] = {
         "name": name,
         "source": name_of_source,

@@ -13,7 +13,7 @@ PACKAGES = {"rlhf": set(), "annotate": {"rlhf"}, "stages": {"rlhf", "annotate"}}
 FILES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 # From the ground up; a room or file stands above all that it imports (docs/architecture.md draws them).
 FLOORS = [
-    ["rlhf", "annotate", "stages", "rlhf/errors", "stages/quiet", "stages/page"],
+    ["rlhf", "annotate", "stages", "rlhf/errors", "rlhf/hub_names", "stages/quiet", "stages/page"],
     ["rlhf/data", "rlhf/model_card", "rlhf/store", "rlhf/machine", "stages/settings", "stages/fields"],
     [
         "rlhf/models",

@@ -9,13 +9,15 @@ from typing import Any
 
 from rlhf.data.files import KINDS, kind_of
 from rlhf.errors import InputError, first_line
+from rlhf.hub_names import SCHEME, hub_name
 
 HUB_NAME = re.compile(
-    r"(?:hf://)?(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<inside>[^:@]+))?(?::(?P<split>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
+    r"(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<inside>[^:@]+))?(?::(?P<split>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
 )
 WEIGHT = re.compile(r"(?P<place>.+)=(?P<weight>\d+(?:\.\d+)?)")
 SPLITS = ("train", "test", "validation", "valid", "dev", "eval")
 DEFAULT_SPLIT = "train"
+NOT_HERE = "no such file; name a file, a folder or a data set on the hub (owner/name)"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _weighted(name: str) -> Place:
 def _place(name: str, weight: float) -> Place:
     path = Path(name).expanduser()
     split = None
-    if not path.exists() and not name.startswith("hf://"):
+    if not path.exists() and not name.startswith(SCHEME):
         front, colon, back = name.rpartition(":")
         if colon and Path(front).expanduser().is_dir():
             path, split = Path(front).expanduser(), back
@@ -129,16 +131,9 @@ def _saved(name: str, path: Path) -> Any:
 
 
 def _hub(name: str, weight: float) -> Place:
-    found = HUB_NAME.fullmatch(name)
-    if found is None or (
-        not name.startswith("hf://") and kind_of(Path(name)) and "/" not in name.split(":")[0].strip("/")
-    ):
-        raise InputError(f"{name}: no such file; name a file, a folder or a data set on the hub (owner/name)")
-    is_file = kind_of(Path(name.split(":")[0].split("@")[0])) != ""
-    if is_file and not name.startswith("hf://"):
-        raise InputError(f"{name}: no such file; name a file, a folder or a data set on the hub (owner/name)")
-    if not name.startswith("hf://") and (name.startswith((".", "/", "~")) or name.count("/") > 2):
-        raise InputError(f"{name}: no such file; name a file, a folder or a data set on the hub (owner/name)")
+    found = HUB_NAME.fullmatch(hub_name(name, NOT_HERE, most_slashes=2))
+    if found is None:
+        raise InputError(f"{name}: {NOT_HERE}")
     from rlhf.data.hub import fetched
 
     repository, inside, split, revision = found["name"], found["inside"], found["split"], found["revision"]

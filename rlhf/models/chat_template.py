@@ -2,12 +2,14 @@
 
 It may move, merge, trim or drop messages: only its whole text is asked for, with and without the answer. Texts from
 people never become special tokens: where one of those stands in a text it is marked before, and encoded apart after.
-Marks are characters that the template has not; where a text has them, it is written otherwise until it is encoded.
+Marks are characters that neither the template nor the conversation has, so that a template sees the texts as they are.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -15,7 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.data import Message
 from rlhf.errors import InputError, first_line
 
-PRIVATE = range(0xE000, 0xF900)  # characters that mean nothing to anybody else
+# Characters that mean nothing to anybody else; more than a text that is read at once has different ones.
+PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 ANCHORS = ("\n", ".", "a")
 ANSWER = "an answer that no template has in itself"
 
@@ -25,18 +28,14 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> None:
         self.tokenizer, self.arguments = tokenizer, dict(arguments)
-        unused = (chr(code) for code in PRIVATE if chr(code) not in f"{tokenizer.chat_template}")
-        self.open, self.close, self.escape = marks = [next(unused) for _ in range(3)]
-        self.marked_part = re.compile(f"{self.open}(.*?){self.close}", re.DOTALL)
-        self.mark, self.escaped = re.compile(f"[{''.join(marks)}]"), re.compile(f"{self.escape}([0-2])")
-        self.marks = marks
         specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         names = sorted(specials, key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, names))) if names else None
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """The tokens that `apply_chat_template` gives with the generation prompt."""
-        return self._tokens(self._render(messages, True))
+        marks = self._marks(messages)
+        return self._tokens(self._render(messages, True, marks), marks)
 
     def encode_answer(self, messages: Sequence[Message], answer: str, end_id: int) -> list[int]:
         """The tokens behind `encode_prompt(messages)` with which the template writes the answer, closed by end_id.
@@ -45,32 +44,38 @@ class ChatTemplate:
         behind end_id does not. An answer that the template would write behind another prompt, or not at all, is its
         own characters.
         """
-        asked = self._render(messages, True)
-        whole = self._render([*messages, {"role": "assistant", "content": answer}], False)
-        kept = self._marked(answer).strip()
+        answered: list[Message] = [*messages, {"role": "assistant", "content": answer}]
+        marks = self._marks(answered)
+        asked, whole = self._render(messages, True, marks), self._render(answered, False, marks)
+        kept = self._marked(answer, marks).strip()
         if not whole.startswith(
             asked
         ):  # an earlier part moved: the last question and what follows it are enough
-            asked = asked[max(0, asked.rfind(self._marked(messages[-1]["content"]).strip())) :]
+            asked = asked[max(0, asked.rfind(self._marked(messages[-1]["content"], marks).strip())) :]
             whole = whole[max(0, whole.rfind(asked)) :]
         if not whole.startswith(asked) or kept not in whole[len(asked) :]:
             return [*self.continuation(answer), end_id]
-        said = self._behind(asked, whole)
+        said = self._behind(asked, whole, marks)
         if end_id in said:
             return said[: said.index(end_id) + 1]
-        return [*self._behind(asked, whole[: whole.rindex(kept) + len(kept)]), end_id]
+        return [*self._behind(asked, whole[: whole.rindex(kept) + len(kept)], marks), end_id]
 
     def behind_answer(self) -> list[int]:
         """The tokens that the template writes behind an answer; none where it shows no answer."""
         turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
-        return self._encode(self._render(turn, False).partition(ANSWER)[2])
+        return self._encode(self._render(turn, False, self._marks(turn)).partition(ANSWER)[2])
 
     def continuation(self, text: str) -> list[int]:
         """Tokens of plain text that goes on where other text ended: no space is put before it."""
         return self._continue(text, split_special_tokens=True)
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        marked = [{**message, "content": self._marked(message["content"])} for message in messages]
+    def _marks(self, messages: Sequence[Message]) -> "Marks":
+        given = json.dumps(self.arguments, ensure_ascii=False, default=str)
+        texts = (message["content"] for message in messages)
+        return Marks.not_in("".join([f"{self.tokenizer.chat_template}", given, *texts]))
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, marks: "Marks") -> str:
+        marked = [{**message, "content": self._marked(message["content"], marks)} for message in messages]
         try:
             return str(
                 self.tokenizer.apply_chat_template(
@@ -83,30 +88,24 @@ class ChatTemplate:
                 f"the model's chat template refuses a conversation of {roles}: {first_line(problem)[:300]}"
             ) from None
 
-    def _marked(self, text: str) -> str:
+    def _marked(self, text: str, marks: "Marks") -> str:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        text = self.mark.sub(lambda found: f"{self.escape}{self.marks.index(found[0])}", text)
         return (
-            self.special.sub(lambda found: f"{self.open}{found[0]}{self.close}", text)
+            self.special.sub(lambda found: f"{marks.open}{found[0]}{marks.close}", text)
             if self.special
             else text
         )
 
-    def _unmarked(self, text: str) -> str:
-        """What was given: without marks that the template cut in two, and with the text's own characters."""
-        text = text.replace(self.open, "").replace(self.close, "")
-        return self.escaped.sub(lambda found: self.marks[int(found[1])], text)
-
-    def _behind(self, asked: str, whole: str) -> list[int]:
+    def _behind(self, asked: str, whole: str, marks: "Marks") -> list[int]:
         """Tokens of what `whole` has behind `asked`; the whole's own unless one of them reaches over the border."""
-        before, tokens = self._tokens(asked), self._tokens(whole)
+        before, tokens = self._tokens(asked, marks), self._tokens(whole, marks)
         if tokens[: len(before)] == before:
             return tokens[len(before) :]
-        return self._tokens(whole[len(asked) :], is_begin=False)
+        return self._tokens(whole[len(asked) :], marks, is_begin=False)
 
-    def _tokens(self, rendered: str, is_begin: bool = True) -> list[int]:
+    def _tokens(self, rendered: str, marks: "Marks", is_begin: bool = True) -> list[int]:
         ids: list[int] = []
-        for place, part in enumerate(map(self._unmarked, self.marked_part.split(rendered))):
+        for place, part in enumerate(marks.parts(rendered)):
             is_plain = place % 2 == 1
             begins = is_begin and place == 0
             ids += self._encode(part) if begins else self._continue(part, split_special_tokens=is_plain)
@@ -122,6 +121,25 @@ class ChatTemplate:
 
     def _encode(self, text: str, **how: Any) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, **how)["input_ids"] if text else []
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The characters before and behind what is not to become a special token."""
+
+    open: str
+    close: str
+
+    @classmethod
+    def not_in(cls, text: str) -> "Marks":
+        """Two that this text has not."""
+        unused = (chr(code) for code in chain(*PRIVATE) if chr(code) not in text)
+        return cls(next(unused), next(unused))
+
+    def parts(self, text: str) -> Iterable[str]:
+        """The text split at what is marked, which is every second part; without marks that the template cut in two."""
+        split = re.split(f"{self.open}(.*?){self.close}", text, flags=re.DOTALL)
+        return (part.replace(self.open, "").replace(self.close, "") for part in split)
 
 
 def parse_arguments(text: str) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 import copy
 import math
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,7 +20,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from rlhf.errors import InputError, first_line
 from rlhf.models.gpt import GPT, ScalarGPT
-from rlhf.models.sources import UNREADABLE, find_source
+from rlhf.models.sources import UNREADABLE, find_source, reason_of
 from rlhf.models.trunk import trunk_of
 
 
@@ -81,14 +82,54 @@ def _load(
         raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
     try:
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
+        _check_whole(config, name)
         if auto is AutoModelForSequenceClassification:
             know_scalar_class(config)
+        made = auto._model_mapping.get(type(config), PreTrainedModel)
+        _keep_loaded_embeddings(next(each for each in made.__mro__ if "_init_weights" in vars(each)))
         unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
         return (ours if is_ours(config) else auto).from_pretrained(
             **source.arguments, **unpacked, config=config, dtype=dtype, **more
         )
     except UNREADABLE as error:
-        raise InputError(f"{name}: no model could be loaded: {first_line(error)}") from error
+        raise InputError(f"{name}: no model could be loaded: {reason_of(error)}") from error
+
+
+def _check_whole(config: Any, name: str | Path) -> None:
+    """Raises InputError for what writes no text by itself: of which a part is a language model, or that needs another."""
+    if config.model_type.endswith("_assistant"):
+        raise InputError(
+            f"{name}: {config.model_type} drafts for another model, whose states it reads; name that one"
+        )
+    language_model = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    wanted = getattr(language_model, "config_class", None)
+    for part, kind in type(config).sub_configs.items():
+        if kind is wanted and part != "text_config":  # that one AutoModel takes out itself
+            raise InputError(
+                f"{name}: {config.model_type} is no language model of plain text: {language_model.__name__} is its {part} alone"
+            )
+
+
+@cache
+def _keep_loaded_embeddings(family: Any) -> None:
+    """Let the family's own initialization leave the padding token's row alone where it was loaded.
+
+    Youtu's sets it to zeros then, too, and it is a row of the tied head.
+    """
+    if family is PreTrainedModel:  # which does so already
+        return
+    initialize = family._init_weights
+
+    @wraps(initialize)
+    def careful(self: Any, module: Any) -> None:
+        is_loaded = isinstance(module, nn.Embedding) and getattr(module.weight, "_is_hf_initialized", False)
+        place = module.padding_idx if is_loaded else None
+        row = None if place is None else module.weight.data[place].clone()
+        initialize(self, module)  # of buffers that are in no file, such as Gemma's scale of its embeddings
+        if row is not None:
+            module.weight.data[place] = row
+
+    family._init_weights = careful
 
 
 def new_scalar_model(config: Any, **more: Any) -> PreTrainedModel:

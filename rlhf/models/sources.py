@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import InputError, first_line
+from rlhf.hub_names import hub_name
 
-# What transformers and gguf raise for files that are cut off or damaged.
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, NotImplementedError, struct.error)
+# What transformers and gguf raise for files that are cut off or damaged, and for want of a package that a family needs.
+UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError, ImportError, struct.error,
+)  # fmt: skip
+
+NOT_HERE = "no such folder or file; give a model's folder, a GGUF file or a hub id"
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,14 @@ def find_source(name: str | Path) -> Source:
     if path.is_file():
         _check_gguf(path)
         return Source(str(path.parent), path.name)
-    if (
-        path.suffix == ".gguf"
-        or path.is_absolute()
-        or str(name).startswith((".", "~"))
-        or len(path.parts) > 2
-    ):
-        raise InputError(f"{name}: no such folder or file; give a model's folder, a GGUF file or a hub id")
-    return Source(str(name))
+    return Source(hub_name(str(name), NOT_HERE))
+
+
+def reason_of(problem: Exception) -> str:
+    """A library's first line; of a package that is missing all of what it says, since its name comes later."""
+    if isinstance(problem, ImportError):
+        return " ".join(f"{problem}".split()).partition(" Please note")[0][:300]
+    return first_line(problem)
 
 
 def content_hash(name: str | Path) -> str:

@@ -26,7 +26,7 @@ from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError, first_line
 from rlhf.models.chat_template import ChatTemplate, parse_arguments
 from rlhf.models.given_template import template_for
-from rlhf.models.sources import UNREADABLE, Source, find_source
+from rlhf.models.sources import UNREADABLE, Source, find_source, reason_of
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -291,7 +291,7 @@ def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
     try:
         found = AutoTokenizer.from_pretrained(**source.arguments)
     except UNREADABLE as problem:
-        raise InputError(f"{name}: no tokenizer there ({first_line(problem)})") from None
+        raise InputError(f"{name}: no tokenizer there ({reason_of(problem)})") from None
     if found.eos_token_id is None:
         raise InputError(f"{name}: its tokenizer has no end token; set eos_token in tokenizer_config.json")
     kept = Path(name) / TEMPLATE_FILE

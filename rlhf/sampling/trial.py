@@ -58,6 +58,32 @@ def check_causal(model: Any) -> None:
         )
 
 
+def check_trainable(model: Any, in_training: bool = True) -> None:
+    """Raises InputError where a short text has no gradient: in training mode, or in that of evaluation as PPO learns.
+
+    Reformer, say, wants every text of training to be as long as its table of places.
+    """
+    leaves: list[Tensor] = []
+
+    def watch(module: nn.Module, given: Any, states: Tensor) -> Tensor:
+        leaves.append(states.detach().requires_grad_())
+        return leaves[-1].clone()  # which may be changed in place
+
+    with _as_in_sampling(model), torch.enable_grad():
+        model.train(in_training)
+        try:
+            watched = model.get_input_embeddings().register_forward_hook(watch)
+            try:
+                logits = _whole(model, _texts(model)[0])
+            finally:
+                watched.remove()
+            if logits.requires_grad:  # else nothing of it learns
+                torch.autograd.grad(logits.sum(), leaves, allow_unused=True)
+        except Exception as error:  # whatever another's code raises
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(f"{_name(model)} cannot learn from a text of plain tokens: {reason}") from error
+
+
 @torch.no_grad()
 def _tried(model: Any) -> CacheUse | None:
     if any(parameter.is_meta for parameter in model.parameters()):

@@ -25,6 +25,7 @@ from rlhf.data import (
 )
 from rlhf.durable import write_text
 from rlhf.errors import InputError
+from rlhf.hub_names import SCHEME
 from rlhf.measuring.constraints import add_constraints, constrained_row
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.splits import conversation_key, in_random_order, interleaved, part_of, split_point
@@ -77,7 +78,7 @@ def located(name: str, folder: Path | None) -> tuple[str, str]:
     label = (
         Path(name).name.split(".")[0]
         if Path(name).exists()
-        else NOT_IN_NAMES.sub("-", name.partition("/")[2])
+        else NOT_IN_NAMES.sub("-", name.removeprefix(SCHEME).partition("/")[2])
     )
     return label or name, name
 

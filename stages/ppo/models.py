@@ -17,7 +17,8 @@ from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.models.trunk import has_scalar_head, unwrapped
-from rlhf.sampling.decoder import check_sampling
+from rlhf.sampling.decoder import check_sampling, is_described
+from rlhf.sampling.trial import check_trainable
 from rlhf.sharding import BYTES_HELD, BYTES_TRAINED, is_sharded, is_wanted, shard, whole
 from stages.ppo.given import check_tied_head, in_float32
 from stages.settings import PPOConfig
@@ -122,6 +123,8 @@ def place(
         say(f"ppo: each of {processes.world_size()} processes holds its part of the weights")
     with whole(models.policy) as plain:
         check_sampling(plain)
+    if not is_divided and not is_described(models.policy):
+        check_trainable(models.policy, in_training=False)
 
 
 def policy_and_reference(

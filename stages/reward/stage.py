@@ -27,7 +27,7 @@ from rlhf.measuring.evaluate import ranking_accuracy
 from rlhf.models.adapters import is_adapted, save_adapters, trunk_hash
 from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
-from rlhf.sampling.trial import check_causal
+from rlhf.sampling.trial import check_causal, check_trainable
 from rlhf.sharding import refuse_launchers_sharding, whole
 from rlhf.splits import held_out
 from rlhf.store import Entry, Store, inputs_hash
@@ -220,6 +220,7 @@ def trainer_of(
     device = best_device()
     policy = load_policy(folder)
     check_causal(policy)
+    check_trainable(policy)
     model = scalar_from_policy(policy)
     if settings.lora_rank and settings.muon_lr:
         raise InputError("reward: muon_lr is for whole matrices; with lora_rank leave it 0")

@@ -17,7 +17,7 @@ from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, load_chat_tokenizer, load_tokenizer
-from rlhf.sampling.trial import check_causal
+from rlhf.sampling.trial import check_causal, check_trainable
 from rlhf.sharding import refuse_launchers_sharding, whole
 from rlhf.splits import held_out
 from rlhf.starter.demonstrations import demonstrations as starter_demonstrations
@@ -143,6 +143,7 @@ def trainer_of(
     """trl's trainer of the model in `folder`, set up; reward picks the epoch where there is one."""
     model = load_policy(folder)
     check_causal(model)
+    check_trainable(model)
     if model.generation_config is not None:  # so that other tools, too, end an answer where it ends
         model.generation_config.eos_token_id = sorted(tokenizer.stop_ids)
     set_dropout(model, settings.dropout)

@@ -9,6 +9,7 @@ from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.server import api_app, chat_app
 from annotate.labels import LabelStore
 from rlhf.errors import InputError
+from rlhf.models.sources import find_source
 from rlhf.serving.engine_process import EngineProcess
 from rlhf.store import STAGES, Store
 from stages.talking_settings import ChatSettings, ServeSettings
@@ -18,7 +19,7 @@ PATIENCE_S = 25.0  # for answers under way when the server is told to end; conta
 
 def run(settings: ServeSettings, store: Store, labels_url: str, say: Callable[[str], None]) -> None:
     """Serve /v1 until Ctrl-C."""
-    checkpoints = Checkpoints(store, [settings.policy] if settings.policy else [])
+    checkpoints = _checkpoints(store, settings.policy)
     with (
         LabelStore(labels_url) as labels,
         EngineProcess(
@@ -45,7 +46,7 @@ def run_page(
             "--offload answers one request at a time, at the terminal: leave --web or --offload out"
         )
     outside = settings.policy.split("/")[0].split(":")[0] not in STAGES
-    checkpoints = Checkpoints(store, [settings.policy] if outside else [])
+    checkpoints = _checkpoints(store, settings.policy if outside else None)
     given = _template_kwargs(settings, checkpoints)
     with (
         LabelStore(labels_url) as labels,
@@ -54,6 +55,13 @@ def run_page(
         app_settings = AppSettings(host=settings.host, port=settings.port, **proxy)
         app = chat_app(labels, app_settings, engine, checkpoints)
         serve(app, say, "chat", PATIENCE_S, engine.close)
+
+
+def _checkpoints(store: Store, other: str | None) -> Checkpoints:
+    """The store's and another, of which InputError is raised now, not to the first who asks it, where it is not there."""
+    if other:
+        find_source(other)
+    return Checkpoints(store, [other] if other else [])
 
 
 def _template_kwargs(settings: ServeSettings | ChatSettings, checkpoints: Checkpoints) -> dict[str, str]:

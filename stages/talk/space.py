@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlhf import __version__
 from rlhf.errors import InputError
+from rlhf.hub_names import SCHEME
 from rlhf.inputs import locate_model
 from rlhf.store import Store
 
@@ -145,7 +146,7 @@ def write_label_space(folder: Path, say: Callable[[str], None]) -> None:
 def write_chat_space(store: Store, checkpoint: str, folder: Path, say: Callable[[str], None]) -> None:
     """Write the Space of a checkpoint, a folder or a hub id to talk to. Raises InputError for a folder that holds something."""
     source, entry = locate_model(store, checkpoint)
-    is_local = Path(source).exists()
+    is_local, on_hub = Path(source).exists(), source.removeprefix(SCHEME)
     examples: list[str] = []
     if entry is not None and any(name.startswith("starter") for name in entry.manifest["data"]):
         from rlhf.starter.items import take_items
@@ -153,9 +154,9 @@ def write_chat_space(store: Store, checkpoint: str, folder: Path, say: Callable[
         examples = [item.prompt for item in take_items("test", 4, 0)]
     title = entry.ref if entry else Path(checkpoint).name
     app = CHAT_APP.format(
-        model=repr("model" if is_local else source), examples=repr(examples), title=repr(title)
+        model=repr("model" if is_local else on_hub), examples=repr(examples), title=repr(title)
     )
-    more = "" if is_local else f"models:\n- {source}\n"
+    more = "" if is_local else f"models:\n- {on_hub}\n"
     text = README.format(
         title=repr(title), emoji="💬", gradio=_gradio(), more=more, text=CHAT_TEXT.format(name=title)
     )

@@ -4,10 +4,11 @@ import json
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.chat.tiny import serving
+from tests.fuzz.examples import examples
 
 ANSWERS = {
     "/v1/chat/completions": "choices",
@@ -106,14 +107,14 @@ def check(web, path, content):
         assert ANSWERS[path] in answer.json()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(120)
 @given(bodies())
 def test_any_body_is_answered_or_refused_cleanly(web, asked):
     path, body = asked
     check(web, path, json.dumps(body).encode())
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.sampled_from(list(ANSWERS)),
     st.one_of(st.binary(max_size=60), anything.map(lambda value: json.dumps(value).encode())),

@@ -46,6 +46,22 @@ def test_private_characters_in_a_text_leave_the_templates_tokens_alone(said):
     )
 
 
+@pytest.mark.parametrize(
+    "said", ["\ue000", "a\ue000b\ue001", "\ue002" * 3, "".join(map(chr, range(0xE000, 0xF900)))]
+)
+@pytest.mark.parametrize("kind", ["bytes", "Llama 2"])
+def test_a_template_that_turns_a_text_round_or_cuts_it_sees_the_text_itself(kind, said):
+    for change in ("reverse", "length", "replace('0', 'x')", "first"):
+        template = CHATML.replace(".content }}", f".content | {change} }}}}")
+        words = tokenizer(kind, template)
+        turns = [{"role": "user", "content": said}]
+        assert (
+            change in template
+            and ForeignTokenizer(words).encode_prompt(turns)
+            == words.apply_chat_template(turns, add_generation_prompt=True, return_dict=True).input_ids
+        )
+
+
 def test_whatever_a_template_runs_into_is_one_line():
     for template in ("{{ 1 // 0 }}", "{{ messages[9].content.x.y }}", "{{ raise_exception('no\n\nway') }}"):
         with pytest.raises(InputError, match="chat template refuses a conversation of user") as refused:

@@ -1,6 +1,6 @@
 """What this project does with every causal architecture of transformers, tried at a tiny size.
 
-`python -m tests.slow.architectures` writes docs/architectures.md anew; with names it prints their rows.
+`python -m tests.slow.architectures` writes docs/architectures.md anew; with names only their rows.
 """
 
 import math
@@ -12,15 +12,16 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from rlhf.errors import InputError
 from rlhf.learning.passes import text_logprobs
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.trunk import accepted
 from rlhf.sampling.decoder import is_described
-from rlhf.sampling.trial import cache_use, check_causal
+from rlhf.sampling.trial import cache_use, check_causal, check_trainable
 from stages.ppo.trainer import PPOTrainer
-from tests.slow.tiny_architectures import NAMES, tiny_model
+from tests.slow.tiny_architectures import NAMES, tiny_config, tiny_model
 from tests.tiny_ppo import PROMPTS, TOKENIZER, config, count_e, quiet
 
 DOC = Path(__file__).parents[2] / "docs" / "architectures.md"
@@ -34,9 +35,10 @@ def tried(name):
     try:
         model = tiny_model(name)
     except Exception as error:
-        return found | {column: f"no tiny model: {said(error)}"}
+        return found | {column: refusal(name) or f"no tiny model: {said(error)}"}
     try:
         check_causal(model)  # as SFT does
+        check_trainable(model)
         rows = torch.tensor([TOKENIZER.encode(" ".join(PROMPTS))[:24]] * 2)
         model.train()  # Reformer has no gradient else
         (-text_logprobs(model, rows).mean()).backward()
@@ -62,6 +64,18 @@ def tried(name):
     except Exception as error:
         found[column] = f"fails: {said(error)}"
     return found
+
+
+def refusal(name):
+    """Why a checkpoint of this kind is refused, which nobody can have made here; "" where it is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_config(name).save_pretrained(folder)
+        save_file({}, Path(folder) / "model.safetensors", {"format": "pt"})
+        try:
+            load_policy(folder)
+        except InputError as refused:
+            return f"refused: {refused}".replace(f"{folder}: ", "")
+    return ""
 
 
 def way_of(model):
@@ -132,5 +146,9 @@ is slow and always right. A trial of a few tokens chooses (`rlhf/sampling/trial.
 
 if __name__ == "__main__":
     found = main(sys.argv[1:] or NAMES)
-    if not sys.argv[1:]:
+    if sys.argv[1:]:
+        anew = {row.split(" | ")[0]: row for row in found}
+        rows = DOC.read_text().splitlines()
+        DOC.write_text("\n".join(anew.get(row.split(" | ")[0], row) for row in rows) + "\n")
+    else:
         DOC.write_text(HEAD + "\n".join(found) + "\n")

@@ -13,7 +13,8 @@ MOST_PARAMETERS = 20_000_000
 SPECIAL = {"pad_token_id": TOKENIZER.pad_id, "bos_token_id": 1, "eos_token_id": TOKENIZER.eos_id}
 SIZES = {  # by the names that sizes commonly have
     32: "hidden_size n_embd d_model dim_model hidden_size_global emb_dim embedding_size attention_hidden_size lru_width "
-        "shared_intermediate_size text_hidden_size out_hidden_size output_embedding_size mlp_dim input_embedding_size",
+        "shared_intermediate_size text_hidden_size out_hidden_size output_embedding_size mlp_dim input_embedding_size "
+        "adapter_in_dim adapter_out_dim adapter_input_size adapter_output_size",
     2: "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers num_decoder_layers num_encoder_layers depth "
        "conf_num_hidden_layers num_key_value_heads num_experts_per_tok moe_topk moe_top_k moe_k kv_n_heads num_dense_layers "
        "swa_num_key_value_heads linear_num_key_heads layer_group_size index_topk_blocks",
@@ -40,13 +41,23 @@ BEGINNING_PAD = {"pad_token_id": 1}  # places are numbered from it on
 ZAMBA = {"attention_hidden_size": 64, "attention_head_dim": 16}  # attention reads two streams
 FOUR_LAYERS = {"num_hidden_layers": 4}  # of which the last one attends
 PAIRS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4}
+# Of configs that transformers refuses as they are by default.
+DEFAULTS = {
+    "gemma4_assistant": {
+        "text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0},
+    },
+}  # fmt: skip
 OWN = {  # what a family wants besides, for its sizes to agree and for each of its kinds of layers to be there
     "bailing_hybrid": FOUR_LAYERS | {"num_experts": 16, "num_experts_per_tok": 2, "num_group": 1, "n_group": 1, "topk_group": 1},
     "kimi_linear": FOUR_LAYERS | {"num_experts_per_token": 2, "num_local_experts": 16},
     "bamba": {"attn_layer_indices": [1]},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10_000.0, "clip_qkv": 8.0}},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "dots3_note_vision_encoder": {"pyramid_num_routed": [-1, 4]},
+    "gemma4_assistant": {"backbone_hidden_size": 32},
+    "gemma4_unified_assistant": {"backbone_hidden_size": 32},
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3n_text": PAIRS | {"num_kv_shared_layers": 2},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
@@ -54,6 +65,9 @@ OWN = {  # what a family wants besides, for its sizes to agree and for each of i
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8},
     "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
+    "qwen4_exp_text": FOUR_LAYERS | {
+        "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 128, "indexer_compress_ratio": 2,
+    },
     "reformer": {
         "axial_pos_embds_dim": (16, 16), "axial_pos_shape": (8, 16), "local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8,
     },
@@ -68,8 +82,7 @@ OWN = {  # what a family wants besides, for its sizes to agree and for each of i
         BEGINNING_PAD,
     ),
     **dict.fromkeys(
-        ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text", "cohere_compass_text", "jamba", "olmo_hybrid",
-         "minimax", "inkling_text", "inkling2_text"),
+        ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "jamba", "olmo_hybrid", "minimax", "inkling_text", "inkling2_text"),
         FOUR_LAYERS,
     ),
     "jamba": FOUR_LAYERS | {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
@@ -78,7 +91,7 @@ OWN = {  # what a family wants besides, for its sizes to agree and for each of i
 
 def tiny_config(name):
     """A small configuration: the default one with other sizes, those of its parts, too; an encoder as a decoder."""
-    default = CONFIG_MAPPING[name]()
+    default = CONFIG_MAPPING[name](**DEFAULTS.get(name, {}))
     return type(default)(**_smaller(default) | OWN.get(name, {}))
 
 
@@ -89,10 +102,13 @@ def _smaller(default):
         sizes["num_key_value_heads"] = SMALL["num_attention_heads"]
     if "text_config" not in type(default).sub_configs:
         sizes |= SPECIAL
-    for part in type(default).sub_configs:
-        given = getattr(default, part, None)
-        if isinstance(given, PreTrainedConfig):
-            sizes[part] = type(given)(**_smaller(given)).to_dict()
+    for name in type(default).sub_configs:
+        part = getattr(default, name, None)
+        if isinstance(part, PreTrainedConfig):
+            given_for_part = DEFAULTS.get(default.model_type, {}).get(name, {})
+            sizes[name] = type(part)(
+                **_smaller(part) | OWN.get(part.model_type, {}) | given_for_part
+            ).to_dict()
     if "is_decoder" in given:
         sizes |= {"is_decoder": True, "is_encoder_decoder": False}
     return sizes

@@ -1,5 +1,7 @@
 """Families that differ in what they keep between tokens: sampled right whichever way a trial chooses, or refused with the reason."""
 
+import json
+
 import pytest
 import torch
 from transformers import (
@@ -21,12 +23,14 @@ from rlhf.learning.passes import completion_logprobs, text_logprobs
 from rlhf.learning.rollout import Rollout
 from rlhf.sampling.generate import SamplingSettings, generate
 from rlhf.sampling.model_decoder import CacheUse, ModelDecoder, TextDecoder
-from rlhf.sampling.trial import cache_use, check_causal, forward_decoder
+from rlhf.sampling.trial import cache_use, check_causal, check_trainable, forward_decoder
 from rlhf.serving.completions import Done, Request
 from rlhf.serving.engine import PREFILL_TOKENS, Engine
 from rlhf.serving.scoring import score_text
+from stages.cli import main
 from stages.ppo.trainer import PPOTrainer
-from tests.tiny_ppo import PROMPTS, TOKENIZER, config, count_e, quiet
+from tests.slow.tiny_architectures import tiny_model
+from tests.tiny_ppo import PROMPTS, TOKENIZER, config, count_e, quiet, scalar
 
 SIZES = {
     "vocab_size": TOKENIZER.vocab_size, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -220,3 +224,46 @@ def test_no_rounding_excuses_a_model_that_looks_ahead(error):
     model = rough(AutoModelForCausalLM.from_config(config), error)
     with pytest.raises(InputError, match="is no causal language model"):
         check_causal(model)
+
+
+@pytest.mark.parametrize("in_training", [True, False])
+def test_a_model_without_a_gradient_of_short_texts_is_refused_before_it_learns(in_training):
+    """Reformer: in training every text is as long as its table of places, in evaluation there is no gradient."""
+    model = tiny_model("reformer")
+    check_causal(model)
+    with pytest.raises(
+        InputError, match=r"ReformerModelWithLMHead .* cannot learn from a text of plain tokens: "
+    ):
+        check_trainable(model, in_training)
+    assert not model.training
+
+
+def test_a_trial_of_learning_leaves_the_model_as_it_was():
+    model = model_of("keys by place")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(7)
+    check_trainable(model)
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert not model.training and torch.equal(torch.rand(3), drawn)
+    assert all(weight.grad is None for weight in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_each_stage_refuses_a_model_that_cannot_learn_in_the_first_second(tmp_path, capsys):
+    folder = tmp_path / "reformer"
+    tiny_model("reformer").save_pretrained(folder)
+    TOKENIZER.save(folder)
+    for name, columns in (("d", ("prompt", "completion")), ("r", ("prompt", "chosen", "rejected"))):
+        rows = [{column: f"{column[0]}{i}" for column in columns} for i in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store, data = ["--store", str(tmp_path / "store")], str(tmp_path / "d.jsonl")
+    assert main([*store, "labels", "import", str(tmp_path / "r.jsonl"), "--batch", "b"]) == 0
+    for command in (["sft", "--base", str(folder), "--data", data], ["reward", "--init", str(folder)]):
+        assert main([*store, *command]) == 2
+        assert "cannot learn from a text of plain tokens" in capsys.readouterr().err
+    with pytest.raises(InputError, match="cannot learn from a text of plain tokens"):
+        PPOTrainer(
+            config(episodes=4, batch_size=4), processing_class=TOKENIZER, model=tiny_model("reformer"), reward_model=count_e,
+            value_model=scalar(), train_dataset=PROMPTS, say=quiet,
+        )  # fmt: skip
