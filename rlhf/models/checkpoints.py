@@ -89,7 +89,7 @@ def _load(
         _keep_loaded_embeddings(next(each for each in made.__mro__ if "_init_weights" in vars(each)))
         unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
         return (ours if is_ours(config) else auto).from_pretrained(
-            **source.arguments, **unpacked, config=config, dtype=dtype, **more
+            **source.arguments, **unpacked, config=config, dtype=dtype, **attention_for(config), **more
         )
     except UNREADABLE as error:
         raise InputError(f"{name}: no model could be loaded: {reason_of(error)}") from error
@@ -132,6 +132,11 @@ def _keep_loaded_embeddings(family: Any) -> None:
     family._init_weights = careful
 
 
+def attention_for(config: Any) -> dict[str, str]:
+    """The argument of a new model whose attention caps its logits (Gemma 2): transformers 5.17 lets sdpa leave the caps out."""
+    return {"attn_implementation": "eager"} if getattr(config, "attn_logit_softcapping", None) else {}
+
+
 def new_scalar_model(config: Any, **more: Any) -> PreTrainedModel:
     """A model of one label over the trunk of a language model's config. Raises InputError where none can be made."""
     know_scalar_class(config)
@@ -157,7 +162,8 @@ def know_scalar_class(config: Any) -> None:
     """Let AutoModelForSequenceClassification know a class for this kind of config, one of ours where there is none."""
     kind: Any = type(config)
     if kind not in AutoModelForSequenceClassification._model_mapping:
-        AutoModelForSequenceClassification.register(kind, _made_class(kind), exist_ok=True)
+        # Not by `register`, which in transformers 5.17 passes over configs of its own.
+        AutoModelForSequenceClassification._model_mapping._extra_content[kind] = _made_class(kind)
 
 
 @cache

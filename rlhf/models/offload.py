@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from rlhf.errors import InputError
-from rlhf.models.checkpoints import is_ours
+from rlhf.models.checkpoints import attention_for, is_ours
 from rlhf.models.gpt import GPT
 from rlhf.models.sources import find_source
 from rlhf.models.trunk import blocks_of
@@ -93,7 +93,11 @@ def _without_weights(config: Any) -> Any:
     """The model of a config with its parameters on the meta device, and with its buffers, which no file holds."""
 
     def built() -> Any:
-        return GPT(config) if is_ours(config) else AutoModelForCausalLM.from_config(config)
+        return (
+            GPT(config)
+            if is_ours(config)
+            else AutoModelForCausalLM.from_config(config, **attention_for(config))
+        )
 
     with torch.device("meta"):
         model = built()

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedConfig
+from transformers import DynamicCache, PreTrainedConfig, cache_utils
 from transformers.cache_utils import (
     CacheLayerMixin,
-    DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -22,7 +21,9 @@ from transformers.cache_utils import (
 from rlhf.models.trunk import accepted
 
 # Layers that choose among places (DynamicIndexedLayer) would choose padding, too, once there are more than they choose.
-KNOWN = {DynamicLayer, LinearAttentionLayer, LinearAttentionAndFullAttentionLayer, DummyLayer}
+KNOWN = {DynamicLayer, LinearAttentionLayer, LinearAttentionAndFullAttentionLayer}
+if hasattr(cache_utils, "DummyLayer"):  # holds nothing; transformers 5.17 knows no such layer
+    KNOWN |= {cache_utils.DummyLayer}
 KEYS = ("keys", "values")  # (B, heads, W, …)
 STATES = ("conv_states", "recurrent_states")  # by number, without places
 

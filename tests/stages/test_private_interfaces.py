@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 from accelerate import Accelerator
-from transformers import GenerationMixin, PreTrainedModel, Trainer
+from transformers import AutoModelForSequenceClassification, GenerationMixin, PreTrainedModel, Trainer
 from trl import RewardTrainer
 
 HOOKS = [
@@ -60,6 +60,12 @@ HOOKS = [
         PreTrainedModel,
         "_keys_to_ignore_on_save",
         "trainers report the shared head as missing",
+    ),
+    (
+        "transformers",
+        type(AutoModelForSequenceClassification._model_mapping),
+        "_extra_content",
+        "families without a sequence classifier of their own (Cohere, Granite) cannot be reward models",
     ),
     (
         "transformers",

@@ -32,6 +32,7 @@ from rlhf.errors import InputError
 from rlhf.learning.passes import completion_logprobs
 from rlhf.learning.rollout import Rollout
 from rlhf.machine import decoding
+from rlhf.models.checkpoints import attention_for
 from rlhf.models.gpt import GPT
 from rlhf.sampling.decoder import Decoder, decoder_for, is_described
 from rlhf.sampling.families import describe
@@ -183,7 +184,8 @@ def test_casting_frozen_weights_once_changes_nothing_and_they_come_back(model, m
 def like_llama(config_class=LlamaConfig, **changes):
     torch.manual_seed(0)
     size = {name: value for name, value in {**SMALL, "head_dim": 16, **changes}.items() if value is not None}
-    return AutoModelForCausalLM.from_config(config_class(**size)).eval()
+    config = config_class(**size)
+    return AutoModelForCausalLM.from_config(config, **attention_for(config)).eval()
 
 
 def gpt_of(**changes):
