@@ -231,6 +231,9 @@ def answers_of(connection: Connection, tasks: Sequence[int]) -> dict[int, list[A
     return found
 
 
+ROLES = ("system", "user", "assistant")
+
+
 def _check_task(number: int, task: NewTask, kind: str) -> None:
     size = len(task.completions)
     least, most = {"rank": (2, 9), "compare": (2, 2), "rate": (1, 9)}.get(kind, (0, 9))
@@ -238,6 +241,11 @@ def _check_task(number: int, task: NewTask, kind: str) -> None:
         done = {"rank": "ranked", "rate": "rated"}.get(kind)
         wanted = f"between {least} and {most} can be {done}" if done else f"{kind} takes {most}"
         raise LabelError(f"task {number}: {size} answers; {wanted}")
+    for message in as_messages(task.prompt):
+        if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
+            raise LabelError(
+                f"task {number}: a message has a role ({', '.join(ROLES)}) and a content of text"
+            )
     texts = [message["content"] for message in as_messages(task.prompt)]
     if any(storable(text) != text for text in (*texts, *task.completions)):
         raise LabelError(

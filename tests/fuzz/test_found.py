@@ -4,6 +4,8 @@ import gzip
 
 import pytest
 
+from annotate.chat.api.bodies import TokenizeBody
+from annotate.chat.api.protocol import Refused
 from rlhf.data import read_prompts
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import ForeignTokenizer
@@ -67,3 +69,24 @@ def test_whatever_a_template_runs_into_is_one_line():
         with pytest.raises(InputError, match="chat template refuses a conversation of user") as refused:
             ForeignTokenizer(tokenizer("bytes", template)).encode_prompt("q")
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "turn", [{}, {"role": "user"}, {"content": "a"}, {"role": "", "content": "a"}, {"": "x"}]
+)
+def test_a_message_without_role_or_content_is_the_clients_fault(asked, turn):  # noqa: F811
+    client, _ = asked
+    task = {"prompt": [turn], "completions": ["a", "b"]}
+    asking = {
+        "/api/lead/batches": {"name": "odd", "tasks": [task]},
+        "/api/lead/gold?batch=round": {"gold": [task | {"ranks": [0, 1]}]},
+    }
+    for path, body in asking.items():
+        refused = client.post(path, json=body)
+        assert refused.status_code == 409 and "a message has a role" in refused.text
+
+
+@pytest.mark.parametrize("role", ["", "tool", "x|>"])
+def test_a_role_that_no_format_has_is_refused_before_it_is_tokenized(role):
+    with pytest.raises(Refused, match="role is"):
+        TokenizeBody(model="m", messages=[{"role": role, "content": []}]).text_or_messages()

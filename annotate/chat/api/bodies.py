@@ -233,7 +233,14 @@ class TokenizeBody(Strict):
         """What to tokenize. Raises Refused for none or both."""
         if (self.prompt is None) == (not self.messages):
             raise Refused(400, "give prompt or messages", "prompt", "invalid_value")
-        return self.prompt if self.prompt is not None else [turn.message() for turn in self.messages or []]
+        if self.prompt is not None:
+            return self.prompt
+        turns = [turn.message() for turn in self.messages or []]
+        for number, turn in enumerate(turns, start=1):
+            if turn["role"] not in ("system", "user", "assistant"):
+                said = f"message {number}: role is {turn['role']!r}; it is system, user or assistant"
+                raise Refused(400, said, "messages", "invalid_value")
+        return turns
 
 
 class DetokenizeBody(Strict):
