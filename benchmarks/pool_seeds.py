@@ -11,6 +11,7 @@ from typing import Any
 from rlhf.intervals import effective_interval
 from rlhf.measuring.plots import intervals
 from stages.page import rate
+from stages.report.tables import seconds_by_step
 
 
 def pooled(rows: list[dict[str, Any]]) -> tuple[float, tuple[float, float], int]:
@@ -53,7 +54,8 @@ def main() -> None:
     print(f"| judge | {' | '.join(judged)} |")
     print(f"| labelers_agree | {' | '.join(format(row['labelers_agree'], '.1%') for row in labels)} |")
     seconds = [
-        ", ".join(f"{stage} {value:g}" for stage, value in report["seconds"].items()) for report in reports
+        ", ".join(f"{stage} {value:g}" for stage, value in seconds_by_step(report).items())
+        for report in reports
     ]
     print(f"| seconds | {' | '.join(seconds)} |")
     print(f"| peak memory, GiB | {' | '.join(str(report['peak_memory_gib']) for report in reports)} |")

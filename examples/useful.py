@@ -12,6 +12,7 @@ from examples import results
 from rlhf.store import Store
 from stages import quickstart
 from stages.cli.options import read_recipe
+from stages.report.tables import seconds_by_step
 
 NUM_QUESTIONS = 4
 MODELS = ("base", "sft", "ppo")
@@ -40,14 +41,13 @@ def chosen(report):
 
 def cost(report):
     """Seconds of each step, and GiB at the most where it was done now: of one done before only its training is known."""
-    rows = {}
-    for name, now in report["seconds"].items():
-        trained = report.get("steps", {}).get(name, {}).get("train_s") or 0.0
-        rows[name] = {
-            "seconds": max(now, trained),
-            "gib": report["peak_gib"][name] if now >= trained else None,
+    return {
+        name: {
+            "seconds": seconds,
+            "gib": report["peak_gib"][name] if seconds == report["seconds"][name] else None,
         }
-    return rows
+        for name, seconds in seconds_by_step(report).items()
+    }
 
 
 def run(given):

@@ -134,6 +134,14 @@ def calibration_rows(found: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def seconds_by_step(results: Results) -> dict[str, float]:
+    """What each step took: of one that the store had already, its training then."""
+    steps = results.get("steps", {})
+    return {
+        name: max(now, steps.get(name, {}).get("train_s") or 0.0) for name, now in results["seconds"].items()
+    }
+
+
 def step_rows(results: Results) -> Rows:
     """Each step of the run, its seconds, the most memory it held and what it reached."""
     if "seconds" not in results:
