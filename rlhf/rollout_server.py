@@ -5,6 +5,7 @@ iteration. Each row is a request of its own with its own seed, so that it is the
 server that dies loses none: its rows go to the others.
 """
 
+import json
 import os
 import queue
 import shutil
@@ -47,19 +48,21 @@ class RolloutServers:
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S), limits=limits
         )
 
-    def write(self, save: Callable[[Path], Any]) -> None:
-        """Put new weights into the folder; `save` writes a model to the one it is given.
+    def write(self, save: Callable[[Path, bool], Any]) -> None:
+        """Put new weights into the folder; `save` writes a model to the one it is given, untied or not, as the folder's is.
 
         Files are replaced one by one, each whole: a server that starts meanwhile never reads half of one.
         """
         if not (self.folder / "config.json").exists():
             raise InputError(
-                f"sampler_folder {self.folder}: no model is there; `rlhf store export` the policy to it and serve it"
+                f"sampler_folder {self.folder}: no model is there; `rlhf store export POLICY {self.folder} --untied` and "
+                "serve it"
             )
+        is_tied = json.loads((self.folder / "config.json").read_text()).get("tie_word_embeddings", True)
         fresh = self.folder / f".new-{os.getpid()}"
         shutil.rmtree(fresh, ignore_errors=True)
         try:
-            save(fresh)
+            save(fresh, not is_tied)
             for file in sorted(fresh.glob("*.safetensors*")):
                 os.replace(file, self.folder / file.name)
         finally:

@@ -11,9 +11,13 @@ from rlhf.sampling.generate import SamplingSettings, generate
 
 
 class SamplerServer:
-    """Serves the model in `folder` at `url`. keeps: parts of weights' names that stay old at a reload; dies_after: answers."""
+    """Serves the model in `folder` at `url`. keeps: parts of weights' names that stay old at a reload; dies_after: answers.
 
-    def __init__(self, folder, keeps=(), dies_after=None):
+    packs: as vLLM on CPUs, which keeps a tied head at a reload and reads an untied one.
+    """
+
+    def __init__(self, folder, keeps=(), dies_after=None, packs=False):
+        self.packs = packs
         self.folder, self.keeps, self.left, self.answers, self.reloads = folder, keeps, dies_after, 0, 0
         self.model, self.lock = load_policy(folder), threading.Lock()
         outer = self
@@ -58,6 +62,9 @@ class SamplerServer:
             for name, value in self.model.state_dict().items():
                 if any(part in name for part in self.keeps):
                     value.copy_(old[name])
+            if self.packs and self.model.config.tie_word_embeddings:
+                head = self.model.get_output_embeddings()
+                head.weight = torch.nn.Parameter(old["lm_head.weight"])
 
     def complete(self, asked):
         settings = SamplingSettings(
