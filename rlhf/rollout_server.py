@@ -130,11 +130,23 @@ class RolloutServers:
 
     def probe(self, server: Server) -> str:
         """What a server gives for a prompt of one token, in a line; its weights stay. Raises InputError for what it lacks."""
-        settings = SamplingSettings(max_new_tokens=1)
         try:
-            sample = self._sample(server, request_of([1], settings, frozenset(), seed=0), frozenset())
+            sample, sure = (
+                self._sample(
+                    server,
+                    request_of([1], SamplingSettings(max_new_tokens=1, top_k=k), frozenset(), seed=0),
+                    frozenset(),
+                )
+                for k in (0, 1)
+            )
+            self._post(server, "/reset_prefix_cache", {})  # where this is, reload_weights is, too
         except httpx.HTTPError as problem:
             raise InputError(f"{server.url} does not answer: {type(problem).__name__}") from None
+        if sure.logprobs[0] < -1e-6:
+            raise InputError(
+                f"{server.url} gives log-probabilities of another distribution than it draws from; start it with "
+                "--logprobs-mode processed_logprobs"
+            )
         return f"answers with token {sample.tokens[0]} and its log-probability {sample.logprobs[0]:.3f}"
 
     def _alive(self) -> list[Server]:

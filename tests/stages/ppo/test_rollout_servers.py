@@ -163,6 +163,15 @@ def test_the_doctor_asks_servers_without_touching_their_weights(serve, tmp_path)
     assert done.returncode == 2 and "http://127.0.0.1:9 does not answer: ConnectError" in done.stderr
 
 
+def test_the_doctor_names_the_option_that_a_server_was_started_without(serve, tmp_path):
+    _, (raw, user) = serve(policy(), {"processes": False}, {})
+    answer = user.answer
+    user.answer = lambda path, asked: answer(path, asked) if path.startswith("/v1/") else (404, {})
+    for server, said in ((raw, "--logprobs-mode processed_logprobs"), (user, "VLLM_SERVER_DEV_MODE=1")):
+        done = rlhf("doctor", "--sampler", server.url, folder=tmp_path)
+        assert done.returncode == 2 and said in done.stderr
+
+
 def test_an_untied_export_computes_the_same_by_a_head_of_its_own(tmp_path):
     store = tiny_store(tmp_path / "store")
     done = rlhf("store", "export", "sft", tmp_path / "served", "--untied", "--store", store.root)
