@@ -1,14 +1,25 @@
-"""Sampled tokens per second: rlhf/sampling/generate.py against transformers' generate, and how near the machine's bound.
+"""Sampled tokens per second: rlhf/sampling/generate.py against transformers' generate and vLLM, and how near the bound.
 
 python benchmarks/generate.py [--sizes tiny small gpt2 | --model FOLDER] [--rounds 3]
 
 64 prompts of 64 random tokens, 64 new tokens each at temperature 1 without early end; random weights, or a folder's. Every side runs in
 a process of its own, in turn; transformers in float32 and in bfloat16 weights, ours with its own choice of format.
+
+RLHF_VLLM=PROGRAM adds vLLM, for a --model folder: a server in bfloat16, started for each turn, that is given all 64 prompts
+in one request to /v1/completions. RLHF_VLLM_OPTIONS has more of its options, and its own variables apply (VLLM_CPU_…).
 """
 
+import atexit
+import os
+import shlex
+import socket
+import subprocess
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 from machine import Machine, Model, command_line, in_turn, middle, model_named, now
 
@@ -50,18 +61,61 @@ def theirs(size: Model, dtype: torch.dtype) -> Any:
     return run
 
 
+def vllm(folder: str) -> Any:
+    """vLLM's server of a folder, up to the end of this process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    command = [
+        os.environ["RLHF_VLLM"], "serve", folder, "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1],
+        "--served-model-name", "policy", "--dtype", "bfloat16", "--max-model-len", str(2 * (PROMPT + NEW)),
+        "--max-num-seqs", str(ROWS), "--no-enable-prefix-caching",
+        *shlex.split(os.environ.get("RLHF_VLLM_OPTIONS", "")),
+    ]  # fmt: skip
+    with tempfile.NamedTemporaryFile(delete=False) as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    atexit.register(os.unlink, log.name)
+    atexit.register(server.wait)
+    atexit.register(server.terminate)  # runs first
+    until = time.monotonic() + 900
+    while not answers(url):
+        if server.poll() is not None or time.monotonic() > until:
+            raise SystemExit(f"{shlex.join(command)}\n{Path(log.name).read_text(errors='replace')[-2000:]}")
+        time.sleep(0.5)
+
+    def run(prompts: torch.Tensor, num_new: int) -> int:
+        asked = {
+            "model": "policy", "prompt": prompts.tolist(), "max_tokens": num_new, "temperature": 1.0, "ignore_eos": True,
+        }  # fmt: skip
+        answer = httpx.post(f"{url}/v1/completions", json=asked, timeout=900).raise_for_status()
+        return int(answer.json()["usage"]["completion_tokens"])
+
+    return run
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=60).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 def measure(side: str, name: str, repeats: int = 2) -> dict[str, float]:
     """Tokens per second of one side, the better of two calls after a short one."""
     torch.manual_seed(0)
     size = model_named(name)
-    run = ours(size) if side == "ours" else theirs(size, getattr(torch, side))
+    if side == "ours":
+        run = ours(size)
+    else:
+        run = vllm(name) if side == "vLLM" else theirs(size, getattr(torch, side))
     prompts = torch.randint(1, size.vocab, (ROWS, PROMPT))
     run(prompts, 4)
     best = 0.0
+    clock = time.perf_counter if side == "vLLM" else now  # a server's time is not this process's
     for _ in range(repeats):
-        started = now()
+        started = clock()
         num_tokens = run(prompts, NEW)
-        best = max(best, num_tokens / (now() - started))
+        best = max(best, num_tokens / (clock() - started))
     return {"tokens_per_s": round(best, 1), "peak_mib": round(peak_mib())}
 
 
@@ -84,19 +138,26 @@ def main() -> None:
     arguments = command_line(__doc__, measure)
     machine = Machine.measured()
     print(f"{machine}\n")
-    print(
-        "| model | transformers float32 | bfloat16 | ours | ours / better | bound | share | MiB theirs, ours |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    with_vllm = "RLHF_VLLM" in os.environ and bool(arguments.model)
+    if not with_vllm:
+        print("vLLM is not among them: RLHF_VLLM=PROGRAM and --model FOLDER add it\n")
+    peers = ["float32", "bfloat16", *(["vLLM"] if with_vllm else [])]
+    print(f"| model | {' | '.join(peers)} | ours | ours / better | bound | share | MiB theirs, ours |")
+    print("|---" * (len(peers) + 6) + "|")
     for name in arguments.models:
-        sides = [[side, name] for side in ("float32", "bfloat16", "ours")]
-        results = in_turn(__file__, sides, arguments.rounds, "tokens_per_s")
-        single, half, own = (middle(result, "tokens_per_s") for result in results)
+        results = in_turn(
+            __file__, [[side, name] for side in [*peers, "ours"]], arguments.rounds, "tokens_per_s"
+        )
+        *others, own = (middle(result, "tokens_per_s") for result in results)
         most = bound(model_named(name), machine)
-        memory = ", ".join(f"{middle(result, 'peak_mib'):.0f}" for result in results)
+        memory = ", ".join(
+            f"{middle(result, 'peak_mib'):.0f}"
+            for side, result in zip([*peers, "ours"], results, strict=True)
+            if side != "vLLM"
+        )
+        cells = " | ".join(f"{each:,.0f}" for each in [*others, own])
         print(
-            f"| {Path(name).name} | {single:,.0f} | {half:,.0f} | {own:,.0f} | {own / max(single, half):.2f} | {most:,.0f} | "
-            f"{own / most:.2f} | {memory} |",
+            f"| {Path(name).name} | {cells} | {own / max(others):.2f} | {most:,.0f} | {own / most:.2f} | {memory} |",
             flush=True,
         )
 

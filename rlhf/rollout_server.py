@@ -5,6 +5,7 @@ iteration. Each row is a request of its own with its own seed, so that it is the
 server that dies loses none: its rows go to the others.
 """
 
+import json
 import os
 import queue
 import shutil
@@ -47,19 +48,21 @@ class RolloutServers:
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S), limits=limits
         )
 
-    def write(self, save: Callable[[Path], Any]) -> None:
-        """Put new weights into the folder; `save` writes a model to the one it is given.
+    def write(self, save: Callable[[Path, bool], Any]) -> None:
+        """Put new weights into the folder; `save` writes a model to the one it is given, untied or not, as the folder's is.
 
         Files are replaced one by one, each whole: a server that starts meanwhile never reads half of one.
         """
         if not (self.folder / "config.json").exists():
             raise InputError(
-                f"sampler_folder {self.folder}: no model is there; `rlhf store export` the policy to it and serve it"
+                f"sampler_folder {self.folder}: no model is there; `rlhf store export POLICY {self.folder} --untied` and "
+                "serve it"
             )
+        is_tied = json.loads((self.folder / "config.json").read_text()).get("tie_word_embeddings", True)
         fresh = self.folder / f".new-{os.getpid()}"
         shutil.rmtree(fresh, ignore_errors=True)
         try:
-            save(fresh)
+            save(fresh, not is_tied)
             for file in sorted(fresh.glob("*.safetensors*")):
                 os.replace(file, self.folder / file.name)
         finally:
@@ -127,11 +130,23 @@ class RolloutServers:
 
     def probe(self, server: Server) -> str:
         """What a server gives for a prompt of one token, in a line; its weights stay. Raises InputError for what it lacks."""
-        settings = SamplingSettings(max_new_tokens=1)
         try:
-            sample = self._sample(server, request_of([1], settings, frozenset(), seed=0), frozenset())
+            sample, sure = (
+                self._sample(
+                    server,
+                    request_of([1], SamplingSettings(max_new_tokens=1, top_k=k), frozenset(), seed=0),
+                    frozenset(),
+                )
+                for k in (0, 1)
+            )
+            self._post(server, "/reset_prefix_cache", {})  # where this is, reload_weights is, too
         except httpx.HTTPError as problem:
             raise InputError(f"{server.url} does not answer: {type(problem).__name__}") from None
+        if sure.logprobs[0] < -1e-6:
+            raise InputError(
+                f"{server.url} gives log-probabilities of another distribution than it draws from; start it with "
+                "--logprobs-mode processed_logprobs"
+            )
         return f"answers with token {sample.tokens[0]} and its log-probability {sample.logprobs[0]:.3f}"
 
     def _alive(self) -> list[Server]:

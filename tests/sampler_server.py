@@ -11,9 +11,14 @@ from rlhf.sampling.generate import SamplingSettings, generate
 
 
 class SamplerServer:
-    """Serves the model in `folder` at `url`. keeps: parts of weights' names that stay old at a reload; dies_after: answers."""
+    """Serves the model in `folder` at `url`. keeps: parts of weights' names that stay old at a reload; dies_after: answers.
 
-    def __init__(self, folder, keeps=(), dies_after=None):
+    packs: as vLLM on CPUs, which keeps a tied head at a reload and reads an untied one. processes: --logprobs-mode
+    processed_logprobs, else the log-probabilities before top-k and top-p, as vLLM's default.
+    """
+
+    def __init__(self, folder, keeps=(), dies_after=None, packs=False, processes=True):
+        self.packs, self.processes = packs, processes
         self.folder, self.keeps, self.left, self.answers, self.reloads = folder, keeps, dies_after, 0, 0
         self.model, self.lock = load_policy(folder), threading.Lock()
         outer = self
@@ -58,11 +63,14 @@ class SamplerServer:
             for name, value in self.model.state_dict().items():
                 if any(part in name for part in self.keeps):
                     value.copy_(old[name])
+            if self.packs and self.model.config.tie_word_embeddings:
+                head = self.model.get_output_embeddings()
+                head.weight = torch.nn.Parameter(old["lm_head.weight"])
 
     def complete(self, asked):
         settings = SamplingSettings(
             max_new_tokens=asked["max_tokens"], temperature=asked["temperature"], top_p=asked["top_p"],
-            top_k=max(0, asked["top_k"]), processed_logprobs=True,
+            top_k=max(0, asked["top_k"]), processed_logprobs=self.processes,
         )  # fmt: skip
         sample = generate(
             self.model, [asked["prompt"]], settings, stop_ids=frozenset(asked["stop_token_ids"]), pad_id=0, seed=asked["seed"],

@@ -102,7 +102,7 @@ def update_metrics(
     - policy/clip_fraction: share of tokens whose ratio lies outside its clip range
 
     Beside these PPO logs value/clip_fraction, the share whose value moved farther than value_clip; policy/loss and value/loss; policy/sampling_gap, in the first minibatch, before any update:
-    |log π_train − log π_sampler|; ptx/loss; the gradient norms before clipping, means over optimizer steps; policy/lr.
+    |log π_train − log π_sampler|; of servers also policy/sampling_gap_max, the largest of the whole batch; ptx/loss; the gradient norms before clipping, means over optimizer steps; policy/lr.
     """
     log_ratio = (logprobs - old_logprobs).detach()
     return {

@@ -8,6 +8,7 @@ reward and value model then hold one base.
 import copy
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.models.checkpoints import new_scalar_model
+from rlhf.models.checkpoints import load_policy, new_scalar_model
 from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.trunk import trunk_of
 
@@ -46,11 +47,48 @@ def is_adapted(model: Any) -> bool:
     return hasattr(model, "merge_and_unload")
 
 
-def save_plain(model: Any, folder: Path) -> None:
-    """The model as a plain checkpoint, adapters merged into a copy of its weights."""
+def save_plain(model: Any, folder: Path, untied: bool = False) -> None:
+    """The model as a plain checkpoint, adapters merged into a copy of its weights.
+
+    untied: a head that is the embedding is written as weights of its own.
+    """
     if is_adapted(model):
         model = copy.deepcopy(model).merge_and_unload()
-    model.save_pretrained(folder)
+    if not (untied and model.config.tie_word_embeddings):
+        model.save_pretrained(folder)
+        return
+    own = copy.copy(model)  # with settings of its own, and the same weights
+    own.config = copy.deepcopy(model.config)
+    own.config.tie_word_embeddings, own._keys_to_ignore_on_save = False, None
+    state, embedding = model.state_dict(), model.get_input_embeddings().weight
+    for name, weight in model.get_output_embeddings().named_parameters(prefix=head_name(model)):
+        if weight is embedding:
+            state[name] = weight.detach().clone()
+    own.save_pretrained(folder, state_dict=state)
+
+
+def head_name(model: Any) -> str:
+    """The name of the module that makes logits."""
+    head = model.get_output_embeddings()
+    return next(name for name, module in model.named_modules() if module is head)
+
+
+def untie(folder: Path) -> None:
+    """Give a policy's head weights of its own where it is the embedding; what it computes stays.
+
+    vLLM on CPUs packs a tied head once and keeps it when weights are read anew.
+    """
+    model = load_policy(folder)
+    if not model.config.tie_word_embeddings:
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        save_plain(model, Path(made), untied=True)
+        for file in folder.glob("*.safetensors*"):
+            file.unlink()
+        for file in Path(made).glob("*.safetensors*"):
+            file.rename(folder / file.name)
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def copy_sharing_frozen(model: Any, others: Iterable[Any]) -> Any:

@@ -25,6 +25,9 @@ def add_store_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     export.add_argument("reference")
     export.add_argument("folder", help="a folder that does not exist yet")
+    export.add_argument(
+        "--untied", action="store_true", help="a tied head as weights of its own, for vLLM on CPUs"
+    )
     export.set_defaults(run=export_entry)
     remove = own.add_parser("rm", parents=[shared], help="delete a checkpoint that no other came from")
     remove.add_argument("reference")
@@ -112,7 +115,12 @@ def verify_entries(options: argparse.Namespace) -> None:
 
 
 def export_entry(options: argparse.Namespace) -> None:
-    print(_store(options).export(options.reference, options.folder))
+    folder = _store(options).export(options.reference, options.folder)
+    if options.untied:
+        from rlhf.models.adapters import untie
+
+        untie(folder)
+    print(folder)
 
 
 def remove_entry(options: argparse.Namespace) -> None:

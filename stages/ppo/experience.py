@@ -94,7 +94,7 @@ def push(policy: Any, servers: RolloutServers, version: int) -> None:
     """The policy's weights to the servers: the first process writes them and lets every server read them."""
 
     def write_and_reload() -> list[int | None]:
-        servers.write(lambda folder: save_plain(plain, folder))
+        servers.write(lambda folder, untied: save_plain(plain, folder, untied))
         servers.reload(version)
         return [server.version for server in servers.servers]
 
@@ -170,8 +170,9 @@ def check_servers(config: PPOConfig, gaps: Tensor) -> None:
     if gaps.mean() > mean or gaps.max() > most:
         raise TrainingError(
             f"the sampler's log-probabilities are {gaps.mean():.2g} nats a token away from the policy's, {gaps.max():.2g} at "
-            f"most; {config.sampler_dtype} explains {mean:g} and {most:g}. It has other weights: after reload_weights some "
-            "versions keep a tied head. Start the servers anew, or set sampler_dtype to what they compute in"
+            f"most; {config.sampler_dtype} explains {mean:g} and {most:g}. It has other weights: vLLM on CPUs keeps a tied head "
+            "at reload_weights. Serve what `rlhf store export POLICY FOLDER --untied` writes, or set sampler_dtype to what "
+            "they compute in"
         )
 
 
@@ -227,6 +228,9 @@ def gather_experience(
     metrics |= component_metrics(reward.scorers, judged.components)
     if config.max_staleness:
         metrics["policy/staleness"] = float(rollout.staleness)
+    if config.sampler == "vllm" and not rollout.staleness:
+        gaps = sampling_gap(config, rollout, rollout.logprobs)[rollout.mask]
+        metrics["policy/sampling_gap_max"] = float(gaps.max())
     if config.normalize_scores:
         learner.moments.update(scores)
         scores = learner.moments.normalize(scores)

@@ -2,11 +2,25 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from rlhf.errors import InputError, TrainingError
+from rlhf.models.adapters import untie
+from rlhf.models.checkpoints import load_policy
 from tests.command_line import rlhf
 from tests.sampler_server import SamplerServer
-from tests.tiny_ppo import TOKENIZER, config, count_e, llama, policy, same, scalar_llama, trainer, weights
+from tests.tiny_ppo import (
+    TOKENIZER,
+    config,
+    count_e,
+    llama,
+    policy,
+    same,
+    scalar_llama,
+    tiny_store,
+    trainer,
+    weights,
+)
 
 LEARNS = {"lr": 1e-2, "episodes": 32, "sampler": "vllm"}
 
@@ -39,6 +53,7 @@ def test_servers_draw_from_the_policy_of_each_iteration(serve, cut):
     history = made.train()
     assert server.reloads == 4 and server.answers == 32
     assert max(row["policy/sampling_gap"] for row in history) < 1e-4
+    assert all(row["policy/sampling_gap"] <= row["policy/sampling_gap_max"] < 1e-2 for row in history)
     assert not same(start, weights(made.model))
     assert [row["completion/length"] for row in history] != [8.0] * 4 or history[0]["completion/ended"] == 0
 
@@ -62,21 +77,31 @@ def test_weights_that_a_server_kept_are_found_before_anything_is_learned_from_th
     assert made.learner.iteration == 1  # the first batch was of the weights that it had begun with
 
 
-def test_the_old_head_of_a_tied_model_is_found(serve):
-    """transformers ties again at loading; a server that unties keeps its old head beside the new embedding."""
-    model = llama(tie_word_embeddings=True, initializer_range=0.2)
-    where, (server,) = serve(model, {})
-    reload = server.reload
+TIED = {
+    "gpt": lambda: (policy(initializer_range=0.2), count_e),
+    "llama": lambda: (llama(tie_word_embeddings=True, initializer_range=0.2), scalar_llama()),
+}
 
-    def with_old_head():
-        old = server.model.lm_head.weight.detach().clone()
-        reload()
-        server.model.lm_head.weight = torch.nn.Parameter(old)
 
-    server.reload = with_old_head
-    made = trainer(config(**LEARNS, **where), model=model, reward_model=scalar_llama())
-    with pytest.raises(TrainingError, match="It has other weights"):
+@pytest.mark.parametrize("make", TIED.values(), ids=TIED)
+def test_the_old_head_of_a_tied_model_is_found(serve, make):
+    model, reward = make()
+    where, _ = serve(model, {"packs": True})
+    made = trainer(config(**LEARNS, **where), model=model, reward_model=reward)
+    with pytest.raises(TrainingError, match="export POLICY FOLDER --untied"):
         made.train()
+
+
+@pytest.mark.parametrize("make", TIED.values(), ids=TIED)
+def test_a_server_that_keeps_tied_heads_serves_an_untied_folder(serve, make):
+    model, reward = make()
+    where, (server,) = serve(model, {"packs": True})
+    untie(server.folder)
+    server.reload()
+    made = trainer(config(**LEARNS, **where), model=model, reward_model=reward)
+    assert max(row["policy/sampling_gap_max"] for row in made.train()) < 1e-3
+    assert server.reloads == 5 and not server.model.config.tie_word_embeddings
+    assert made.model.config.tie_word_embeddings
 
 
 def test_a_server_that_dies_in_a_batch_loses_no_row(serve):
@@ -136,3 +161,24 @@ def test_the_doctor_asks_servers_without_touching_their_weights(serve, tmp_path)
     assert done.returncode == 0 and f"{server.url} answers with token" in done.stdout and server.reloads == 0
     done = rlhf("doctor", "--sampler", "http://127.0.0.1:9", folder=tmp_path)
     assert done.returncode == 2 and "http://127.0.0.1:9 does not answer: ConnectError" in done.stderr
+
+
+def test_the_doctor_names_the_option_that_a_server_was_started_without(serve, tmp_path):
+    _, (raw, user) = serve(policy(), {"processes": False}, {})
+    answer = user.answer
+    user.answer = lambda path, asked: answer(path, asked) if path.startswith("/v1/") else (404, {})
+    for server, said in ((raw, "--logprobs-mode processed_logprobs"), (user, "VLLM_SERVER_DEV_MODE=1")):
+        done = rlhf("doctor", "--sampler", server.url, folder=tmp_path)
+        assert done.returncode == 2 and said in done.stderr
+
+
+def test_an_untied_export_computes_the_same_by_a_head_of_its_own(tmp_path):
+    store = tiny_store(tmp_path / "store")
+    done = rlhf("store", "export", "sft", tmp_path / "served", "--untied", "--store", store.root)
+    assert done.returncode == 0
+    exported, ids = load_policy(tmp_path / "served"), torch.arange(12)[None]
+    torch.testing.assert_close(exported(ids).logits, policy().eval()(ids).logits, rtol=0, atol=0)
+    assert exported.lm_head.weight is not exported.transformer.wte.weight
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "served")
+    torch.testing.assert_close(theirs(ids).logits, exported(ids).logits, atol=1e-5, rtol=1e-5)
+    assert store.verify() == []
