@@ -109,5 +109,6 @@ def steps_and_curves(results: Mapping[str, Any], models: Mapping[str, Entry]) ->
         "ppo": "reward {reward}, KL {kl} nats".format(**models["ppo"].manifest["metrics"]),
         "eval": f"{results['prompts']} {results['split']} prompts",
     }
-    steps = {name: {"reached": text} for name, text in reached.items()}
+    trained = {name: model.manifest["metrics"].get("train_s") for name, model in models.items()}
+    steps = {name: {"reached": text, "train_s": trained.get(name)} for name, text in reached.items()}
     return {"note": NOTE, "steps": steps, "histories": history_curves(models, CURVES, "step")}
