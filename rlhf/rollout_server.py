@@ -113,10 +113,12 @@ class RolloutServers:
                 except Exception as problem:
                     problems.append(problem)
 
+        alive = self._alive()
+        share = -(-len(prompts) // len(alive))  # no server takes the rows of the others at once
         threads = [
             threading.Thread(target=work, args=(server,), daemon=True)
-            for server in self._alive()
-            for _ in range(min(AT_ONCE, len(prompts)))
+            for _ in range(min(AT_ONCE, share))
+            for server in alive
         ]
         for thread in threads:
             thread.start()

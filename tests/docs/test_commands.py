@@ -44,6 +44,7 @@ NOT_RUN = {
     "rlhf report": "shows what the command before left; tests/stages/judging runs it",
     "rlhf align": "two minutes on data of the reader's; tests/stages/align runs it",
     "rlhf doctor --base": "a probe of minutes; tests/stages/test_estimate.py runs it",
+    "rlhf doctor --sampler": "asks a server; tests/stages/ppo/test_rollout_servers.py runs it",
     "rlhf label --host 0.0.0.0": "needs the reader's database server; tests/browser runs the app on PostgreSQL",
     "accelerate": "tests/stages/ppo/test_ppo_processes.py runs it",
     "rlhf hand-over": "tests/stages/ppo/test_hand_over.py runs it",

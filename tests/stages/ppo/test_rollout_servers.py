@@ -116,6 +116,12 @@ def test_a_server_that_dies_in_a_batch_loses_no_row(serve):
     assert servers[1].answers == 3 and servers[2].answers == 29
 
 
+def test_servers_share_the_rows_of_a_batch(serve):
+    where, servers = serve(policy(), {}, {})
+    trainer(config(**LEARNS, **where), reward_model=count_e).train()
+    assert min(server.answers for server in servers) >= 8 and sum(server.answers for server in servers) == 32
+
+
 def test_without_a_server_left_the_run_ends_and_goes_on_later(serve, tmp_path):
     where, (server,) = serve(policy(), {"dies_after": 11})
     args = config(**LEARNS, **where, save_every=1)

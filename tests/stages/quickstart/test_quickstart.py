@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM
 from annotate.labels import LabelStore
 from rlhf.errors import InputError, StoreError
 from rlhf.models.checkpoints import load_policy, load_scalar
+from rlhf.state_parts import StateFile
 from rlhf.store import Store
 from stages import ppo, pretrain, quickstart, reward, sft
 from stages.judging import evaluate
 from stages.judging_settings import EvalSettings
 from stages.labeling import sample
-from stages.ppo import trainer
 from stages.pretrain import loop
 from stages.reward.trainer import RankingTrainer
 from stages.settings import PPOSettings, RewardSettings, SampleSettings, SFTSettings
@@ -167,17 +167,17 @@ class Stop(Exception):
     """Stands for the plug being pulled."""
 
 
-def pull_plug_after(monkeypatch, module, saves):
-    """Let a stage save its state `saves` times and fail right after."""
-    real, count = module.save_state, [0]
+def pull_plug_after(monkeypatch, saver, name, saves):
+    """Let a stage save its state `saves` times, by what `saver` has under this name, and fail right after."""
+    real, count = getattr(saver, name), [0]
 
-    def save(path, state):
-        real(path, state)
+    def save(*given):
+        real(*given)
         count[0] += 1
         if count[0] == saves:
             raise Stop
 
-    monkeypatch.setattr(module, "save_state", save)
+    monkeypatch.setattr(saver, name, save)
 
 
 PPO = {
@@ -193,7 +193,7 @@ PPO = {
 def test_interrupted_ppo_ends_bit_for_bit_where_uninterrupted_ppo_ends(trained, monkeypatch):
     whole = ppo.run(PPOSettings(**PPO, name="whole"), trained, quiet)
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        pull_plug_after(patch, trainer, 2)
+        pull_plug_after(patch, StateFile, "save", 2)
         ppo.run(PPOSettings(**PPO, name="stopped"), trained, quiet)
     lines: list[str] = []
     resumed = ppo.run(PPOSettings(**PPO, name="stopped"), trained, lines.append)
@@ -207,7 +207,7 @@ def test_interrupted_pretraining_ends_bit_for_bit_where_uninterrupted_ends(tmp_p
     store = Store(tmp_path)
     whole = pretrain.run(tiny_pretraining(tokens=12_000, name="whole"), store, quiet)
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        pull_plug_after(patch, loop, 5)
+        pull_plug_after(patch, loop, "save_state", 5)
         pretrain.run(tiny_pretraining(tokens=12_000, name="stopped"), store, quiet)
     only = Store(tmp_path, resume_only=True)
     with pytest.raises(StoreError, match="--resume: no base run"):
