@@ -81,7 +81,8 @@ def served(name: str, model: str, command: list[str], log: Path, **more: str) ->
             [*command, "--port", str(port)], stdout=said, stderr=said, env=os.environ | more
         )
     try:
-        for _ in range(600):
+        until = time.monotonic() + 600  # vLLM takes minutes on a busy machine
+        while process.poll() is None and time.monotonic() < until:
             with contextlib.suppress(httpx.HTTPError):  # llama.cpp listens before its model is there
                 if httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=5).status_code != 503:
                     break
