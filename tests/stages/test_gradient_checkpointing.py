@@ -55,7 +55,11 @@ STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stages_of_trl_give_the_same_model_from_more_passes(stage, foreign_model, data, tmp_path):
+def test_stages_of_trl_give_the_same_model_from_more_passes(
+    stage, foreign_model, data, tmp_path, monkeypatch
+):
+    # a pass with a gradient before the training, the same in both runs, which is not to be counted
+    monkeypatch.setattr(f"stages.{stage}.stage.check_trainable", lambda model: None)
     run, settings, source, rows, load = STAGES[stage]
     passes, results = {False: 0, True: 0}, []
     for again in passes:
