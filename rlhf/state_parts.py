@@ -59,7 +59,7 @@ class StateFile:
         """
         self.wait()
         parts: dict[str, Tensor] = {}
-        folder = Path(f"{self.path.stem}-{number}")
+        folder = Path(f"{self.path.name}.parts-{number}")
 
         def taken(x: Any, name: str) -> Any:
             parts[name] = x
@@ -102,7 +102,7 @@ class StateFile:
     def _replace(self, write: Callable[[Path], Any], folder: str) -> None:
         """The file by what `write` makes, and the parts before by those of `folder`."""
         write_atomically(self.path, write)
-        for other in self.path.parent.glob(f"{self.path.stem}-*"):
+        for other in self.path.parent.glob(f"{self.path.name}.parts-*"):
             if other.name != folder:
                 shutil.rmtree(other, ignore_errors=True)
 

@@ -9,9 +9,8 @@ from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, up
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried, storable
 from annotate.store.schema import Conversation, Message
+from rlhf.data import ROLES
 from rlhf.errors import LabelError
-
-ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)

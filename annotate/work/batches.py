@@ -12,8 +12,8 @@ from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried, storable
 from annotate.store.schema import COUNTED, Annotation, Batch, Completion, Prompt, Task, TaskCompletion
 from annotate.work.asks import ASKED, Asks, asks_from, changed_asks, check_asks
+from rlhf.data import ROLES, as_messages, fingerprint
 from rlhf.data import Prompt as PromptText
-from rlhf.data import as_messages, fingerprint
 from rlhf.errors import LabelError
 
 KINDS = ("rank", "demonstrate", "compare", "rate")
@@ -231,9 +231,6 @@ def answers_of(connection: Connection, tasks: Sequence[int]) -> dict[int, list[A
     return found
 
 
-ROLES = ("system", "user", "assistant")
-
-
 def _check_task(number: int, task: NewTask, kind: str) -> None:
     size = len(task.completions)
     least, most = {"rank": (2, 9), "compare": (2, 2), "rate": (1, 9)}.get(kind, (0, 9))
@@ -241,12 +238,13 @@ def _check_task(number: int, task: NewTask, kind: str) -> None:
         done = {"rank": "ranked", "rate": "rated"}.get(kind)
         wanted = f"between {least} and {most} can be {done}" if done else f"{kind} takes {most}"
         raise LabelError(f"task {number}: {size} answers; {wanted}")
-    for message in as_messages(task.prompt):
+    messages = as_messages(task.prompt)
+    for message in messages:
         if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
             raise LabelError(
                 f"task {number}: a message has a role ({', '.join(ROLES)}) and a content of text"
             )
-    texts = [message["content"] for message in as_messages(task.prompt)]
+    texts = [message["content"] for message in messages]
     if any(storable(text) != text for text in (*texts, *task.completions)):
         raise LabelError(
             f"task {number}: the text holds a NUL character or half a surrogate pair, which databases cannot keep"

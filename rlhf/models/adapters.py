@@ -83,10 +83,9 @@ def untie(folder: Path) -> None:
         return
     with tempfile.TemporaryDirectory(dir=folder) as made:
         save_plain(model, Path(made), untied=True)
-        for file in folder.glob("*.safetensors*"):
-            file.unlink()
-        for file in Path(made).glob("*.safetensors*"):
-            file.rename(folder / file.name)
+        new = [file.replace(folder / file.name) for file in Path(made).glob("*.safetensors*")]
+    for file in set(folder.glob("*.safetensors*")) - set(new):
+        file.unlink()
     config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 

@@ -1,9 +1,10 @@
 """What is asked of a serving engine and what it says: plain data that crosses process borders; imports no torch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlhf.data import Message
+from rlhf.data import ROLES, Message
 from rlhf.errors import InputError
 
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -65,20 +66,22 @@ class Request:
         if len(self.stop) > 4 or not all(self.stop):
             raise InputError("stop takes up to 4 texts, none of them empty")
         if self.prompt is None:
-            self._check_messages()
+            if not self.messages:
+                raise InputError("messages is empty; give at least one")
+            check_messages(self.messages)
+            if self.continue_last and self.messages[-1]["role"] != "assistant":
+                raise InputError("continue_final_message: the last message is not the assistant's")
 
-    def _check_messages(self) -> None:
-        if not self.messages:
-            raise InputError("messages is empty; give at least one")
-        for number, message in enumerate(self.messages, start=1):
-            if message.get("role") not in ("system", "user", "assistant"):
-                raise InputError(
-                    f"message {number}: role is {message.get('role')!r}; it is system, user or assistant"
-                )
-            if not isinstance(message.get("content"), str):
-                raise InputError(f"message {number}: content is not text")
-        if self.continue_last and self.messages[-1]["role"] != "assistant":
-            raise InputError("continue_final_message: the last message is not the assistant's")
+
+def check_messages(messages: Iterable[Message]) -> None:
+    """Raises InputError for a message without a known role or without a text."""
+    for number, message in enumerate(messages, start=1):
+        if message.get("role") not in ROLES:
+            raise InputError(
+                f"message {number}: role is {message.get('role')!r}; it is system, user or assistant"
+            )
+        if not isinstance(message.get("content"), str):
+            raise InputError(f"message {number}: content is not text")
 
 
 @dataclass(frozen=True)

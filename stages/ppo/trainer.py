@@ -83,11 +83,10 @@ class PPOTrainer:
         self.args, self.tokenizer = args, any_tokenizer(processing_class, model)
         rewards = reward_sources(reward_model, reward_processing_class)
         check_given(self.tokenizer, model, ref_model, value_model, rewards)
-        self.state_file = Path(output_dir) / "state.pt" if output_dir else None
-        self.state_parts = StateFile(self.state_file) if self.state_file else None
+        self.state_file = StateFile(Path(output_dir) / "state.pt") if output_dir else None
         if self.state_file and processes.is_main_process():
-            self.state_file.parent.mkdir(parents=True, exist_ok=True)
-            hold(self.state_file.parent.absolute())
+            self.state_file.path.parent.mkdir(parents=True, exist_ok=True)
+            hold(self.state_file.path.parent.absolute())
         given = {"policy": model, "reference": ref_model, "value model": value_model}
         self.identity: dict[str, Any] = dict(identity_of(given, rewards)) if self.state_file else {}
         is_divided = is_to_be_divided(args, model, rewards, peft_config)
@@ -154,8 +153,8 @@ class PPOTrainer:
             show=self.samples.write if processes.is_main_process() else lambda iteration, judged: None,
             evaluate=self.evaluate, callbacks=self.callbacks,
         )  # fmt: skip
-        if self.state_parts:
-            self.state_parts.wait()
+        if self.state_file:
+            self.state_file.wait()
         return self.log.history
 
     def evaluate(self) -> dict[str, float]:
@@ -167,7 +166,7 @@ class PPOTrainer:
         if found["eval/objective"] > self.learner.best:
             self.learner.best = found["eval/objective"]
             if self.state_file:
-                folder = self.state_file.parent / BEST
+                folder = self.state_file.path.parent / BEST
                 self.learner.save_policy(self.tokenizer, folder if processes.is_main_process() else None)
         return found
 
@@ -183,7 +182,7 @@ class PPOTrainer:
         if into:
             self.log.save(into)
             for name in ("checkpoints", BEST):
-                if self.state_file and (kept := self.state_file.parent / name).exists():
+                if self.state_file and (kept := self.state_file.path.parent / name).exists():
                     shutil.copytree(kept, into / name, copy_function=link_or_copy, dirs_exist_ok=True)
             if self.samples.path and self.samples.path.exists():
                 shutil.copy(self.samples.path, into)
@@ -192,7 +191,7 @@ class PPOTrainer:
         """The policy as it is now under checkpoints/ of output_dir, named by the episodes it has learned from."""
         if self.state_file:
             episodes = self.learner.iteration * self.args.batch_size
-            folder = self.state_file.parent / "checkpoints" / f"{episodes:06d}"
+            folder = self.state_file.path.parent / "checkpoints" / f"{episodes:06d}"
             self.learner.save_policy(self.tokenizer, folder if processes.is_main_process() else None)
 
     def save_state(self) -> None:
@@ -200,8 +199,8 @@ class PPOTrainer:
 
         Of sharded models each writes its part, while training goes on.
         """
-        if self.state_parts:
-            self.state_parts.save(self.state_dict(), self.learner.iteration)
+        if self.state_file:
+            self.state_file.save(self.state_dict(), self.learner.iteration)
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs; with weights and moments as they are divided between processes."""
@@ -216,12 +215,11 @@ class PPOTrainer:
 
     def resume(self, say: Callable[[str], None]) -> None:
         """Go on from the state in output_dir, if there is one. Raises InputError for one of another run."""
-        state = load_state(self.state_file) if self.state_file else None
-        if state is None:
+        if not self.state_file or (state := load_state(self.state_file.path)) is None:
             return
         if others := [name for name, now in self.identity.items() if state["identity"].get(name) != now]:
             raise InputError(
-                f"{self.state_file}: the state of a run with another {' and '.join(others)}; choose another output_dir"
+                f"{self.state_file.path}: the state of a run with another {' and '.join(others)}; choose another output_dir"
             )
         self.go_on_from(state)
         if processes.is_main_process():

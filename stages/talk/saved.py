@@ -3,10 +3,8 @@
 import json
 from pathlib import Path
 
-from rlhf.data import Message
+from rlhf.data import ROLES, Message
 from rlhf.errors import InputError
-
-ROLES = ("system", "user", "assistant")
 
 
 def save(path: Path, messages: list[Message]) -> None:

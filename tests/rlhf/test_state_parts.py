@@ -40,13 +40,14 @@ def test_what_is_written_in_the_background_is_the_state_of_the_moment(divided, t
 
 
 def test_of_many_saves_the_last_is_kept_and_a_failed_one_leaves_that_before(divided, tmp_path):
+    (tmp_path / "state-of-the-art").mkdir()  # somebody else's
     file = StateFile(tmp_path / "state.pt")
     for number in (1, 2):
         file.save({"w": divided(torch.full((2, 2), float(number)))}, number)
     file.wait()
-    assert folders(tmp_path) == ["state-2"]
-    (tmp_path / "state-3").write_text("in the way")
-    with pytest.raises(OSError, match=r"state\.pt: .*state-3"):
+    assert folders(tmp_path) == ["state-of-the-art", "state.pt.parts-2"]
+    (tmp_path / "state.pt.parts-3").write_text("in the way")
+    with pytest.raises(OSError, match=r"state\.pt: .*state\.pt\.parts-3"):
         file.save({"w": divided(torch.zeros(2, 2))}, 3)
         file.wait()
     state = load_state(tmp_path / "state.pt")

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotate.chat.api.protocol import Refused
+from annotate.chat.api.protocol import Refused, refusal
+from rlhf.errors import InputError
 from rlhf.serving.completions import Request as Wanted
+from rlhf.serving.completions import check_messages
 
 MAX_CHOICES = 8
 MAX_PROMPTS = 128
@@ -230,16 +232,16 @@ class TokenizeBody(Strict):
     return_token_strs: bool | None = False
 
     def text_or_messages(self) -> str | list[dict[str, str]]:
-        """What to tokenize. Raises Refused for none or both."""
+        """What to tokenize. Raises Refused for none or both, and for a role that no format has."""
         if (self.prompt is None) == (not self.messages):
             raise Refused(400, "give prompt or messages", "prompt", "invalid_value")
         if self.prompt is not None:
             return self.prompt
         turns = [turn.message() for turn in self.messages or []]
-        for number, turn in enumerate(turns, start=1):
-            if turn["role"] not in ("system", "user", "assistant"):
-                said = f"message {number}: role is {turn['role']!r}; it is system, user or assistant"
-                raise Refused(400, said, "messages", "invalid_value")
+        try:
+            check_messages(turns)
+        except InputError as error:
+            raise refusal(error) from None
         return turns
 
 
