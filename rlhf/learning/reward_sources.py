@@ -25,13 +25,15 @@ from rlhf.store import STAGES, Entry, Store
 class RewardSource:
     """A reward by name: a model with its tokenizer (None: the policy's), or a Python function without one.
 
-    heads: an ensemble of heads on the model's trunk, where it has one.
+    heads: an ensemble of heads on the model's trunk, where it has one. is_loaded: whether the model was read for this
+    run, which may then hold its weights as it likes.
     """
 
     name: str
     source: Any
     tokenizer: AnyTokenizer | None = None
     heads: Heads | None = None
+    is_loaded: bool = False
 
     @property
     def is_model(self) -> bool:
@@ -135,9 +137,8 @@ def load_rewards(
         if policy is not None and model is None:
             say(f"ppo: {name} was not trained by adapters over this policy, so it is held whole beside it")
         model = model or load_scalar(folder)
-        sources.append(
-            RewardSource(label, model.to(best_device()), load_tokenizer(folder), load_heads(folder))
-        )
+        model = model.to(best_device())
+        sources.append(RewardSource(label, model, load_tokenizer(folder), load_heads(folder), is_loaded=True))
         parents |= located.parents
         data |= located.data
     if not sources:

@@ -36,9 +36,14 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def is_autocast(device: torch.device, bf16: str = "auto") -> bool:
+    """Whether products are of bfloat16: `bf16` is on, off or auto (where the hardware multiplies it)."""
+    return bf16 == "on" or (bf16 == "auto" and has_fast_bf16(device))
+
+
 def autocast(device: torch.device, bf16: str = "auto") -> AbstractContextManager[Any]:
-    """A bfloat16 autocast region for `bf16` on, off or auto (on where the hardware multiplies it)."""
-    if bf16 == "on" or (bf16 == "auto" and has_fast_bf16(device)):
+    """A region whose products are of bfloat16, where `is_autocast` says so."""
+    if is_autocast(device, bf16):
         # The cache of cast weights pays off only within one forward pass and is cleared at the region's end.
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()

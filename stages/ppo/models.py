@@ -10,7 +10,7 @@ from rlhf.errors import InputError
 from rlhf.learning.passes import has_plain_head
 from rlhf.learning.reward_sources import RewardSource
 from rlhf.machine import processes
-from rlhf.machine.devices import best_device
+from rlhf.machine.devices import best_device, is_autocast
 from rlhf.machine.memory import give_back_at_once
 from rlhf.models.adapters import copy_sharing_frozen, is_adapted, train_adapters
 from rlhf.models.checkpoints import scalar_from_policy
@@ -22,6 +22,7 @@ from rlhf.sampling.trial import check_trainable
 from rlhf.sharding import BYTES_HELD, BYTES_TRAINED, is_sharded, is_wanted, shard, whole
 from stages.ppo.given import check_tied_head, in_float32
 from stages.settings import PPOConfig
+from stages.trainers.frozen import hold_products_in_bfloat16
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ def assemble_models(
     last_blocks: int,
     needs_values: bool = True,
     is_divided: bool = False,
+    bf16: str = "auto",
     say: Callable[[str], None],
 ) -> Models:
     """The models as the trainer's arguments want them: adapters, copies, a frozen lower part, a value model if needed.
 
     With last_blocks the reward models' lower parts are given up, too, where they are the policy's. is_divided: copies are
-    divided between the processes as soon as they are made, so that no more than one is held whole; no lower part is shared then.
+    divided between the processes as soon as they are made, so that no more than one is held whole; no lower part is shared
+    then. bf16: on, off or auto; a reference made here is held as it will be multiplied.
     """
     if last_blocks and (peft_config is not None or hasattr(policy, "peft_config")):
         raise InputError("last_blocks and adapters are two ways to train less than all; choose one of them")
@@ -61,7 +64,10 @@ def assemble_models(
         in_float32(policy, "the policy", say)
     lower = freeze_lower(policy, last_blocks) if last_blocks else None
     shared = None if is_divided else lower
+    was_given = reference is not None
     policy, reference = policy_and_reference(policy, reference, peft_config, shared)
+    if reference is not None and not was_given and is_autocast(best_device(), bf16):
+        hold_products_in_bfloat16(reference, [policy])
     if is_divided and reference is not None:
         divide(reference)
     for reward in rewards:
@@ -108,12 +114,17 @@ def divide(model: Any) -> None:
 
 
 def place(
-    models: Models, rewards: Sequence[RewardSource], is_divided: bool, say: Callable[[str], None]
+    models: Models, rewards: Sequence[RewardSource], is_divided: bool, bf16: str, say: Callable[[str], None]
 ) -> None:
     """The models, those of the rewards too, on their device, divided between the processes where they are not yet.
 
-    Raises InputError for a policy that cannot be sampled as it is trained.
+    Reward models that were read for this run are held as they will be multiplied. Raises InputError for a policy that
+    cannot be sampled as it is trained.
     """
+    for reward in rewards if is_autocast(best_device(), bf16) else ():
+        if reward.is_model and reward.is_loaded:
+            reward.source.requires_grad_(False)
+            hold_products_in_bfloat16(reward.source, [models.policy, models.value_model])
     scoring = [reward.source for reward in rewards if reward.is_model]
     for model in (models.policy, models.reference, models.value_model, *scoring):
         if model is None or is_sharded(model):

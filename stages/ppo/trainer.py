@@ -92,13 +92,13 @@ class PPOTrainer:
         is_divided = is_to_be_divided(args, model, rewards, peft_config)
         models = assemble_models(
             model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks,
-            needs_values=args.advantages == "gae", is_divided=is_divided, say=say,
+            needs_values=args.advantages == "gae", is_divided=is_divided, bf16=args.bf16, say=say,
         )  # fmt: skip
         self.reward = combined_reward(
             rewards, self.tokenizer, bf16=args.bf16, combine=args.reward_combine,
             weights=parse_weights(args.reward_weights), pessimism=args.pessimism,
         )  # fmt: skip
-        place(models, rewards, is_divided, say)
+        place(models, rewards, is_divided, args.bf16, say)
         model, self.reference = models.policy, models.reference
         self.context = context_length(model.config)
         self.prompts = self._encoded(train_dataset, say)

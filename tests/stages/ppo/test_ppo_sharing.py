@@ -7,6 +7,7 @@ import torch
 
 from rlhf.errors import InputError
 from rlhf.learning.passes import has_plain_head
+from rlhf.learning.reward_sources import RewardSource
 from rlhf.learning.training import load_state
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.trunk import blocks_of
@@ -114,3 +115,21 @@ def test_a_stopped_run_keeps_only_what_learns_and_goes_on_bit_for_bit(tmp_path):
     assert resumed.train() == history
     assert same(weights(resumed.model), weights(whole.model))
     assert same(weights(resumed.value_model), weights(whole.value_model))
+
+
+def test_what_is_frozen_and_ours_is_held_in_bfloat16_where_it_is_multiplied_so_and_no_number_changes():
+    given = trainer(config(bf16="on"), ref_model=policy(), reward_model=scalar())
+    ours = trainer(config(bf16="on"), reward_model=[RewardSource("scalar", scalar(), is_loaded=True)])
+
+    def formats(model):
+        return {p.dtype for p in model.parameters()}
+
+    assert formats(given.reference) == {torch.float32} == formats(ours.model)
+    assert torch.bfloat16 in formats(ours.reference)
+    assert given.train() == ours.train()
+
+
+def test_what_a_python_caller_handed_in_keeps_its_format():
+    reference, reward = policy(), scalar()
+    trainer(config(bf16="on"), ref_model=reference, reward_model=reward).train()
+    assert {p.dtype for model in (reference, reward) for p in model.parameters()} == {torch.float32}
