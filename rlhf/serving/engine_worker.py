@@ -7,7 +7,6 @@ by the process itself, so that the one that starts it needs none.
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 from rlhf.data import Message, Prompt
 from rlhf.errors import InputError
 from rlhf.serving.completions import Event, Failed, Result
-
-ALIVE_EVERY_S = 5.0  # with work under way something is sent at least so often
+from rlhf.serving.telling import Teller
 
 
 def work(
@@ -32,18 +30,15 @@ def work(
     # The web process needs a core now and then: threads that spin while they wait for each other would starve it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     models = Models(max_rows, max_waiting, max_models, precision, template_kwargs)
-    told_at = time.monotonic()
+    teller = Teller(connection.send)
     try:
         while True:
             if not models.busy:
                 models.watch.last = None  # waiting for work is no slow step
-                told_at = time.monotonic()
+                teller.tell_all()
             while connection.poll(0 if models.busy else None):
                 models.handle(connection.recv())
-            events = models.step()
-            if events or time.monotonic() - told_at > ALIVE_EVERY_S:
-                told_at = time.monotonic()
-                connection.send(events)
+            teller.take(models.step())
     except (EOFError, OSError):
         return
 

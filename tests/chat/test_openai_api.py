@@ -60,7 +60,7 @@ def test_a_streamed_answer_is_the_same_in_pieces(client):
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
     assert chunks[-1].usage == whole.usage and len({chunk.id for chunk in chunks}) == 1
-    assert len(chunks) > 5
+    assert sum(bool(chunk.choices[0].delta.content) for chunk in chunks[:-1]) > 1
 
 
 def test_fields_that_change_nothing_are_listed_in_the_answers_header(client):

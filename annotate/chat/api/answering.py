@@ -84,6 +84,12 @@ async def _merged(
     firsts: Sequence[Event], streams: Sequence[AsyncGenerator[Event, None]]
 ) -> AsyncGenerator[tuple[int, Event], None]:
     """(index of the stream, event) as they come, until every stream has ended."""
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as stream:
+            yield 0, firsts[0]
+            async for event in stream:
+                yield 0, event
+        return
     events: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
 
     async def forward(index: int) -> None:

@@ -128,7 +128,7 @@ def test_a_hung_engine_is_taken_for_dead_and_the_answer_goes_on(folders):
         hung, answer = process.process, Answer()
         for number, event in enumerate(process.stream(folders["policy"], request)):
             answer.add(event)
-            if number == 20:
+            if number == 3:
                 os.kill(hung.pid, signal.SIGSTOP)
                 threading.Thread(target=lambda: (hung.join(), setattr(process, "silent_s", 600))).start()
         expected = TOKENIZER.decode(alone(load_policy(folders["policy"]), request).tokens)
