@@ -10,10 +10,9 @@ in one request to /v1/completions. RLHF_VLLM_OPTIONS has more of its options, an
 """
 
 import atexit
+import contextlib
 import os
 import shlex
-import socket
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import httpx
 import torch
 from machine import Machine, Model, command_line, in_turn, middle, model_named, now
+from servers import served
 
 from rlhf.machine.memory import peak_mib
 
@@ -63,41 +63,24 @@ def theirs(size: Model, dtype: torch.dtype) -> Any:
 
 def vllm(folder: str) -> Any:
     """vLLM's server of a folder, up to the end of this process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
     command = [
-        os.environ["RLHF_VLLM"], "serve", folder, "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1],
-        "--served-model-name", "policy", "--dtype", "bfloat16", "--max-model-len", str(2 * (PROMPT + NEW)),
-        "--max-num-seqs", str(ROWS), "--no-enable-prefix-caching",
+        os.environ["RLHF_VLLM"], "serve", folder, "--host", "127.0.0.1", "--served-model-name", "policy", "--dtype", "bfloat16",
+        "--max-model-len", str(2 * (PROMPT + NEW)), "--max-num-seqs", str(ROWS), "--no-enable-prefix-caching",
         *shlex.split(os.environ.get("RLHF_VLLM_OPTIONS", "")),
     ]  # fmt: skip
-    with tempfile.NamedTemporaryFile(delete=False) as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    atexit.register(os.unlink, log.name)
-    atexit.register(server.wait)
-    atexit.register(server.terminate)  # runs first
-    until = time.monotonic() + 900
-    while not answers(url):
-        if server.poll() is not None or time.monotonic() > until:
-            raise SystemExit(f"{shlex.join(command)}\n{Path(log.name).read_text(errors='replace')[-2000:]}")
-        time.sleep(0.5)
+    until_the_end = contextlib.ExitStack()
+    atexit.register(until_the_end.close)
+    log = Path(until_the_end.enter_context(tempfile.TemporaryDirectory())) / "log"
+    server = until_the_end.enter_context(served("vLLM", "policy", command, log))
 
     def run(prompts: torch.Tensor, num_new: int) -> int:
         asked = {
             "model": "policy", "prompt": prompts.tolist(), "max_tokens": num_new, "temperature": 1.0, "ignore_eos": True,
         }  # fmt: skip
-        answer = httpx.post(f"{url}/v1/completions", json=asked, timeout=900).raise_for_status()
+        answer = httpx.post(f"{server.url}/v1/completions", json=asked, timeout=900).raise_for_status()
         return int(answer.json()["usage"]["completion_tokens"])
 
     return run
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=60).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def measure(side: str, name: str, repeats: int = 2) -> dict[str, float]:

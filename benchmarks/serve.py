@@ -10,26 +10,23 @@ python benchmarks/serve.py --model FOLDER --hangups 300                      sec
 
 import argparse
 import asyncio
-import contextlib
 import itertools
 import json
 import os
 import random
 import shlex
-import socket
 import statistics
 import string
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+from servers import Server, served
 
 PROMPTS = ("Tell Finn the sound of an owl.", "Write a sentence about Mia and a mouse.", "Which animal barks?")
 
@@ -58,39 +55,6 @@ def gpt2_size(folder: Path) -> Path:
     GPT(GPT2Config(vocab_size=tokenizer.vocab_size, **ends)).save_pretrained(folder)
     tokenizer.save(folder)
     return folder
-
-
-@dataclass
-class Server:
-    """A server process that answers in OpenAI's protocol."""
-
-    name: str
-    url: str
-    model: str
-    process: Any
-
-
-@contextlib.contextmanager
-def served(name: str, model: str, command: list[str], log: Path, **more: str) -> Iterator[Server]:
-    """Run `command` with a free port, and `more` in its environment, until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with log.open("w") as said:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)], stdout=said, stderr=said, env=os.environ | more
-        )
-    try:
-        until = time.monotonic() + 600  # vLLM takes minutes on a busy machine
-        while process.poll() is None and time.monotonic() < until:
-            with contextlib.suppress(httpx.HTTPError):  # llama.cpp listens before its model is there
-                if httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=5).status_code != 503:
-                    break
-            time.sleep(0.2)
-        yield Server(name, f"http://127.0.0.1:{port}", model, process)
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def ours(model: Path, folder: Path, *more: str) -> Any:

@@ -85,10 +85,10 @@ async def _merged(
 ) -> AsyncGenerator[tuple[int, Event], None]:
     """(index of the stream, event) as they come, until every stream has ended."""
     if len(streams) == 1:
-        async with aclosing(streams[0]) as stream:
+        async with aclosing(streams[0]) as only:
             yield 0, firsts[0]
-            async for event in stream:
-                yield 0, event
+            async for more in only:
+                yield 0, more
         return
     events: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
 
