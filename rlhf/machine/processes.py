@@ -46,6 +46,7 @@ def join_process_group() -> None:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         store = distributed.PrefixStore("alive", distributed.distributed_c10d._get_default_store().clone())  # type: ignore[attr-defined]
         store.set_timeout(timedelta(seconds=DEAD_AFTER_S * 3 / 4))  # and a quarter until it is given up
+        store.set(str(rank()), "0")  # who is cut off before the first sign has been here all the same
         ended = threading.Event()
         threading.Thread(
             target=_watch_the_others, args=(store, ended, rank(), world_size()), daemon=True
