@@ -28,6 +28,8 @@ from typing import Any
 import httpx
 from servers import Server, served
 
+from rlhf.models.tokenizer import load_tokenizer
+
 PROMPTS = ("Tell Finn the sound of an owl.", "Write a sentence about Mia and a mouse.", "Which animal barks?")
 
 
@@ -80,11 +82,11 @@ def theirs(model: Path, folder: Path, *more: str, **environment: str) -> Any:
 
 @dataclass
 class Client:
-    """What one client saw: when each piece of each answer came, and how many tokens it got in all."""
+    """What one client saw: what came of each answer, how long its first piece took, and how long all that followed."""
 
-    tokens: int = 0
+    texts: list[str] = field(default_factory=list)
     first_s: list[float] = field(default_factory=list)
-    between_s: list[float] = field(default_factory=list)
+    rest_s: float = 0.0
 
     async def keep_asking(
         self, web: httpx.AsyncClient, server: Server, number: int, until: float, max_tokens: int
@@ -104,7 +106,7 @@ class Client:
 
     async def ask(self, web: httpx.AsyncClient, server: Server, body: dict[str, Any], until: float) -> None:
         """One answer; only what comes before `until` counts."""
-        last = asked = time.monotonic()
+        asked, began, text = time.monotonic(), 0.0, ""
         async with web.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
             answer.raise_for_status()
             async for line in answer.aiter_lines():
@@ -115,10 +117,15 @@ class Client:
                     continue
                 now = time.monotonic()
                 if until and now > until:
-                    return
-                (self.first_s if last == asked else self.between_s).append(now - last)
+                    break
+                text += choices[0]["delta"]["content"]
+                if not began:
+                    began = now
+                    self.first_s.append(now - asked)
                 last = now
-                self.tokens += 1  # both servers send one piece per token of this vocabulary
+        if text:
+            self.texts.append(text)
+            self.rest_s += last - began
 
 
 async def measure(server: Server, num_clients: int, seconds: float, max_tokens: int) -> dict[str, Any]:
@@ -139,15 +146,18 @@ async def measure(server: Server, num_clients: int, seconds: float, max_tokens: 
         await asyncio.gather(
             *(client.keep_asking(web, server, i, until, max_tokens) for i, client in enumerate(clients))
         )
-    got = sorted(client.tokens for client in clients)
+    # A piece may be several tokens, so the tokens are those of the text, by the model's own tokenizer for every server.
+    tokenizer = load_tokenizer(server.model)
+    got = sorted(sum(len(tokenizer.encode(text)) for text in client.texts) for client in clients)
     first = [value for client in clients for value in client.first_s]
-    between = [value for client in clients for value in client.between_s]
     return {
         "server": server.name.strip(),
         "clients": num_clients,
         "tokens_per_s": round(sum(got) / seconds, 1),
         "first_token_s": [round(value, 3) for value in (statistics.median(first), max(first))],
-        "per_token_ms": round(1000 * statistics.median(between or [0]), 1),
+        "per_token_ms": round(
+            1000 * sum(client.rest_s for client in clients) / max(1, sum(got) - len(first)), 1
+        ),
         "jain_fairness": round(sum(got) ** 2 / (num_clients * sum(value * value for value in got) or 1), 3),
     }
 

@@ -136,6 +136,7 @@ class Engine:
         self.running: list[_Row] = []
         self.events: list[tuple[str, Event]] = []
         self.made_way_at = 0.0
+        self.is_others_turn = False  # to be given a token, before more prompts are read
 
     @property
     def num_requests(self) -> int:
@@ -184,11 +185,17 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[str, Event]]:
-        """One token for every running answer; returns what there is to tell, by request."""
+        """One token for every running answer; returns what there is to tell, by request.
+
+        Where answers have just begun that is their first token, so that it can be told at once; the others' is due next.
+        """
         self._make_way()
         self._admit()
-        self._read_prompts()
-        if self.running:
+        num_running = len(self.running)
+        if not self.is_others_turn:
+            self._read_prompts()
+        self.is_others_turn = len(self.running) > num_running
+        if self.running and not self.is_others_turn:
             last = torch.tensor([row.completion[-1] for row in self.running])
             self._say(self.running, self.decoder.step([row.slot for row in self.running], last))
             ends = [self._end(row) for row in self.running]

@@ -212,9 +212,24 @@ def test_a_long_prompt_does_not_hold_up_a_running_answer(monkeypatch):
             if key == "long":
                 answer.add(event)
         steps += 1
-        assert len(engine.running[0].completion) == before + 1
+        began = (
+            engine.is_others_turn
+        )  # of the long one the first token, and that call read the last of its prompt
+        assert len(engine.running[0].completion) == before + (not began) and began == (not engine.reading)
     assert steps >= 5
     assert answer.text + run(engine, {})["long"].text == alone(GPT_MODEL, long)[0]
+
+
+def test_the_first_token_is_told_before_the_second_is_computed():
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=2)
+    engine.submit("one", ask(1, max_new_tokens=60, seed=2))
+    for _ in range(3):
+        engine.step()
+    engine.submit("two", ask(2, max_new_tokens=60, seed=3))
+    told = [key for key, _ in engine.step()]
+    assert "two" in told and [len(row.completion) for row in engine.running] == [3, 1]
+    engine.step()
+    assert [len(row.completion) for row in engine.running] == [4, 2]
 
 
 def test_the_line_is_bounded_and_tells_the_place():
