@@ -1,7 +1,7 @@
 """What a GPU makes of the path from sampling to update: a JSON file that grows by a phase at a time; needs no network.
 
-    python -m benchmarks.gpu --out gpu.json              # at most 8 minutes on one H100
-    python -m benchmarks.gpu --out dry.json --dry-run    # the same phases on tiny shapes, here
+    PYTHONPATH=. python benchmarks/gpu.py --out gpu.json              # at most 8 minutes on one H100
+    PYTHONPATH=. python benchmarks/gpu.py --out dry.json --dry-run    # the same phases on tiny shapes, here
 
 Weights are random: only shapes matter. A phase that fails is written with its error, and the next one begins.
 """
@@ -11,20 +11,16 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import iterations
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from rlhf.learning.metrics import MetricLog
 from rlhf.learning.passes import text_logprobs
-from rlhf.learning.prompts import EncodedPrompt
-from rlhf.learning.rewards import Reward, RewardModel
 from rlhf.machine.devices import autocast, best_device
 from rlhf.models.gpt import GPT
 from rlhf.sampling.generate import SamplingSettings, generate
-from stages.ppo import loop
 from stages.ppo.learner import new_learner
 from stages.settings import PPOConfig
 
@@ -158,34 +154,22 @@ def ppo(dry: bool) -> dict[str, Any]:
         episodes=2 * rows, batch_size=rows, minibatch_size=rows // 4, micro_batch_size=rows // 8, max_new_tokens=new, lr=1e-6,
         value_lr=1e-6, save_every=0,
     )  # fmt: skip
-    prompts = [
-        EncodedPrompt("", row) for row in torch.randint(2, policy.config.vocab_size, (rows, 64)).tolist()
-    ]
     took: dict[str, float] = {}
-    real = {name: getattr(loop, name) for name in ("sample", "judge", "update")}
     profiler: Any = torch.profiler.profile()
 
-    def timed(name: str) -> Callable[..., Any]:
+    def timed(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **more: Any) -> Any:
             wait()
             began = time.perf_counter()
-            result = real[name](*args, **more)
+            result = function(*args, **more)
             wait()
-            took[f"{name}_s"] = time.perf_counter() - began  # the last iteration's stays
+            took[f"{phase}_s"] = time.perf_counter() - began  # the last iteration's stays
             return result
 
         return run
 
-    try:
-        for name in real:
-            setattr(loop, name, timed(name))
-        loop.train(
-            settings, new_learner(settings, policy, value), reference, Reward({"reward": RewardModel(scores)}), prompts,
-            SimpleNamespace(stop_ids=frozenset(), pad_id=0, eos_id=0), log=MetricLog(None),
-        )  # fmt: skip
-    finally:
-        for name, function in real.items():
-            setattr(loop, name, function)
+    prompts = torch.randint(2, policy.config.vocab_size, (rows, 64)).tolist()
+    iterations.run(settings, new_learner(settings, policy, value), reference, scores, prompts, timed)
     tokens = torch.randint(2, policy.config.vocab_size, (rows // 8, 64 + new), device=best_device())
     with profiler:
         with autocast(best_device()):

@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -179,7 +180,8 @@ def compare(path: str, log: Path) -> list[str]:
     acknowledged = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     problems = []
     with LabelStore(path) as store:
-        numbers = {name: account_named(store.database, name).id for name in {row[0] for row in acknowledged}}
+        accounts = (account_named(store.database, name) for name in {row[0] for row in acknowledged})
+        numbers = {account.name: account.id for account in accounts if account}
         with store.database.read() as connection:
             stored = dict(connection.execute(select(Annotation.id, Annotation.client_id)).all())
             twice = select(Annotation.task_id).where(Annotation.standing)
@@ -293,7 +295,7 @@ def pages(path: str, sessions: dict[str, str]) -> None:
         rows = [(labeler, *row) for row in LABELERS_PAGES] + [(lead, *row) for row in LEADS_PAGES]
         for session, name, address, ready in rows:
             context = browser.new_context()
-            cookie = {"name": f"rlhf_label_{server.port}", "value": session, "url": server.url}
+            cookie: Any = {"name": f"rlhf_label_{server.port}", "value": session, "url": server.url}
             context.add_cookies([cookie])
             times, cpu = [], []
             for _ in range(11):

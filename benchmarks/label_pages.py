@@ -79,7 +79,7 @@ def measured(num_tasks: int, visits: int, idle_s: float) -> dict[str, Any]:
             browser = playwright.chromium.launch(
                 executable_path=next(filter(None, map(shutil.which, CHROMIUM))), args=["--no-sandbox"]
             )
-            cookie = {"name": f"rlhf_label_{url.rsplit(':', 1)[1]}", "value": token, "url": url}
+            cookie: Any = {"name": f"rlhf_label_{url.rsplit(':', 1)[1]}", "value": token, "url": url}
 
             def visit() -> Any:
                 context = browser.new_context(viewport={"width": 1280, "height": 800})

@@ -65,10 +65,10 @@ class Clock:
         return run
 
     def result(self, episodes: int) -> dict[str, Any]:
-        """Episodes per second, and the share of the time in each phase; the rest is "update"."""
+        """Episodes per second, and the share of the time in each phase; where nobody measured the update, it is the rest."""
         total = now() - self.started
         shares = {name: round(seconds / total, 3) for name, seconds in self.phases.items()}
-        shares["update"] = round(1 - sum(shares.values()), 3)
+        shares.setdefault("update", round(1 - sum(shares.values()), 3))
         return {
             "episodes_per_s": round(episodes / total, 3),
             "shares": shares,
@@ -77,14 +77,11 @@ class Clock:
 
 
 def ours(size: Model, work: Work) -> dict[str, Any]:
-    from types import SimpleNamespace
+    import iterations
 
-    from rlhf.learning.metrics import MetricLog
-    from rlhf.learning.prompts import PromptRow
-    from rlhf.learning.rewards import Reward, RewardModel
     from rlhf.machine.devices import set_threads
     from rlhf.models.checkpoints import scalar_from_policy
-    from stages.ppo import PPOConfig, loop
+    from stages.ppo import PPOConfig
     from stages.ppo.learner import new_learner
 
     set_threads(0)
@@ -96,19 +93,23 @@ def ours(size: Model, work: Work) -> dict[str, Any]:
         inner_epochs=work.epochs, micro_batch_size=work.micro_batch, max_new_tokens=NEW, lr=1e-6, value_lr=1e-6, save_every=0,
     )  # fmt: skip
     learner = new_learner(settings, policy, value)
-    reward = Reward({"reward": RewardModel(scores)})
-    prompts = [PromptRow("", row) for row in torch.randint(1, size.vocab, (work.rows, PROMPT)).tolist()]
-    tokenizer: Any = SimpleNamespace(stop_ids=frozenset(), pad_id=0, eos_id=0)
-    clock, first_sample = Clock(), loop.sample
+    clock, done = Clock(), 0
 
-    def sample(config: Any, policy: Any, rows: Any, tokenizer: Any, iteration: int) -> Any:
-        if iteration == work.warm:
-            clock.restart()
-        return clock.timed("sample", first_sample)(config, policy, rows, tokenizer, iteration)
+    def timed(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        measured = clock.timed(phase, function)
 
-    loop.sample = sample
-    loop.judge = clock.timed("score", loop.judge)
-    loop.train(settings, learner, reference, reward, prompts, tokenizer, log=MetricLog(None))
+        def run(*args: Any, **more: Any) -> Any:
+            nonlocal done
+            if phase == "sample":
+                if done == work.warm:
+                    clock.restart()
+                done += 1
+            return measured(*args, **more)
+
+        return run
+
+    rows = torch.randint(1, size.vocab, (work.rows, PROMPT)).tolist()
+    iterations.run(settings, learner, reference, scores, rows, timed)
     return clock.result(work.rows * work.iterations)
 
 
@@ -139,10 +140,10 @@ def trl(size: Model, bf16: bool, work: Work) -> dict[str, Any]:
                 clock.restart()
 
     ppo_trainer.batch_generation = clock.timed("sample", ppo_trainer.batch_generation)
-    ppo_trainer.get_reward = clock.timed("score", ppo_trainer.get_reward)
+    ppo_trainer.get_reward = clock.timed("judge", ppo_trainer.get_reward)
     trainer_forward = ppo_trainer.forward
     ppo_trainer.forward = lambda model, *rest: (
-        trainer_forward if torch.is_grad_enabled() else clock.timed("score", trainer_forward)
+        trainer_forward if torch.is_grad_enabled() else clock.timed("judge", trainer_forward)
     )(model, *rest)
     trainer = PPOTrainer(
         args=PPOConfig(

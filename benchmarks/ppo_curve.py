@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def curves(store, seeds, folder):
             "trl==1.12.0",
         ]
         subprocess.run(pip, check=True)
-    found = {"ours": [], "trl 1.12.0": []}
+    found: dict[str, list[Any]] = {"ours": [], "trl 1.12.0": []}
     for seed in seeds:
         for name in found:
             path = [str(Path.cwd())] if name == "ours" else [str(library), str(Path.cwd())]

@@ -11,6 +11,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from stages.judging.kept import MeasurementCache
 from stages.settings import PPOSettings
 
 NUM_PROMPTS, UNSEEN_WORDS, UNSEEN_SEED = 600, 20_000, 987_654
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "ppo, KL of best of 4": {"kl_coef": 0.5, "kl_budget": 0.6},
     "ppo, KL of best of 16": {"kl_coef": 0.1, "kl_budget": 1.6},
     "ppo-ptx, KL of best of 16": {"kl_coef": 0.1, "kl_budget": 1.6, "ptx_coef": 27.8, "ptx_examples": 2},
@@ -53,7 +54,7 @@ def scores_by_name(store, references, seed):
     items, kept = starter_items("test", NUM_PROMPTS, seed + 1), MeasurementCache(None, lambda line: None)
     rows = [PromptRow(prompt=item.prompt) for item in items]
     models = {name: Model(store.resolve(ref).path, ref) for name, ref in references.items()}
-    how = {"temperature": 1.0, "max_new_tokens": 48}
+    how: Any = {"temperature": 1.0, "max_new_tokens": 48}
 
     def sampled(name, place, n=1):
         reference = None if name == "sft" else models["sft"]
@@ -65,7 +66,8 @@ def scores_by_name(store, references, seed):
     reward = named_scorer(store, "reward", kept)
     for place, n in enumerate((4, 16), start=len(models)):
         candidates = sampled("sft", place, n)
-        seen = rewards_as_seen(candidates, reward.scores(rows, "sft", candidates), 1.0)
+        scores = [score for score in reward.scores(rows, "sft", candidates) if score is not None]
+        seen = rewards_as_seen(candidates, scores, 1.0)
         kl[f"best of {n}"] = round(kl_of_best_of(n), 4)
         answers[f"best of {n}"] = best_of(candidates, seen, n, kl[f"best of {n}"])
     judge = starter_judge(items, kept)

@@ -164,8 +164,8 @@ def pairs_of(part: Part, columns: Sequence[tuple[float, str]]) -> Pairs:
         for better, worse in preferred:
             margin = (ranking.ranks[worse] - ranking.ranks[better]) / max(1, max(ranking.ranks))
             rows.append((known[better] - known[worse], 1 / len(preferred), margin, lengths[better] - lengths[worse], number))  # fmt: skip
-    features, weight, margin, length, ranking = zip(*rows, strict=True)
-    return Pairs(torch.stack(features), *map(torch.tensor, (weight, margin, length, ranking)))
+    features, *others = zip(*rows, strict=True)
+    return Pairs(torch.stack(features), *map(torch.tensor, others))
 
 
 def log_length(text: str) -> float:

@@ -95,7 +95,8 @@ async def answer(
     web: httpx.AsyncClient, server: Server, body: dict[str, Any], seen: Seen, leaves_after: int | None
 ) -> str | None:
     """The text, asked for until it is given; None where the client left in the middle."""
-    asked, said = time.monotonic(), []
+    asked = time.monotonic()
+    said: list[str] = []
     while True:
         async with web.stream("POST", f"{server.url}/v1/chat/completions", json=body) as response:
             if response.status_code == 429:

@@ -132,7 +132,8 @@ def translation(given):
         return nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), ignore_index=PAD)
 
     fit(model, drawn(seen, given.batch, rng), loss_of, given.steps, given.lr)
-    right, wrong = {}, []
+    right: dict[str, list[bool]] = {}
+    wrong = []
     for start in range(0, len(unseen), 200):
         part = unseen[start : start + 200]
         source = vocabulary.rows([one for one, _ in part]).to(model.device)

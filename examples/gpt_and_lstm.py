@@ -8,6 +8,7 @@ Measured is held-out text in bits per byte, by how many tokens the model has see
 import math
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
@@ -138,7 +139,7 @@ def run(given):
     tokens = packed_tokens(tokenizer, [seen])
     held_out = HeldOut.of(packed_tokens(tokenizer, [unseen]), LENGTH, token_sizes(tokenizer), bf16="off")
     num_steps = max(1, given.tokens // (BATCH * LENGTH))
-    runs = {"equal tokens": {}, "equal time": {}}
+    runs: dict[str, Any] = {"equal tokens": {}, "equal time": {}}
     for seed in range(given.seeds):
         for kind in KINDS:
             made = one_run(kind, tokenizer, tokens, held_out, num_steps, given.lr, seed)

@@ -84,8 +84,8 @@ def run(given):
     optimizer = optax.adamw(LR, weight_decay=0.0)
     weights = weights_of(model)
     state, step = optimizer.init(weights), jax_step(config.to_dict(), optimizer)
-    losses = {"jax": [], "torch": []}
-    seconds = {"jax": [], "torch": []}
+    losses: dict[str, list[float]] = {"jax": [], "torch": []}
+    seconds: dict[str, list[float]] = {"jax": [], "torch": []}
     adamw = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0)
     for batch in rows:  # in turn, so that a slow minute of the machine meets both
         started = time.perf_counter()

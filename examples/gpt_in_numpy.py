@@ -51,7 +51,8 @@ def attention(x, w, name, num_heads, past):
 
 def gpt(w, config, tokens, cache=None):
     """Logits (T, V) of tokens (T,) that follow those in the cache, and the cache with them, one array a block."""
-    seen, epsilon, kept = (cache[0].shape[2] if cache else 0), config["layer_norm_epsilon"], []
+    seen, epsilon = (cache[0].shape[2] if cache else 0), config["layer_norm_epsilon"]
+    kept: list[np.ndarray] = []
     x = w["wte.weight"][tokens] + w["wpe.weight"][seen : seen + len(tokens)]
     for i in range(config["n_layer"]):
         normed = norm(x, w, f"h.{i}.ln_1", epsilon)
@@ -67,14 +68,12 @@ def generate(w, config, tokens, num_tokens, temperature=0.0, seed=0):
     rng, cache, new = np.random.default_rng(seed), None, tokens
     for _ in range(min(num_tokens, config["n_positions"] - len(tokens))):
         logits, cache = gpt(w, config, np.array(new), cache)
-        noise = temperature * rng.gumbel(
-            size=logits.shape[1]
-        )  # the highest of logits plus such noise is a sample
+        noise = temperature * rng.gumbel(size=logits.shape[1])  # with it the highest logit is a sample
         new = [int((logits[-1] + noise).argmax())]
         yield new[0]
 
 
 if __name__ == "__main__":
-    *model, encoding = load(sys.argv[1])
+    w, config, encoding = load(sys.argv[1])
     tokens = encoding.encode(sys.argv[2], allowed_special="all")  # `<|user|>…<|end|><|assistant|>`: an answer
-    print(encoding.decode(list(generate(*model, tokens, num_tokens=100, temperature=0.8))))
+    print(encoding.decode(list(generate(w, config, tokens, num_tokens=100, temperature=0.8))))

@@ -6,6 +6,7 @@ Published encodings are downloaded once by tiktoken, or found where TIKTOKEN_CAC
 """
 
 import math
+from typing import Any
 
 import torch
 
@@ -90,7 +91,7 @@ def learn(tokenizer, seen, unseen, num_tokens, seed, given):
 
 def run(given):
     """Every text with every vocabulary, each as many tokens as have the products of the first."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, text in texts(given.data).items():
         seen, unseen = divided(text)
         found[name], weights = {}, None

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -89,7 +90,8 @@ def _descend(points, start):
 
 def bootstrap(runs, num_samples, seed=0):
     """Laws of runs drawn with replacement, those without five different runs left out."""
-    generator, whole, laws = torch.Generator().manual_seed(seed), fit(runs), []
+    generator, whole = torch.Generator().manual_seed(seed), fit(runs)
+    laws: list[Any] = []
     while len(laws) < num_samples:
         places = torch.randint(0, len(runs), (len(runs),), generator=generator).tolist()
         if len(set(places)) >= 5:

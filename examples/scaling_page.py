@@ -18,7 +18,7 @@ def losses_of(runs):
 
 def scaling_lines(found):
     """Lines by size: tokens and losses, in the order of the runs, the largest run as a line of one point."""
-    lines = {}
+    lines: dict[str, tuple[list[float], list[float]]] = {}
     for run in [*found["runs"], *found["largest"]]:
         x, y = lines.setdefault(run["size"], ([], []))
         x.append(run["tokens"])

@@ -34,7 +34,7 @@ from rlhf.models.offload import load_offloaded
 from rlhf.models.recompute import blocks_run_again
 from rlhf.models.trunk import trunk_states
 from rlhf.sampling.decoder import decoder_for
-from rlhf.sampling.model_decoder import ModelDecoder
+from rlhf.sampling.model_decoder import CacheUse, ModelDecoder
 from rlhf.serving.precision import cast
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ def decoder_of(folder, name):
     if name == "blocks from the disk":
         return decoder_for(load_offloaded(folder), 1)
     if name.startswith("int4"):
-        return ModelDecoder(in_four_bits(load_policy(folder, torch.bfloat16)))
+        return ModelDecoder(in_four_bits(load_policy(folder, torch.bfloat16)), CacheUse())
     model, packed = cast(load_policy(folder), name)
     return decoder_for(model, 1, packed)
 
