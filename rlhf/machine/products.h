@@ -36,6 +36,19 @@ inline __m512bh step_of(const bfloat16* x) { return (__m512bh)_mm512_loadu_si512
 inline lanes step_of(const bfloat16* x) { return load(x); }
 #endif
 
+// The same of weights: of T as they are, of 8-bit integers as the numbers of T that they fit without rounding.
+template <typename T>
+inline auto weights_of(const T* w) { return step_of(w); }
+#ifdef __AVX512BF16__
+template <typename T>
+inline auto weights_of(const int8_t* w) {
+    const auto sixteen = [](const int8_t* some) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)some))); };
+    if constexpr (sizeof(T) == 2) return _mm512_cvtne2ps_pbh(sixteen(w + 16), sixteen(w));
+    else return (lanes)sixteen(w);
+}
+#endif
+inline float wide(int8_t x) { return x; }
+
 // The sums of each of several vectors.
 template <int outs>
 inline void sums_of(const lanes (&x)[outs], float* y) {
@@ -54,8 +67,8 @@ inline void sums_of(const lanes (&x)[outs], float* y) {
     for (int o = 0; o < outs; o++) y[o] = sum(x[o]);
 }
 
-template <typename T, int outs, int rows>
-void tile(const T* weights, const T* x, int64_t inputs, float sums[][OUTS]) {
+template <typename T, typename W, int outs, int rows>
+void tile(const W* weights, const T* x, int64_t inputs, float sums[][OUTS]) {
     typedef decltype(step_of(x)) Step;
     lanes total[rows][outs] = {};
     int64_t c = 0;
@@ -63,13 +76,13 @@ void tile(const T* weights, const T* x, int64_t inputs, float sums[][OUTS]) {
         const int64_t end = inputs / STEP<T> * STEP<T>;
         for (int o = 0; o < outs; o++)
             for (c = 0; c < end; c += STEP<T>) {
-                const Step w = step_of(weights + o * inputs + c);
+                const Step w = weights_of<T>(weights + o * inputs + c);
                 for (int r = 0; r < rows; r++) total[r][o] = add_product(total[r][o], w, step_of(x + r * inputs + c));
             }
     }
     for (; c + STEP<T> <= inputs; c += STEP<T>) {
         Step w[outs];
-        for (int o = 0; o < outs; o++) w[o] = step_of(weights + o * inputs + c);
+        for (int o = 0; o < outs; o++) w[o] = weights_of<T>(weights + o * inputs + c);
         for (int r = 0; r < rows; r++) {
             const Step each = step_of(x + r * inputs + c);
             for (int o = 0; o < outs; o++) total[r][o] = add_product(total[r][o], w[o], each);
@@ -83,17 +96,18 @@ void tile(const T* weights, const T* x, int64_t inputs, float sums[][OUTS]) {
 }
 
 // y[row · stride + output] of `outs` outputs from `out` on, for up to ROWS rows of x.
-template <typename T, int outs, bool add>
-void tiles_of(const Matrix& m, int64_t rows, const T* weights, const T* x, int64_t out, float* y, int64_t stride) {
+template <typename T, typename W, int outs, bool add>
+void tiles_of(const Matrix& m, int64_t rows, const W* weights, const T* x, int64_t out, float* y, int64_t stride) {
     float sums[ROWS][OUTS];
     if constexpr (outs == 1) {  // what is left over of a matrix
-        for (int64_t r = 0; r < rows; r++) tile<T, 1, 1>(weights, x + r * m.inputs, m.inputs, sums + r);
+        for (int64_t r = 0; r < rows; r++) tile<T, W, 1, 1>(weights, x + r * m.inputs, m.inputs, sums + r);
     } else {
 #ifdef __AVX512F__
-        constexpr decltype(&tile<T, outs, 1>) tiles[] = {
-            tile<T, outs, 1>, tile<T, outs, 2>, tile<T, outs, 3>, tile<T, outs, 4>, tile<T, outs, 5>, tile<T, outs, 6>};
+        constexpr decltype(&tile<T, W, outs, 1>) tiles[] = {
+            tile<T, W, outs, 1>, tile<T, W, outs, 2>, tile<T, W, outs, 3>,
+            tile<T, W, outs, 4>, tile<T, W, outs, 5>, tile<T, W, outs, 6>};
 #else
-        constexpr decltype(&tile<T, outs, 1>) tiles[] = {tile<T, outs, 1>, tile<T, outs, 2>};
+        constexpr decltype(&tile<T, W, outs, 1>) tiles[] = {tile<T, W, outs, 1>, tile<T, W, outs, 2>};
 #endif
         tiles[rows - 1](weights, x, m.inputs, sums);
     }
@@ -111,6 +125,16 @@ void tiles_of(const Matrix& m, int64_t rows, const T* weights, const T* x, int64
 // y[row · stride + output] of outputs first … last of the matrix, for x (rows, inputs); added to what stands there or not.
 template <typename T, bool add>
 void product(const Matrix& m, const T* x, int64_t rows, int64_t first, int64_t last, float* y, int64_t stride) {
+#ifdef __AVX512BF16__
+    if (m.scales && rows <= 2) {  // few rows: 8 bits become numbers where they are multiplied
+        const int8_t* weights = static_cast<const int8_t*>(m.weights);
+        int64_t out = first;
+        for (; out + OUTS <= last; out += OUTS)
+            tiles_of<T, int8_t, OUTS, add>(m, rows, weights + out * m.inputs, x, out, y, stride);
+        for (; out < last; out++) tiles_of<T, int8_t, 1, add>(m, rows, weights + out * m.inputs, x, out, y, stride);
+        return;
+    }
+#endif
     const int64_t inputs = m.inputs, size = m.scales ? 1 : sizeof(T), parts = (rows + ROWS - 1) / ROWS;
     const int64_t together = std::max<int64_t>(OUTS, TILE_BYTES / int64_t(inputs * sizeof(T)) / OUTS * OUTS);
     std::vector<T> unpacked(m.scales ? together * inputs : 0);
@@ -136,8 +160,8 @@ void product(const Matrix& m, const T* x, int64_t rows, int64_t first, int64_t l
             float* some_y = y + row * stride;
             int64_t out = from;
             for (; out + OUTS <= to; out += OUTS)
-                tiles_of<T, OUTS, add>(m, some, weights + (out - from) * inputs, some_x, out, some_y, stride);
-            for (; out < to; out++) tiles_of<T, 1, add>(m, some, weights + (out - from) * inputs, some_x, out, some_y, stride);
+                tiles_of<T, T, OUTS, add>(m, some, weights + (out - from) * inputs, some_x, out, some_y, stride);
+            for (; out < to; out++) tiles_of<T, T, 1, add>(m, some, weights + (out - from) * inputs, some_x, out, some_y, stride);
         }
     }
 }
