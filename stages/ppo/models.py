@@ -67,7 +67,7 @@ def assemble_models(
     was_given = reference is not None
     policy, reference = policy_and_reference(policy, reference, peft_config, shared)
     if reference is not None and not was_given and is_autocast(best_device(), bf16):
-        hold_products_in_bfloat16(reference, [policy])
+        hold_as_multiplied(reference, policy)
     if is_divided and reference is not None:
         divide(reference)
     for reward in rewards:
@@ -113,6 +113,12 @@ def divide(model: Any) -> None:
     shard(model)
 
 
+def hold_as_multiplied(model: Any, *learning: Any) -> None:
+    """A frozen model's weights in the format of its products, which from then on runs in autocast regions only."""
+    has_plain_head(model)  # looks at a pass outside of one, once per model
+    hold_products_in_bfloat16(model, learning)
+
+
 def place(
     models: Models, rewards: Sequence[RewardSource], is_divided: bool, bf16: str, say: Callable[[str], None]
 ) -> None:
@@ -124,7 +130,7 @@ def place(
     for reward in rewards if is_autocast(best_device(), bf16) else ():
         if reward.is_model and reward.is_loaded:
             reward.source.requires_grad_(False)
-            hold_products_in_bfloat16(reward.source, [models.policy, models.value_model])
+            hold_as_multiplied(reward.source, models.policy, models.value_model)
     scoring = [reward.source for reward in rewards if reward.is_model]
     for model in (models.policy, models.reference, models.value_model, *scoring):
         if model is None or is_sharded(model):

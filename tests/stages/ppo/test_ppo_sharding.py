@@ -70,6 +70,14 @@ def test_two_processes_with_half_of_the_weights_each_learn_what_one_learns(tmp_p
     check(2, CORE, tmp_path)
 
 
+def test_two_processes_share_models_whose_frozen_weights_are_in_bfloat16(tmp_path):
+    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
+    for number, out, shard in ((1, one, "off"), (2, two, "on")):
+        launched(number, out, shard, "llama-all", SETTINGS='{"bf16": "on"}')
+    histories = [torch.load(out, weights_only=False)["llama-all"][0] for out in (one, two)]
+    close_histories(*histories, 1e-3)  # of bfloat16, which rounds other parts of a minibatch otherwise
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 4])
 def test_every_way_of_training_is_equal_by_any_number_of_processes(number, tmp_path):
