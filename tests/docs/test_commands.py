@@ -47,6 +47,7 @@ NOT_RUN = {
     "rlhf doctor --sampler": "asks a server; tests/stages/ppo/test_rollout_servers.py runs it",
     "rlhf label --host 0.0.0.0": "needs the reader's database server; tests/browser runs the app on PostgreSQL",
     "accelerate": "tests/stages/ppo/test_ppo_processes.py runs it",
+    "rlhf chat --policy FOLDER": "FOLDER is a model of the reader's; tests/stages/talk and tests/rlhf/serving run both options",
     "rlhf hand-over": "tests/stages/ppo/test_hand_over.py runs it",
     "rlhf ppo --extend": "tests/stages/ppo/test_ppo_cli.py makes a run longer",
     "curl": "needs a token of a running server; tests/annotate/app and tests/browser ask these addresses",
