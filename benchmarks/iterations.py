@@ -28,7 +28,6 @@ def run(
     """
     tokenizer: Any = SimpleNamespace(stop_ids=frozenset(), pad_id=0, eos_id=0)  # no row ends early
     sampling = Sampling(settings, [EncodedPrompt("", row) for row in rows], tokenizer)
-    num_iterations = -(-settings.episodes // settings.batch_size)
     with (
         patch.object(sampling, "rollout", timed("sample", sampling.rollout)),
         patch.object(loop, "judge", timed("judge", loop.judge)),
@@ -36,5 +35,5 @@ def run(
     ):
         loop.train(
             settings, learner, reference, Reward({"reward": RewardModel(scores)}), sampling, log=MetricLog(None),
-            callbacks=Callbacks((), settings, num_iterations, None),
+            callbacks=Callbacks((), settings, None),
         )  # fmt: skip

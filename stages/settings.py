@@ -308,6 +308,11 @@ class PPOConfig(Settings):
     shard: str = sharding()
     seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
 
+    @property
+    def num_iterations(self) -> int:
+        """Iterations of a whole run; the last has fewer completions where episodes say so."""
+        return -(-self.episodes // self.batch_size)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PPOSettings(PPOConfig, ReadingSettings):

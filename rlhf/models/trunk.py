@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from rlhf.errors import InputError
 from rlhf.models.gpt import Trunk, tokens_at
@@ -66,6 +67,15 @@ def blocks_of(model: Any) -> nn.ModuleList:
         f"{type(model).__name__} has no list of blocks, so neither last_blocks nor gradient_checkpointing can be set; "
         "train all of it, or adapters"
     )
+
+
+def frozen_linear_layers(module: nn.Module) -> list[nn.Linear | Conv1D]:
+    """Linear layers (Conv1D too) below a module whose weight does not learn: autocast makes it small at each pass anew."""
+    return [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, nn.Linear | Conv1D) and not layer.weight.requires_grad
+    ]
 
 
 def unwrapped(model: Any) -> Any:

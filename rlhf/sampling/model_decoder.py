@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from rlhf.models.padding import pad_tokens
-from rlhf.models.trunk import accepted
+from rlhf.models.trunk import accepted, frozen_linear_layers
 from rlhf.sampling.caches import cache_name, has_keys, join, new_cache, select
 
 LOGITS_AT_ONCE = 2**27  # numbers that a pass without a cache gives at most, where a row alone has fewer
@@ -207,13 +206,7 @@ def frozen_weights_cast(model: Any) -> Iterator[None]:
     adapters, at every step anew.
     """
     device = model.device.type
-    frozen = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, (nn.Linear, Conv1D)) and not layer.weight.requires_grad
-    ]
-    if not torch.is_autocast_enabled(device):
-        frozen = []
+    frozen = frozen_linear_layers(model) if torch.is_autocast_enabled(device) else []
     weights = [layer.weight for layer in frozen]
     try:
         for layer in frozen:

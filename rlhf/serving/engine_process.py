@@ -10,9 +10,10 @@ import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rlhf.errors import BusyError, ClosedError, EngineError, InputError
@@ -209,16 +210,28 @@ class EngineProcess:
 
     async def astream(self, folder: str, request: Request) -> AsyncGenerator[Event, None]:
         """`stream` for a running event loop."""
-        events, tell = _async_queue()
-        key = self._ask("submit", tell, folder, request)
-        try:
-            while True:
-                event = await events.get()
+        async with aclosing(self.astreams(folder, [request])) as events:
+            async for _, event in events:
                 yield event
-                if isinstance(event, Done | Failed):
-                    return
+
+    async def astreams(
+        self, folder: str, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[int, Event], None]:
+        """(place of the request, event) of several answers as they come, each ended by Done or Failed; leaving cancels all."""
+        events, tell = _async_queue()
+        keys: list[str] = []
+        try:
+            for place, request in enumerate(requests):
+                told = partial(_with_place, tell, place)
+                keys.append(self._ask("submit", told, folder, request))
+            going = len(keys)
+            while going:
+                place, event = await events.get()
+                going -= isinstance(event, Done | Failed)
+                yield place, event
         finally:
-            self._cancel(key)
+            for key in keys:
+                self._cancel(key)
 
     async def call(self, name: str, *arguments: Any) -> Any:
         """What a function of `rlhf/serving/engine_worker.py` gives: score, explain, status. Raises InputError, EngineError."""
@@ -250,11 +263,15 @@ def raised(failed: Failed) -> InputError | EngineError:
     return kinds.get(failed.kind, EngineError)(failed.error)
 
 
-def _async_queue() -> tuple[asyncio.Queue[Any], Callable[[Event], None]]:
+def _with_place(tell: Callable[[tuple[int, Event]], None], place: int, event: Event) -> None:
+    tell((place, event))
+
+
+def _async_queue() -> tuple[asyncio.Queue[Any], Callable[[Any], None]]:
     events: asyncio.Queue[Any] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
-    def tell(event: Event) -> None:
+    def tell(event: Any) -> None:
         with suppress(RuntimeError):  # the loop has been closed, so nobody listens
             loop.call_soon_threadsafe(events.put_nowait, event)
 

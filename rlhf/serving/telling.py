@@ -38,7 +38,10 @@ class Teller:
     def tell(self) -> None:
         """Pass on what there is, even if that is nothing."""
         for key, event in self.held:
-            self.begun.add(key) if isinstance(event, Piece) else self.begun.discard(key)
+            if isinstance(event, Piece):
+                self.begun.add(key)
+            else:
+                self.begun.discard(key)
         self.send(joined(self.held))
         self.held, self.told_at = [], time.monotonic()
 

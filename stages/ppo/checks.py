@@ -57,9 +57,8 @@ def _without_values(config: PPOConfig) -> Iterator[str]:
         yield f"gamma = {config.gamma}: {config.advantages} takes completions as a whole; leave it at 1"
     if config.value_warmup_iterations and config.advantages != "gae":
         yield f"value_warmup_iterations: advantages = {config.advantages} has no value model; leave it at 0"
-    num_iterations = -(-config.episodes // config.batch_size)
-    if config.value_warmup_iterations >= num_iterations:
-        yield f"value_warmup_iterations = {config.value_warmup_iterations}: of {num_iterations} iterations the policy would learn in none"
+    if config.value_warmup_iterations >= config.num_iterations:
+        yield f"value_warmup_iterations = {config.value_warmup_iterations}: of {config.num_iterations} iterations the policy would learn in none"
     if config.kl_in == "loss" and config.kl_estimator == "k1":
         yield "kl_in = loss: the gradient of k1 is 0 on average; set kl_estimator = k3"
 

@@ -142,7 +142,7 @@ def verl(config: PPOConfig, num_prompts: int) -> list[str]:
         "reward_model.enable": True,
         "reward_model.model.path": "reward",
         "trainer.total_epochs": -(-config.episodes // (each * num_prompts)),
-        "trainer.total_training_steps": -(-config.episodes // config.batch_size),
+        "trainer.total_training_steps": config.num_iterations,
         "trainer.critic_warmup": config.value_warmup_iterations,
         "trainer.n_gpus_per_node": "${GPUS:-8}",
         "trainer.nnodes": "${NODES:-1}",

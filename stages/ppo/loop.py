@@ -68,8 +68,7 @@ def train(
     reference: a frozen model, or None for the policy with its adapters off. save is called every save_every iterations, keep every keep_every ones, show with what was sampled every
     samples_every ones. Raises TrainingError, with no weight changed by it, for a loss, gradient or score that is not finite.
     """
-    num_iterations = -(-config.episodes // config.batch_size)
-    bar = progress_bar(learner.iteration, num_iterations)
+    bar = progress_bar(learner.iteration, config.num_iterations)
     watch, freed = ThreadWatch(), FreedMemory()
     callbacks.tell("on_train_begin")
     for iteration in bar:
@@ -85,23 +84,23 @@ def train(
             log.write(iteration, metrics)
             break  # before an update that would only lead farther away
 
-        lr = set_learning_rates(config, learner, iteration, num_iterations)
+        lr = set_learning_rates(config, learner, iteration)
         with blocks_run_again(trained_models(learner) if config.gradient_checkpointing else []):
             metrics |= update(config, learner, experience, pretraining)
         metrics["policy/lr"] = lr
         learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
 
-        learner.iteration = iteration + 1
+        done = learner.iteration = iteration + 1
         callbacks.end(iteration, metrics["episodes"])
-        if callbacks.control.should_evaluate or is_measured(config, learner.iteration, num_iterations):
+        if callbacks.control.should_evaluate or is_measured(config, done):
             metrics |= evaluate()
         log.write(iteration, metrics)
         callbacks.log(metrics)
         watch.step()
         freed.step()
-        if config.keep_every and (iteration + 1) % config.keep_every == 0 and iteration + 1 < num_iterations:
+        if config.keep_every and done % config.keep_every == 0 and done < config.num_iterations:
             keep()  # before the state, which says that this iteration is done
-        if (config.save_every and (iteration + 1) % config.save_every == 0) or callbacks.control.should_save:
+        if (config.save_every and done % config.save_every == 0) or callbacks.control.should_save:
             save()
             callbacks.tell("on_save")
         if callbacks.control.should_training_stop:
@@ -116,14 +115,16 @@ def progress_bar(first: int, num_iterations: int) -> "tqdm[int]":
     return tqdm(steps, "ppo", total=num_iterations, initial=first, disable=is_silent)
 
 
-def is_measured(config: PPOConfig, num_done: int, num_iterations: int) -> bool:
+def is_measured(config: PPOConfig, num_done: int) -> bool:
     """Whether held-out prompts are measured after so many iterations: every eval_every, and after the last."""
-    return bool(config.eval_every) and (num_done % config.eval_every == 0 or num_done == num_iterations)
+    return bool(config.eval_every) and (
+        num_done % config.eval_every == 0 or num_done == config.num_iterations
+    )
 
 
-def set_learning_rates(config: PPOConfig, learner: Learner, iteration: int, num_iterations: int) -> float:
+def set_learning_rates(config: PPOConfig, learner: Learner, iteration: int) -> float:
     """Warm-up and decay; the policy's warm-up begins where it begins to learn. Returns the policy's learning rate."""
-    decayed = decay(config.lr_decay, iteration, num_iterations)
+    decayed = decay(config.lr_decay, iteration, config.num_iterations)
     policy, value = (
         decayed * warmup(max(0, begun), config.warmup_iterations)
         for begun in (iteration - config.value_warmup_iterations, iteration)

@@ -66,8 +66,8 @@ def assemble_models(
     shared = None if is_divided else lower
     was_given = reference is not None
     policy, reference = policy_and_reference(policy, reference, peft_config, shared)
-    if reference is not None and not was_given and is_autocast(best_device(), bf16):
-        hold_as_multiplied(reference, policy)
+    if reference is not None and not was_given:
+        hold_as_multiplied(reference, bf16, policy)
     if is_divided and reference is not None:
         divide(reference)
     for reward in rewards:
@@ -113,10 +113,11 @@ def divide(model: Any) -> None:
     shard(model)
 
 
-def hold_as_multiplied(model: Any, *learning: Any) -> None:
-    """A frozen model's weights in the format of its products, which from then on runs in autocast regions only."""
-    has_plain_head(model)  # looks at a pass outside of one, once per model
-    hold_products_in_bfloat16(model, learning)
+def hold_as_multiplied(model: Any, bf16: str, *learning: Any) -> None:
+    """A frozen model's weights in the format of its products; where that is not theirs, it runs in autocast regions only."""
+    if is_autocast(best_device(), bf16):
+        has_plain_head(model)  # looks at a pass outside of one, once per model
+        hold_products_in_bfloat16(model, learning)
 
 
 def place(
@@ -127,10 +128,9 @@ def place(
     Reward models that were read for this run are held as they will be multiplied. Raises InputError for a policy that
     cannot be sampled as it is trained.
     """
-    for reward in rewards if is_autocast(best_device(), bf16) else ():
-        if reward.is_model and reward.is_loaded:
-            reward.source.requires_grad_(False)
-            hold_as_multiplied(reward.source, models.policy, models.value_model)
+    for reward in rewards:
+        if reward.is_loaded:
+            hold_as_multiplied(reward.source, bf16, models.policy, models.value_model)
     scoring = [reward.source for reward in rewards if reward.is_model]
     for model in (models.policy, models.reference, models.value_model, *scoring):
         if model is None or is_sharded(model):

@@ -125,7 +125,7 @@ class PPOTrainer:
         self.samples = SampleLog(folder and folder / "samples.jsonl", self.log, self.tokenizer)
         self.eval_prompts = [] if eval_dataset is None else self._encoded(eval_dataset)
         self.callbacks = Callbacks(
-            callbacks, args, -(-args.episodes // args.batch_size), folder, model=self.model,
+            callbacks, args, folder, model=self.model,
             processing_class=self.tokenizer,
         )  # fmt: skip
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from rlhf.errors import InputError
 from rlhf.machine.devices import autocast
-from rlhf.models.trunk import blocks_of, trunk_states, unwrapped
+from rlhf.models.trunk import blocks_of, frozen_linear_layers, trunk_states, unwrapped
 
 
 @torch.no_grad()
@@ -46,9 +45,8 @@ def _weights_of_products(model: Any) -> list[nn.Parameter]:
         return []
     found = {
         id(p): p
-        for module in blocks.modules()
-        if isinstance(module, nn.Linear | Conv1D)
-        for p in module.parameters(recurse=False)
+        for layer in frozen_linear_layers(blocks)
+        for p in layer.parameters(recurse=False)
         if p.dtype == torch.float32 and not p.requires_grad
     }
     return list(found.values())

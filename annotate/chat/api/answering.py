@@ -65,53 +65,29 @@ async def streamed(
     wants_usage: bool,
 ) -> Response:
     """The answers as server-sent events. What fails before all have started fails as a plain answer does."""
-    streams = [engine.astream(folder, request) for request in requests]
+    events = engine.astreams(folder, requests)
+    begun: list[tuple[int, Event]] = []
     try:
-        firsts = [await anext(stream) for stream in streams]
-        for first in firsts:
-            if isinstance(first, Failed):
-                raise raised(first)
+        while len({index for index, _ in begun}) < len(requests):
+            begun.append(await anext(events))
+            if isinstance(event := begun[-1][1], Failed):
+                raise raised(event)
     except BaseException:
-        for stream in streams:
-            await stream.aclose()
+        await events.aclose()
         raise
-    events = _merged(firsts, streams)
-    chunks = _chunks(events, requests, shape, model, wants_usage)
+    chunks = _chunks(_from_the_beginning(begun, events), requests, shape, model, wants_usage)
     return StreamingResponse(chunks, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-async def _merged(
-    firsts: Sequence[Event], streams: Sequence[AsyncGenerator[Event, None]]
+async def _from_the_beginning(
+    begun: Sequence[tuple[int, Event]], events: AsyncGenerator[tuple[int, Event], None]
 ) -> AsyncGenerator[tuple[int, Event], None]:
-    """(index of the stream, event) as they come, until every stream has ended."""
-    if len(streams) == 1:
-        async with aclosing(streams[0]) as only:
-            yield 0, firsts[0]
-            async for more in only:
-                yield 0, more
-        return
-    events: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
-
-    async def forward(index: int) -> None:
-        async with aclosing(streams[index]) as stream:
-            events.put_nowait((index, firsts[index]))
-            async for event in stream:
-                events.put_nowait((index, event))
-        events.put_nowait((index, None))
-
-    tasks = [asyncio.create_task(forward(index)) for index in range(len(streams))]
-    try:
-        going = len(tasks)
-        while going:
-            index, event = await events.get()
-            if event is None:
-                going -= 1
-            else:
-                yield index, event
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    """(index of the answer, event): those that have come, and the rest as they come."""
+    async with aclosing(events):
+        for each in begun:
+            yield each
+        async for each in events:
+            yield each
 
 
 async def _chunks(

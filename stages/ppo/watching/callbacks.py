@@ -24,7 +24,6 @@ class Callbacks:
         self,
         given: Sequence[TrainerCallback],
         config: PPOConfig,
-        num_iterations: int,
         folder: Path | None,
         **more: Any,
     ) -> None:
@@ -35,7 +34,7 @@ class Callbacks:
             return
         is_main = processes.is_main_process()
         self.state = TrainerState(
-            max_steps=num_iterations, is_local_process_zero=is_main, is_world_process_zero=is_main
+            max_steps=config.num_iterations, is_local_process_zero=is_main, is_world_process_zero=is_main
         )
         self.arguments = _Arguments(
             output_dir=str(folder or "ppo"), report_to="none", seed=config.seed, learning_rate=config.lr,

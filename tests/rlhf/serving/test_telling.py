@@ -30,6 +30,16 @@ def clock(monkeypatch):
     return clock
 
 
+def tell_letters(letters, clock, every_s):
+    """A teller that was given a letter of an answer at a time, and what it told."""
+    told = []
+    teller = Teller(told.append)
+    for text in letters:
+        teller.take([("x", Piece(text))])
+        clock.now += every_s
+    return teller, told
+
+
 def essence(events):
     """Of each answer: what it said between its other events, and these."""
     found = {}
@@ -54,11 +64,7 @@ def test_whatever_is_said_is_told_in_the_end_in_each_answers_order(steps):
 
 
 def test_the_first_piece_goes_at_once_and_later_ones_in_twos(clock):
-    told = []
-    teller = Teller(told.append)
-    for text in "abcdef":
-        teller.take([("x", Piece(text))])
-        clock.now += 0.0125
+    teller, told = tell_letters("abcdef", clock, 0.0125)
     assert told == [[("x", Piece("a"))], [("x", Piece("bc"))], [("x", Piece("de"))]]
     teller.take([("x", Done("stop", 6))])
     assert told[3] == [("x", Piece("f")), ("x", Done("stop", 6))]
@@ -74,11 +80,7 @@ def test_an_answer_that_begins_holds_up_no_other_and_is_not_held_up(clock):
 
 
 def test_slow_steps_are_told_one_by_one_and_work_without_a_word_sends_a_sign_of_life(clock):
-    told = []
-    teller = Teller(told.append)
-    for text in "abc":
-        teller.take([("x", Piece(text))])
-        clock.now += 0.05
+    teller, told = tell_letters("abc", clock, 0.05)
     assert len(told) == 3
     clock.now += 6
     teller.take([])
