@@ -66,14 +66,11 @@ def command_page() -> str:
     from stages.cli.options import HelpAll
 
     parts = ["# Commands\n\nMade from the command line's own parser; of stages what `--help-all` shows."]
-    for _, command in commands(parser()):
+    for name, command in commands(parser()):
         for action in command._actions:
             if isinstance(action, HelpAll):
                 action.show_hidden()
-    parts += [
-        f"## `{name}`\n\n```text\n{command.format_help().strip()}\n```"
-        for name, command in commands(parser())
-    ]
+        parts.append(f"## `{name}`\n\n```text\n{command.format_help().strip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 

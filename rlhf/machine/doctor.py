@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rlhf.errors import without_password
+from rlhf.extras import how_to_install
 
 PACKAGES = (
     "torch",
@@ -114,7 +115,7 @@ def _package(name: str) -> Check:
         return Check(
             name,
             "not installed",
-            "pip install 'rlhf-loop[label]'" if name == "gradio" else f"pip install {name}",
+            how_to_install(name) or f"pip install {name}",
         )
 
 

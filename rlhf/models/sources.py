@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import InputError, first_line
+from rlhf.extras import how_to_install
 from rlhf.hub_names import hub_name
 
 # What transformers and gguf raise for files that are cut off or damaged, and for want of a package that a family needs.
@@ -92,4 +93,4 @@ def _check_gguf(path: Path) -> None:
             f"{path}: this is no GGUF file (it does not begin with GGUF); give a folder or a GGUF file"
         )
     if importlib.util.find_spec("gguf") is None:
-        raise InputError(f"{path}: reading GGUF files needs the package gguf; pip install gguf")
+        raise InputError(f"{path}: reading GGUF files needs the package gguf: {how_to_install('gguf')}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rlhf.errors import EngineError, InputError, first_line
+from rlhf.extras import how_to_install
 from rlhf.models.tokenizer import AnyTokenizer, Tokenizer
 
 # Spaces and line breaks between JSON's parts would be up to the model, and small ones never stop writing them.
@@ -46,7 +47,7 @@ class Grammars:
             from llguidance import LLMatcher
         except ImportError:
             raise InputError(
-                "response_format needs llguidance, which is not installed here: pip install 'rlhf-loop[json]'"
+                f"response_format needs llguidance, which is not installed here: {how_to_install('llguidance')}"
             ) from None
         if self.vocabulary is None:
             self.vocabulary = _vocabulary(self.tokenizer)

@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rlhf.errors import InputError
 from stages.cli.options import add_proxy
 
 
@@ -36,11 +35,8 @@ def add_label_app(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run_label(options: argparse.Namespace) -> None:
-    try:
-        from annotate.app.server import create_app, serve
-    except ModuleNotFoundError as error:
-        raise InputError(f"the labeling app needs {error.name}: pip install 'rlhf-loop[label]'") from None
     from annotate.app.launch import page_named
+    from annotate.app.server import create_app, serve
     from annotate.app.settings import AppSettings
     from annotate.labels import LabelStore
     from stages.cli.options import labels_url_of, proxy_of, say, store_of

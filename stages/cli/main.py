@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rlhf import __version__
 from rlhf.durable import disk_problems_explained
 from rlhf.errors import RLHFError
+from rlhf.extras import how_to_install
 from stages.cli.data_commands import add_data_commands
 from stages.cli.import_command import add_import_command
 from stages.cli.label_app import add_label_app
@@ -53,12 +54,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except ModuleNotFoundError as error:
+        command = how_to_install(error.name or "")
+        if options.debug or command is None:
+            raise
+        return refused(f"this needs {error.name}, which is not installed: {command}")
     except RLHFError as error:
         if options.debug:
             raise
-        print(f"rlhf: error: {error}", file=sys.stderr)
-        return 2
+        return refused(error)
     return 0
+
+
+def refused(why: object) -> int:
+    """Say why a command did not run; returns its exit status."""
+    print(f"rlhf: error: {why}", file=sys.stderr)
+    return 2
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlhf import __version__
 from rlhf.errors import InputError
+from rlhf.extras import how_to_install
 from rlhf.hub_names import SCHEME
 from rlhf.inputs import locate_model
 from rlhf.store import Store
@@ -192,4 +193,4 @@ def _gradio() -> str:
     try:
         return version("gradio")
     except PackageNotFoundError:
-        raise InputError("a Space needs gradio: pip install 'rlhf-loop[label]'") from None
+        raise InputError(f"a Space needs gradio: {how_to_install('gradio')}") from None

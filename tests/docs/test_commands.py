@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("rlhf", "make", "python", "lm_eval", "llama-server", "vllm", "accelerate", "curl", ".", "nginx")
+PROGRAMS += ("torchrun", "srun", "pg_dump", "sh")
+ASSIGNED = re.compile(r"^(?:[A-Z_]+=\S+ )+")  # VARIABLE=value before a command
 NOT_RUN = {
     "make test": "this is it",
     "make talk": "an hour; tests/examples runs each of its experiments on tiny settings",
@@ -50,6 +52,10 @@ NOT_RUN = {
     "rlhf chat --policy FOLDER": "FOLDER is a model of the reader's; tests/stages/talk and tests/rlhf/serving run both options",
     "rlhf hand-over": "tests/stages/ppo/test_hand_over.py runs it",
     "rlhf ppo --extend": "tests/stages/ppo/test_ppo_cli.py makes a run longer",
+    "torchrun": "tests/stages/ppo and tests/slow run two and four processes, and two hosts",
+    "srun": "needs a cluster; what it starts is torchrun",
+    "pg_dump": "PostgreSQL's own program, on the reader's server",
+    "sh handed-over/run.sh": "needs verl or OpenRLHF and GPUs; tests/stages/ppo/test_hand_over.py reads what is handed over",
     "curl": "needs a token of a running server; tests/annotate/app and tests/browser ask these addresses",
     "rlhf labels user add": "asks for a password at a terminal; tests/stages/cli/test_cli.py answers",
 }
@@ -72,7 +78,7 @@ def commands_in(text):
     """The command lines of a page's blocks, in order, comments and drawings aside."""
     for language, block in BLOCK.findall(text):
         for line in block.splitlines() if language in ("", "sh", "bash") else ():
-            command = line.split("   #")[0].strip()
+            command = ASSIGNED.sub("", line.split("   #")[0].strip())
             if command.split(" ")[0] in PROGRAMS and "─" not in command:
                 yield command
 
