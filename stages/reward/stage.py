@@ -4,6 +4,7 @@ All pairs of a prompt stand in one batch element and each completion runs throug
 labelers ranked it (Ouyang et al. 2022, section 3.5: pairs shuffled apart overfit within one epoch).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -236,7 +237,7 @@ def trainer_of(
         per_device_train_batch_size=processes.rows_per_process(
             "prompts_per_batch", settings.prompts_per_batch
         ),
-        warmup_steps=10,
+        warmup_steps=_warmup_steps(len(rankings), settings),
         max_length=None,
         save_strategy="no",  # but from time to time: stages.trainers.parts.TimedSaves
         logging_steps=10,
@@ -253,3 +254,9 @@ def trainer_of(
         data_collator=RankingCollator(tokenizer.pad_id),
         processing_class=tokenizer.fast(),
     )
+
+
+def _warmup_steps(num_rankings: int, settings: RewardSettings) -> int:
+    """Ten, less in a run of under a hundred steps, none in one so short that the first, whose rate is 0, would count."""
+    steps = int(math.ceil(num_rankings / settings.prompts_per_batch) * settings.epochs)
+    return min(10, steps // 10) if steps >= 20 else 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from trl import SFTConfig
 
-from rlhf.data import Demonstration, Rows, as_messages, fingerprint, read_demonstrations, read_options
+from rlhf.data import Demonstration, Prompt, Rows, as_messages, fingerprint, read_demonstrations, read_options
 from rlhf.errors import InputError
 from rlhf.inputs import Located, entry_for_all, limit_trainable, locate_parent, within_context
 from rlhf.learning.metrics import MetricLog
@@ -70,8 +70,10 @@ def run(
         )
         show_progress(trainer, "sft", log)
         trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
-    best = trainer.state.best_metric
+    best, at = trainer.state.best_metric, trainer.state.best_global_step
+    loss = next(
+        row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row and row["step"] == at
+    )
     with whole(trainer.model) as model:
         if processes.is_main_process():
             with store.new("sft", settings.name, **inputs) as writer:
@@ -82,7 +84,7 @@ def run(
                 sources = [training, *([validation] if settings.validation_data else [])]
                 writer.read = [*read, *accounts_of(*sources)]
                 writer.metrics = {
-                    "validation_loss": round(min(losses), 4),
+                    "validation_loss": round(loss, 4),
                     **({"validation_reward": round(float(best), 4)} if settings.reward else {}),
                     "demonstrations": len(training),
                     "train_s": round(watch.seconds, 1),
@@ -165,7 +167,7 @@ def trainer_of(
         greater_is_better=reward is not None,
         logging_steps=5,
     )
-    prompts = [as_messages(row.prompt) for row in validation] if reward else []
+    prompts = _answerable(validation, tokenizer, max_length) if reward else []
     extent = Extent(max_length, settings.turns, settings.skip_long)
     rows, counts = tokenize_demonstrations(training, tokenizer, extent, Path(work))
     say(f"sft: {counts.line(max_length)}")
@@ -175,10 +177,19 @@ def trainer_of(
         train_dataset=rows,
         eval_dataset=tokenize_demonstrations(validation, tokenizer, extent, Path(work))[0],
         processing_class=tokenizer.fast(),
-        score=None
-        if reward is None
-        else lambda policy: mean_reward(policy, tokenizer, prompts, reward, max_length),
+        score=None if reward is None else lambda policy: mean_reward(policy, tokenizer, prompts, reward),
     )
+
+
+def _answerable(rows: Sequence[Demonstration], tokenizer: AnyTokenizer, max_length: int) -> list[Prompt]:
+    """The prompts that leave room for an answer. Raises InputError where none does."""
+    prompts: list[Prompt] = [as_messages(row.prompt) for row in rows]
+    found = [prompt for prompt in prompts if len(tokenizer.encode_prompt(prompt)) < max_length]
+    if not found:
+        raise InputError(
+            f"sft: no validation prompt leaves room for an answer in {max_length} tokens to be rewarded"
+        )
+    return found
 
 
 def _loaded_reward(folder: str) -> tuple[Any, AnyTokenizer] | None:

@@ -106,13 +106,14 @@ def mean_reward(
     tokenizer: AnyTokenizer,
     prompts: Sequence[Prompt],
     reward: tuple[Any, AnyTokenizer],
-    max_length: int,
 ) -> float:
-    """Mean reward of one sampled answer to each prompt (how Ouyang et al. 2022, section 3.5, pick the SFT model)."""
+    """Mean reward of one sampled answer to each prompt (how Ouyang et al. 2022, section 3.5, pick the SFT model).
+
+    An answer has at most 64 tokens, and where its prompt leaves less room in the context, that many.
+    """
     was_training = policy.training
     rows = [tokenizer.encode_prompt(prompt) for prompt in prompts]
-    room = max(1, max_length - max(len(row) for row in rows))
-    settings = SamplingSettings(max_new_tokens=min(64, room))
+    settings = SamplingSettings(max_new_tokens=64)
     with autocast(policy.device):
         samples = generate(
             policy, rows, settings, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=0

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.integrations import get_reporting_integration_callbacks
 
-from rlhf.errors import TrainingError
+from rlhf.errors import InputError, TrainingError, first_line
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.passes import has_plain_head
 from rlhf.machine import processes
@@ -36,13 +37,24 @@ def common_arguments(settings: SFTSettings | RewardSettings, work: Path | str) -
         "bf16": has_fast_bf16(device),
         "use_cpu": device.type == "cpu",
         "save_total_limit": 1,
-        "report_to": settings.report_to,
+        "report_to": trackers(settings.report_to),
+        "logging_nan_inf_filter": False,  # else a step that is no number is left out of the loss that is told
         "seed": settings.seed,
         "data_seed": settings.seed,
         "dataloader_pin_memory": False,
         "disable_tqdm": True,
         "gradient_checkpointing": settings.gradient_checkpointing,
     }
+
+
+def trackers(report_to: str) -> list[str]:
+    """Names of transformers' trackers in a setting, commas between. Raises InputError for one that is not there."""
+    names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
+    try:
+        get_reporting_integration_callbacks(names)
+    except (RuntimeError, ValueError, ImportError) as problem:
+        raise InputError(f"report_to = {report_to}: {first_line(problem)}") from None
+    return names
 
 
 def divide(model: Any, wanted: str, say: Callable[[str], None]) -> None:
@@ -77,7 +89,7 @@ class PreparedRows:
 class Progress(TrainerCallback):
     """One bar on stderr with the last loss, every number to the log.
 
-    Raises TrainingError, before anything is saved, for a loss that is not finite.
+    Raises TrainingError for a loss or gradient that is not finite, before it is saved: whatever saves logs first.
     """
 
     def __init__(self, name: str, log: MetricLog) -> None:
@@ -102,7 +114,7 @@ class Progress(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        for name in ("loss", "eval_loss"):
+        for name in ("loss", "grad_norm", "eval_loss", "train_loss"):
             value = (logs or {}).get(name)
             if value is None:
                 continue
@@ -110,7 +122,7 @@ class Progress(TrainerCallback):
                 raise TrainingError(
                     f"{self.name}: the {name} is {value}; nothing was saved. Lower the learning rate"
                 )
-            if self.bar is not None:
+            if self.bar is not None and name in ("loss", "eval_loss"):
                 self.bar.set_postfix({name: f"{value:.3f}"})
         self.log.write(state.global_step, _without_epoch(logs or {}))
 
@@ -120,7 +132,10 @@ class Progress(TrainerCallback):
 
 
 class TimedSaves(TrainerCallback):
-    """A checkpoint every SAVE_EVERY_S seconds by the first process's clock, wherever in an epoch that is."""
+    """A checkpoint every SAVE_EVERY_S seconds by the first process's clock, wherever in an epoch that is.
+
+    Before each save the numbers so far are logged, so that Progress sees them first.
+    """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved = time.monotonic()
@@ -131,7 +146,10 @@ class TimedSaves(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         is_due = processes.is_main_process() and time.monotonic() - self.saved > SAVE_EVERY_S
         if processes.sum_over_processes(torch.tensor(float(is_due))):
-            control.should_save = True
+            control.should_log = control.should_save = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_log = True
 
 
 def _without_epoch(logs: dict[str, float]) -> dict[str, float]:

@@ -8,9 +8,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
-from rlhf.errors import InputError
 from rlhf.machine import processes
 from stages.settings import PPOConfig
+from stages.trainers.parts import trackers
 
 
 class Callbacks:
@@ -82,8 +82,4 @@ class _Arguments(TrainingArguments):
 
 def reporters(report_to: str) -> list[TrainerCallback]:
     """transformers' callbacks for what `report_to` names, commas between. Raises InputError for what is not there."""
-    names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
-    try:
-        return [kind() for kind in get_reporting_integration_callbacks(names)] if names else []
-    except (RuntimeError, ValueError, ImportError) as problem:
-        raise InputError(f"report_to = {report_to}: {str(problem).splitlines()[0]}") from None
+    return [kind() for kind in get_reporting_integration_callbacks(trackers(report_to))]
