@@ -24,7 +24,6 @@ FLOORS = [
         "annotate/store",
         "stages/arrow",
         "stages/judging_settings",
-        "stages/talking_settings",
         "stages/reading",
         "stages/steps",
         "stages/stopwatch",
@@ -46,6 +45,7 @@ FLOORS = [
         "annotate/labels",
         "stages/ppo",
         "stages/pretrain",
+        "stages/talking_settings",
         "stages/trainers",
     ],
     [
