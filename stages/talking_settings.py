@@ -1,12 +1,20 @@
 """The settings of chat and serve."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from rlhf.serving.completions import RANGES
 from rlhf.settings import Settings
 from stages.fields import setting
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 PRECISION_HELP = "of the weights; auto: bfloat16 for models of 50M and more where the hardware multiplies it"
+
+
+def drawn(name: str, default: Any, help: str, **more: Any) -> Any:
+    """A setting of how an answer is drawn, in the range that an answer may be asked for."""
+    low, high, _ = RANGES[name]
+    return setting(default, help, at_least=low, at_most=high, **more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,17 +26,17 @@ class ChatSettings(Settings):
         "", "what its chat template is given, such as enable_thinking=false", common=False
     )
     system: str | None = setting(None, "system text in front of the conversation")
-    temperature: float = setting(0.7, "sampling temperature, 0 for greedy", at_least=0)
+    temperature: float = drawn("temperature", 0.7, "sampling temperature, 0 for greedy")
     top_p: float = setting(0.95, "nucleus mass", above=0, at_most=1)
     top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", at_least=0, flag=False)
-    min_p: float = setting(
-        0.0, "draw no token less probable than this share of the likeliest", at_least=0, at_most=1, flag=False
+    min_p: float = drawn(
+        "min_p", 0.0, "draw no token less probable than this share of the likeliest", flag=False
     )
-    repetition_penalty: float = setting(
-        1.0, "makes tokens said before less likely (1: off)", above=0, flag=False
+    repetition_penalty: float = drawn(
+        "repetition_penalty", 1.0, "makes tokens said before less likely (1: off)", flag=False
     )
-    max_new_tokens: int | None = setting(
-        None, "longest answer in tokens (default: until the model or the context ends it)", at_least=1
+    max_new_tokens: int | None = drawn(
+        "max_new_tokens", None, "longest answer in tokens (default: until the model or the context ends it)"
     )
     seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
     precision: str = setting("auto", PRECISION_HELP, choices=PRECISIONS)

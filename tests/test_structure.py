@@ -33,7 +33,6 @@ FLOORS = [
         "annotate/store",
         "stages/arrow",
         "stages/judging_settings",
-        "stages/talking_settings",
         "stages/reading",
         "stages/steps",
         "stages/stopwatch",
@@ -55,6 +54,7 @@ FLOORS = [
         "annotate/labels",
         "stages/ppo",
         "stages/pretrain",
+        "stages/talking_settings",
         "stages/trainers",
     ],
     [

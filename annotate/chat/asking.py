@@ -29,6 +29,7 @@ class Sampling(BaseModel):
     temperature: float = 0.7
     top_p: float = 0.95
     top_k: int = 0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     max_new_tokens: int | None = None
     seed: int = 0

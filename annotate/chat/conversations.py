@@ -96,6 +96,14 @@ def messages(database: Database, labeler: str, conversation: int) -> list[Stored
         return [StoredMessage(*row) for row in connection.execute(query)]
 
 
+def settings_of(database: Database, labeler: str, conversation: int) -> dict[str, Any]:
+    """What the chat page keeps with an own conversation."""
+    with database.read() as connection:
+        _own(connection, labeler, conversation)
+        query = select(Conversation.settings).where(Conversation.id == conversation)
+        return connection.execute(query).scalar_one()
+
+
 def conversations(
     database: Database, labeler: str, search: str = "", limit: int = 50, offset: int = 0
 ) -> list[ConversationHead]:

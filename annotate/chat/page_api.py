@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -63,11 +64,20 @@ class Comparison(BaseModel):
     replaces: int | None = None
 
 
-def page_router(engine: EngineProcess, checkpoints: Checkpoints) -> APIRouter:
+@dataclass(frozen=True)
+class Defaults:
+    """What a new conversation begins with; model: none for the first there is, sampling: as the page's settings."""
+
+    model: str | None = None
+    system: str = ""
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+
+def page_router(engine: EngineProcess, checkpoints: Checkpoints, defaults: Defaults) -> APIRouter:
     """/chat and what its scripts ask for under /api/chat."""
     router = APIRouter(include_in_schema=False)
     _add_pages(router)
-    _add_conversations(router, checkpoints)
+    _add_conversations(router, checkpoints, defaults)
     _add_changes(router)
     _add_feedback(router)
     _add_answers(router, engine, checkpoints)
@@ -81,10 +91,13 @@ def _add_pages(router: APIRouter) -> None:
         return shell(request, "chat", "chat.jinja")
 
 
-def _add_conversations(router: APIRouter, checkpoints: Checkpoints) -> None:
+def _add_conversations(router: APIRouter, checkpoints: Checkpoints, defaults: Defaults) -> None:
     @router.get("/api/chat/models")
     def models(account: SignedIn) -> dict[str, Any]:
-        return {"models": [_model(checkpoints, found) for found in checkpoints.all()]}
+        return {
+            "models": [_model(checkpoints, found) for found in checkpoints.all()],
+            "defaults": vars(defaults),
+        }
 
     @router.get("/api/chat/conversations")
     def listed(
@@ -106,7 +119,8 @@ def _add_conversations(router: APIRouter, checkpoints: Checkpoints) -> None:
         given = marks(database, account.name, conversation)
         hidden = hidden_models(tree, given)
         turns = [turn_json(turn, turn.id in hidden) for turn in tree.nodes.values()]
-        return {"messages": turns, "marks": [vars(mark) for mark in given]}
+        kept = stored.settings_of(database, account.name, conversation)
+        return {"messages": turns, "marks": [vars(mark) for mark in given], "settings": kept}
 
     @router.get("/api/chat/conversations/{conversation}/export")
     def exported(account: SignedIn, database: Db, conversation: int) -> Response:
@@ -230,7 +244,7 @@ def _add_answers(router: APIRouter, engine: EngineProcess, checkpoints: Checkpoi
         tree = await asyncio.to_thread(read)
         turn = tree.turn(message, "assistant")
         try:
-            return await _explained(engine, checkpoints, turn.checkpoint, tree.prompt(turn), turn.content)
+            return await _explained(engine, checkpoints, turn, tree.prompt(turn))
         except (InputError, EngineError) as error:
             raise HTTPException(422, str(error)) from None
 
@@ -254,11 +268,13 @@ def _with_open_models(database: Database, labeler: str, conversation: int, messa
 
 
 async def _explained(
-    engine: EngineProcess, checkpoints: Checkpoints, name: str, prompt: Any, answer: str
+    engine: EngineProcess, checkpoints: Checkpoints, turn: stored.StoredMessage, prompt: Any
 ) -> dict[str, Any]:
+    name, answer, ended = turn.checkpoint, turn.content, turn.ended is not False
     folder = checkpoints.named(name).folder
     reference, reward = checkpoints.reference(name), checkpoints.reward(name)
-    told: Explanation = await engine.call("explain", folder, reference and reference.folder, prompt, answer)
+    beside = reference and reference.folder
+    told: Explanation = await engine.call("explain", folder, beside, prompt, answer, ended)
     scores = await engine.call("score", reward.folder, [(prompt, answer)]) if reward else None
     places = range(len(told.tokens))
     return {

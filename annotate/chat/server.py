@@ -8,7 +8,7 @@ from annotate.app.server import create_app
 from annotate.app.settings import LOOPBACK, AppSettings
 from annotate.chat.api.openai_api import openai_router
 from annotate.chat.checkpoints import Checkpoints
-from annotate.chat.page_api import page_router
+from annotate.chat.page_api import Defaults, page_router
 from annotate.labels import LabelStore
 from annotate.store.accounts import LOCAL, has_accounts
 from rlhf.errors import LabelError
@@ -34,10 +34,14 @@ def api_app(
 
 
 def chat_app(
-    store: LabelStore, settings: AppSettings, engine: EngineProcess, checkpoints: Checkpoints
+    store: LabelStore,
+    settings: AppSettings,
+    engine: EngineProcess,
+    checkpoints: Checkpoints,
+    defaults: Defaults,
 ) -> FastAPI:
     """The chat page and /v1 beside the labeling pages: one process writes the label store."""
-    rooms = (page_router(engine, checkpoints), openai_router(engine, checkpoints, api_account))
+    rooms = (page_router(engine, checkpoints, defaults), openai_router(engine, checkpoints, api_account))
     return create_app(store, settings, rooms=rooms, home="/chat")
 
 

@@ -124,12 +124,22 @@ def turn_json(turn: StoredMessage, hidden: bool) -> dict[str, Any]:
 
 
 def branches(tree: Tree, given: list[Mark]) -> list[dict[str, Any]]:
-    """One row per branch, from the first turn to a last one, as `read_demonstrations` reads them: for export."""
-    parents = {turn.parent for turn in tree.nodes.values()}
-    hidden = hidden_models(tree, given)
+    """One row per branch, from the first turn to its last answer, as `read_demonstrations` reads them: for export."""
+    hidden, gone_on = hidden_models(tree, given), answers_before_others(tree)
     rows = []
     for turn in tree.nodes.values():
-        if turn.id not in parents and turn.role == "assistant":
+        if turn.role == "assistant" and turn.id not in gone_on:
             answered = [*tree.prompt(turn), {"role": "assistant", "content": turn.content}]
             rows.append({"messages": answered, "checkpoint": "" if turn.id in hidden else turn.checkpoint})
     return rows
+
+
+def answers_before_others(tree: Tree) -> set[int]:
+    """Messages that some later answer follows, however far below."""
+    found: set[int] = set()
+    for turn in tree.nodes.values():
+        above = turn.parent if turn.role == "assistant" else None
+        while above is not None and above not in found:
+            found.add(above)
+            above = tree.nodes[above].parent
+    return found

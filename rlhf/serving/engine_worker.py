@@ -218,8 +218,9 @@ class Models:
         engine = self.engine(folder)
         return score_text(engine, given_tokens(engine.tokenizer, prompt), alternatives)
 
-    def explain(self, folder: str, reference: str | None, prompt: Prompt, answer: str) -> Any:
+    def explain(self, folder: str, reference: str | None, prompt: Prompt, answer: str, ended: bool) -> Any:
         """What the model in `folder` makes of an answer, beside the one in `reference`."""
         from rlhf.serving.explain import explain
 
-        return explain(self.engine(folder), self.engine(reference) if reference else None, prompt, answer)
+        beside = self.engine(reference) if reference else None
+        return explain(self.engine(folder), beside, prompt, answer, ended)

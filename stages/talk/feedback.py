@@ -49,7 +49,7 @@ class Feedback:
         conversation, first = self.conversation, self.answered()
         if name:
             conversation.models.engine(name)  # a wrong name is said before anything is lost
-        answer = conversation.messages.pop()
+        answer, kept = conversation.messages.pop(), first
         try:
             for _ in conversation.answer(self.note, name or None):
                 pass
@@ -63,13 +63,14 @@ class Feedback:
             )
             if verdict is None:
                 self.say("(no choice kept)")
-                conversation.last = first
                 return
             self.remember("record_comparison", first.prompt, *both, verdict)
-            conversation.last = both[1] if verdict == "b" else both[0]
-            answer = {"role": "assistant", "content": conversation.last.text.strip()}
+            kept = {"a": both[0], "b": both[1]}.get(verdict, first)
+            if kept is not first:  # which may stand there in words of the person's own, by /edit
+                answer = {"role": "assistant", "content": kept.text.strip()}
             self.say(f"(kept: {verdict}; A was {both[0].checkpoint}, B was {both[1].checkpoint})")
-        finally:
+        finally:  # Ctrl-C, too, leaves the conversation with an answer, and with what is known of that one
+            conversation.last = kept
             conversation.messages.append(answer)
 
     def remember(self, how: str, prompt: list[Message], *said: Any) -> None:

@@ -9,9 +9,10 @@ from rlhf.errors import InputError
 
 def save(path: Path, messages: list[Message]) -> None:
     """Append a conversation. Raises InputError."""
+    line = json.dumps({"messages": messages}, ensure_ascii=False) + "\n"
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+        with path.open("ab") as file:
+            file.write(line.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"not saved: {path}: {error.strerror}") from None
 
@@ -19,7 +20,7 @@ def save(path: Path, messages: list[Message]) -> None:
 def load(path: Path) -> list[Message]:
     """The last conversation of a file. Raises InputError."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         messages = json.loads(lines[-1])["messages"]
         return [_message(given) for given in messages]
     except OSError as error:

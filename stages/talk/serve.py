@@ -6,12 +6,14 @@ from typing import Any
 from annotate.app.server import serve
 from annotate.app.settings import AppSettings
 from annotate.chat.checkpoints import Checkpoints
+from annotate.chat.page_api import Defaults
 from annotate.chat.server import api_app, chat_app
 from annotate.labels import LabelStore
 from rlhf.errors import InputError
 from rlhf.models.sources import find_source
 from rlhf.serving.engine_process import EngineProcess
 from rlhf.store import STAGES, Store
+from stages.talk.conversation import SAMPLING
 from stages.talking_settings import ChatSettings, ServeSettings
 
 PATIENCE_S = 25.0  # for answers under way when the server is told to end; container managers kill after 30
@@ -53,8 +55,18 @@ def run_page(
         EngineProcess(precision=settings.precision, template_kwargs=given) as engine,
     ):
         app_settings = AppSettings(host=settings.host, port=settings.port, **proxy)
-        app = chat_app(labels, app_settings, engine, checkpoints)
+        app = chat_app(labels, app_settings, engine, checkpoints, _defaults(settings, checkpoints))
         serve(app, say, "chat", PATIENCE_S, engine.close)
+
+
+def _defaults(settings: ChatSettings, checkpoints: Checkpoints) -> Defaults:
+    """What a new conversation on the page begins with. Raises InputError for a checkpoint that is not there.
+
+    Without --policy the page takes the newest of what there is, which need not be of PPO.
+    """
+    chosen = None if settings.policy == ChatSettings.policy else checkpoints.named(settings.policy).name
+    sampling = {name: getattr(settings, name) for name in SAMPLING}
+    return Defaults(chosen, settings.system or "", sampling | {"seed": settings.seed or None})
 
 
 def _checkpoints(store: Store, other: str | None) -> Checkpoints:

@@ -5,6 +5,7 @@ What is said about an answer (/good, /bad, /edit, /compare) goes into the label 
 
 import sys
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -175,6 +176,11 @@ def run(
 ) -> None:
     """Read lines from `source` (default stdin) and answer on `out` (default stdout) until /quit or the end."""
     set_threads(0)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(
+            stream, TextIOWrapper
+        ):  # what is no text, or no letter of this terminal, ends no conversation
+            stream.reconfigure(errors="replace")
     given = {settings.policy: settings.template_kwargs}
     models = Models(store, settings.precision, settings.offload, given)
     conversation = Conversation(settings, models)

@@ -453,3 +453,50 @@ def test_signing_in_leads_to_the_chat_in_japanese_too(chat, browse):
         """() => [...document.body.innerText.matchAll(/\\b(chat|hood|chat_help)\\.\\w+/g)].map(String)"""
     )
     assert missing == []
+
+
+def test_a_conversation_beyond_the_list_opens_with_its_own_settings(chat, page):
+    kept = {
+        "model_a": "sft/0001-tiny",
+        "system": "Be brief",
+        "sampling": {"temperature": 0.1, "max_new_tokens": 9},
+    }
+    old = start_conversation(chat.database, page.account, kept, "old")
+    for i in range(50):
+        start_conversation(chat.database, page.account, {}, f"newer {i}")
+    page.goto(f"{chat.url}/chat/{old}")
+    expect(page.locator("#model_a")).to_have_value("sft/0001-tiny")
+    page.locator(".setup > summary").click()
+    expect(page.locator("#temperature")).to_have_value("0.1")
+    expect(page.locator("#system")).to_have_value("Be brief")
+
+
+def test_a_new_conversation_begins_with_what_the_server_was_started_with(browse, tmp_path):
+    options = [
+        "--policy",
+        "sft",
+        "--system",
+        "Be brief",
+        "--temperature",
+        "0.1",
+        "--max-new-tokens",
+        "7",
+        "--set",
+        "min_p=0.2",
+    ]
+    store = tiny_store(tmp_path / "store")
+    with serving(store, tmp_path / "labels.db", "chat", "--web", *options) as server:
+        page = browse(server)
+        page.goto(f"{server.url}/chat")
+        expect(page.locator("#model_a")).to_have_value("sft/0001-tiny")
+        say(page, SAID)
+        with LabelStore(tmp_path / "labels.db") as labels:
+            [head] = conversations(labels.database, "local")
+            _, answer = messages(labels.database, "local", head.id)
+        assert answer.checkpoint == "sft/0001-tiny"
+        assert answer.sampling["system"] == "Be brief"
+        drawn = {"temperature": 0.1, "max_new_tokens": 7, "min_p": 0.2, "top_p": 0.95}
+        assert {name: answer.sampling[name] for name in drawn} == drawn
+        page.click("#new")
+        page.locator(".setup > summary").click()
+        expect(page.locator("#system")).to_have_value("Be brief")

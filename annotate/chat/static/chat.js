@@ -9,7 +9,7 @@ import { say, toast } from "../status.js";
 import { header } from "../header.js";
 import { hood } from "./hood.js";
 import { Marks } from "./marks.js";
-import { Settings } from "./settings.js";
+import { Settings, takenOver } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { ask, join, newId } from "./stream.js";
 import { Tree } from "./tree.js";
@@ -18,8 +18,9 @@ import { Growing, answer, question } from "./turn.js";
 const REJOIN_MS = 1000;
 
 class Chat {
-  constructor(main, models) {
-    this.models = models;
+  constructor(main, server) {
+    this.server = server;
+    this.models = server.models;
     this.thread = h("div", { id: "thread", role: "log", "aria-live": "off", tabindex: "-1" });
     this.field = h("textarea", { id: "say", rows: 1, "aria-label": t("chat.say"), placeholder: t("chat.say_here"), title: t("chat.say_keys"), oninput: () => this.fit(), onkeydown: (event) => this.typed(event) });
     this.button = h("button", { type: "button", id: "send", class: "primary", onclick: () => (this.watching ? this.stop() : this.send()) });
@@ -48,8 +49,8 @@ class Chat {
     this.id = id;
     this.tree = new Tree(found.messages);
     this.marks = new Marks(found.marks);
-    const kept = (id ? list.find((one) => one.id === id) : list[0])?.settings ?? {};
-    this.settings = new Settings(kept, this.models, () => this.keepSettings());
+    const kept = id ? found.settings : takenOver(list[0], this.server.defaults);
+    this.settings = new Settings(kept, this.server, () => this.keepSettings());
     this.sidebar.mark(id);
     this.frame();
     this.draw(true);
@@ -423,8 +424,7 @@ class Chat {
 
 async function start() {
   header();
-  const { models } = await call("GET", "/api/chat/models");
-  const chat = new Chat(find("#main"), models);
+  const chat = new Chat(find("#main"), await call("GET", "/api/chat/models"));
   chat.keys();
   find("#drawer").addEventListener("click", () => chat.drawer(!document.body.classList.contains("drawer-open")));
   document.addEventListener("pointerdown", (event) => { if (!event.target.closest("#list, #drawer")) chat.drawer(false); });

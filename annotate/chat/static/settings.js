@@ -3,7 +3,7 @@
 import { t } from "../boot.js";
 import { h } from "../board/dom.js";
 
-export const DEFAULTS = { temperature: 0.7, top_p: 0.95, top_k: 0, repetition_penalty: 1, max_new_tokens: null, seed: null };
+const DEFAULTS = { temperature: 0.7, top_p: 0.95, top_k: 0, repetition_penalty: 1, max_new_tokens: null, seed: null };
 const FIELDS = [
   ["temperature", { min: 0, max: 2, step: 0.05 }],
   ["top_p", { min: 0.01, max: 1, step: 0.01 }],
@@ -14,20 +14,25 @@ const FIELDS = [
 ];
 const OPTIONAL = ["max_new_tokens", "seed"];
 
+/** What a new conversation takes over from the newest one: all of it, unless the server was told other defaults since. */
+export const takenOver = (newest, defaults) => (newest?.settings.defaults === JSON.stringify(defaults) ? newest.settings : {});
+
 export class Settings {
-  /** given: what a conversation kept; models: the server's list; changed(): called after every change by the person. */
-  constructor(given, models, changed) {
+  /** given: what a conversation kept; server: its models and defaults; changed(): called after every change by the person. */
+  constructor(given, { models, defaults }, changed) {
     this.models = models;
+    this.defaults = defaults;
     this.changed = changed;
     const known = (name) => (models.some((model) => model.name === name) ? name : null);
-    const first = models[0]?.name ?? "";
+    const first = defaults.model ?? models[0]?.name ?? "";
     this.value = {
       model_a: known(given.model_a) ?? first,
       model_b: known(given.model_b) ?? models.find((model) => model.stage === "sft")?.name ?? first,
       side_by_side: Boolean(given.side_by_side),
       blind: given.blind ?? true,
-      system: given.system ?? "",
-      sampling: { ...DEFAULTS, ...given.sampling },
+      system: given.system ?? defaults.system,
+      sampling: { ...DEFAULTS, ...defaults.sampling, ...given.sampling },
+      defaults: JSON.stringify(defaults),
     };
     this.bar = h("div", { class: "pickers" });
     this.panel = h("details", { class: "setup" });
@@ -81,8 +86,8 @@ export class Settings {
   }
 
   reset() {
-    this.value.sampling = { ...DEFAULTS };
-    this.value.system = "";
+    this.value.sampling = { ...DEFAULTS, ...this.defaults.sampling };
+    this.value.system = this.defaults.system;
     this.draw();
     this.changed();
   }

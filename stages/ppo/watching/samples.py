@@ -41,7 +41,7 @@ class SampleLog:
         """Drop what a stopped run wrote from an iteration on, which runs again."""
         if self.path and self.path.exists():
             kept = []
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for line in self.path.read_text(encoding="utf-8").split("\n"):
                 if (
                     line.endswith("}") and json.loads(line)["iteration"] < iteration
                 ):  # a kill may cut the last one

@@ -219,7 +219,7 @@ def test_scores_and_explanations_are_those_of_the_models(process, folders):
     assert score == pytest.approx(
         score_completions(load_scalar(folders["reward"]), TOKENIZER, [(prompt, answer)])[0], abs=1e-5
     )
-    told = in_a_loop(process.call("explain", folders["policy"], folders["reference"], prompt, answer))
+    told = in_a_loop(process.call("explain", folders["policy"], folders["reference"], prompt, answer, True))
     tokens = TOKENIZER.encode_completion(answer)
     assert [info.text for info in told.tokens] == [
         TOKENIZER.decode([token], keep_special=True) for token in tokens
@@ -236,8 +236,10 @@ def test_scores_and_explanations_are_those_of_the_models(process, folders):
         assert told.ref_logprobs[i] == pytest.approx(float(q[row[place]].log()), abs=1e-4)
         assert told.kl[i] == pytest.approx(float((p * (p / q).log()).sum()), abs=1e-4)
         assert info.alternatives[0][1] == pytest.approx(float(p.max().log()), abs=1e-4)
-    same = in_a_loop(process.call("explain", folders["policy"], folders["policy"], prompt, answer))
+    same = in_a_loop(process.call("explain", folders["policy"], folders["policy"], prompt, answer, True))
     assert same.kl == pytest.approx([0.0] * len(tokens), abs=1e-6)
+    cut = in_a_loop(process.call("explain", folders["policy"], None, prompt, answer, False))
+    assert [info.text for info in cut.tokens] == [info.text for info in told.tokens[:-1]]
 
 
 def test_the_process_that_starts_it_imports_no_torch():

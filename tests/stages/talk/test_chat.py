@@ -11,12 +11,14 @@ import sys
 import time
 
 import pytest
+import sqlalchemy
 
 from annotate.labels import LabelStore
+from annotate.store.schema import Annotation, Completion, TaskCompletion
 from rlhf.errors import InputError
 from rlhf.models.checkpoints import load_policy
 from rlhf.sampling.generate import SamplingSettings, generate
-from stages.talk import serve, terminal
+from stages.talk import saved, serve, terminal
 from stages.talking_settings import ChatSettings
 from tests import forked
 from tests.chat.tiny import TOKENIZER, tiny_store
@@ -106,6 +108,37 @@ def test_compare_keeps_the_choice_and_names_the_checkpoints_after_it(store, labe
     assert "sft/0001-tiny" in out.splitlines()[3]
 
 
+class CtrlCAt(io.StringIO):
+    """Lines of a person who presses Ctrl-C where the line ^C stands."""
+
+    def readline(self, *args):
+        line = super().readline(*args)
+        if line == "^C\n":
+            raise KeyboardInterrupt
+        return line
+
+
+def test_ctrl_c_in_a_comparison_leaves_the_first_answer_and_what_is_said_is_of_that(store, labels):
+    out = io.StringIO()
+    lines = CtrlCAt("\n".join(["Hello", "/compare sft", "^C", "/show", "/good"]) + "\n")
+    settings = ChatSettings(policy="ppo", max_new_tokens=8, temperature=1.0)
+    terminal.run(settings, store, str(labels), lines, out)
+    with LabelStore(labels) as found, found.database.read() as connection:
+        of_ratings = TaskCompletion.task_id.in_(
+            sqlalchemy.select(Annotation.task_id).where(Annotation.kind == "rate")
+        )
+        query = sqlalchemy.select(Completion.text).join(TaskCompletion).where(of_ratings)
+        [rated] = connection.execute(query).scalars()
+    [shown] = [line for line in out.getvalue().splitlines() if line.startswith("assistant: ")]
+    assert rated == shown.removeprefix("assistant: ")
+
+
+@pytest.mark.parametrize("verdict", ["t", "n"])
+def test_an_edited_answer_stays_where_no_other_is_chosen(store, labels, verdict):
+    out = talk(store, ["Hello", "/edit My own words.", "/compare sft", verdict, "/show"], labels)
+    assert out.splitlines()[-1] == "assistant: My own words."
+
+
 def test_a_full_context_leaves_out_the_oldest_turns_and_says_so(store, labels, capsys):
     talk(store, ["the dog barks in the park " * 12] * 9, labels, system="Be brief.")
     assert "oldest messages were left out" in capsys.readouterr().err
@@ -145,12 +178,30 @@ def test_settings_are_changed_while_talking_and_refused_out_of_range(store, labe
     assert "max_new_tokens none" in talk(store, ["/set max_new_tokens none"], labels)
     wrong = talk(
         store,
-        ["/set temperature hot", "/set top_p 3", "/set warmth 1", "/set seed none", "/set seed"],
+        [
+            "/set temperature hot",
+            "/set top_p 3",
+            "/set warmth 1",
+            "/set seed none",
+            "/set seed",
+            "/set temperature 2.1",
+            "/set repetition_penalty 0.01",
+        ],
         labels,
     )
     lines = wrong.splitlines()
     for words, line in zip(
-        ("give a number", "top_p", "no such setting", "needs a number", "/set seed VALUE"), lines, strict=True
+        (
+            "give a number",
+            "top_p",
+            "no such setting",
+            "needs a number",
+            "/set seed VALUE",
+            "temperature",
+            "repetition_penalty",
+        ),
+        lines,
+        strict=True,
     ):
         assert line.startswith("(error: ") and words in line
     assert talk(store, ["/set"], labels).count("seed 0")
@@ -175,6 +226,13 @@ def test_a_saved_conversation_is_gone_on_with(store, labels, tmp_path):
     assert "No such file" in talk(store, ["/load nowhere.jsonl"], labels)
 
 
+@pytest.mark.parametrize("text", ["one\u2028two", "one\u0085two", "one\x0btwo", "one\r\ntwo"])
+def test_any_text_that_is_saved_is_loaded_again(store, labels, tmp_path, text):
+    path = tmp_path / "chat.jsonl"
+    saved.save(path, [{"role": "user", "content": text}, {"role": "assistant", "content": text}])
+    assert [message["content"] for message in saved.load(path)] == [text, text]
+
+
 def test_timings_follow_each_answer_when_asked_for(store, labels, capsys):
     talk(store, ["/timings", "Hello", "/timings", "Hello"], labels, policy="base")
     told = [line for line in capsys.readouterr().err.splitlines() if "written" in line]
@@ -188,6 +246,23 @@ def command(store, *more):
 def test_through_a_pipe_only_answers_come_out(store):
     done = forked.run(command(store, "--max-new-tokens", "8"), input="hi\n", check=True)
     assert done.stdout.count("\n") == 1 and "> " not in done.stdout and "ppo/0001-tiny" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C.UTF-8"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_bytes_that_are_no_text_end_no_conversation(store, tmp_path, locale):
+    path = tmp_path / "chat.jsonl"
+    done = subprocess.run(
+        [*command(store, "--max-new-tokens", "8"), "--system", "日本語"],
+        input=b"caf\xe9 \xff\n/show\n/save " + str(path).encode() + b"\n", capture_output=True, env=os.environ | locale,
+    )  # fmt: skip
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr[-2000:]
+    assert [row["role"] for row in json.loads(path.read_text())["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+    ]
 
 
 class Person:
