@@ -4,7 +4,7 @@ import json
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
@@ -22,7 +22,7 @@ from annotate.work.batches import (
     batch_id,
     settings_of,
 )
-from annotate.work.submit import Source, Submission, write_submissions
+from annotate.work.submit import Source, Submission, verdict_of, write_submissions
 from rlhf.data import Prompt, Ranking, fingerprint
 from rlhf.errors import LabelError
 
@@ -114,14 +114,14 @@ def add_gold_questions(database: Database, batch: str, rankings: Sequence[Rankin
 
 
 def rows_by_task(rankings: Sequence[Ranking], watch: Watch = unwatched) -> tuple[RowsByTask, set[str]]:
-    """Which rankings are of one task, and the names of those who gave them.
+    """Which rankings are of one task, in whatever order they hold its answers, and the names of those who gave them.
 
     One labeler's second ranking of the same answers opens a task of its own: nothing is lost.
     """
     tasks, names = RowsByTask(), set()
     for start in watch(range(0, len(rankings), AT_ONCE), "rankings"):
         for ranking in rankings[start : start + AT_ONCE]:
-            tasks.append(fingerprint([ranking.prompt, list(ranking.completions)]), ranking.labeler)
+            tasks.append(fingerprint([ranking.prompt, sorted(ranking.completions)]), ranking.labeler)
             names.add(_name(ranking))
     tasks.close()
     return tasks, names
@@ -140,7 +140,7 @@ def _keep(
 ) -> int:
     by_labeler: dict[str, list[Submission]] = {}
     for task, given in zip(tasks, groups, strict=True):
-        for ranking in given:
+        for ranking in (_in_order_of(given[0].completions, ranking) for ranking in given):
             name = _name(ranking)
             submission = Submission(
                 task_id=task,
@@ -155,8 +155,30 @@ def _keep(
     return sum(map(len, by_labeler.values()))
 
 
+def _in_order_of(completions: tuple[str, ...], ranking: Ranking) -> Ranking:
+    """The ranking with its answers, and all that is said of each, in the order of these, which are the same."""
+    if ranking.completions == completions:
+        return ranking
+
+    def alphabetical(texts: Sequence[str]) -> list[int]:
+        return sorted(range(len(texts)), key=lambda place: texts[place])
+
+    there = dict(zip(alphabetical(completions), alphabetical(ranking.completions), strict=True))
+
+    def moved(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Values of another length are passed on, for the store to refuse."""
+        return tuple(values[there[i]] for i in range(len(there))) if len(values) == len(there) else values
+
+    of_each: dict[str, Any] = {
+        name: moved(getattr(ranking, name)) for name in ("ranks", "flags", "ratings", "scores")
+    }
+    return replace(ranking, completions=completions, **of_each)
+
+
 def _said(batch: BatchSettings, ranking: Ranking) -> dict[str, Any]:
-    """Kind, ranks and ratings of an answer in a batch of its kind."""
+    """Kind, order and ratings of an answer in a batch of its kind."""
+    if batch.kind == "compare":
+        return {"kind": "compare", "verdict": verdict_of(ranking.ranks), "ratings": ranking.ratings}
     if batch.kind != "rate":
         return {"ranks": ranking.ranks, "ratings": ranking.ratings}
     scores = tuple(int(score) for score in ranking.scores if score == int(score))

@@ -237,6 +237,12 @@ def _ranks(submission: Submission, ratings: Sequence[int | None]) -> tuple[int, 
     return submission.ranks
 
 
+def verdict_of(ranks: Sequence[int]) -> str:
+    """What a comparison says that puts two answers in these ranks."""
+    first, second = ranks
+    return "tie" if first == second else "a" if first < second else "b"
+
+
 def _known(connection: Connection, client_ids: Sequence[str], labeler: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for some in _chunks(client_ids):
