@@ -127,6 +127,19 @@ def test_gold_questions_are_scored_and_kept_out_of_everything_else(store):
     )  # two decided pairs in each question; its tie is not asked for
 
 
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_of_so_many_tasks_one_is_a_gold_question(store, every):
+    tasks = [NewTask(prompt=f"q{i}", completions=("a", "b")) for i in range(20)]
+    gold = [NewTask(prompt=f"g{i}", completions=("a", "b"), gold=(0, 1)) for i in range(20)]
+    store.add_batch("b", tasks + gold, gold_every=every)
+    seen = ""
+    while len(seen) < 20:
+        task = store.lease("ann", "b")
+        seen += task.prompt[0]
+        store.submit("ann", Submission(task_id=task.id, client_id=str(task.id), ranks=(0, 1)))
+    assert [seen[start : start + every].count("g") for start in range(0, 20, every)] == [1] * (20 // every)
+
+
 def test_position_bias_is_found_where_it_is_and_not_where_it_is_not(store):
     rng = random.Random(1)
     store.add_batch("biased", [NewTask(prompt=f"q{i}", completions=("a", "b")) for i in range(200)])
