@@ -8,12 +8,13 @@ from sqlalchemy import Connection, select
 
 from annotate.answers.agreement import disagreement_share
 from annotate.answers.ballots import ballots, group_by_task
-from annotate.answers.choice import RANKED, Choice, standing
+from annotate.answers.choice import Choice, standing
 from annotate.answers.ratings import apart_by_task, ratings_given
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Labeler
 from annotate.work.assign import TaskView, view_tasks
+from annotate.work.batches import RANKED
 from annotate.work.history import Verdict, items_of, verdicts_on
 from annotate.work.submit import Source, Submission, write_submissions
 from rlhf.errors import LabelError

@@ -8,9 +8,8 @@ from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.orm import aliased
 
 from annotate.store.schema import COUNTED, Annotation, Labeler, RankingItem, Task
-from annotate.work.batches import batch_id
+from annotate.work.batches import RANKED, batch_id
 
-RANKED = ("rank", "compare")  # kinds of answers that are asked for an order of completions
 _Item = aliased(RankingItem)
 _items = select(_Item.place).where(_Item.annotation_id == Annotation.id)
 # Answers that order completions: those asked for it, and ratings of several completions.

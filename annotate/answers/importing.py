@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from annotate.answers.choice import RANKED
 from annotate.answers.grouping import RowsByTask
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
@@ -51,12 +50,14 @@ def import_rankings(
     rankings: Sequence[Ranking],
     keep_ranks: bool = True,
     watch: Watch = unwatched,
+    gold: Sequence[NewTask] = (),
 ) -> Imported:
     """Make a batch of the rankings' answers, with their ranks, or ratings in a batch of those, as their labelers' answers,
     marked as imported.
 
     Rankings of the same answers become one task; settings.overlap labelers are wanted for each, those of the file
-    included. With keep_ranks=False nobody has ranked them yet. Some thousand rankings are in memory at once.
+    included. With keep_ranks=False nobody has ranked them yet. gold: questions (`gold_questions`) mixed in. Some thousand
+    rankings are in memory at once.
     """
     tasks, names = rows_by_task(rankings, watch)
     ids, answers = array("q"), 0
@@ -70,7 +71,7 @@ def import_rankings(
     with database.write() as connection:
         # Their rows are locked first, as everywhere.
         importers = {name: _importer(connection, name) for name in sorted(names)} if keep_ranks else {}
-        batch = add_batch(connection, settings, ())
+        batch = add_batch(connection, settings, gold)
         for part in parts("tasks"):
             new = [_new_task(given, settings.overlap, keep_ranks) for given in part]
             ids.extend(add_tasks(connection, batch, settings, new, before=len(ids)))
@@ -83,11 +84,15 @@ def import_rankings(
 
 @retried
 def import_prompts(
-    database: Database, settings: BatchSettings, prompts: Sequence[Prompt], watch: Watch = unwatched
+    database: Database,
+    settings: BatchSettings,
+    prompts: Sequence[Prompt],
+    watch: Watch = unwatched,
+    gold: Sequence[NewTask] = (),
 ) -> Imported:
-    """Make a batch in which people write the answers to these prompts."""
+    """Make a batch in which people write the answers to these prompts. Raises LabelError for gold questions among them."""
     with database.write() as connection:
-        batch = add_batch(connection, settings, ())
+        batch = add_batch(connection, settings, gold)
         for start in watch(range(0, len(prompts), AT_ONCE), "tasks"):
             part = prompts[start : start + AT_ONCE]
             new = [NewTask(prompt=prompt, completions=()) for prompt in part]
@@ -100,17 +105,18 @@ def _new_task(given: Sequence[Ranking], overlap: int, keep_ranks: bool) -> NewTa
     return NewTask(prompt=given[0].prompt, completions=given[0].completions, overlap=wanted)
 
 
+def gold_questions(rankings: Iterable[Ranking]) -> list[NewTask]:
+    """Tasks whose right answers are known: the ranks."""
+    return [NewTask(prompt=r.prompt, completions=r.completions, gold=r.ranks) for r in rankings]
+
+
 @retried
 def add_gold_questions(database: Database, batch: str, rankings: Sequence[Ranking]) -> int:
     """Mix questions with known ranks into a batch of rankings; returns how many."""
-    tasks = [NewTask(prompt=r.prompt, completions=r.completions, gold=r.ranks) for r in rankings]
     with database.write() as connection:
         number = batch_id(connection, batch)
-        settings = settings_of(connection, number)
-        if settings.kind not in RANKED:
-            raise LabelError(f"batch {batch}: gold questions belong to rankings, not to {settings.kind}")
-        add_tasks(connection, number, settings, tasks)
-    return len(tasks)
+        added = add_tasks(connection, number, settings_of(connection, number), gold_questions(rankings))
+    return len(added)
 
 
 def rows_by_task(rankings: Sequence[Ranking], watch: Watch = unwatched) -> tuple[RowsByTask, set[str]]:

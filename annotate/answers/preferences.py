@@ -5,10 +5,11 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, select
 
-from annotate.answers.choice import RANKED, Choice
+from annotate.answers.choice import Choice
 from annotate.answers.chosen import chosen_annotations
 from annotate.answers.snapshots import StoredAnswer, ids_in, stored_answers
 from annotate.store.schema import Annotation, Batch, Labeler, Task
+from annotate.work.batches import RANKED
 from rlhf.data import Ranking
 from rlhf.data.formats.lists import ranks_by_score
 

@@ -17,9 +17,10 @@ from sqlalchemy import Text, cast, func, select
 from annotate.answers import agreement
 from annotate.answers.agreement import Agreement, Group, agreement_of, consensus_of
 from annotate.answers.ballots import Ballot, group_by_task
-from annotate.answers.choice import RANKED, Choice, standing
+from annotate.answers.choice import Choice, standing
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, Completion, Labeler, RankingItem, Task, TaskCompletion
+from annotate.work.batches import RANKED
 from annotate.work.history import items_of
 from rlhf.intervals import interval_by
 
