@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.orm import aliased
 
-from annotate.store.schema import COUNTED, Annotation, Labeler, RankingItem, Task
+from annotate.store.schema import COUNTED, Annotation, Batch, Labeler, RankingItem, Task
+from annotate.work.asks import Asks, asks_from
 from annotate.work.batches import RANKED, batch_id
 
 _Item = aliased(RankingItem)
@@ -50,6 +51,11 @@ def standing(connection: Connection, choice: Choice, query: Any, *, gold: bool =
     if choice.labelers:
         query = query.where(Labeler.name.in_(choice.labelers))
     return query if choice.include_simulated else query.where(Labeler.origin != "simulated")
+
+
+def asks_by_batch(connection: Connection) -> dict[int, Asks]:
+    """What every batch asks, by its id."""
+    return {batch: asks_from(asks) for batch, asks in connection.execute(select(Batch.id, Batch.asks))}
 
 
 def chunks(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:

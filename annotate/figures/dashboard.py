@@ -149,13 +149,13 @@ def gold_accuracy(database: Database, choice: Choice) -> dict[str, Share]:
 def position_bias(given: Sequence[Ballot]) -> PositionBias:
     """Whether answers shown earlier win more often than chance.
 
-    Each prompt's decided pairs are summed (earlier wins minus losses); as the order was random, every sum is as likely
-    with the other sign, so z = Σ/√Σ² is about normal (a sign-flip test by prompt).
+    Each prompt's decided pairs are summed (earlier wins minus losses); where the order was random, every sum is as likely
+    with the other sign, so z = Σ/√Σ² is about normal (a sign-flip test by prompt). Other orders are left out.
     """
     sums: dict[int, int] = defaultdict(int)
     earlier = decided = used = 0
     for ballot in given:
-        if not ballot.shown_order or ballot.simulated:
+        if not (ballot.shown_order and ballot.at_random) or ballot.simulated:
             continue
         used += 1
         ranks = np.array(ballot.ranks)[list(ballot.shown_order)]
@@ -166,7 +166,10 @@ def position_bias(given: Sequence[Ballot]) -> PositionBias:
     squares = sum(value * value for value in sums.values())
     if not squares:
         return PositionBias(
-            None, None, used, "undefined because no person decided a pair whose order is known"
+            None,
+            None,
+            used,
+            "undefined because no person decided a pair that is known to be shown in random order",
         )
     z = sum(sums.values()) / math.sqrt(squares)
     return PositionBias(earlier / decided, math.erfc(abs(z) / math.sqrt(2)), used)
