@@ -180,6 +180,8 @@ def test_a_past_answer_is_changed_and_the_earlier_one_stays(either, browse):
     open_batch(page, either, batch)
     press(page, "1", "2", "3", "4", "Enter")
     (first,) = wait_for_answers(either, page, name, 1)
+    with either.database.write() as connection:  # a minute went into it
+        connection.exec_driver_sql(f"UPDATE annotation SET time_s = 60 WHERE id = {first.id}")
     page.goto(either.url + "/label/history")
     page.click(".history a")
     page.wait_for_selector(".banner")
@@ -187,7 +189,7 @@ def test_a_past_answer_is_changed_and_the_earlier_one_stays(either, browse):
     press(page, "4", "Enter")
     page.wait_for_url("**/history")
     (past,) = history(either.database, name)
-    assert past.id != first.id and past.versions == 2
+    assert past.id != first.id and past.versions == 2 and past.time_s > 60
     assert dict(zip(past.task.completions, past.ranks, strict=True))[said["A"]] == max(past.ranks)
     assert past_answer(either.database, name, first.id).ranks == first.ranks
 
