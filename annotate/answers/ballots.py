@@ -27,7 +27,7 @@ class Ballot:
 
 
 def ballots(connection: Connection, choice: Choice) -> list[Ballot]:
-    """The choice's standing answers that order completions, oldest first; "none acceptable" without an order is none."""
+    """The choice's standing answers that order completions, oldest first."""
     fixed = [batch for batch, asks in asks_by_batch(connection).items() if asks.shown_order == "fixed"]
     columns = (
         Annotation.id.label("annotation"), Annotation.task_id.label("task"), Task.prompt_id.label("prompt"),
@@ -50,7 +50,8 @@ def ranks_of(connection: Connection, annotations: Sequence[int]) -> dict[int, li
         for annotation, rank in connection.execute(
             query.order_by(RankingItem.annotation_id, RankingItem.place)
         ):
-            found.setdefault(annotation, []).append(rank)
+            if rank is not None:
+                found.setdefault(annotation, []).append(rank)
     return found
 
 

@@ -13,9 +13,11 @@ from annotate.work.batches import RANKED, batch_id
 
 _Item = aliased(RankingItem)
 _items = select(_Item.place).where(_Item.annotation_id == Annotation.id)
-# Answers that order completions: those asked for it, and ratings of several completions.
+_ordered = or_(~Annotation.none_acceptable, _items.where(_Item.rank.is_not(None)).exists())
+# Answers that order completions: those asked for it who gave one, and ratings of several completions.
 ORDERING = or_(
-    Annotation.kind.in_(RANKED), and_(Annotation.kind == "rate", _items.where(_Item.place == 1).exists())
+    and_(Annotation.kind.in_(RANKED), _ordered),
+    and_(Annotation.kind == "rate", _items.where(_Item.place == 1).exists()),
 )
 RATING = _items.where(_Item.rating.is_not(None)).exists()  # answers with a rating, whatever else they say
 

@@ -34,7 +34,7 @@ def preferences(given: Iterable[StoredAnswer]) -> list[Ranking]:
     found: list[Ranking] = []
     ratings: dict[str, list[StoredAnswer]] = {}
     for answer in given:
-        if answer.row.kind in RANKED and answer.items:  # none acceptable may come without an order
+        if answer.row.kind in RANKED and answer.ranks:  # none acceptable may come without an order
             found.append(answer.ranking())
         elif answer.row.kind == "demonstrate":
             found += _rewrite(answer)

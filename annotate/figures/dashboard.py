@@ -21,7 +21,7 @@ from annotate.answers.choice import Choice, standing
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, Completion, Labeler, RankingItem, Task, TaskCompletion
 from annotate.work.batches import RANKED
-from annotate.work.history import items_of
+from annotate.work.history import items_of, ranks_in
 from rlhf.intervals import interval_by
 
 CHARACTERS_PER_S = 90.0  # nobody reads faster than this, about 900 words a minute
@@ -138,7 +138,7 @@ def gold_accuracy(database: Database, choice: Choice) -> dict[str, Share]:
         items = items_of(connection, [row.id for row in rows])
     found: dict[str, list[tuple[Hashable, int, int]]] = defaultdict(list)
     for row in rows:
-        given = [item.rank for item in items.get(row.id, [])]
+        given = ranks_in(items.get(row.id, []))
         known = [(i, j) for i in range(len(given)) for j in range(len(given)) if row.gold[i] < row.gold[j]]
         if known:
             right = sum(given[i] < given[j] for i, j in known)
