@@ -8,13 +8,14 @@ from sqlalchemy import Connection, select
 
 from annotate.answers.agreement import disagreement_share
 from annotate.answers.ballots import ballots, group_by_task
-from annotate.answers.choice import RANKED, Choice, standing
+from annotate.answers.choice import Choice, standing
 from annotate.answers.ratings import apart_by_task, ratings_given
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Labeler
 from annotate.work.assign import TaskView, view_tasks
-from annotate.work.history import Verdict, items_of, verdicts_on
+from annotate.work.batches import RANKED
+from annotate.work.history import Verdict, items_of, ranks_in, verdicts_on
 from annotate.work.submit import Source, Submission, write_submissions
 from rlhf.errors import LabelError
 
@@ -104,14 +105,14 @@ def _answers(connection: Connection, choice: Choice, tasks: Sequence[int]) -> di
     items = items_of(connection, [row.id for row in rows])
     found: dict[int, list[GivenAnswer]] = {}
     for row in rows:
-        if row.id in items:
+        if ranks_in(items.get(row.id, [])):
             found.setdefault(row.task_id, []).append(_given(row, items[row.id]))
     return found
 
 
 def _given(row: Any, items: Sequence[Any]) -> GivenAnswer:
     return GivenAnswer(
-        row.id, row.name, bool(row.simulated), tuple(item.rank for item in items),
+        row.id, row.name, bool(row.simulated), ranks_in(items),
         tuple(item.rating for item in items), tuple(tuple(item.flags) for item in items),
         row.verdict, row.strength, row.comment, row.fields,
     )  # fmt: skip

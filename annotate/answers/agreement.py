@@ -26,7 +26,8 @@ class Agreement:
     """Values in [0, 1] (alpha in [−1, 1]) with 95 % intervals by prompt; None with the reason in `undefined`.
 
     percent: pairs two labelers put in the same of {better, tie, worse}. decided: likewise, among pairs on which both
-    have a preference. alpha: Krippendorff's, nominal over the three. pairs: doubly labeled pairs of answers.
+    have a preference. alpha: Krippendorff's, nominal over the three; a pair of answers counts half in either direction.
+    pairs: doubly labeled pairs of answers.
     """
 
     percent: float | None
@@ -105,12 +106,21 @@ def _summary(
         reason = "undefined because no two labelers ranked the same answers"
         return Agreement(None, None, None, None, 0, reason)
     decided = float(alike / both) if both else None
-    stacked = np.stack(list(tables.values()))
+    stacked = _either_way(np.stack(list(tables.values())))
     alpha = alpha_of(stacked.sum(0))
     if alpha is None:
-        reason = "alpha is undefined because all judgements are equal"
+        reason = "alpha is undefined because all judgements are ties"
         return Agreement(float(percent), decided, None, None, pairs, reason)
     return Agreement(float(percent), decided, alpha, _alpha_interval(stacked), pairs)
+
+
+def _either_way(tables: np.ndarray) -> np.ndarray:
+    """Tables (prompts, 3, 3) with every pair of answers looked at from either one, half each.
+
+    Which answer is stored first says nothing: where that is always the better one, judgements would seem equal by chance.
+    """
+    swapped = [TIE, WORSE, BETTER]
+    return (tables + tables[:, swapped][:, :, swapped]) / 2
 
 
 def _alpha_interval(tables: np.ndarray) -> tuple[float, float]:

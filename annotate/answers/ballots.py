@@ -7,13 +7,13 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from annotate.answers.agreement import Group
-from annotate.answers.choice import ORDERING, Choice, chunks, standing
+from annotate.answers.choice import ORDERING, Choice, asks_by_batch, chunks, standing
 from annotate.store.schema import Annotation, Labeler, RankingItem, Task
 
 
 @dataclass(frozen=True)
 class Ballot:
-    """One labeler's ranks of a task's answers, in their stored order."""
+    """One labeler's ranks of a task's answers, in their stored order; at_random: whether the order shown was drawn."""
 
     annotation: int
     task: int
@@ -22,15 +22,17 @@ class Ballot:
     simulated: bool
     created: float
     shown_order: Sequence[int]
+    at_random: bool
     ranks: tuple[int, ...]
 
 
 def ballots(connection: Connection, choice: Choice) -> list[Ballot]:
-    """The choice's standing answers that order completions, oldest first; "none acceptable" without an order is none."""
+    """The choice's standing answers that order completions, oldest first."""
+    fixed = [batch for batch, asks in asks_by_batch(connection).items() if asks.shown_order == "fixed"]
     columns = (
         Annotation.id.label("annotation"), Annotation.task_id.label("task"), Task.prompt_id.label("prompt"),
         Labeler.name.label("labeler"), (Labeler.origin == "simulated").label("simulated"),
-        Annotation.created, Annotation.shown_order,
+        Annotation.created, Annotation.shown_order, Task.batch_id.not_in(fixed).label("at_random"),
     )  # fmt: skip
     query = standing(connection, choice, select(*columns)).where(ORDERING)
     rows = connection.execute(query.order_by(Annotation.id)).all()
@@ -48,7 +50,8 @@ def ranks_of(connection: Connection, annotations: Sequence[int]) -> dict[int, li
         for annotation, rank in connection.execute(
             query.order_by(RankingItem.annotation_id, RankingItem.place)
         ):
-            found.setdefault(annotation, []).append(rank)
+            if rank is not None:
+                found.setdefault(annotation, []).append(rank)
     return found
 
 

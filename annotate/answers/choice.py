@@ -7,15 +7,17 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.orm import aliased
 
-from annotate.store.schema import COUNTED, Annotation, Labeler, RankingItem, Task
-from annotate.work.batches import batch_id
+from annotate.store.schema import COUNTED, Annotation, Batch, Labeler, RankingItem, Task
+from annotate.work.asks import Asks, asks_from
+from annotate.work.batches import RANKED, batch_id
 
-RANKED = ("rank", "compare")  # kinds of answers that are asked for an order of completions
 _Item = aliased(RankingItem)
 _items = select(_Item.place).where(_Item.annotation_id == Annotation.id)
-# Answers that order completions: those asked for it, and ratings of several completions.
+_ordered = or_(~Annotation.none_acceptable, _items.where(_Item.rank.is_not(None)).exists())
+# Answers that order completions: those asked for it who gave one, and ratings of several completions.
 ORDERING = or_(
-    Annotation.kind.in_(RANKED), and_(Annotation.kind == "rate", _items.where(_Item.place == 1).exists())
+    and_(Annotation.kind.in_(RANKED), _ordered),
+    and_(Annotation.kind == "rate", _items.where(_Item.place == 1).exists()),
 )
 RATING = _items.where(_Item.rating.is_not(None)).exists()  # answers with a rating, whatever else they say
 
@@ -51,6 +53,11 @@ def standing(connection: Connection, choice: Choice, query: Any, *, gold: bool =
     if choice.labelers:
         query = query.where(Labeler.name.in_(choice.labelers))
     return query if choice.include_simulated else query.where(Labeler.origin != "simulated")
+
+
+def asks_by_batch(connection: Connection) -> dict[int, Asks]:
+    """What every batch asks, by its id."""
+    return {batch: asks_from(asks) for batch, asks in connection.execute(select(Batch.id, Batch.asks))}
 
 
 def chunks(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:

@@ -140,7 +140,7 @@ def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
         }
     elif format == "ratings":
         yield from _ratings(answer, prompt, who)
-    elif not answer.items:
+    elif not answer.ranks:  # a verdict that puts nothing in order
         return
     elif format == "pairs":
         for better, worse in answer.ranking().pairs():
@@ -150,7 +150,7 @@ def rows_of(answer: StoredAnswer, format: str) -> Iterator[dict[str, Any]]:
         yield {
             "prompt": prompt,
             "completions": list(answer.completions),
-            "ranks": [item.rank for item in answer.items],
+            "ranks": list(answer.ranks),
             **who,
             "flags": [list(item.flags) for item in answer.items],
             "ratings": [item.rating for item in answer.items],

@@ -4,12 +4,11 @@ import json
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from annotate.answers.choice import RANKED
 from annotate.answers.grouping import RowsByTask
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
@@ -22,7 +21,7 @@ from annotate.work.batches import (
     batch_id,
     settings_of,
 )
-from annotate.work.submit import Source, Submission, write_submissions
+from annotate.work.submit import Source, Submission, verdict_of, write_submissions
 from rlhf.data import Prompt, Ranking, fingerprint
 from rlhf.errors import LabelError
 
@@ -51,12 +50,14 @@ def import_rankings(
     rankings: Sequence[Ranking],
     keep_ranks: bool = True,
     watch: Watch = unwatched,
+    gold: Sequence[NewTask] = (),
 ) -> Imported:
     """Make a batch of the rankings' answers, with their ranks, or ratings in a batch of those, as their labelers' answers,
     marked as imported.
 
     Rankings of the same answers become one task; settings.overlap labelers are wanted for each, those of the file
-    included. With keep_ranks=False nobody has ranked them yet. Some thousand rankings are in memory at once.
+    included. With keep_ranks=False nobody has ranked them yet. gold: questions (`gold_questions`) mixed in. Some thousand
+    rankings are in memory at once.
     """
     tasks, names = rows_by_task(rankings, watch)
     ids, answers = array("q"), 0
@@ -70,7 +71,7 @@ def import_rankings(
     with database.write() as connection:
         # Their rows are locked first, as everywhere.
         importers = {name: _importer(connection, name) for name in sorted(names)} if keep_ranks else {}
-        batch = add_batch(connection, settings, ())
+        batch = add_batch(connection, settings, gold)
         for part in parts("tasks"):
             new = [_new_task(given, settings.overlap, keep_ranks) for given in part]
             ids.extend(add_tasks(connection, batch, settings, new, before=len(ids)))
@@ -83,11 +84,15 @@ def import_rankings(
 
 @retried
 def import_prompts(
-    database: Database, settings: BatchSettings, prompts: Sequence[Prompt], watch: Watch = unwatched
+    database: Database,
+    settings: BatchSettings,
+    prompts: Sequence[Prompt],
+    watch: Watch = unwatched,
+    gold: Sequence[NewTask] = (),
 ) -> Imported:
-    """Make a batch in which people write the answers to these prompts."""
+    """Make a batch in which people write the answers to these prompts. Raises LabelError for gold questions among them."""
     with database.write() as connection:
-        batch = add_batch(connection, settings, ())
+        batch = add_batch(connection, settings, gold)
         for start in watch(range(0, len(prompts), AT_ONCE), "tasks"):
             part = prompts[start : start + AT_ONCE]
             new = [NewTask(prompt=prompt, completions=()) for prompt in part]
@@ -100,28 +105,29 @@ def _new_task(given: Sequence[Ranking], overlap: int, keep_ranks: bool) -> NewTa
     return NewTask(prompt=given[0].prompt, completions=given[0].completions, overlap=wanted)
 
 
+def gold_questions(rankings: Iterable[Ranking]) -> list[NewTask]:
+    """Tasks whose right answers are known: the ranks."""
+    return [NewTask(prompt=r.prompt, completions=r.completions, gold=r.ranks) for r in rankings]
+
+
 @retried
 def add_gold_questions(database: Database, batch: str, rankings: Sequence[Ranking]) -> int:
     """Mix questions with known ranks into a batch of rankings; returns how many."""
-    tasks = [NewTask(prompt=r.prompt, completions=r.completions, gold=r.ranks) for r in rankings]
     with database.write() as connection:
         number = batch_id(connection, batch)
-        settings = settings_of(connection, number)
-        if settings.kind not in RANKED:
-            raise LabelError(f"batch {batch}: gold questions belong to rankings, not to {settings.kind}")
-        add_tasks(connection, number, settings, tasks)
-    return len(tasks)
+        added = add_tasks(connection, number, settings_of(connection, number), gold_questions(rankings))
+    return len(added)
 
 
 def rows_by_task(rankings: Sequence[Ranking], watch: Watch = unwatched) -> tuple[RowsByTask, set[str]]:
-    """Which rankings are of one task, and the names of those who gave them.
+    """Which rankings are of one task, in whatever order they hold its answers, and the names of those who gave them.
 
     One labeler's second ranking of the same answers opens a task of its own: nothing is lost.
     """
     tasks, names = RowsByTask(), set()
     for start in watch(range(0, len(rankings), AT_ONCE), "rankings"):
         for ranking in rankings[start : start + AT_ONCE]:
-            tasks.append(fingerprint([ranking.prompt, list(ranking.completions)]), ranking.labeler)
+            tasks.append(fingerprint([ranking.prompt, sorted(ranking.completions)]), ranking.labeler)
             names.add(_name(ranking))
     tasks.close()
     return tasks, names
@@ -140,7 +146,7 @@ def _keep(
 ) -> int:
     by_labeler: dict[str, list[Submission]] = {}
     for task, given in zip(tasks, groups, strict=True):
-        for ranking in given:
+        for ranking in (_in_order_of(given[0].completions, ranking) for ranking in given):
             name = _name(ranking)
             submission = Submission(
                 task_id=task,
@@ -155,8 +161,30 @@ def _keep(
     return sum(map(len, by_labeler.values()))
 
 
+def _in_order_of(completions: tuple[str, ...], ranking: Ranking) -> Ranking:
+    """The ranking with its answers, and all that is said of each, in the order of these, which are the same."""
+    if ranking.completions == completions:
+        return ranking
+
+    def alphabetical(texts: Sequence[str]) -> list[int]:
+        return sorted(range(len(texts)), key=lambda place: texts[place])
+
+    there = dict(zip(alphabetical(completions), alphabetical(ranking.completions), strict=True))
+
+    def moved(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Values of another length are passed on, for the store to refuse."""
+        return tuple(values[there[i]] for i in range(len(there))) if len(values) == len(there) else values
+
+    of_each: dict[str, Any] = {
+        name: moved(getattr(ranking, name)) for name in ("ranks", "flags", "ratings", "scores")
+    }
+    return replace(ranking, completions=completions, **of_each)
+
+
 def _said(batch: BatchSettings, ranking: Ranking) -> dict[str, Any]:
-    """Kind, ranks and ratings of an answer in a batch of its kind."""
+    """Kind, order and ratings of an answer in a batch of its kind."""
+    if batch.kind == "compare":
+        return {"kind": "compare", "verdict": verdict_of(ranking.ranks), "ratings": ranking.ratings}
     if batch.kind != "rate":
         return {"ranks": ranking.ranks, "ratings": ranking.ratings}
     scores = tuple(int(score) for score in ranking.scores if score == int(score))

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, select
 
-from annotate.answers.choice import RANKED, Choice
+from annotate.answers.choice import Choice
 from annotate.answers.chosen import chosen_annotations
 from annotate.answers.snapshots import StoredAnswer, ids_in, stored_answers
 from annotate.store.schema import Annotation, Batch, Labeler, Task
+from annotate.work.batches import RANKED
 from rlhf.data import Ranking
 from rlhf.data.formats.lists import ranks_by_score
 
@@ -33,7 +34,7 @@ def preferences(given: Iterable[StoredAnswer]) -> list[Ranking]:
     found: list[Ranking] = []
     ratings: dict[str, list[StoredAnswer]] = {}
     for answer in given:
-        if answer.row.kind in RANKED and answer.items:  # none acceptable may come without an order
+        if answer.row.kind in RANKED and answer.ranks:  # none acceptable may come without an order
             found.append(answer.ranking())
         elif answer.row.kind == "demonstrate":
             found += _rewrite(answer)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, and_, select
 
-from annotate.answers.choice import Choice, standing
-from annotate.store.schema import Annotation, Batch, Completion, Labeler, RankingItem, Task, TaskCompletion
-from annotate.work.asks import asks_from
+from annotate.answers.choice import Choice, asks_by_batch, standing
+from annotate.store.schema import Annotation, Completion, Labeler, RankingItem, Task, TaskCompletion
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ def ratings_given(connection: Connection, choice: Choice) -> list[Rating]:
         Completion, Completion.id == TaskCompletion.completion_id
     )
     query = query.where(RankingItem.rating.is_not(None), ~thumb).order_by(Annotation.id, RankingItem.place)
-    asked = connection.execute(select(Batch.id, Batch.asks)).all()
-    scales = {batch: asks_from(asks).scale for batch, asks in asked}
+    scales = {batch: asks.scale for batch, asks in asks_by_batch(connection).items()}
     return [
         Rating(task, place, prompt, labeler, checkpoint, kind, rating, scales[batch])
         for task, place, prompt, labeler, checkpoint, kind, rating, batch in connection.execute(query)

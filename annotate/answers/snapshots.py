@@ -14,7 +14,7 @@ from annotate.store.database import Database, retried
 from annotate.store.schema import Annotation, Batch, Labeler, Prompt, Snapshot, SnapshotAnnotation, Task
 from annotate.work.asks import asks_from
 from annotate.work.batches import answers_of
-from annotate.work.history import items_of
+from annotate.work.history import items_of, ranks_in
 from rlhf.data import Ranking
 from rlhf.errors import LabelError
 
@@ -90,12 +90,17 @@ class StoredAnswer:
     row: Any
     scale: int
 
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Empty where nothing was put in order."""
+        return ranks_in(self.items)
+
     def ranking(self) -> Ranking:
         """The answer as what a reward model learns from."""
         return Ranking(
             prompt=self.prompt,
             completions=self.completions,
-            ranks=tuple(item.rank for item in self.items),
+            ranks=self.ranks,
             labeler=self.labeler,
             flags=tuple(tuple(item.flags) for item in self.items),
             ratings=tuple(item.rating for item in self.items),

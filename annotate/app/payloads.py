@@ -136,6 +136,7 @@ def given_json(past: PastAnswer) -> dict[str, Any]:
         "none_acceptable": past.none_acceptable,
         "comment": past.comment,
         "fields": past.fields,
+        "time_s": past.time_s,
     }
     if len(order) == 2 and past.kind in ("rank", "compare"):
         given["choice"] = _choice(past, ranks)

@@ -17,10 +17,11 @@ from sqlalchemy import Text, cast, func, select
 from annotate.answers import agreement
 from annotate.answers.agreement import Agreement, Group, agreement_of, consensus_of
 from annotate.answers.ballots import Ballot, group_by_task
-from annotate.answers.choice import RANKED, Choice, standing
+from annotate.answers.choice import Choice, standing
 from annotate.store.database import Database
 from annotate.store.schema import Annotation, Completion, Labeler, RankingItem, Task, TaskCompletion
-from annotate.work.history import items_of
+from annotate.work.batches import RANKED
+from annotate.work.history import items_of, ranks_in
 from rlhf.intervals import interval_by
 
 CHARACTERS_PER_S = 90.0  # nobody reads faster than this, about 900 words a minute
@@ -137,7 +138,7 @@ def gold_accuracy(database: Database, choice: Choice) -> dict[str, Share]:
         items = items_of(connection, [row.id for row in rows])
     found: dict[str, list[tuple[Hashable, int, int]]] = defaultdict(list)
     for row in rows:
-        given = [item.rank for item in items.get(row.id, [])]
+        given = ranks_in(items.get(row.id, []))
         known = [(i, j) for i in range(len(given)) for j in range(len(given)) if row.gold[i] < row.gold[j]]
         if known:
             right = sum(given[i] < given[j] for i, j in known)
@@ -148,13 +149,13 @@ def gold_accuracy(database: Database, choice: Choice) -> dict[str, Share]:
 def position_bias(given: Sequence[Ballot]) -> PositionBias:
     """Whether answers shown earlier win more often than chance.
 
-    Each prompt's decided pairs are summed (earlier wins minus losses); as the order was random, every sum is as likely
-    with the other sign, so z = Σ/√Σ² is about normal (a sign-flip test by prompt).
+    Each prompt's decided pairs are summed (earlier wins minus losses); where the order was random, every sum is as likely
+    with the other sign, so z = Σ/√Σ² is about normal (a sign-flip test by prompt). Other orders are left out.
     """
     sums: dict[int, int] = defaultdict(int)
     earlier = decided = used = 0
     for ballot in given:
-        if not ballot.shown_order or ballot.simulated:
+        if not (ballot.shown_order and ballot.at_random) or ballot.simulated:
             continue
         used += 1
         ranks = np.array(ballot.ranks)[list(ballot.shown_order)]
@@ -165,7 +166,10 @@ def position_bias(given: Sequence[Ballot]) -> PositionBias:
     squares = sum(value * value for value in sums.values())
     if not squares:
         return PositionBias(
-            None, None, used, "undefined because no person decided a pair whose order is known"
+            None,
+            None,
+            used,
+            "undefined because no person decided a pair that is known to be shown in random order",
         )
     z = sum(sums.values()) / math.sqrt(squares)
     return PositionBias(earlier / decided, math.erfc(abs(z) / math.sqrt(2)), used)

@@ -47,12 +47,21 @@ def _broken_pages(connection: Connection) -> Iterator[str]:
 def _misfits(connection: Connection) -> Iterator[str]:
     """Answers whose ranks are not one for each completion of their task, at the places of those."""
     items = select(func.count()).where(RankingItem.annotation_id == Annotation.id).scalar_subquery()
+    ranked = (
+        select(func.count(RankingItem.rank))
+        .where(RankingItem.annotation_id == Annotation.id)
+        .scalar_subquery()
+    )
     last = select(func.max(RankingItem.place)).where(RankingItem.annotation_id == Annotation.id)
     answers = select(func.count()).where(TaskCompletion.task_id == Annotation.task_id).scalar_subquery()
     misplaced = func.coalesce(last.scalar_subquery(), -1) != items - 1
-    orderless = and_(Annotation.kind == "rank", Annotation.none_acceptable, items == 0)
+    orderless = and_(Annotation.kind == "rank", Annotation.none_acceptable, ranked == 0)
+    silent = and_(orderless, items == 0)
+    partly = and_(ranked != items, ~orderless)
     query = select(Annotation.id).where(
-        Annotation.kind.in_(("rank", "compare", "rate")), ~orderless, or_(items != answers, misplaced)
+        Annotation.kind.in_(("rank", "compare", "rate")),
+        ~silent,
+        or_(items != answers, misplaced, partly),
     )
     for number in connection.execute(query.order_by(Annotation.id)).scalars():
         yield f"annotation {number} does not rank every answer"

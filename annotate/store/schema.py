@@ -191,12 +191,15 @@ COUNTED = and_(Annotation.standing, Annotation.kind != "skip", ~Annotation.adjud
 
 
 class RankingItem(Base):
-    """The rank (0 best, equal for ties), rating and flags one annotation gives the answer at `place` of its task."""
+    """The rank (0 best, equal for ties), rating and flags one annotation gives the answer at `place` of its task.
+
+    No answer of a task has a rank where none is acceptable and nobody put them in order.
+    """
 
     __tablename__ = "ranking_item"
     annotation_id: Mapped[int] = mapped_column(ForeignKey("annotation.id"), primary_key=True)
     place: Mapped[int] = mapped_column(Integer, primary_key=True)
-    rank: Mapped[int] = mapped_column(Integer)
+    rank: Mapped[int | None] = mapped_column(Integer, default=None)
     rating: Mapped[int | None] = mapped_column(Integer, default=None)
     flags: Mapped[Any] = mapped_column(JSON, default=list)
 

@@ -195,12 +195,12 @@ def _asked(labeler: int, batch: Any, num_tasks: int, chosen: Sequence[int] = ())
 
 
 def _gold_due(connection: Connection, labeler: int, batch: Any) -> list[int]:
-    """The gold question that is due, if any: one in every `gold_every` tasks, at a place nobody can foresee."""
+    """The gold question that is due, if any: one in every `gold_every` tasks, itself included, at a place nobody can foresee."""
     if connection.execute(HAS_GOLD, {"batch": batch.id}).first() is None:
         return []
     asked = {"batch": batch.id, "labeler": labeler, "now": time.time()}
     seen = connection.execute(NUM_GOLD_SEEN, asked).scalar_one()
-    block, place = divmod(num_answers(connection, batch.id, labeler), batch.gold_every)
+    block, place = divmod(num_answers(connection, batch.id, labeler) + seen, batch.gold_every)
     due = Random(f"{labeler}-{batch.id}-{block}").randrange(batch.gold_every)
     if seen > block or (seen == block and place < due):
         return []

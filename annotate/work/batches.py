@@ -17,6 +17,7 @@ from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
 KINDS = ("rank", "demonstrate", "compare", "rate")
+RANKED = ("rank", "compare")  # kinds of answers that are asked for an order of completions
 ORDERS = ("random", "priority")
 CHANGEABLE = frozenset({"guidelines", "quota", "task_order", "gold_every", "open", "overlap"})
 MAX_SHUFFLE = 2**31 - 1
@@ -232,28 +233,32 @@ def answers_of(connection: Connection, tasks: Sequence[int]) -> dict[int, list[A
 
 
 def _check_task(number: int, task: NewTask, kind: str) -> None:
-    size = len(task.completions)
+    size, where = len(task.completions), f"task {number}"
+    if task.gold is not None:
+        where += ", a gold question"
+        if kind not in RANKED:
+            raise LabelError(
+                f"{where}: these belong to {' and '.join(RANKED)}, not to {kind}; leave them out"
+            )
     least, most = {"rank": (2, 9), "compare": (2, 2), "rate": (1, 9)}.get(kind, (0, 9))
     if not least <= size <= most:
         done = {"rank": "ranked", "rate": "rated"}.get(kind)
         wanted = f"between {least} and {most} can be {done}" if done else f"{kind} takes {most}"
-        raise LabelError(f"task {number}: {size} answers; {wanted}")
+        raise LabelError(f"{where}: {size} answers; {wanted}")
     messages = as_messages(task.prompt)
     for message in messages:
         if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
-            raise LabelError(
-                f"task {number}: a message has a role ({', '.join(ROLES)}) and a content of text"
-            )
+            raise LabelError(f"{where}: a message has a role ({', '.join(ROLES)}) and a content of text")
     texts = [message["content"] for message in messages]
     if any(storable(text) != text for text in (*texts, *task.completions)):
         raise LabelError(
-            f"task {number}: the text holds a NUL character or half a surrogate pair, which databases cannot keep"
+            f"{where}: the text holds a NUL character or half a surrogate pair, which databases cannot keep"
         )
     for name in ("ended", "checkpoints", "samplings"):
         if getattr(task, name) and len(getattr(task, name)) != size:
-            raise LabelError(f"task {number}: {len(getattr(task, name))} {name} for {size} answers")
+            raise LabelError(f"{where}: {len(getattr(task, name))} {name} for {size} answers")
     if task.gold is not None and (len(task.gold) != size or min(task.gold, default=0) < 0):
-        raise LabelError(f"task {number}: {len(task.gold)} known ranks for {size} answers; 0 is best")
+        raise LabelError(f"{where}: {len(task.gold)} known ranks for {size} answers; 0 is best")
 
 
 def _answers(task: NewTask) -> Iterable[dict[str, Any]]:

@@ -109,7 +109,7 @@ def _answers(connection: Connection, labeler: int, conditions: Sequence[Any], li
 def _past(
     row: Any, task: TaskView, items: Sequence[Any], versions: int, verdict: Verdict | None
 ) -> PastAnswer:
-    ranks, ratings = tuple(item.rank for item in items), tuple(item.rating for item in items)
+    ranks, ratings = ranks_in(items), tuple(item.rating for item in items)
     alike = verdict is None or (
         ratings == verdict.ratings if row.kind == "rate" else _same_order(ranks, verdict.ranks)
     )
@@ -141,6 +141,11 @@ def items_of(connection: Connection, annotations: Sequence[int]) -> dict[int, li
     return items
 
 
+def ranks_in(items: Sequence[Any]) -> tuple[int, ...]:
+    """The ranks of an answer's items; none where it put nothing in order, whatever it rates and flags."""
+    return tuple(item.rank for item in items if item.rank is not None)
+
+
 def verdicts_on(connection: Connection, tasks: Sequence[int]) -> dict[int, Verdict]:
     """The standing verdicts of leads by task."""
     found: list[Any] = []
@@ -156,7 +161,7 @@ def verdicts_on(connection: Connection, tasks: Sequence[int]) -> dict[int, Verdi
     items = items_of(connection, [row.id for row in found])
     return {
         row.task_id: Verdict(
-            tuple(item.rank for item in items.get(row.id, [])), tuple(item.rating for item in items.get(row.id, [])),
+            ranks_in(items.get(row.id, [])), tuple(item.rating for item in items.get(row.id, [])),
             row.verdict, row.name, row.comment, row.created,
         )
         for row in found

@@ -50,13 +50,17 @@ def add_live_batch(
     checkpoint: str,
     k: int = 4,
     sampling: dict[str, Any] | None = None,
+    gold: Sequence[NewTask] = (),
 ) -> None:
-    """Make a batch whose answers are sampled while people label; the first prompts are wanted at once."""
+    """Make a batch whose answers are sampled while people label; the first prompts are wanted at once.
+
+    gold: questions that need no sampling, mixed in.
+    """
     if not 2 <= k <= 9:
         raise LabelError(f"batch {settings.name}: k is {k}; between 2 and 9 answers can be ranked")
     live = {"checkpoint": checkpoint, "k": k, "sampling": sampling or SAMPLING}
     with database.write() as connection:
-        batch = add_batch(connection, replace(settings, live=live), [])
+        batch = add_batch(connection, replace(settings, live=live), gold)
         row = {"batch_id": batch, "state": "waiting"}
         rows = [{**row, "prompt_id": prompt} for prompt in dict.fromkeys(add_prompts(connection, prompts))]
         if not rows:

@@ -24,10 +24,10 @@ THUMBS = {"up": 7, "down": 1}  # the ratings that a chat's thumbs are kept as
 class Submission:
     """One answer to one task. ranks, ratings and flags follow the completions' stored order, not the shown one.
 
-    ranks: 0 is best, equal ranks tie; may be left out where none_acceptable. ratings: 1 to the batch's scale; all that
-    is said where the kind is rate, and the ranks follow from them. verdict: a, b, tie or both_bad of a comparison (a is
-    the answer stored first); up or down of a chat's answer, in place of its rating. strength: 1…3, of a preference
-    between two.
+    ranks: 0 is best, equal ranks tie; may be left out where none_acceptable, whose ratings and flags are kept all the same.
+    ratings: 1 to the batch's scale; all that is said where the kind is rate, and the ranks follow from them. verdict: a,
+    b, tie or both_bad of a comparison (a is the answer stored first); up or down of a chat's answer, in place of its
+    rating. strength: 1…3, of a preference between two.
     shown_order: stored places in the order the labeler saw them. time_s: seconds of attention. fields: what the fields of
     a lead's own page say, by name, as JSON has it.
     """
@@ -213,8 +213,10 @@ def _insert_items(connection: Connection, new: Sequence[Submission], known: dict
     for submission in new:
         ratings = _ratings(submission)
         ranks = _ranks(submission, ratings)
-        size = len(ranks)
-        given = zip(ranks, ratings or (None,) * size, submission.flags or ((),) * size, strict=True)
+        size = len(ranks or ratings or submission.flags)
+        given = zip(
+            ranks or (None,) * size, ratings or (None,) * size, submission.flags or ((),) * size, strict=True
+        )
         for place, (rank, rating, flags) in enumerate(given):
             item = {"annotation_id": known[submission.client_id], "place": place, "rank": rank}
             rows.append({**item, "rating": rating, "flags": list(flags)})
@@ -235,6 +237,12 @@ def _ranks(submission: Submission, ratings: Sequence[int | None]) -> tuple[int, 
     if submission.kind == "rate":
         return ranks_by_score([rating for rating in ratings if rating is not None])
     return submission.ranks
+
+
+def verdict_of(ranks: Sequence[int]) -> str:
+    """What a comparison says that puts two answers in these ranks."""
+    first, second = ranks
+    return "tie" if first == second else "a" if first < second else "b"
 
 
 def _known(connection: Connection, client_ids: Sequence[str], labeler: int) -> dict[str, int]:

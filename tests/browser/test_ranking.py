@@ -157,6 +157,22 @@ def test_ratings_flags_none_acceptable_and_comment_by_keyboard(either, browse):
     assert past.none_acceptable and past.comment == "what a 1?" and past.ranks[first] == 0
 
 
+@pytest.mark.parametrize(
+    ("size", "kind", "verdict"), [(3, "rank", None), (2, "rank", None), (2, "compare", "both_bad")]
+)
+def test_what_is_said_of_answers_is_kept_where_none_is_acceptable(world, browse, size, kind, verdict):
+    asks = Asks(ratings=True, flags=("made_up", "violent"), none_acceptable=True)
+    name = world.person()
+    batch = world.batch(asks=asks, completions=[f"answer {i}" for i in range(size)], kind=kind)
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    press(page, "Shift+Digit2", "f", "ArrowDown", "Space", "Escape", "n", "Enter")
+    (past,) = wait_for_answers(world, page, name, 1)
+    first = past.shown_order[0]
+    assert (past.ratings[first], past.flags[first], past.none_acceptable) == (2, ("violent",), True)
+    assert (past.ranks, past.verdict) == ((0, 0) if verdict else (), verdict)
+
+
 def test_a_closed_browser_goes_on_where_it_was(either, browse):
     name, batch = either.person(), either.batch()
     page = browse(either, name)
@@ -180,6 +196,8 @@ def test_a_past_answer_is_changed_and_the_earlier_one_stays(either, browse):
     open_batch(page, either, batch)
     press(page, "1", "2", "3", "4", "Enter")
     (first,) = wait_for_answers(either, page, name, 1)
+    with either.database.write() as connection:  # a minute went into it
+        connection.exec_driver_sql(f"UPDATE annotation SET time_s = 60 WHERE id = {first.id}")
     page.goto(either.url + "/label/history")
     page.click(".history a")
     page.wait_for_selector(".banner")
@@ -187,7 +205,7 @@ def test_a_past_answer_is_changed_and_the_earlier_one_stays(either, browse):
     press(page, "4", "Enter")
     page.wait_for_url("**/history")
     (past,) = history(either.database, name)
-    assert past.id != first.id and past.versions == 2
+    assert past.id != first.id and past.versions == 2 and past.time_s > 60
     assert dict(zip(past.task.completions, past.ranks, strict=True))[said["A"]] == max(past.ranks)
     assert past_answer(either.database, name, first.id).ranks == first.ranks
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotate.answers.foreign import read_labels, read_to_rate
-from annotate.answers.importing import Imported, add_gold_questions, import_prompts, import_rankings
+from annotate.answers.importing import Imported, gold_questions, import_prompts, import_rankings
 from annotate.store.database import Database
 from annotate.work.asks import FLAGS, Asks
 from annotate.work.batches import BatchSettings, NewTask
@@ -131,31 +131,37 @@ def make_batch(
 
     sample_from: the file holds prompts, and `sampler` is started for their answers. keep_ranks: the file's ranks count
     as answers of its labelers; otherwise everything is ranked anew. gold: a file of rankings that become gold questions.
+    Nothing is made where any of it fails.
     """
     settings = new.settings()
     options = read_options(new, lambda line: say(line.replace(str(path), shown_as)))
     try:
+        known = gold_questions(read_labels(str(gold)) if gold else ())
         if new.kind == "demonstrate":
-            return import_prompts(database, settings, read_prompts(str(path), options=options))
-        known = [] if gold is None else read_labels(str(gold))
+            prompts = read_prompts(str(path), options=options)
+            return import_prompts(database, settings, prompts, gold=known)
         if new.sample_from:
-            made = _live(database, new, read_prompts(str(path), options=options), sampler)
-        else:
-            read = read_to_rate if new.kind == "rate" else read_labels
-            made = import_rankings(database, settings, read(str(path), options=options), new.keep_ranks)
-        if known:
-            add_gold_questions(database, new.name, known)
+            return _live(database, new, read_prompts(str(path), options=options), known, sampler)
+        read = read_to_rate if new.kind == "rate" else read_labels
+        rankings = read(str(path), options=options)
+        return import_rankings(database, settings, rankings, new.keep_ranks, gold=known)
     except InputError as error:
-        raise InputError(str(error).replace(str(path), shown_as)) from None
-    return made
+        told = str(error).replace(str(path), shown_as)
+        raise InputError(told.replace(str(gold), gold.name) if gold else told) from None
 
 
-def _live(database: Database, new: UploadIn, prompts: Sequence[Prompt], sampler: Sampler | None) -> Imported:
+def _live(
+    database: Database,
+    new: UploadIn,
+    prompts: Sequence[Prompt],
+    gold: Sequence[NewTask],
+    sampler: Sampler | None,
+) -> Imported:
     there = sampler.checkpoints() if sampler else []
     if sampler is None or new.sample_from not in there:
         raise LabelError(f"{new.sample_from}: no such checkpoint (there: {', '.join(there) or 'none'})")
     if new.kind != "rank":
         raise LabelError(f"batch {new.name}: fresh answers are ranked; choose the kind rank")
-    add_live_batch(database, new.settings(), prompts, new.sample_from, new.k)
+    add_live_batch(database, new.settings(), prompts, new.sample_from, new.k, gold=gold)
     sampler.start()
     return Imported(len(set(map(str, prompts))), 0)

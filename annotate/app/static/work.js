@@ -15,6 +15,7 @@ import { served } from "./whole.js";
 
 const DRAFT_AFTER_MS = 500;
 const POLL_MS = 3000;
+const DAY_S = 86_400;
 const RENEW_EVERY_MS = 300_000;
 
 const next = (batch) => call("POST", `/api/next${batch === null ? "" : `?batch=${encodeURIComponent(batch)}`}`);
@@ -190,8 +191,10 @@ export class Work {
     await call("POST", `/api/tasks/${task.id}/renew`);
   }
 
+  /** Seconds of attention, those of an earlier version or a draft included; a server takes a day at most. */
   _time() {
-    return Math.round(10 * (this.seconds + (this.since === null ? 0 : (performance.now() - this.since) / 1000))) / 10;
+    const seconds = this.seconds + (this.since === null ? 0 : (performance.now() - this.since) / 1000);
+    return Math.min(Math.round(10 * seconds) / 10, DAY_S);
   }
 
   _visibility() {

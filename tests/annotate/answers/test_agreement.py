@@ -39,12 +39,10 @@ def test_the_order_completions_are_stored_in_does_not_matter():
 
 def test_undefined_is_said_and_not_computed():
     assert "no two labelers" in agreement([ranked("x", (0, 1))]).undefined
+    tied = agreement([ranked("x", (0, 0)), ranked("y", (0, 0))])
+    assert tied.alpha is None and "all judgements are ties" in tied.undefined and tied.percent == 1.0
     unanimous = agreement([ranked("x", (0, 1)), ranked("y", (0, 1))])
-    assert (
-        unanimous.alpha is None
-        and "all judgements are equal" in unanimous.undefined
-        and unanimous.percent == 1.0
-    )
+    assert unanimous.alpha == unanimous.percent == 1.0
 
 
 rows = st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=2, max_size=4)
@@ -59,13 +57,26 @@ def test_alpha_equals_the_oracle(by_prompt):
         for i, ranks in enumerate(labelers)
     ]
     pairs = ((0, 1), (0, 2), (1, 2))
-    table = np.full((4, 3 * len(by_prompt)), np.nan)  # labelers × pairs of answers: −1, 0, 1
+    table = np.full((4, 6 * len(by_prompt)), np.nan)  # labelers × pairs of answers from either side: −1, 0, 1
     for p, labelers in enumerate(by_prompt):
         for i, ranks in enumerate(labelers):
-            table[i, 3 * p : 3 * p + 3] = [np.sign(ranks[a] - ranks[b]) for a, b in pairs]
+            signs = [np.sign(ranks[a] - ranks[b]) for a, b in pairs]
+            table[i, 6 * p : 6 * p + 6] = [*signs, *(-sign for sign in signs)]
     assume(len(np.unique(table[~np.isnan(table)])) > 1)
-    expected = krippendorff.alpha(table, level_of_measurement="nominal", value_domain=[-1, 0, 1])
-    assert agreement(rankings).alpha == pytest.approx(expected, abs=1e-9)
+    doubled = krippendorff.alpha(table, level_of_measurement="nominal", value_domain=[-1, 0, 1])
+    # α = 1 − (n − 1) · observed / expected counts n judgements, of which the table holds each twice.
+    n = 3 * sum(map(len, by_prompt))
+    expected = 1 - (1 - doubled) * (n - 1) / (n - 1 / 2)
+    found = agreement(rankings)
+    assert found.alpha == pytest.approx(expected, abs=1e-9)
+    turned = [
+        Ranking(prompt=r.prompt, completions=r.completions, ranks=r.ranks[::-1], labeler=r.labeler)
+        if r.prompt == "prompt 0"
+        else r
+        for r in rankings
+    ]
+    assert agreement(turned).alpha == pytest.approx(found.alpha, abs=1e-9)
+    assert agreement(turned).alpha_ci95 == pytest.approx(found.alpha_ci95, abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)

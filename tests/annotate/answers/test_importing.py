@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from annotate.answers import importing
 from annotate.answers.importing import import_prompts, import_rankings, rows_by_task
 from annotate.labels import LabelStore
+from annotate.store.backup import check
 from annotate.work.batches import BatchSettings, batch_settings
+from annotate.work.history import history
 from rlhf.data import Ranking
 from rlhf.errors import LabelError
 
@@ -27,6 +29,29 @@ def test_rows_are_grouped_as_a_dict_would(rows):
     tasks, names = rows_by_task([ranking(*row) for row in rows])
     assert [tasks[number] for number in range(len(tasks))] == list(groups.values())
     assert names == {labeler or "imported" for _, labeler in rows}
+
+
+@pytest.mark.parametrize("kind", ["rank", "compare", "rate"])
+def test_answers_in_another_order_are_the_same_task(store, kind):
+    rows = [
+        Ranking(
+            prompt="q", completions=texts, ranks=ranks, labeler=name, ratings=ratings, flags=flags, scores=ratings
+        )
+        for name, texts, ranks, ratings, flags in [
+            ("ann", ("b", "a"), (0, 1), (7, 2), (("opinion",), ())),
+            ("bob", ("a", "b"), (0, 1), (6, 3), (("sexual",), ())),
+            ("cleo", ("a", "b"), (0, 0), (4, 4), ()),
+        ]
+    ]  # fmt: skip
+    done = import_rankings(store.database, BatchSettings(name="b", kind=kind), rows)
+    assert (done.tasks, done.answers) == (1, 3)
+    given = {name: history(store.database, name)[0] for name in ("ann", "bob", "cleo")}
+    assert {name: (past.task.completions, past.ranks) for name, past in given.items()} == {
+        "ann": (("b", "a"), (0, 1)), "bob": (("b", "a"), (1, 0)), "cleo": (("b", "a"), (0, 0))
+    }  # fmt: skip
+    assert [past.ratings for past in given.values()] == [(7, 2), (3, 6), (4, 4)]
+    assert [past.flags for past in given.values()] == [(("opinion",), ()), ((), ("sexual",)), ((), ())]
+    assert store.snapshot().num_annotations == 3 and check(store.database) == []
 
 
 def test_an_import_in_parts_is_the_import_at_once(tmp_path, monkeypatch):

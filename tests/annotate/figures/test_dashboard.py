@@ -14,6 +14,7 @@ from annotate.figures import dashboard
 from annotate.figures.strengths import strength_table, strengths
 from annotate.figures.tables import FIGURES, tables
 from annotate.labels import NewTask, Submission
+from annotate.work.asks import Asks
 from rlhf.errors import LabelError
 
 ALL = Choice()
@@ -127,14 +128,28 @@ def test_gold_questions_are_scored_and_kept_out_of_everything_else(store):
     )  # two decided pairs in each question; its tie is not asked for
 
 
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_of_so_many_tasks_one_is_a_gold_question(store, every):
+    tasks = [NewTask(prompt=f"q{i}", completions=("a", "b")) for i in range(20)]
+    gold = [NewTask(prompt=f"g{i}", completions=("a", "b"), gold=(0, 1)) for i in range(20)]
+    store.add_batch("b", tasks + gold, gold_every=every)
+    seen = ""
+    while len(seen) < 20:
+        task = store.lease("ann", "b")
+        seen += task.prompt[0]
+        store.submit("ann", Submission(task_id=task.id, client_id=str(task.id), ranks=(0, 1)))
+    assert [seen[start : start + every].count("g") for start in range(0, 20, every)] == [1] * (20 // every)
+
+
 def test_position_bias_is_found_where_it_is_and_not_where_it_is_not(store):
     rng = random.Random(1)
     store.add_batch("biased", [NewTask(prompt=f"q{i}", completions=("a", "b")) for i in range(200)])
     store.add_batch("fair", [NewTask(prompt=f"f{i}", completions=("a", "b")) for i in range(200)])
-    for batch in ("biased", "fair"):
+    store.add_batch("fixed", [NewTask(prompt="x", completions=("a", "b"))], asks=Asks(shown_order="fixed"))
+    for batch in ("biased", "fair", "fixed"):
         tasks, answers = store.lease_many("ann", 200, batch), []
         for task in tasks:
-            first = task.shown_order[0] if batch == "biased" or rng.random() < 0.5 else task.shown_order[1]
+            first = task.shown_order[0] if batch != "fair" or rng.random() < 0.5 else task.shown_order[1]
             ranks = (0, 1) if first == 0 else (1, 0)
             answers.append(
                 Submission(
@@ -146,6 +161,8 @@ def test_position_bias_is_found_where_it_is_and_not_where_it_is_not(store):
     fair = dashboard.position_bias(given(store, Choice(batch="fair")))
     assert biased.earlier == 1.0 and biased.p_value < 1e-6
     assert 0.4 < fair.earlier < 0.6 and fair.p_value > 0.05
+    fixed = dashboard.position_bias(given(store, Choice(batch="fixed")))
+    assert "random order" in fixed.undefined and fixed.rankings == 0
 
 
 def test_shown_orders_are_random_and_the_same_after_a_reload(store):

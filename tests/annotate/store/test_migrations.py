@@ -61,6 +61,7 @@ DATA["0002"] = [
     "INSERT INTO lease VALUES (2, 1, 99999999999.0, 1.0)",
     *DATA["0001"][18:],
 ]
+DATA["0003"] = DATA["0002"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,6 +1,7 @@
 """Drafts, history, edits, verdicts, quotas, order, accounts: what one person has and another does not see."""
 
 import time
+from dataclasses import replace
 
 import argon2
 import pytest
@@ -8,15 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotate.answers.adjudicate import adjudicate
+from annotate.answers.ballots import ballots
+from annotate.answers.choice import Choice
+from annotate.answers.export import export
+from annotate.figures.dashboard import gold_accuracy
 from annotate.labels import LabelStore, NewTask, Submission
 from annotate.store import accounts
+from annotate.store.backup import check
 from annotate.work import assign
 from annotate.work.asks import Asks
 from annotate.work.batches import batch_settings, change_batch, open_batches, overview
 from annotate.work.drafts import draft_of, save_draft
 from annotate.work.history import history, own_progress, past_answer
 from annotate.work.priority import open_tasks, set_priorities, uncertainty
-from rlhf.errors import LabelError
+from rlhf.errors import InputError, LabelError
 
 TASKS = [NewTask(prompt=f"question {i}", completions=("a", "b", "c")) for i in range(6)]
 
@@ -111,11 +117,33 @@ def test_a_lead_who_labels_can_also_give_the_verdict(store):
     assert [ranking.ranks for ranking in store.rankings()] == [(0, 1, 1)]
 
 
-def test_none_acceptable_may_come_without_an_order(store):
+@pytest.mark.parametrize(
+    ("ratings", "flags"), [((), ()), ((1, None, 2), ()), ((), ((), ("opinion",), ())), ((1, 1, 2), ((),) * 3)]
+)
+def test_none_acceptable_may_come_without_an_order(store, tmp_path, ratings, flags):
     task = store.lease("ann")
-    store.submit("ann", answer(task, ranks=(), none_acceptable=True))
+    orderless = answer(task, ranks=(), none_acceptable=True, ratings=ratings, flags=flags)
+    store.submit("ann", orderless)
+    store.add_batch("gold", [replace(TASKS[0], gold=(0, 1, 1))], gold_every=1)
+    store.submit("bob", replace(orderless, task_id=store.lease("bob", "gold").id, client_id="gold"))
     (past,) = history(store.database, "ann")
-    assert past.none_acceptable and past.ranks == () and store.rankings() == []
+    assert past.none_acceptable and past.ranks == ()
+    if ratings or flags:
+        assert (past.ratings, past.flags) == (ratings or (None,) * 3, flags or ((),) * 3)
+    assert check(store.database) == []
+    assert store.rankings() == [] and store.rankings(snapshot=store.snapshot().id) == []
+    assert gold_accuracy(store.database, Choice()) == {}
+    with store.database.read() as connection:
+        assert ballots(connection, Choice()) == []
+    with pytest.raises(InputError, match="no rankings to export"):
+        export(store.database, tmp_path / "rankings.jsonl", "rankings", Choice())
+    if rated := [rating for rating in ratings if rating]:
+        assert export(store.database, tmp_path / "ratings.jsonl", "ratings", Choice()).rows == len(rated)
+    adjudicate(store.database, "lea", replace(orderless, client_id="verdict"))
+    assert history(store.database, "ann")[0].overruled is None
+    with store.database.write() as connection:
+        connection.exec_driver_sql("UPDATE ranking_item SET rank = 0 WHERE place = 1")
+    assert bool(check(store.database)) == bool(ratings or flags)  # half an order
 
 
 def test_own_progress_counts_what_stands(store):

@@ -35,7 +35,7 @@ export class Board {
 
   /** Submit what is on the board; says what is missing, and asks once where it is doubtful. */
   submit() {
-    const none = this.task.asks.none_acceptable && this.none.checked;
+    const none = this._offersNone && this.none.checked;
     const missing = (none ? null : this.page.missing()) ?? this._missingComment();
     if (missing) return this.to.say(missing);
     const doubt = none || this.asked ? null : this.page.doubt();
@@ -43,7 +43,7 @@ export class Board {
       this.asked = true;
       return this.to.say(`${doubt} ${t("work.again")}`);
     }
-    const said = none && (this.page.missing() || this.page.ranking?.untouched) ? {} : this.page.answer();
+    const said = none && (this.page.missing() || this.page.ranking?.untouched) ? this.page.orderless() : this.page.answer();
     return this.to.submit({ kind: this.task.kind, ...said, none_acceptable: none, comment: this.comment.value });
   }
 
@@ -58,10 +58,15 @@ export class Board {
       ...this.page.bindings(),
       { keys: ["Enter"], shown: ["⏎"], text: t("help.submit"), run: () => this.submit() },
       { keys: ["Enter"], shown: ["Ctrl", "⏎"], text: t("help.submit_anywhere"), ctrl: true, everywhere: true, run: () => this.submit() },
-      ...(asks.none_acceptable ? [{ keys: ["n"], shown: ["N"], text: t("work.none_acceptable"), run: () => { this.none.checked = !this.none.checked; this._changed(); } }] : []),
+      ...(this._offersNone ? [{ keys: ["n"], shown: ["N"], text: t("work.none_acceptable"), run: () => { this.none.checked = !this.none.checked; this._changed(); } }] : []),
       ...(asks.comment ? [{ keys: ["c"], shown: ["C"], text: t("help.comment"), run: () => this._openComment() }] : []),
       { keys: ["Escape"], everywhere: true, run: () => this.page.start() },
     ];
+  }
+
+  /** Where there are answers to be put in order. */
+  get _offersNone() {
+    return this.task.asks.none_acceptable && Boolean(this.page.orderless);
   }
 
   _changed() {
@@ -86,7 +91,7 @@ export class Board {
   _foot(buttons, words) {
     const { asks, kind } = this.task;
     const more = [];
-    if (asks.none_acceptable) more.push(h("label", { class: "none" }, this.none, " ", t("work.none_acceptable"), " ", h("kbd", {}, "N")));
+    if (this._offersNone) more.push(h("label", { class: "none" }, this.none, " ", t("work.none_acceptable"), " ", h("kbd", {}, "N")));
     if (asks.comment) more.push(h("details", { class: "comment", open: this.comment.value !== "" }, h("summary", {}, t("work.comment"), " ", h("kbd", {}, "C")), this.comment));
     return h("footer", { class: "foot" },
       h("div", { class: "more" }, ...more),

@@ -47,6 +47,12 @@ export class PairPage {
     return { ranks: this.choice === 0 ? [0, 0] : this.choice < 0 ? [0, 1] : [1, 0], strength, ratings, flags };
   }
 
+  /** What is said of answers of which none is acceptable, and between which nobody chose. */
+  orderless() {
+    const { ratings, flags } = this.state();
+    return this.task.kind === "compare" ? { verdict: "both_bad", ratings, flags } : { ratings, flags };
+  }
+
   doubt() {
     return null;
   }

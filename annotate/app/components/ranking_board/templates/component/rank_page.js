@@ -41,6 +41,12 @@ export class RankPage {
     return { ...this.state(), ranks: this.ranking.final() };
   }
 
+  /** What is said of answers of which none is acceptable, and which nobody put in order. */
+  orderless() {
+    const { ratings, flags } = this.state();
+    return { ratings, flags };
+  }
+
   /** A question to ask before submitting, or null. */
   doubt() {
     if (this.ranking.untouched) return t("rank.ask_untouched");
