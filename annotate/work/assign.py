@@ -106,11 +106,13 @@ def lease_tasks(
         room = num_tasks - len(chosen)
         if row.quota:
             room = min(room, row.quota - num_answers(connection, row.id, labeler))
-        found = _choose(connection, labeler, row, room) if room > 0 else []
+        if room <= 0:
+            continue
+        found = _choose(connection, labeler, row, room)
         _hold(connection, labeler, found, now, minutes)
         chosen += found
         if row.live is not None:
-            live.request_more(connection, row.id)
+            live.request_more(connection, row.id, labeler)
     return chosen
 
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, exists, func, insert, or_, select, update
 
 from annotate.store.database import Database, retried, storable
-from annotate.store.schema import Batch, Lease, LiveRequest, Prompt, Task
+from annotate.store.schema import Annotation, Batch, Lease, LiveRequest, Prompt, Task
 from annotate.work.batches import (
     BatchSettings,
     NewTask,
@@ -65,14 +65,18 @@ def add_live_batch(
         request_more(connection, batch)
 
 
-def request_more(connection: Connection, batch: int) -> None:
-    """Ask for as many more prompts as keep AHEAD tasks in stock for the labelers at work."""
-    held = select(func.count()).where(Lease.task_id == Task.id, Lease.expires > time.time())
-    stock = connection.execute(
-        select(func.count()).where(
-            Task.batch_id == batch, Task.done + held.correlate(Task).scalar_subquery() < Task.overlap
-        )
-    ).scalar_one()
+def request_more(connection: Connection, batch: int, labeler: int | None = None) -> None:
+    """Ask for as many more prompts as keep AHEAD tasks in stock: those that this labeler can still be given.
+
+    Without a labeler those that anybody can be given.
+    """
+    holding = and_(Lease.task_id == Task.id, Lease.expires > time.time())
+    held = select(func.count()).select_from(Lease).where(holding).correlate(Task).scalar_subquery()
+    query = select(func.count()).where(Task.batch_id == batch, Task.done + held < Task.overlap)
+    if labeler is not None:  # what was answered or skipped before does not come again
+        answered = and_(Annotation.task_id == Task.id, Annotation.labeler_id == labeler)
+        query = query.where(~exists().where(answered), ~exists().where(holding, Lease.labeler_id == labeler))
+    stock = connection.execute(query).scalar_one()
     coming = connection.execute(
         select(func.count()).where(
             LiveRequest.batch_id == batch, LiveRequest.state.in_(("wanted", "claimed"))

@@ -55,6 +55,23 @@ def test_answers_are_made_as_tasks_are_opened(live_store):
     assert live.queue_counts(store.database, "live")["done"] == 6
 
 
+@pytest.mark.parametrize(("overlap", "kind"), [(2, "rank"), (1, "skip")])
+def test_what_a_labeler_has_done_is_no_stock_for_them(store, overlap, kind):
+    prompts = [f"q{i}" for i in range(6)]
+    live.add_live_batch(store.database, BatchSettings(name="live", overlap=overlap), prompts, "ppo/1", k=2)
+    for labeler in ("ann", "bob"):
+        done = set()
+        sample(store)
+        while task := store.lease(labeler, "live"):
+            ranks = (0, 1) if kind == "rank" else ()
+            given = Submission(task_id=task.id, client_id=f"{labeler}{task.id}", kind=kind, ranks=ranks)
+            store.submit(labeler, given)
+            done.add(task.prompt)
+            sample(store)
+        assert done == set(prompts)
+    assert live.queue_counts(store.database, "live")["done"] == 6
+
+
 def test_a_dead_samplers_claims_go_to_the_next_and_a_late_answer_changes_nothing(live_store):
     first = live.claim_requests(live_store.database)
     assert live.claim_requests(live_store.database) == []
