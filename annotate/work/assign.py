@@ -18,6 +18,7 @@ from annotate.store.schema import Annotation, Batch, Lease, Prompt, Task
 from annotate.work import live
 from annotate.work.asks import asks_from
 from annotate.work.batches import MAX_SHUFFLE, answers_of, batch_id, num_answers
+from annotate.work.completed import answers_pending
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
@@ -269,7 +270,7 @@ def _why(connection: Connection, labeler: int, batch: Any) -> str:
     asked = _asked(labeler, batch, 1)
     if any(connection.execute(query, asked).first() for query in CANDIDATES[batch.task_order]):
         return ""
-    return "sampling" if batch.live is not None and live.answers_pending(connection, batch.id) else "done"
+    return "sampling" if batch.live is not None and answers_pending(connection, batch.id) else "done"
 
 
 def view_tasks(connection: Connection, task_ids: Sequence[int], labeler: int) -> list[TaskView]:

@@ -12,6 +12,7 @@ from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried, storable
 from annotate.store.schema import COUNTED, Annotation, Batch, Completion, Prompt, Task, TaskCompletion
 from annotate.work.asks import ASKED, Asks, asks_from, changed_asks, check_asks
+from annotate.work.completed import note_completed
 from rlhf.data import ROLES, as_messages, fingerprint
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
@@ -168,7 +169,7 @@ def settings_of(connection: Connection, batch: int) -> BatchSettings:
 def change_batch(database: Database, name: str, **changes: Any) -> None:
     """Change settings of a batch by their names: CHANGEABLE, and what it asks (`Asks`) but for shown_order and scale.
 
-    A new overlap is that of its unfinished tasks too.
+    A new overlap is that of its tasks too; the same one again changes none that has its own.
     """
     asked = {key: value for key, value in changes.items() if key in ASKED}
     unknown = set(changes) - CHANGEABLE - set(asked)
@@ -184,8 +185,9 @@ def change_batch(database: Database, name: str, **changes: Any) -> None:
         values = {key: value for key, value in changes.items() if key not in asked}
         after = replace(before, **values, asks=changed_asks(name, before.asks, asked))
         _check(after)
-        if "overlap" in changes:
+        if after.overlap != before.overlap:
             connection.execute(update(Task).where(real).values(overlap=after.overlap))
+            note_completed(connection, [number])
         row = values | ({"asks": asdict(after.asks)} if asked else {})
         if row:
             connection.execute(update(Batch).where(Batch.id == number).values(**row))

@@ -23,6 +23,7 @@ from annotate.work.batches import (
     batch_id,
     settings_of,
 )
+from annotate.work.completed import note_completed
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
@@ -89,13 +90,6 @@ def request_more(connection: Connection, batch: int, labeler: int | None = None)
         connection.execute(update(LiveRequest).where(LiveRequest.id.in_(ids)).values(state="wanted"))
 
 
-def answers_pending(connection: Connection, batch: int) -> bool:
-    """Whether fresh answers may still come."""
-    coming = LiveRequest.state.in_(("waiting", "wanted", "claimed"))
-    query = select(LiveRequest.id).where(LiveRequest.batch_id == batch, coming).limit(1)
-    return connection.execute(query).first() is not None
-
-
 @retried
 def claim_requests(database: Database, num: int = 8, batch: str | None = None) -> list[SamplingRequest]:
     """Prompts for a sampler to work on now, at most `num`; each to one sampler, again once its claim is old."""
@@ -155,6 +149,7 @@ def fulfil_request(
         (number,) = add_tasks(connection, row.batch_id, settings, [task])
         change = update(LiveRequest).where(LiveRequest.id == request)
         connection.execute(change.values(state="done", task_id=number, error=""))
+        note_completed(connection, [row.batch_id])
         return number
 
 
@@ -170,6 +165,7 @@ def fail_request(database: Database, request: int, reason: str) -> None:
         change = update(LiveRequest).where(LiveRequest.id == request, LiveRequest.state != "done")
         connection.execute(change.values(state="failed", error=storable(reason)))
         request_more(connection, batch)
+        note_completed(connection, [batch])
 
 
 def any_live(database: Database) -> bool:

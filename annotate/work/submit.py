@@ -10,8 +10,8 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from annotate.store.database import storable
 from annotate.store.schema import COUNTED, Annotation, Batch, Draft, Lease, RankingItem, Task, TaskCompletion
-from annotate.work import webhooks
 from annotate.work.asks import FLAGS, STRENGTHS, Asks, asks_from
+from annotate.work.completed import note_completed
 from rlhf.data.formats.lists import ranks_by_score
 from rlhf.errors import LabelError
 
@@ -119,7 +119,7 @@ def write_submissions(
         known |= _known(connection, [submission.client_id for submission in new], labeler)
         _insert_items(connection, new, known)
         batches = sorted({tasks[submission.task_id].batch_id for submission in new})
-        webhooks.notice_completed(connection, batches)
+        note_completed(connection, batches)
     return [known[submission.client_id] for submission in submissions]
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from annotate.labels import LabelStore, NewTask, Submission
 from annotate.work import assign, live, webhooks
-from annotate.work.batches import BatchSettings
+from annotate.work.batches import BatchSettings, change_batch
 from rlhf.errors import LabelError
 
 SECRET = "a secret of some length"
@@ -101,6 +101,64 @@ def test_a_live_batch_is_complete_when_its_last_prompt_is_done(live_store):
             completed.append(connection.execute(text("SELECT count(*) FROM webhook_delivery")).scalar())
         sample(live_store)
     assert completed == [0, 0, 0, 0, 0, 1]
+
+
+def notices(store):
+    with store.database.read() as connection:
+        return connection.execute(text("SELECT count(*) FROM webhook_delivery")).scalar()
+
+
+def test_a_live_batch_is_complete_when_its_last_prompt_is_given_up(live_store):
+    webhooks.set_webhook(live_store.database, "live", "http://127.0.0.1:9/", SECRET)
+    lost = []
+    while True:
+        for one in live.claim_requests(live_store.database):
+            if one.prompt == "q5":
+                lost.append(one)
+            else:
+                live.fulfil_request(live_store.database, one.id, ["a", "b"], [True, True])
+        if not (task := live_store.lease("ann", "live")):
+            break
+        live_store.submit("ann", Submission(task_id=task.id, client_id=str(task.id), ranks=(0, 1)))
+    assert notices(live_store) == 0
+    live.fail_request(live_store.database, lost[0].id, "every answer was the same")
+    assert notices(live_store) == 1
+    late = live.fulfil_request(live_store.database, lost[0].id, ["a", "b"], [True, True])
+    live_store.lease("ann", "live")
+    live_store.submit("ann", Submission(task_id=late, client_id="late", ranks=(0, 1)))
+    assert notices(live_store) == 2
+
+
+def test_a_batch_is_complete_by_a_lower_overlap_and_again_after_a_higher_one(store):
+    store.add_batch("done", [NewTask(prompt="q", completions=("a", "b"))], overlap=2)
+    webhooks.set_webhook(store.database, "done", "http://127.0.0.1:9/", SECRET)
+
+    task = store.lease("ann", "done").id
+    told = []
+
+    def answer(labeler, **said):
+        store.submit(labeler, Submission(task_id=task, client_id=f"{labeler}{len(told)}", **said))
+
+    for change in (
+        lambda: answer("ann", ranks=(0, 1)),
+        lambda: change_batch(store.database, "done", overlap=1),
+        lambda: change_batch(store.database, "done", overlap=2),
+        lambda: answer("bob", ranks=(0, 1)),
+        lambda: answer("bob", kind="skip"),
+        lambda: answer("cleo", ranks=(0, 1)),
+    ):
+        change()
+        told.append(notices(store))
+    assert told == [0, 1, 1, 2, 2, 3]
+
+
+def test_a_save_that_leaves_the_overlap_leaves_tasks_their_own(store):
+    tasks = [NewTask(prompt=f"q{overlap}", completions=("a", "b"), overlap=overlap) for overlap in (3, None)]
+    store.add_batch("own", tasks)
+    change_batch(store.database, "own", guidelines="new", overlap=1)
+    assert store.progress("own").wanted == 4
+    change_batch(store.database, "own", overlap=5)
+    assert store.progress("own").wanted == 10
 
 
 class Receiver(BaseHTTPRequestHandler):
