@@ -14,10 +14,10 @@ from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
-from annotate.store.schema import Annotation, Batch, Lease, Prompt, Task
+from annotate.store.schema import MAX_INTEGER, Annotation, Batch, Lease, Prompt, Task
 from annotate.work import live
 from annotate.work.asks import asks_from
-from annotate.work.batches import MAX_SHUFFLE, answers_of, batch_id, num_answers
+from annotate.work.batches import answers_of, batch_id, num_answers
 from annotate.work.completed import answers_pending
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
@@ -192,7 +192,7 @@ LOCKING = {
 
 def _asked(labeler: int, batch: Any, num_tasks: int, chosen: Sequence[int] = ()) -> dict[str, Any]:
     """What CANDIDATES are asked with."""
-    start = Random(f"{labeler}-{batch.id}").randrange(MAX_SHUFFLE)
+    start = Random(f"{labeler}-{batch.id}").randrange(MAX_INTEGER)
     named = {"labeler": labeler, "batch": batch.id, "start": start, "now": time.time()}
     return {**named, "chosen": chosen, "num_tasks": num_tasks}
 

@@ -9,7 +9,17 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from annotate.store.database import storable
-from annotate.store.schema import COUNTED, Annotation, Batch, Draft, Lease, RankingItem, Task, TaskCompletion
+from annotate.store.schema import (
+    COUNTED,
+    MAX_INTEGER,
+    Annotation,
+    Batch,
+    Draft,
+    Lease,
+    RankingItem,
+    Task,
+    TaskCompletion,
+)
 from annotate.work.asks import FLAGS, STRENGTHS, Asks, asks_from
 from annotate.work.completed import note_completed
 from rlhf.data.formats.lists import ranks_by_score
@@ -304,8 +314,9 @@ def _check_items(submission: Submission, size: int, source: Source) -> None:
         raise LabelError(f"task {number}: {ranked} ranks for {size} answers")
     if submission.kind != "rank" and ranked:
         raise LabelError(f"task {number}: ranks belong to a ranking, not to {submission.kind}")
-    if any(rank < 0 for rank in submission.ranks):
-        raise LabelError(f"task {number}: a rank is negative; 0 is best")
+    for rank in submission.ranks:
+        if not 0 <= rank <= MAX_INTEGER:
+            raise LabelError(f"task {number}: a rank of {rank}; 0 is best, {MAX_INTEGER:,} the last")
     items = 0 if submission.kind in ("skip", "demonstrate") else size
     for name in ("ratings", "flags"):
         given = getattr(submission, name)

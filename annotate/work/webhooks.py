@@ -25,13 +25,21 @@ CLAIM_S = 60.0
 
 def set_webhook(database: Database, batch: str, url: str, secret: str) -> None:
     """Call `url` (POST, JSON) once the batch is complete, signed with the secret; an empty URL ends it."""
-    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+    if url and not _is_web_address(url):
         raise LabelError(f"webhook {url}: give a http:// or https:// address")
     if url and len(secret) < 16:
         raise LabelError("webhook: give a secret of at least 16 characters, which signs the notices")
     with database.write() as connection:
         chosen = Batch.id == batch_id(connection, batch)
         connection.execute(update(Batch).where(chosen).values(webhook_url=url, webhook_secret=secret))
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that hold no address
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def deliver_due(database: Database) -> int:
