@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, or_, select
@@ -11,6 +12,7 @@ from annotate.store.schema import COUNTED, Annotation, Batch, Labeler, RankingIt
 from annotate.work.asks import Asks, asks_from
 from annotate.work.batches import RANKED, batch_id
 
+DAY_S = 86_400.0
 _Item = aliased(RankingItem)
 _items = select(_Item.place).where(_Item.annotation_id == Annotation.id)
 _ordered = or_(~Annotation.none_acceptable, _items.where(_Item.rank.is_not(None)).exists())
@@ -38,6 +40,11 @@ class Choice:
     include_simulated: bool = True
     min_agreement: float | None = None
     adjudicated: bool = False
+
+
+def midnight(day: date | None, later_s: float = 0.0) -> float | None:
+    """When a day begins (UTC), in seconds since 1970, and so many seconds later."""
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + later_s
 
 
 def standing(connection: Connection, choice: Choice, query: Any, *, gold: bool = False) -> Any:

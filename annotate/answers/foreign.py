@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.store.database import storable
+from annotate.store.schema import MAX_INTEGER
 from rlhf.data import BadRow, Ranking, ReadOptions, Rows, as_messages, read_prompt_rows, read_rankings
 from rlhf.data.formats.shown import ANSWERS, VERDICTS, shown_answer
 from rlhf.data.formats.turns import whole_number
@@ -80,5 +81,6 @@ def _rankable(ranking: Ranking) -> None:
     texts = [*(message["content"] for message in as_messages(ranking.prompt)), *ranking.completions]
     if storable(texts) != texts:
         raise BadRow(UNSTORABLE)
-    if any(rank < 0 for rank in ranking.ranks):
-        raise BadRow("a rank is negative; 0 is best")
+    for rank in ranking.ranks:
+        if not 0 <= rank <= MAX_INTEGER:
+            raise BadRow(f"a rank of {rank}; 0 is best, {MAX_INTEGER:,} the last")

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select
 
 from annotate.answers.grouping import RowsByTask
 from annotate.store.accounts import labeler_id
-from annotate.store.database import Database, retried
+from annotate.store.database import Database, retried, storable
 from annotate.store.schema import Labeler
 from annotate.work.batches import (
     BatchSettings,
@@ -127,14 +127,15 @@ def rows_by_task(rankings: Sequence[Ranking], watch: Watch = unwatched) -> tuple
     tasks, names = RowsByTask(), set()
     for start in watch(range(0, len(rankings), AT_ONCE), "rankings"):
         for ranking in rankings[start : start + AT_ONCE]:
-            tasks.append(fingerprint([ranking.prompt, sorted(ranking.completions)]), ranking.labeler)
+            tasks.append(fingerprint([ranking.prompt, sorted(ranking.completions)]), _name(ranking))
             names.add(_name(ranking))
     tasks.close()
     return tasks, names
 
 
 def _name(ranking: Ranking) -> str:
-    return ranking.labeler[:200] or IMPORTED
+    name: str = storable(ranking.labeler)[:200]
+    return name if name.strip() else IMPORTED
 
 
 def _keep(

@@ -25,6 +25,8 @@ _templates = Environment(
     trim_blocks=True,
 )
 LOGIN_COOKIE_S = 3600
+# The longest that browsers take. When a session ends is known in the database alone, which renews it as it is used.
+LASTING_COOKIE_S = 400 * 86_400
 _templates.globals.update(static=static_address, modules=script_modules)
 TEMPLATES_ONLY = frozenset({"lead", "figures", "columns"})  # sections of the catalogue that no script reads
 
@@ -123,7 +125,7 @@ def login_page(request: Request, next: str = "/") -> Response:
     if token is None:
         return _login_page(request, next)
     response = RedirectResponse(_local_path(next), 303)
-    set_cookie(response, request, doorman.settings.cookie, token, 3600 * doorman.settings.session_hours)
+    set_cookie(response, request, doorman.settings.cookie, token, LASTING_COOKIE_S)
     return response
 
 
@@ -175,7 +177,7 @@ async def login(
         await asyncio.to_thread(log_out, doorman.database, old)
     response = RedirectResponse(_local_path(next), 303)
     response.delete_cookie(_login_cookie(request), _cookie_path(request))
-    set_cookie(response, request, doorman.settings.cookie, token, 3600 * doorman.settings.session_hours)
+    set_cookie(response, request, doorman.settings.cookie, token, LASTING_COOKIE_S)
     return response
 
 
@@ -199,5 +201,5 @@ class Language(BaseModel):
 def choose_language(request: Request, chosen: Language, account: SignedIn) -> Response:
     """Remember the language of the pages in this browser."""
     response = JSONResponse({"language": best_language(chosen.language, None)})
-    set_cookie(response, request, "rlhf_language", best_language(chosen.language, None), 400 * 86_400)
+    set_cookie(response, request, "rlhf_language", best_language(chosen.language, None), LASTING_COOKIE_S)
     return response

@@ -14,7 +14,7 @@ from annotate.app.rendering import rendered, rendered_messages
 from annotate.work.asks import Asks
 from annotate.work.assign import TaskView
 from annotate.work.history import PastAnswer
-from annotate.work.submit import Submission
+from annotate.work.submit import VERDICT_RANKS, Submission
 from rlhf.data import as_messages
 
 T = TypeVar("T")
@@ -139,17 +139,32 @@ def given_json(past: PastAnswer) -> dict[str, Any]:
         "time_s": past.time_s,
     }
     if len(order) == 2 and past.kind in ("rank", "compare"):
-        given["choice"] = _choice(past, ranks)
+        given["choice"] = choice_of(ranks, past.verdict, past.strength)
     return given
 
 
-def _choice(past: PastAnswer, ranks: Sequence[int]) -> int | str | None:
-    if past.verdict == "both_bad":
-        return "both_bad"
-    if not ranks:
+def choice_of(ranks: Sequence[int | None], verdict: str | None, strength: int | None) -> int | str | None:
+    """What a page of two answers shows as chosen: −3 to −1 the first is better, 0 a tie, 1 to 3 the second.
+
+    "both_bad" stays what it is; None is nothing yet.
+    """
+    if verdict == "both_bad":
+        return verdict
+    first, second = ranks or VERDICT_RANKS.get(verdict or "", (None, None))
+    if first is None or second is None:
         return None
-    side = (ranks[0] > ranks[1]) - (ranks[0] < ranks[1])
-    return side * (past.strength or 1)
+    return ((first > second) - (first < second)) * (strength or 1)
+
+
+def said_by_choice(kind: str, choice: Any) -> dict[str, Any]:
+    """The inverse of `choice_of`: a comparison's verdict or a ranking's ranks, and the strength. Raises TypeError for no choice."""
+    if choice is None:
+        return {}
+    if kind == "compare" and choice == "both_bad":
+        return {"verdict": choice}
+    verdict = "tie" if choice == 0 else "a" if choice < 0 else "b"
+    said = {"verdict": verdict} if kind == "compare" else {"ranks": list(VERDICT_RANKS[verdict])}
+    return {**said, "strength": abs(choice) or None}
 
 
 def order_text(ranks: Sequence[int], verdict: str | None, order: Sequence[int]) -> str:

@@ -77,11 +77,15 @@ class Guard:
 
     def _refusal(self, scope: Any, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
+        try:
+            name = urlsplit(f"//{host}").hostname
+        except ValueError:
+            return 400, "the header Host names no host"
+        if self.hosts and name not in self.hosts:
             return 421, "this app has no accounts and answers to localhost only"
         if scope["method"] not in SAFE_METHODS:
             origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != host:
+            if origin is not None and origin.partition("://")[2] != host:
                 return 403, "a page of another site asked for this"
             if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
                 return 403, "a page of another site asked for this"

@@ -10,7 +10,6 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy.exc import DataError
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from annotate.app.assets import static_address, static_folders
@@ -77,8 +76,6 @@ def create_app(
         app.mount(f"{static_address()}{place}", StaticFiles(directory=folder))
     app.add_exception_handler(RLHFError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(OverflowError, _too_large)  # of SQLite's driver,
-    app.add_exception_handler(DataError, _too_large)  # and of PostgreSQL
     hosts = LOOPBACK if settings.local_only and not accounts else ()
     labelers = LateApps(lambda: _site_apps(page, app.state))
     leads = LateApps(lambda: _lead_apps(app.state), after=labelers)
@@ -137,10 +134,6 @@ async def _refused(request: Request, error: Any) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 503 if isinstance(error, DatabaseDown) else 409)
 
 
-async def _too_large(request: Request, error: Any) -> JSONResponse:
-    return JSONResponse({"detail": "a number in the request is larger than any that is kept"}, 422)
-
-
 async def _invalid(request: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])
@@ -178,9 +171,9 @@ def _listener(settings: AppSettings) -> socket.socket:
     try:
         listener.bind((settings.host, settings.port))
         listener.listen()
-    except OSError as error:
+    except (OSError, OverflowError, TypeError) as error:  # in use; no port; no name of a host
         listener.close()
-        reason = error.strerror or str(error)
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise InputError(
             f"{settings.host}:{settings.port}: {reason}; choose another --host or --port"
         ) from None

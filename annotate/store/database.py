@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rlhf.errors import LabelError, first_line, without_password
@@ -90,6 +97,12 @@ def _one_line(verb: str) -> Iterator[None]:
         if getattr(error.orig, "sqlstate", None) != MADE_TWICE:
             raise
         raise Conflict("the label database cannot be written now: another one made the same") from error
+    except (DataError, OverflowError, UnicodeEncodeError) as error:
+        # Of SQLite's driver these are Python's own errors; what else overflows is a bug of ours.
+        if isinstance(error, OverflowError) and "SQLite" not in str(error):
+            raise
+        reason = first_line(getattr(error, "orig", None) or error)
+        raise LabelError(f"the label database cannot keep a value that was given: {reason}") from None
     except DBAPIError as error:
         if error.connection_invalidated:
             raise DatabaseDown(f"the label database cannot be {verb} now: the connection was lost") from None

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 OPEN_TASK = text("done < overlap")
+MAX_INTEGER = 2**31 - 1  # what an Integer holds in every database
 
 
 class Base(DeclarativeBase):

@@ -14,10 +14,11 @@ from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
-from annotate.store.schema import Annotation, Batch, Lease, Prompt, Task
+from annotate.store.schema import MAX_INTEGER, Annotation, Batch, Lease, Prompt, Task
 from annotate.work import live
 from annotate.work.asks import asks_from
-from annotate.work.batches import MAX_SHUFFLE, answers_of, batch_id, num_answers
+from annotate.work.batches import answers_of, batch_id, num_answers
+from annotate.work.completed import answers_pending
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
@@ -106,11 +107,13 @@ def lease_tasks(
         room = num_tasks - len(chosen)
         if row.quota:
             room = min(room, row.quota - num_answers(connection, row.id, labeler))
-        found = _choose(connection, labeler, row, room) if room > 0 else []
+        if room <= 0:
+            continue
+        found = _choose(connection, labeler, row, room)
         _hold(connection, labeler, found, now, minutes)
         chosen += found
         if row.live is not None:
-            live.request_more(connection, row.id)
+            live.request_more(connection, row.id, labeler)
     return chosen
 
 
@@ -189,7 +192,7 @@ LOCKING = {
 
 def _asked(labeler: int, batch: Any, num_tasks: int, chosen: Sequence[int] = ()) -> dict[str, Any]:
     """What CANDIDATES are asked with."""
-    start = Random(f"{labeler}-{batch.id}").randrange(MAX_SHUFFLE)
+    start = Random(f"{labeler}-{batch.id}").randrange(MAX_INTEGER)
     named = {"labeler": labeler, "batch": batch.id, "start": start, "now": time.time()}
     return {**named, "chosen": chosen, "num_tasks": num_tasks}
 
@@ -267,7 +270,7 @@ def _why(connection: Connection, labeler: int, batch: Any) -> str:
     asked = _asked(labeler, batch, 1)
     if any(connection.execute(query, asked).first() for query in CANDIDATES[batch.task_order]):
         return ""
-    return "sampling" if batch.live is not None and live.answers_pending(connection, batch.id) else "done"
+    return "sampling" if batch.live is not None and answers_pending(connection, batch.id) else "done"
 
 
 def view_tasks(connection: Connection, task_ids: Sequence[int], labeler: int) -> list[TaskView]:

@@ -1,5 +1,6 @@
 """Batches: which prompts and answers are put up for labeling, and what is asked about them."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -10,8 +11,18 @@ from sqlalchemy import Connection, and_, bindparam, case, func, insert, select, 
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried, storable
-from annotate.store.schema import COUNTED, Annotation, Batch, Completion, Prompt, Task, TaskCompletion
+from annotate.store.schema import (
+    COUNTED,
+    MAX_INTEGER,
+    Annotation,
+    Batch,
+    Completion,
+    Prompt,
+    Task,
+    TaskCompletion,
+)
 from annotate.work.asks import ASKED, Asks, asks_from, changed_asks, check_asks
+from annotate.work.completed import note_completed
 from rlhf.data import ROLES, as_messages, fingerprint
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
@@ -20,7 +31,6 @@ KINDS = ("rank", "demonstrate", "compare", "rate")
 RANKED = ("rank", "compare")  # kinds of answers that are asked for an order of completions
 ORDERS = ("random", "priority")
 CHANGEABLE = frozenset({"guidelines", "quota", "task_order", "gold_every", "open", "overlap"})
-MAX_SHUFFLE = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +156,8 @@ def _check(settings: BatchSettings) -> None:
         raise LabelError(
             f"batch {settings.name}: overlap and gold-every are at least 1, the quota at least 0"
         )
+    if max(settings.overlap, settings.quota, settings.gold_every) > MAX_INTEGER:
+        raise LabelError(f"batch {settings.name}: overlap, gold-every and quota are at most {MAX_INTEGER:,}")
     if settings.task_order not in ORDERS:
         raise LabelError(
             f"batch {settings.name}: the order is one of {', '.join(ORDERS)}, not {settings.task_order}"
@@ -169,7 +181,7 @@ def settings_of(connection: Connection, batch: int) -> BatchSettings:
 def change_batch(database: Database, name: str, **changes: Any) -> None:
     """Change settings of a batch by their names: CHANGEABLE, and what it asks (`Asks`) but for shown_order and scale.
 
-    A new overlap is that of its unfinished tasks too.
+    A new overlap is that of its tasks too; the same one again changes none that has its own.
     """
     asked = {key: value for key, value in changes.items() if key in ASKED}
     unknown = set(changes) - CHANGEABLE - set(asked)
@@ -185,8 +197,9 @@ def change_batch(database: Database, name: str, **changes: Any) -> None:
         values = {key: value for key, value in changes.items() if key not in asked}
         after = replace(before, **values, asks=changed_asks(name, before.asks, asked))
         _check(after)
-        if "overlap" in changes:
+        if after.overlap != before.overlap:
             connection.execute(update(Task).where(real).values(overlap=after.overlap))
+            note_completed(connection, [number])
         row = values | ({"asks": asdict(after.asks)} if asked else {})
         if row:
             connection.execute(update(Batch).where(Batch.id == number).values(**row))
@@ -213,7 +226,7 @@ def add_tasks(
         wanted = (task.overlap or settings.overlap) if task.gold is None else 0
         row = {"id": task_id, "batch_id": batch, "prompt_id": prompt, "overlap": wanted, "done": 0}
         gold = None if task.gold is None else list(task.gold)
-        rows.append({**row, "priority": task.priority, "shuffle": rng.randrange(MAX_SHUFFLE), "gold": gold})
+        rows.append({**row, "priority": task.priority, "shuffle": rng.randrange(MAX_INTEGER), "gold": gold})
         for place, answer in enumerate(_answers(task)):
             answer_id = next(answer_ids)
             places.append({"task_id": task_id, "place": place, "completion_id": answer_id})
@@ -246,6 +259,10 @@ def _check_task(number: int, task: NewTask, kind: str) -> None:
         wanted = f"between {least} and {most} can be {done}" if done else f"{kind} takes {most}"
         raise LabelError(f"{where}: {size} answers; {wanted}")
     messages = as_messages(task.prompt)
+    if not messages:
+        raise LabelError(f"task {number}: the prompt has no message; give a text or at least one message")
+    if not math.isfinite(task.priority):
+        raise LabelError(f"task {number}: a priority of {task.priority}; give a finite number")
     for message in messages:
         if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
             raise LabelError(f"{where}: a message has a role ({', '.join(ROLES)}) and a content of text")

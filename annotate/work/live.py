@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, exists, func, insert, or_, select, update
 
 from annotate.store.database import Database, retried, storable
-from annotate.store.schema import Batch, Lease, LiveRequest, Prompt, Task
+from annotate.store.schema import Annotation, Batch, Lease, LiveRequest, Prompt, Task
 from annotate.work.batches import (
     BatchSettings,
     NewTask,
@@ -23,6 +23,7 @@ from annotate.work.batches import (
     batch_id,
     settings_of,
 )
+from annotate.work.completed import note_completed
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
@@ -69,14 +70,18 @@ def add_live_batch(
         request_more(connection, batch)
 
 
-def request_more(connection: Connection, batch: int) -> None:
-    """Ask for as many more prompts as keep AHEAD tasks in stock for the labelers at work."""
-    held = select(func.count()).where(Lease.task_id == Task.id, Lease.expires > time.time())
-    stock = connection.execute(
-        select(func.count()).where(
-            Task.batch_id == batch, Task.done + held.correlate(Task).scalar_subquery() < Task.overlap
-        )
-    ).scalar_one()
+def request_more(connection: Connection, batch: int, labeler: int | None = None) -> None:
+    """Ask for as many more prompts as keep AHEAD tasks in stock: those that this labeler can still be given.
+
+    Without a labeler those that anybody can be given.
+    """
+    holding = and_(Lease.task_id == Task.id, Lease.expires > time.time())
+    held = select(func.count()).select_from(Lease).where(holding).correlate(Task).scalar_subquery()
+    query = select(func.count()).where(Task.batch_id == batch, Task.done + held < Task.overlap)
+    if labeler is not None:  # what was answered or skipped before does not come again
+        answered = and_(Annotation.task_id == Task.id, Annotation.labeler_id == labeler)
+        query = query.where(~exists().where(answered), ~exists().where(holding, Lease.labeler_id == labeler))
+    stock = connection.execute(query).scalar_one()
     coming = connection.execute(
         select(func.count()).where(
             LiveRequest.batch_id == batch, LiveRequest.state.in_(("wanted", "claimed"))
@@ -87,13 +92,6 @@ def request_more(connection: Connection, batch: int) -> None:
     ids = list(connection.execute(next_ones.with_for_update(skip_locked=True)).scalars())
     if ids:
         connection.execute(update(LiveRequest).where(LiveRequest.id.in_(ids)).values(state="wanted"))
-
-
-def answers_pending(connection: Connection, batch: int) -> bool:
-    """Whether fresh answers may still come."""
-    coming = LiveRequest.state.in_(("waiting", "wanted", "claimed"))
-    query = select(LiveRequest.id).where(LiveRequest.batch_id == batch, coming).limit(1)
-    return connection.execute(query).first() is not None
 
 
 @retried
@@ -155,6 +153,7 @@ def fulfil_request(
         (number,) = add_tasks(connection, row.batch_id, settings, [task])
         change = update(LiveRequest).where(LiveRequest.id == request)
         connection.execute(change.values(state="done", task_id=number, error=""))
+        note_completed(connection, [row.batch_id])
         return number
 
 
@@ -170,6 +169,7 @@ def fail_request(database: Database, request: int, reason: str) -> None:
         change = update(LiveRequest).where(LiveRequest.id == request, LiveRequest.state != "done")
         connection.execute(change.values(state="failed", error=storable(reason)))
         request_more(connection, batch)
+        note_completed(connection, [batch])
 
 
 def any_live(database: Database) -> bool:

@@ -9,9 +9,19 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from annotate.store.database import storable
-from annotate.store.schema import COUNTED, Annotation, Batch, Draft, Lease, RankingItem, Task, TaskCompletion
-from annotate.work import webhooks
+from annotate.store.schema import (
+    COUNTED,
+    MAX_INTEGER,
+    Annotation,
+    Batch,
+    Draft,
+    Lease,
+    RankingItem,
+    Task,
+    TaskCompletion,
+)
 from annotate.work.asks import FLAGS, STRENGTHS, Asks, asks_from
+from annotate.work.completed import note_completed
 from rlhf.data.formats.lists import ranks_by_score
 from rlhf.errors import LabelError
 
@@ -119,7 +129,7 @@ def write_submissions(
         known |= _known(connection, [submission.client_id for submission in new], labeler)
         _insert_items(connection, new, known)
         batches = sorted({tasks[submission.task_id].batch_id for submission in new})
-        webhooks.notice_completed(connection, batches)
+        note_completed(connection, batches)
     return [known[submission.client_id] for submission in submissions]
 
 
@@ -312,8 +322,9 @@ def _check_items(submission: Submission, size: int, source: Source) -> None:
         raise LabelError(f"task {number}: {ranked} ranks for {size} answers")
     if submission.kind != "rank" and ranked:
         raise LabelError(f"task {number}: ranks belong to a ranking, not to {submission.kind}")
-    if any(rank < 0 for rank in submission.ranks):
-        raise LabelError(f"task {number}: a rank is negative; 0 is best")
+    for rank in submission.ranks:
+        if not 0 <= rank <= MAX_INTEGER:
+            raise LabelError(f"task {number}: a rank of {rank}; 0 is best, {MAX_INTEGER:,} the last")
     items = 0 if submission.kind in ("skip", "demonstrate") else size
     for name in ("ratings", "flags"):
         given = getattr(submission, name)

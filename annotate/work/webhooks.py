@@ -1,4 +1,4 @@
-"""Telling another program that a batch is complete. The notice is written with the last answer and sent afterwards.
+"""Telling another program that a batch is complete. The notice is written by completed.py and sent afterwards.
 
 A notice that could not be delivered is tried again with growing pauses, over a restart too; it may arrive twice, with
 the same id.
@@ -6,36 +6,26 @@ the same id.
 
 import hashlib
 import hmac
-import json
 import threading
 import time
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import select, update
 
 from annotate.store.database import Database, storable
-from annotate.store.schema import Batch, Task, WebhookDelivery
+from annotate.store.schema import Batch, WebhookDelivery
 from annotate.work.batches import batch_id
-from annotate.work.live import answers_pending
 from rlhf.errors import LabelError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_ATTEMPTS, TIMEOUT_S = 10.0, 3600.0, 20, 10.0
 WHOLE_S = 20.0  # for one notice; TIMEOUT_S is for each part of an answer
 CLAIM_S = 60.0
-# Of every answer, so built once. Locked, so that of two last answers at once the later one sees the earlier.
-STATE = (
-    select(Batch.name, Batch.kind, Batch.webhook_url, Batch.completed)
-    .where(Batch.id == bindparam("batch"))
-    .with_for_update(key_share=True)
-)
-UNFINISHED = select(Task.id).where(Task.batch_id == bindparam("batch"), Task.done < Task.overlap).limit(1)
 
 
 def set_webhook(database: Database, batch: str, url: str, secret: str) -> None:
     """Call `url` (POST, JSON) once the batch is complete, signed with the secret; an empty URL ends it."""
-    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+    if url and not _is_web_address(url):
         raise LabelError(f"webhook {url}: give a http:// or https:// address")
     if url and len(secret) < 16:
         raise LabelError("webhook: give a secret of at least 16 characters, which signs the notices")
@@ -44,20 +34,12 @@ def set_webhook(database: Database, batch: str, url: str, secret: str) -> None:
         connection.execute(update(Batch).where(chosen).values(webhook_url=url, webhook_secret=secret))
 
 
-def notice_completed(connection: Connection, batches: Sequence[int]) -> None:
-    """Mark those of the batches whose last answer has come, and write the notices to be sent."""
-    for batch in batches:
-        row = connection.execute(STATE, {"batch": batch}).one()
-        if row.completed is not None:
-            continue
-        if connection.execute(UNFINISHED, {"batch": batch}).first() or answers_pending(connection, batch):
-            continue
-        now = time.time()
-        connection.execute(update(Batch).where(Batch.id == batch).values(completed=now))
-        if row.webhook_url:
-            body = json.dumps({"event": "batch_completed", "batch": row.name, "kind": row.kind, "at": now})
-            notice = {"batch_id": batch, "body": body, "created": now, "next_attempt": now}
-            connection.execute(insert(WebhookDelivery), [notice])
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that hold no address
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def deliver_due(database: Database) -> int:

@@ -4,7 +4,7 @@ import argparse
 import secrets
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +128,12 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
 
 
 def _choice(options: argparse.Namespace) -> Any:
-    from annotate.answers.choice import Choice
+    from annotate.answers.choice import DAY_S, Choice, midnight
 
     return Choice(
         batch=options.batch,
-        since=_midnight("--since", options.since),
-        until=_midnight("--until", options.until, days=1),
+        since=midnight(_day("--since", options.since)),
+        until=midnight(_day("--until", options.until), DAY_S),
         labelers=tuple(options.labeler),
         include_simulated=not options.people_only,
         min_agreement=getattr(options, "min_agreement", None),
@@ -141,14 +141,11 @@ def _choice(options: argparse.Namespace) -> Any:
     )
 
 
-def _midnight(flag: str, day: str | None, days: int = 0) -> float | None:
-    if day is None:
-        return None
+def _day(flag: str, day: str | None) -> date | None:
     try:
-        start = datetime.combine(date.fromisoformat(day), time(), UTC)
+        return None if day is None else date.fromisoformat(day)
     except ValueError:
         raise InputError(f"{flag} {day}: write a day as 2026-01-31") from None
-    return (start + timedelta(days=days)).timestamp()
 
 
 def import_labels(options: argparse.Namespace) -> None:

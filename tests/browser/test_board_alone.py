@@ -155,8 +155,75 @@ def test_a_rating_board_gives_ratings(example, opened, tmp_path):
     assert (answer["kind"], answer["ratings"], answer["ranks"]) == ("rate", [4, 2], [])
 
 
+PAIRS = """
+import json
+import gradio as gr
+from annotate.app.components.ranking_board import RankingBoard
+from annotate.work.asks import Asks
+
+value = {"prompt": "q", "completions": ["one", "two"]}
+with gr.Blocks() as page:
+    seen = gr.Textbox(label="seen")
+    for kind, known in (("rank", {"ranks": [1, 0]}), ("compare", {"verdict": "a", "strength": 2})):
+        board = RankingBoard({**value, **known}, kind=kind, asks=Asks(strength=kind == "compare"))
+        board.select(lambda answer: json.dumps(answer), board, seen)
+page.launch()
+"""
+
+
+def test_of_two_answers_the_known_choice_is_shown_and_a_new_one_told(example, opened, tmp_path):
+    (tmp_path / "page.py").write_text(PAIRS)
+    page = opened(example(tmp_path / "page.py"))
+    seen, boards = page.get_by_label("seen"), page.locator(".ranking-board")
+    expect(boards.locator("[data-choice][aria-pressed=true]")).to_have_count(2)
+    expect(boards.nth(0).locator("[data-choice='1']")).to_have_attribute("aria-pressed", "true")
+    expect(boards.nth(1).locator("[data-choice='-2']")).to_have_attribute("aria-pressed", "true")
+    boards.nth(0).locator("[data-choice='-1']").click()
+    expect(seen).to_have_value(re.compile(r'"ranks": \[0, 1\]'))
+    boards.nth(1).locator("[data-choice='3']").click()
+    expect(seen).to_have_value(re.compile(r'"verdict": "b", "strength": 3'))
+
+
+KNOWN = [
+    ("rank", {"ranks": [0, 1]}, -1),
+    ("rank", {"ranks": [1, 0], "strength": 2}, 2),
+    ("rank", {"ranks": [0, 0]}, 0),
+    ("rank", {}, None),
+    ("compare", {"verdict": "a", "strength": 3}, -3),
+    ("compare", {"verdict": "tie"}, 0),
+    ("compare", {"verdict": "both_bad"}, "both_bad"),
+]
+
+
+@pytest.mark.parametrize(("kind", "known", "choice"), KNOWN)
+def test_a_choice_between_two_is_what_was_known_there_and_back(kind, known, choice):
+    from annotate.app.components.ranking_board import RankingBoard
+    from annotate.work.asks import Asks
+
+    value = {"prompt": "q", "completions": ["one", "two"]}
+    board = RankingBoard(kind=kind, asks=Asks(strength=True), render=False)
+    payload = board.postprocess({**value, **known})
+    assert payload["answer"] == {"choice": choice}
+    said = board.preprocess(payload)
+    strength = abs(choice) if choice and choice != "both_bad" else None
+    wanted = {"ranks": [], "verdict": None, **known, "strength": strength}
+    assert {name: said[name] for name in wanted} == wanted
+    plain = RankingBoard(kind=kind, render=False).preprocess(payload)
+    assert plain["strength"] is None
+
+
 @pytest.mark.parametrize(
-    "payload", [{}, {"task": {"answers": [{"text": "a"}]}, "prompt": "q", "submitted": {"ranks": [0, 1]}}]
+    "payload",
+    [
+        {},
+        {"task": {"answers": [{"text": "a"}]}, "prompt": "q", "submitted": {"ranks": [0, 1]}},
+        {
+            "task": {"answers": [{"text": "a"}] * 2},
+            "prompt": "q",
+            "submitted": None,
+            "answer": {"choice": "c"},
+        },
+    ],
 )
 def test_what_no_board_sends_is_refused(payload):
     import gradio as gr

@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.background import BackgroundTask
 
 from annotate.answers.adjudicate import Disagreement, adjudicate, disagreement_by_task, disagreements
-from annotate.answers.choice import Choice
+from annotate.answers.choice import DAY_S, Choice, midnight
 from annotate.answers.export import Exported, export
 from annotate.answers.importing import add_gold_questions
 from annotate.app.identity import Db, Lead
-from annotate.app.lead.chosen import DAY_S, midnight
 from annotate.app.lead.new_batch import BatchIn, UploadIn, first_problem, flags_named, make_batch, task_of
 from annotate.app.lead.people import PeopleIn, PersonIn, add_people, change_person, people_list
 from annotate.app.payloads import AnswerIn, said_text, shown, submission, task_json

@@ -2,11 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 
-from annotate.answers.choice import Choice
-
-DAY_S = 86_400.0
+from annotate.answers.choice import DAY_S, Choice, midnight
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,3 @@ class Chosen:
         given = {"batch": self.batch, "since": self.since, "until": self.until}
         given["people_only"] = "true" if self.people_only else ""
         return {name: value for name, value in given.items() if value}
-
-
-def midnight(day: date | None, later_s: float = 0.0) -> float | None:
-    """When a day begins (UTC), in seconds since 1970, and so many seconds later."""
-    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + later_s

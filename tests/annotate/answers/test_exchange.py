@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from datasets import load_dataset, load_from_disk
@@ -71,6 +72,14 @@ def test_imported_tasks_with_room_are_labeled_further(store):
 def test_a_second_ranking_of_the_same_answers_is_not_lost(store):
     done = put(store, [RANKINGS[0], RANKINGS[0], RANKINGS[1]])
     assert (done.tasks, done.answers) == (2, 3) and len(store.rankings()) == 3
+
+
+def test_labelers_that_are_one_to_the_database_rank_tasks_of_their_own(store):
+    names = ["zo\ud800", "zo\udfff", "z" * 201, "z" * 202, "", " "]
+    done = put(store, [replace(RANKINGS[1], labeler=name) for name in names])
+    assert (done.tasks, done.answers) == (2, 6)
+    found = {ranking.labeler for ranking in store.rankings()}
+    assert found == {"zo\ufffd", "z" * 200, "imported"}
 
 
 def test_an_import_is_whole_or_not_at_all(store):
@@ -326,7 +335,8 @@ BAD = {
     "missing": {"prompt": "q", "chosen": "a"},
     "between 2 and 9": {"prompt": "q", "completions": list("abcdefghij"), "ranks": list(range(10))},
     "NUL": {"prompt": "q", "chosen": "a\x00", "rejected": "b"},
-    "negative": {"prompt": "q", "completions": ["a", "b"], "ranks": [0, -1]},
+    "a rank of -1": {"prompt": "q", "completions": ["a", "b"], "ranks": [0, -1]},
+    "a rank of 1000": {"prompt": "q", "completions": ["a", "b"], "ranks": [0, 10**20]},
     "whole numbers": {"prompt": "q", "completions": ["a", "b"], "ranks": ["0", 1.5]},
     "no prompt": {"id": 1, "fields": {"a": "x", "b": "y"}, "responses": {"r": [{"value": ["a", "b"]}]}},
 }

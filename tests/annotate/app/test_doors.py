@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 from annotate.app import identity
 from annotate.app.proxies import check_proxies, check_root_path
@@ -45,6 +46,33 @@ def test_an_app_whose_last_account_is_disabled_stays_closed(store, visit):
         assert visitor.get("/").headers["location"].startswith("/login")
         assert visitor.get("/api/me").status_code == 401
         assert sign_in(visitor, "lea").status_code == 401
+
+
+def test_a_session_that_is_used_lasts_in_the_browser_too(store, visit):
+    accounts.add_account(store.database, "ann two", PASSWORD)
+    client = visit()
+    sign_in(client, "ann two")
+    (cookie,) = [cookie for cookie in client.cookies.jar if cookie.name == "rlhf_label_7861"]
+    with store.database.write() as connection:  # seven of twelve hours later
+        connection.execute(text("UPDATE session SET created = created - 25200, expires = expires - 25200"))
+    cookie.expires -= 25_200
+    assert client.get("/api/me").status_code == 200
+    with store.database.read() as connection:
+        expires = connection.execute(text("SELECT expires FROM session")).scalar()
+    assert expires > time.time() + 11 * 3600
+    (cookie,) = [cookie for cookie in client.cookies.jar if cookie.name == "rlhf_label_7861"]
+    assert cookie.expires >= int(expires)
+
+
+@pytest.mark.parametrize("settings", [{}, {"root_path": "/labels"}])
+def test_a_header_that_holds_no_address_is_the_clients_fault(visit, settings):
+    client = visit(**settings)
+    for origin in ("http://[", "http://evil.example", "null"):
+        assert client.post("/login", headers={"Origin": origin}).status_code == 403
+    for host in ("[", "a]", "[::1"):
+        assert client.get("/lead", headers={"Host": host}).status_code == 400
+    assert client.get("/login", headers={"Host": "evil.example"}).status_code == 421
+    assert client.get("/login", headers={"Host": "[::1]:7861"}).status_code == 303
 
 
 def test_an_app_whose_accounts_come_through_a_proxy_does_not_open_without_it(store, visit):

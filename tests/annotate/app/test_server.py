@@ -64,6 +64,15 @@ def test_scripts_and_answers_of_some_length_are_compressed(tmp_path):
         assert "content-encoding" not in client.get("/api/me").headers
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"port": 99_999}, {"port": -1}, {"host": "ä" * 80}, {"host": "no such host"}]
+)
+def test_what_nobody_can_listen_at_is_refused_in_one_line(wrong):
+    with pytest.raises(InputError, match=r"choose another --host or --port$") as refused:
+        _listener(AppSettings(**wrong))
+    assert "\n" not in str(refused.value)
+
+
 def test_an_address_in_use_is_refused_by_name(app_at):
     said = []
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -27,7 +27,7 @@ DATA = {
         "INSERT INTO completion VALUES (1, 1, 'a', true, 'sft/1', '{\"temperature\": 1.0}')",
         "INSERT INTO completion VALUES (2, 1, 'b', NULL, '', '{}')",
         "INSERT INTO task VALUES (1, 1, 1, 2, 2, 0.5)",
-        "INSERT INTO task VALUES (2, 2, 2, 1, 0, 0.0)",
+        "INSERT INTO task VALUES (2, 2, 2, 1, 0, 0.0), (60000, 2, 2, 0, 0, 0.0)",  # large enough to overflow
         "INSERT INTO task_completion VALUES (1, 0, 1), (1, 1, 2)",
         "INSERT INTO annotation VALUES (1, 'c1', 1, 1, 'rank', '[1, 0]', NULL, 'first', 3.5, false, NULL, false, 2.0)",
         "INSERT INTO annotation VALUES (2, 'c2', 1, 1, 'rank', '[1, 0]', NULL, 'edited', 4.5, true, 1, true, 3.0)",

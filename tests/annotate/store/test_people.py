@@ -188,9 +188,17 @@ def test_settings_are_kept_and_checked(store):
     after = batch_settings(store.database, "asking")
     assert (after.guidelines, after.overlap, after.asks) == ("# Be brief", 3, asks)
     assert {row.name: row.wanted for row in overview(store.database)}["asking"] == 18
-    for wrong in ({"overlap": 0}, {"quota": -1}, {"task_order": "best"}, {"kind": "rank"}):
-        with pytest.raises(LabelError):
+    large = [{name: number} for name in ("overlap", "quota", "gold_every") for number in (2**31, 10**20)]
+    for wrong in ({"overlap": 0}, {"quota": -1}, {"task_order": "best"}, {"kind": "rank"}, *large):
+        with pytest.raises(LabelError, match="batch asking"):
             change_batch(store.database, "asking", **wrong)
+
+
+@pytest.mark.parametrize("number", [2**31, 10**20])
+def test_a_number_that_no_database_keeps_is_one_line(store, number):
+    with pytest.raises(LabelError, match=r"token|keep a value") as refused:
+        accounts.revoke_token(store.database, number, "ann")
+    assert "\n" not in str(refused.value)
 
 
 def walk(store, labeler):

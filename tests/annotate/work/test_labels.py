@@ -111,7 +111,8 @@ def test_a_skip_leaves_the_place_to_others(store):
     ("more", "reason"),
     [
         ({"ranks": (0, 1)}, "2 ranks for 3 answers"),
-        ({"ranks": (0, -1, 1)}, "negative"),
+        ({"ranks": (0, -1, 1)}, "a rank of -1"),
+        ({"ranks": (0, 10**20, 1)}, "a rank of 1000"),
         ({"ratings": (8, 1, 1)}, "1 to 7"),
         ({"kind": "maybe"}, "no kind of answer"),
         ({"task_id": 999}, "no such task"),
@@ -126,6 +127,20 @@ def test_an_answer_that_does_not_fit_writes_nothing(store, more, reason):
     with pytest.raises(LabelError, match=reason):
         store.submit("ann", answer(store.lease("ann"), **more))
     assert store.rankings() == []
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        (NewTask(prompt=[], completions=("a", "b")), "task 2: the prompt has no message"),
+        (NewTask(prompt="q", completions=("a", "b"), priority=float("nan")), "task 2: a priority of nan"),
+        (NewTask(prompt="q", completions=("a", "b"), priority=float("inf")), "task 2: a priority of inf"),
+    ],
+)
+def test_a_task_that_cannot_be_shown_or_ordered_is_refused(store, task, reason):
+    with pytest.raises(LabelError, match=reason):
+        store.add_batch("odd", [TASKS[0], task])
+    assert "odd" not in store.batches()
 
 
 def test_demonstrations_come_back(store):

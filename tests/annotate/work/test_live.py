@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from annotate.labels import LabelStore, NewTask, Submission
 from annotate.work import assign, live, webhooks
-from annotate.work.batches import BatchSettings
+from annotate.work.batches import BatchSettings, change_batch
 from rlhf.errors import LabelError
 
 SECRET = "a secret of some length"
@@ -55,6 +55,23 @@ def test_answers_are_made_as_tasks_are_opened(live_store):
     assert live.queue_counts(store.database, "live")["done"] == 6
 
 
+@pytest.mark.parametrize(("overlap", "kind"), [(2, "rank"), (1, "skip")])
+def test_what_a_labeler_has_done_is_no_stock_for_them(store, overlap, kind):
+    prompts = [f"q{i}" for i in range(6)]
+    live.add_live_batch(store.database, BatchSettings(name="live", overlap=overlap), prompts, "ppo/1", k=2)
+    for labeler in ("ann", "bob"):
+        done = set()
+        sample(store)
+        while task := store.lease(labeler, "live"):
+            ranks = (0, 1) if kind == "rank" else ()
+            given = Submission(task_id=task.id, client_id=f"{labeler}{task.id}", kind=kind, ranks=ranks)
+            store.submit(labeler, given)
+            done.add(task.prompt)
+            sample(store)
+        assert done == set(prompts)
+    assert live.queue_counts(store.database, "live")["done"] == 6
+
+
 def test_a_dead_samplers_claims_go_to_the_next_and_a_late_answer_changes_nothing(live_store):
     first = live.claim_requests(live_store.database)
     assert live.claim_requests(live_store.database) == []
@@ -84,6 +101,64 @@ def test_a_live_batch_is_complete_when_its_last_prompt_is_done(live_store):
             completed.append(connection.execute(text("SELECT count(*) FROM webhook_delivery")).scalar())
         sample(live_store)
     assert completed == [0, 0, 0, 0, 0, 1]
+
+
+def notices(store):
+    with store.database.read() as connection:
+        return connection.execute(text("SELECT count(*) FROM webhook_delivery")).scalar()
+
+
+def test_a_live_batch_is_complete_when_its_last_prompt_is_given_up(live_store):
+    webhooks.set_webhook(live_store.database, "live", "http://127.0.0.1:9/", SECRET)
+    lost = []
+    while True:
+        for one in live.claim_requests(live_store.database):
+            if one.prompt == "q5":
+                lost.append(one)
+            else:
+                live.fulfil_request(live_store.database, one.id, ["a", "b"], [True, True])
+        if not (task := live_store.lease("ann", "live")):
+            break
+        live_store.submit("ann", Submission(task_id=task.id, client_id=str(task.id), ranks=(0, 1)))
+    assert notices(live_store) == 0
+    live.fail_request(live_store.database, lost[0].id, "every answer was the same")
+    assert notices(live_store) == 1
+    late = live.fulfil_request(live_store.database, lost[0].id, ["a", "b"], [True, True])
+    live_store.lease("ann", "live")
+    live_store.submit("ann", Submission(task_id=late, client_id="late", ranks=(0, 1)))
+    assert notices(live_store) == 2
+
+
+def test_a_batch_is_complete_by_a_lower_overlap_and_again_after_a_higher_one(store):
+    store.add_batch("done", [NewTask(prompt="q", completions=("a", "b"))], overlap=2)
+    webhooks.set_webhook(store.database, "done", "http://127.0.0.1:9/", SECRET)
+
+    task = store.lease("ann", "done").id
+    told = []
+
+    def answer(labeler, **said):
+        store.submit(labeler, Submission(task_id=task, client_id=f"{labeler}{len(told)}", **said))
+
+    for change in (
+        lambda: answer("ann", ranks=(0, 1)),
+        lambda: change_batch(store.database, "done", overlap=1),
+        lambda: change_batch(store.database, "done", overlap=2),
+        lambda: answer("bob", ranks=(0, 1)),
+        lambda: answer("bob", kind="skip"),
+        lambda: answer("cleo", ranks=(0, 1)),
+    ):
+        change()
+        told.append(notices(store))
+    assert told == [0, 1, 1, 2, 2, 3]
+
+
+def test_a_save_that_leaves_the_overlap_leaves_tasks_their_own(store):
+    tasks = [NewTask(prompt=f"q{overlap}", completions=("a", "b"), overlap=overlap) for overlap in (3, None)]
+    store.add_batch("own", tasks)
+    change_batch(store.database, "own", guidelines="new", overlap=1)
+    assert store.progress("own").wanted == 4
+    change_batch(store.database, "own", overlap=5)
+    assert store.progress("own").wanted == 10
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -197,6 +272,7 @@ def test_addresses_that_answer_nonsense_or_nothing_keep_no_other_notice_back(
 
 def test_a_webhook_needs_an_address_and_a_secret(store):
     store.add_batch("done", [NewTask(prompt="q", completions=("a", "b"))])
-    for hook, secret in (("file:///etc/passwd", SECRET), ("http://", SECRET), ("http://x.example", "short")):
+    wrong = ["file:///etc/passwd", "http://", "http://[", "http://[x]/"]
+    for hook, secret in (*((one, SECRET) for one in wrong), ("http://x.example", "short")):
         with pytest.raises(LabelError, match="webhook"):
             webhooks.set_webhook(store.database, "done", hook, secret)

@@ -223,6 +223,7 @@ def test_a_team_and_its_batch_are_looked_after_by_command(tmp_path, capsys, monk
     assert "ann (admin) disabled" in labels("user", "ls")
     assert "undefined" in labels("strengths")
     assert "write a day as" in labels("export", str(tmp_path / "x.csv"), "--since", "yesterday", status=2)
+    assert "2 tasks" in labels("stats", "--since", "0001-01-01", "--until", "9999-12-31")
 
 
 def test_the_store_is_listed_shown_verified_exported_and_cleared(base_store, tmp_path, capsys):

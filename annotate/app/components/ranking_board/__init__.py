@@ -10,7 +10,7 @@ from gradio.data_classes import DeveloperPath
 from gradio.events import Events
 from pydantic import ValidationError
 
-from annotate.app.payloads import AnswerIn
+from annotate.app.payloads import AnswerIn, choice_of, said_by_choice
 from annotate.app.rendering import FOLD_AT, rendered, visible
 from annotate.app.texts import texts
 from annotate.work.asks import Asks
@@ -83,13 +83,10 @@ class RankingBoard(Component):
             return None
         answers = [_text(text) for text in value["completions"]]
         prompt = [{"role": turn["role"], **_text(turn["content"])} for turn in as_messages(value["prompt"])]
-        known = {name: value[name] for name in AnswerIn.model_fields if name in value}
-        if "ranks" in known:
-            known["ranks"] = [None if rank is None else rank + 1 for rank in known["ranks"] or []]
         return {
             "prompt": value["prompt"],
             "task": {"kind": self.kind, "prompt": prompt, "answers": answers},
-            "answer": known,
+            "answer": self._known(value),
             "submitted": None,
         }
 
@@ -99,7 +96,7 @@ class RankingBoard(Component):
             return None
         try:
             completions = [answer["text"] for answer in payload["task"]["answers"]]
-            said = payload["submitted"] or _draft(self.kind, payload["answer"])
+            said = payload["submitted"] or self._draft(payload["answer"])
             checked = AnswerIn.model_validate({"kind": self.kind, **said, "client_id": "board"})
         except (KeyError, TypeError, ValidationError):
             raise gr.Error("this is no answer of a ranking board") from None
@@ -107,9 +104,28 @@ class RankingBoard(Component):
         if any(len(given) not in (0, len(completions)) for given in lists):
             raise gr.Error(f"a ranking board with {len(completions)} answers was told of others")
         answer = checked.model_dump(exclude={"client_id", "time_s"})
-        if payload["submitted"] is None and self.kind == "rank":
+        if payload["submitted"] is None and self.kind == "rank" and "ranks" in payload["answer"]:
             answer["ranks"] = _ranks(payload["answer"])
         return {"prompt": payload["prompt"], "completions": completions, **answer}
+
+    def _known(self, value: Value) -> dict[str, Any]:
+        """What is known of the answer, as the page's scripts have it in their `state()`."""
+        known = {name: value[name] for name in AnswerIn.model_fields if name in value}
+        if len(value["completions"]) == 2 and self.kind in ("rank", "compare"):
+            ranks, verdict, strength = (known.pop(name, None) for name in ("ranks", "verdict", "strength"))
+            known["choice"] = choice_of(ranks or (), verdict, strength if self.asks["strength"] else None)
+        elif "ranks" in known:
+            known["ranks"] = [None if rank is None else rank + 1 for rank in known["ranks"] or []]
+        return known
+
+    def _draft(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A board's state before it is submitted, as far as it is an answer already."""
+        names = ("ratings", "flags", "comment", "none_acceptable")
+        said: dict[str, Any] = {name: state[name] for name in names if name in state}
+        if self.kind == "demonstrate":
+            said["demonstration"] = state.get("demonstration", "")
+        said |= said_by_choice(self.kind, state.get("choice"))
+        return said if self.asks["strength"] else {**said, "strength": None}
 
     def api_info(self) -> dict[str, Any]:
         return {"type": "object"}
@@ -124,16 +140,6 @@ class RankingBoard(Component):
 def _text(text: str) -> dict[str, Any]:
     """A text with how it is shown; what is shown folded comes along whole."""
     return {**rendered(text), "text": text, **({"whole": visible(text)} if len(text) > FOLD_AT else {})}
-
-
-def _draft(kind: str, state: dict[str, Any]) -> dict[str, Any]:
-    """A board's state before it is submitted, as far as it is an answer already."""
-    said: dict[str, Any] = {
-        name: state[name] for name in ("ratings", "flags", "comment", "none_acceptable") if name in state
-    }
-    if kind == "demonstrate":
-        said["demonstration"] = state.get("demonstration", "")
-    return said
 
 
 def _ranks(state: dict[str, Any]) -> list[int | None]:

@@ -56,7 +56,7 @@ def _extend_tables() -> None:
     op.execute("UPDATE labeler SET origin = 'imported' WHERE name = 'imported'")
     op.execute("ALTER TABLE labeler DROP COLUMN simulated")
     op.execute("UPDATE annotation SET none_acceptable = true, kind = 'rank' WHERE kind = 'none_acceptable'")
-    op.execute("UPDATE task SET shuffle = (id * 40503) % 65521")
+    op.execute("UPDATE task SET shuffle = (CAST(id AS BIGINT) * 40503) % 65521")  # an int4 overflows
 
 
 def _add_indexes() -> None:
