@@ -93,12 +93,11 @@ def print_estimate(found: Any) -> None:
 
 def train_tokenizer(options: argparse.Namespace) -> None:
     from rlhf.data import read_texts
+    from rlhf.durable import new_folder
     from rlhf.models.tokenizer import train_tokenizer as train
 
     folder = Path(options.out)
-    if folder.exists():
-        raise InputError(f"{folder} exists already; name a folder that does not")
-    tokenizer = train(read_texts(options.data), options.vocab_size)
-    folder.mkdir(parents=True)
-    tokenizer.save(folder)
+    with new_folder(folder) as new:
+        tokenizer = train(read_texts(options.data), options.vocab_size)
+        tokenizer.save(new)
     print(f"{folder}: {tokenizer.vocab_size} tokens")

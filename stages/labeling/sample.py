@@ -17,8 +17,9 @@ from rlhf.models.checkpoints import load_policy
 from rlhf.models.sources import content_hash
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.sampling.generate import Sample
+from rlhf.settings import hashed_settings
 from rlhf.starter.items import take_items
-from rlhf.store import Store, hashed_settings
+from rlhf.store import Store
 from stages.judging.answers import fitting_prompts, sample_answers
 from stages.reading import prefixed
 from stages.settings import SampleSettings

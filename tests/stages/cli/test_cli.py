@@ -1,6 +1,7 @@
 """The command line: quick to answer, one line for what is wrong, flags over recipe over default."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from rlhf.errors import InputError
+from rlhf.store import Store
 from stages.cli import stage_commands
 from stages.cli.main import main, parse
 from stages.cli.options import read_recipe, settings_from
@@ -238,6 +240,21 @@ def test_the_store_is_listed_shown_verified_exported_and_cleared(base_store, tmp
         and "every file is as it was written" in shown
     )
     assert (tmp_path / "out/config.json").exists()
+
+
+def test_an_entry_whose_manifest_was_edited_is_shown_as_far_as_it_goes(tmp_path, capsys):
+    store = Store(tmp_path)
+    with store.new("base", "a", {}, {}, {}, 0) as writer:
+        pass
+    path = writer.entry.path / "manifest.json"
+    manifest = {
+        name: v for name, v in json.loads(path.read_text()).items() if name not in ("seed", "versions")
+    }
+    itself = {"base": {"ref": writer.entry.ref, "hash": writer.entry.hash}}
+    path.write_text(json.dumps(manifest | {"parents": itself}))
+    assert main(["store", "show", "base", "--store", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "└─ base: base/0001-a  (a circle" in shown and "seed" not in shown
 
 
 def test_doctor_reports_this_machine(tmp_path, capsys):
