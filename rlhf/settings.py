@@ -98,6 +98,8 @@ def _wrong_text(each: "Field[Any]", value: Any) -> str | None:
         return f"{each.name} is a text, not {value!r}"
     if not value.strip() and each.default != "":
         return f"{each.name} is empty; " + ("leave it out instead" if each.default is None else "name one")
+    if (pattern := each.metadata.get("pattern")) and not pattern.fullmatch(value):
+        return f"{each.name} is {value!r}; it is {each.metadata['pattern_text']}"
     return None
 
 
@@ -121,11 +123,14 @@ def same_but_for_places(kept: Mapping[str, Any], settings: Any) -> bool:
     deciding, known = hashed_settings(settings), {each.name for each in fields(settings)}
     if not deciding.keys() <= kept.keys() <= known:
         return False
+    kept = {name: kept[name] for name in deciding}
+    return without_places(settings, kept) == without_places(settings, deciding)
+
+
+def without_places(settings: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of these settings' fields; of one that names a place only whether it names one."""
     places = {each.name for each in fields(settings) if _says(each, "place", False)}
-    return all(
-        (kept[name] is None) == (value is None) if name in places else kept[name] == value
-        for name, value in deciding.items()
-    )
+    return {name: value is not None if name in places else value for name, value in values.items()}
 
 
 def _says(each: "Field[Any]", name: str, default: bool) -> bool:

@@ -42,6 +42,7 @@ from rlhf.settings import hashed_settings, same_but_for_places
 CARD = "README.md"
 STAGES = ("base", "sft", "reward", "ppo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME_TEXT = "at most 100 letters, digits, . _ -, of which the first is a letter or digit"
 NUMBERED = re.compile(r"[0-9]+-.+")
 HIDDEN = re.compile(r"\.tmp-[0-9]+-[0-9a-f]{8}(\.lock)?")
 LAST_NUMBER = ".last-number"
@@ -354,9 +355,7 @@ def hold(folder: Path) -> None:
 def check_name(stage: str, name: str) -> None:
     """Raises StoreError for what cannot be the stage and name of a new entry."""
     if stage not in STAGES or not NAME.fullmatch(name):
-        raise StoreError(
-            f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of at most 100 letters, digits, . _ -"
-        )
+        raise StoreError(f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of {NAME_TEXT}")
 
 
 def _is_manifest(found: Any) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rlhf.settings import Settings
-from stages.fields import setting
+from stages.fields import seeding, setting
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 PRECISION_HELP = "of the weights; auto: bfloat16 for models of 50M and more where the hardware multiplies it"
@@ -30,7 +30,7 @@ class ChatSettings(Settings):
     max_new_tokens: int | None = setting(
         None, "longest answer in tokens (default: until the model or the context ends it)", at_least=1
     )
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    seed: int = seeding()
     precision: str = setting("auto", PRECISION_HELP, choices=PRECISIONS)
     offload: bool = setting(
         False,
