@@ -55,7 +55,7 @@ def copy_files(source: Path, target: Path, leave_out: Collection[str] = ()) -> N
     """Copy what is under a folder, apart from files and folders of these names at its top, with the rights of new files."""
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
-        if path.is_file() and name.parts[0] not in leave_out:
+        if not path.is_dir() and name.parts[0] not in leave_out:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / name)
 

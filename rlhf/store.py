@@ -223,7 +223,7 @@ class Store:
         taken = [int(path.name.split("-")[0]) for path in self._paths(stage)]
         kept = self.root / stage / LAST_NUMBER
         given = kept.read_text().strip() if kept.exists() else ""
-        return max(0, *taken, int(given) if given.isdigit() else 0) + 1
+        return max(0, *taken, int(given) if given.isdecimal() else 0) + 1
 
     def verify(self, reference: str | None = None) -> list[str]:
         """What is wrong, a line per damaged, missing or unlisted file; empty when all is as it was written."""
