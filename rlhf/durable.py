@@ -5,14 +5,17 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rlhf.errors import RLHFError, StoreError
 
 FULL_BYTES = 2**16
+# Lock files that this process holds. POSIX locks: the process may take its own again, and loses it by closing the file.
+HELD: dict[Path, IO[str]] = {}
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -46,6 +49,15 @@ def link_or_copy(source: str, target: str) -> str:
             raise
         shutil.copy2(source, target)
     return target
+
+
+def copy_files(source: Path, target: Path, leave_out: Collection[str] = ()) -> None:
+    """Copy what is under a folder, apart from files and folders of these names at its top, with the rights of new files."""
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source)
+        if not path.is_dir() and name.parts[0] not in leave_out:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
 
 
 def hashes_under(folder: Path) -> dict[str, str]:
@@ -83,6 +95,34 @@ def removed_afterwards(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def give_usual_rights(folder: Path) -> None:
+    """Give every file under a folder the rights that a new file gets there; safetensors' are for their owner alone."""
+    example = folder / ".rights"
+    example.touch()
+    rights = example.stat().st_mode & 0o777
+    example.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_mode & 0o777 != rights:
+            path.chmod(rights)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `target` when the block ends without an exception; else nothing of it stays.
+
+    Raises StoreError where something of that name is there, and for what the target's disk refuses.
+    """
+    with disk_problems_explained(target):
+        if os.path.lexists(target):
+            raise StoreError(f"{target} exists already; name a folder that does not")
+        hidden = target.with_name(f".{target.name}.{os.getpid()}")
+        with removed_afterwards(hidden):
+            hidden.mkdir(parents=True)
+            yield hidden
+            give_usual_rights(hidden)
+            os.rename(hidden, target)
+
+
 @contextmanager
 def disk_problems_explained(place: Path) -> Iterator[None]:
     """Raises StoreError, in one line, for what failed because of the disk that `place` lies on; all else as it is."""
@@ -104,7 +144,7 @@ def _disk_problem(problem: Exception, place: Path) -> str | None:
         return f"{place}: no space left on its disk; free some, then run the same command again"
     named = f"{problem.filename or ''}" if isinstance(problem, OSError) else ""
     if number in (errno.EROFS, errno.EACCES, errno.EPERM) or named.startswith(f"{place}"):
-        return f"{named or place}: cannot be written ({problem.args[-1]}); give the right to, or another folder with --store"
+        return f"{named or place}: cannot be read or written ({problem.args[-1]}); give the right to, or name another folder"
     return None
 
 
@@ -122,3 +162,42 @@ def take_lock(lock: Callable[[Any, int], None], handle: Any) -> bool:
             return False
         raise
     return True
+
+
+def keep_lock(file: Path) -> str | None:
+    """Lock a file for this process until `give_back_lock` or its end; else gives what its holder wrote, its number."""
+    if file in HELD:
+        return None
+    handle = open(file, "a+")  # noqa: SIM115  held as long as the work goes on
+    if not take_lock(fcntl.lockf, handle):
+        with handle:
+            handle.seek(0)
+            return handle.read().strip() or "?"
+    handle.truncate(0)
+    handle.write(f"{os.getpid()}\n")
+    handle.flush()
+    HELD[file] = handle
+    return None
+
+
+def give_back_lock(file: Path) -> None:
+    """Delete a lock file of `keep_lock`, and with it the lock."""
+    file.unlink(missing_ok=True)
+    if handle := HELD.pop(file, None):
+        handle.close()
+
+
+@contextmanager
+def locked(folder: Path, patience_s: float) -> Iterator[None]:
+    """One process at a time in a folder, which is made. Raises StoreError where another one is there for `patience_s`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as handle:
+        last = time.monotonic() + patience_s
+        while not take_lock(fcntl.flock, handle):
+            if time.monotonic() > last:
+                raise StoreError(
+                    f"{folder / '.lock'} was held by another process for {patience_s:.0f} s; "
+                    "stop that process, then run the same command again"
+                )
+            time.sleep(0.02)
+        yield

@@ -19,7 +19,7 @@ from rlhf.models.last_blocks import freeze_lower
 from rlhf.models.sources import content_hash, find_source
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.starter.items import Item, take_items
-from rlhf.store import STAGES, Entry, Store, inputs_hash
+from rlhf.store import STAGES, Entry, Store
 
 
 def locate_model(store: Store, name: str) -> tuple[str, Entry | None]:
@@ -81,7 +81,7 @@ def entry_for_all(store: Store, stage: str, inputs: dict[str, Any]) -> Entry:
     Raises InputError where another machine's store is another folder.
     """
     processes.barrier()
-    entry = store.find(stage, inputs_hash(stage, **inputs))
+    entry = store.find(stage, **inputs)
     if entry is None:
         raise InputError(
             f"{store.root}: the entry that the first process wrote is not here on {socket.gethostname()}; "

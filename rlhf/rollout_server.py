@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from rlhf.durable import give_usual_rights
 from rlhf.errors import InputError, TrainingError
 from rlhf.sampling.generate import Sample, SamplingSettings
 
@@ -63,6 +64,7 @@ class RolloutServers:
         shutil.rmtree(fresh, ignore_errors=True)
         try:
             save(fresh, not is_tied)
+            give_usual_rights(fresh)  # the servers may be another user's
             for file in sorted(fresh.glob("*.safetensors*")):
                 os.replace(file, self.folder / file.name)
         finally:

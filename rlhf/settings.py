@@ -2,6 +2,7 @@
 
 import math
 import typing
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from numbers import Integral, Real
@@ -97,4 +98,40 @@ def _wrong_text(each: "Field[Any]", value: Any) -> str | None:
         return f"{each.name} is a text, not {value!r}"
     if not value.strip() and each.default != "":
         return f"{each.name} is empty; " + ("leave it out instead" if each.default is None else "name one")
+    if (pattern := each.metadata.get("pattern")) and not pattern.fullmatch(value):
+        return f"{each.name} is {value!r}; it is {each.metadata['pattern_text']}"
     return None
+
+
+def hashed_settings(settings: Any) -> dict[str, Any]:
+    """The settings that a result depends on: of a dataclass all but the fields whose metadata says `decides` is False."""
+    if isinstance(settings, dict):
+        return settings
+    return {
+        each.name: getattr(settings, each.name) for each in fields(settings) if _says(each, "decides", True)
+    }
+
+
+def same_but_for_places(kept: Mapping[str, Any], settings: Any) -> bool:
+    """Whether an entry's settings, as its manifest keeps them, give what these would.
+
+    Of a field whose metadata says `place`, which names something that is known by its content, it counts only whether it
+    names one. A dictionary has no such fields.
+    """
+    if isinstance(settings, dict):
+        return False
+    deciding, known = hashed_settings(settings), {each.name for each in fields(settings)}
+    if not deciding.keys() <= kept.keys() <= known:
+        return False
+    kept = {name: kept[name] for name in deciding}
+    return without_places(settings, kept) == without_places(settings, deciding)
+
+
+def without_places(settings: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of these settings' fields; of one that names a place only whether it names one."""
+    places = {each.name for each in fields(settings) if _says(each, "place", False)}
+    return {name: value is not None if name in places else value for name, value in values.items()}
+
+
+def _says(each: "Field[Any]", name: str, default: bool) -> bool:
+    return bool(each.metadata.get(name, default))

@@ -1,50 +1,54 @@
 """The checkpoint store: a folder of finished entries, each with a manifest; nothing half-written is ever visible.
 
 store/STAGE/0001-NAME/ holds the Hugging Face files, the tokenizer and manifest.json. An entry is written to
-store/.tmp-…, every file fsynced, then renamed into place. A number is given once, also when its entry was removed:
+store/.tmp-…, whose lock beside it says that its writer lives, every file fsynced, then renamed into place. A number is given once, also when its entry was removed:
 store/STAGE/.last-number keeps the highest.
 """
 
-import fcntl
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-import subprocess
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rlhf.durable import (
+    HELD,
+    copy_files,
     disk_problems_explained,
+    give_back_lock,
+    give_usual_rights,
     hashes_under,
+    keep_lock,
+    locked,
+    new_folder,
     removed_afterwards,
     sync,
     sync_tree,
-    take_lock,
     write_text,
 )
 from rlhf.errors import StoreError
+from rlhf.extras import commit, versions
 from rlhf.model_card import model_card
+from rlhf.settings import hashed_settings, same_but_for_places
 
 CARD = "README.md"
 STAGES = ("base", "sft", "reward", "ppo")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME_TEXT = "at most 100 letters, digits, . _ -, of which the first is a letter or digit"
 NUMBERED = re.compile(r"[0-9]+-.+")
+HIDDEN = re.compile(r"\.tmp-[0-9]+-[0-9a-f]{8}(\.lock)?")
 LAST_NUMBER = ".last-number"
 OWN_HASH = "manifest_hash"
 HOLDER = ".holder"
 LOCK_PATIENCE_S = 60.0
-# The lock files of work folders that this process holds. POSIX locks: the process may take its own again.
-HELD: dict[Path, IO[str]] = {}
-PACKAGES = ("torch", "transformers", "trl", "datasets", "tiktoken", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -97,17 +101,6 @@ def inputs_hash(stage: str, parents: dict[str, Entry], settings: Any, data: Any,
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def hashed_settings(settings: Any) -> dict[str, Any]:
-    """The settings that a result depends on: of a dataclass all but the fields whose metadata says `decides` is False."""
-    if isinstance(settings, dict):
-        return settings
-    return {
-        each.name: getattr(settings, each.name)
-        for each in fields(settings)
-        if each.metadata.get("decides", True)
-    }
-
-
 class Store:
     """The entries under a root folder, which is made when first written to.
 
@@ -141,7 +134,8 @@ class Store:
         """The entry that `ppo`, `ppo:latest`, `ppo/NAME` (the newest of that name) or `ppo/0001-NAME` names."""
         stage, _, name = reference.removesuffix(":latest").partition("/")
         paths = self._paths(stage) if stage in STAGES else []
-        matching = [path for path in paths if not name or name in (path.name, path.name.split("-", 1)[1])]
+        named = [path for path in paths if not name or path.name.split("-", 1)[1] == name]
+        matching = [path for path in paths if path.name == name] or named
         if not matching:
             there = ", ".join(f"{stage}/{path.name}" for path in paths) or "nothing"
             raise StoreError(
@@ -149,24 +143,29 @@ class Store:
             )
         return self._entry(matching[-1])
 
-    def find(self, stage: str, inputs_hash: str) -> Entry | None:
-        """The newest entry made from the same inputs."""
-        same = [entry for entry in self.entries(stage) if entry.manifest["inputs_hash"] == inputs_hash]
-        return same[-1] if same else None
+    def at(self, ref: str) -> Entry:
+        """The entry of this very reference, stage/0001-name, such as a manifest gives of a parent."""
+        found = self.resolve(ref)
+        if found.ref != ref:
+            raise StoreError(f"{ref}: no such checkpoint in {self.root}; {found.ref} only has that name")
+        return found
+
+    def find(self, stage: str, **inputs: Any) -> Entry | None:
+        """The newest entry made from the same inputs as `new` takes, wherever files and models of this content lay then."""
+        key = inputs_hash(stage, **inputs)
+        for entry in reversed(self.entries(stage)):
+            if entry.manifest["inputs_hash"] == key or _is_made_from(entry.manifest, **inputs):
+                return entry
+        return None
 
     @contextmanager
     def new(
         self, stage: str, name: str, parents: dict[str, Entry], settings: Any, data: Any, seed: int
     ) -> Iterator[Writer]:
         """A folder to fill; when the block ends without an exception the entry becomes visible, whole."""
-        if stage not in STAGES or not NAME.fullmatch(name):
-            raise StoreError(
-                f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of letters, digits, . _ -"
-            )
-        folder = self.root / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        writer = Writer(folder)
-        with disk_problems_explained(self.root), removed_afterwards(folder):
-            folder.mkdir(parents=True)
+        check_name(stage, name)
+        with disk_problems_explained(self.root), self._hidden_folder() as folder:
+            writer = Writer(folder)
             yield writer
             manifest: dict[str, Any] = {
                 "stage": stage,
@@ -178,8 +177,8 @@ class Store:
                 "seed": seed,
                 "inputs_hash": inputs_hash(stage, parents, settings, data, seed),
                 "metrics": writer.metrics,
-                "versions": {package: _version(package) for package in PACKAGES},
-                "commit": _commit(),
+                "versions": versions(),
+                "commit": commit(),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             if not (folder / CARD).exists():
@@ -188,11 +187,29 @@ class Store:
             manifest["hash"] = _hash_of(manifest["files"])
             manifest[OWN_HASH] = _hash_of(json.loads(json.dumps(manifest, default=str)))
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str))
+            give_usual_rights(folder)
             sync_tree(folder)
             writer.published = self._publish(folder, stage, name, manifest)
 
+    @contextmanager
+    def _hidden_folder(self) -> Iterator[Path]:
+        """A folder that is no entry yet, removed afterwards; while its lock is held no other process takes it for left over."""
+        folder = self._hidden()
+        lock = folder.with_suffix(".lock")
+        try:
+            with locked(self.root, LOCK_PATIENCE_S):  # nobody looks for leftovers between the two
+                keep_lock(lock)
+                folder.mkdir()
+            with removed_afterwards(folder):
+                yield folder
+        finally:
+            give_back_lock(lock)
+
+    def _hidden(self) -> Path:
+        return self.root.absolute() / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
     def _publish(self, folder: Path, stage: str, name: str, manifest: dict[str, Any]) -> Entry:
-        with self._lock():
+        with locked(self.root, LOCK_PATIENCE_S):
             (self.root / stage).mkdir(exist_ok=True)
             number = self._next_number(stage)
             write_text(self.root / stage / LAST_NUMBER, f"{number}\n")
@@ -206,25 +223,12 @@ class Store:
         taken = [int(path.name.split("-")[0]) for path in self._paths(stage)]
         kept = self.root / stage / LAST_NUMBER
         given = kept.read_text().strip() if kept.exists() else ""
-        return max(0, *taken, int(given) if given.isdigit() else 0) + 1
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """One process at a time. Raises StoreError where another one keeps the lock for LOCK_PATIENCE_S."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / ".lock", "w") as handle:
-            last = time.monotonic() + LOCK_PATIENCE_S
-            while not take_lock(fcntl.flock, handle):
-                if time.monotonic() > last:
-                    raise StoreError(
-                        f"{self.root / '.lock'} was held by another process for {LOCK_PATIENCE_S:.0f} s; "
-                        "stop that process, then run the same command again"
-                    )
-                time.sleep(0.02)
-            yield
+        return max(0, *taken, int(given) if given.isdecimal() else 0) + 1
 
     def verify(self, reference: str | None = None) -> list[str]:
         """What is wrong, a line per damaged, missing or unlisted file; empty when all is as it was written."""
+        if not self.root.is_dir():
+            raise StoreError(f"{self.root}: no store is there to verify; name another with --store")
         self._remove_leftovers()
         problems = []
         every = [path for stage in STAGES for path in self._paths(stage)]
@@ -248,9 +252,19 @@ class Store:
         return problems
 
     def _remove_leftovers(self) -> None:
-        for folder in self.root.glob(".tmp-*"):
-            if not _alive(int(folder.name.split("-")[1])):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Delete what killed processes left, here or on another machine: whoever still writes holds the lock of its folder."""
+        left = [path for path in self.root.absolute().glob(".tmp-*") if HIDDEN.fullmatch(path.name)]
+        if not left:
+            return
+        with (
+            contextlib.suppress(OSError),
+            locked(self.root, LOCK_PATIENCE_S),
+        ):  # in another user's store nothing is ours to delete
+            for folder in {path.with_suffix("") for path in left}:
+                lock = folder.with_suffix(".lock")
+                if lock not in HELD and keep_lock(lock) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    give_back_lock(lock)
 
     def remove(self, reference: str, force: bool = False) -> Entry:
         """Delete an entry; refused while another entry names it as a parent, unless forced."""
@@ -264,19 +278,23 @@ class Store:
             raise StoreError(
                 f"{entry.ref} is a parent of {', '.join(children)}; remove these first or use --force"
             )
-        with self._lock():
-            hidden = self.root / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        with locked(self.root, LOCK_PATIENCE_S):
+            hidden = self._hidden()
             os.rename(entry.path, hidden)
             sync(entry.path.parent)
-        shutil.rmtree(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)  # what stays is a leftover
         return entry
 
-    def export(self, reference: str, folder: str | Path) -> Path:
-        """Copy an entry's files to a new folder that transformers can load."""
+    def export(
+        self, reference: str, folder: str | Path, finish: Callable[[Path], None] = lambda folder: None
+    ) -> Path:
+        """Copy an entry's files to a new folder that transformers can load; `finish` may change them before it is there."""
         entry, target = self.resolve(reference), Path(folder)
-        if target.exists():
-            raise StoreError(f"{target} exists already; name a folder that does not")
-        shutil.copytree(entry.path, target)
+        if any((self.root / stage).resolve() in target.resolve().parents for stage in STAGES):
+            raise StoreError(f"{target} would lie among the store's entries; name a folder elsewhere")
+        with new_folder(target) as new:
+            copy_files(entry.path, new)
+            finish(new)
         return target
 
     def lineage(self) -> str:
@@ -319,8 +337,7 @@ class Store:
         """Delete a stage's training state."""
         folder = self._work(stage, inputs_hash)
         shutil.rmtree(folder, ignore_errors=True)
-        if handle := HELD.pop(folder, None):
-            handle.close()
+        give_back_lock(folder / HOLDER)
 
     def _work(self, stage: str, inputs_hash: str) -> Path:
         return self.root.absolute() / ".work" / f"{stage}-{inputs_hash[:16]}"
@@ -331,18 +348,14 @@ def hold(folder: Path) -> None:
 
     Raises StoreError where another process has it.
     """
-    if folder in HELD:
-        return
-    handle = open(folder / HOLDER, "a+")  # noqa: SIM115  held as long as the work goes on
-    if not take_lock(fcntl.lockf, handle):
-        handle.seek(0)
-        raise StoreError(
-            f"{folder}: process {handle.read().strip() or '?'} is at the same run; wait for it or stop it first"
-        )
-    handle.truncate(0)
-    handle.write(f"{os.getpid()}\n")
-    handle.flush()
-    HELD[folder] = handle
+    if holder := keep_lock(folder / HOLDER):
+        raise StoreError(f"{folder}: process {holder} is at the same run; wait for it or stop it first")
+
+
+def check_name(stage: str, name: str) -> None:
+    """Raises StoreError for what cannot be the stage and name of a new entry."""
+    if stage not in STAGES or not NAME.fullmatch(name):
+        raise StoreError(f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of {NAME_TEXT}")
 
 
 def _is_manifest(found: Any) -> bool:
@@ -360,6 +373,20 @@ def _is_manifest(found: Any) -> bool:
     )
 
 
+def _is_made_from(
+    manifest: dict[str, Any], parents: dict[str, Entry], settings: Any, data: Any, seed: int
+) -> bool:
+    """Whether these inputs are an entry's by content: the names of its data are places, which come in one order."""
+    hashes = {role: parent["hash"] for role, parent in manifest["parents"].items()}
+    return (
+        manifest.get("seed") == seed
+        and hashes == {role: entry.hash for role, entry in parents.items()}
+        and isinstance(manifest["data"], dict)
+        and list(manifest["data"].values()) == list(data.values())
+        and same_but_for_places(manifest["settings"], settings)
+    )
+
+
 def _has_saved(folder: Path) -> bool:
     return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
@@ -368,30 +395,3 @@ def _hash_of(content: dict[str, Any]) -> str:
     """sha256 of what a manifest says, its own hash aside."""
     counted = {name: value for name, value in content.items() if name != OWN_HASH}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    try:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf.errors import InputError, first_line
 from rlhf.models.sources import UNREADABLE, find_source, sha256_of
-from rlhf.store import Entry, Store, inputs_hash
+from rlhf.store import Entry, Store, check_name
 
 READ_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
 
@@ -23,6 +23,7 @@ def import_model(
     The manifest's settings name source, revision (of a hub's model) and licence, its data the source's sha256. Weights
     keep the source's dtype; those of a GGUF file are dequantised to float32. Raises InputError for unusable sources.
     """
+    check_name("base", name)
     source = find_source(name_of_source)
     path = source.path if source.path.exists() else _download(source.place)
     settings: dict[str, Any] = {
@@ -34,7 +35,7 @@ def import_model(
     inputs: dict[str, Any] = {
         "parents": {}, "settings": settings, "data": {name_of_source: sha256_of(path)}, "seed": 0,
     }  # fmt: skip
-    if found := store.find("base", inputs_hash("base", **inputs)):
+    if found := store.find("base", **inputs):
         say(f"import: {found.ref} is there already")
         return found
     from rlhf.models.checkpoints import load_policy

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rlhf.settings import Settings
-from stages.fields import GIVEN_TEMPLATE_KWARGS, ReadingSettings, setting
+from stages.fields import GIVEN_TEMPLATE_KWARGS, ReadingSettings, seeding, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class BestOfNSettings(ReadingSettings):
     out: str | None = setting(None, "new .jsonl file for the demonstrations (default: only report)")
     temperature: float = setting(1.0, "sampling temperature", at_least=0)
     max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    seed: int = seeding()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class EvalSettings(JudgingSettings, ReadingSettings):
     )
     texts: str | None = setting(None, "plain text to measure the loss on", common=False)
     name: str | None = setting(None, "keep a report of this name, for rlhf report (default: only print)")
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    seed: int = seeding()
 
 
 @dataclass(frozen=True, kw_only=True)

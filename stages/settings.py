@@ -1,5 +1,6 @@
 """The settings of every stage, each with its help beside the default; flags, recipes and manifests come from here."""
 
+import re
 from dataclasses import dataclass
 
 from rlhf.settings import Settings
@@ -10,9 +11,13 @@ from stages.fields import (
     LORA_RANK,
     TEMPLATE_KWARGS,
     ReadingSettings,
+    naming,
+    seeding,
     setting,
     sharding,
 )
+
+BATCH = re.compile(r"(?s).{1,190}")  # the label store takes 200, and a pipeline may add to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +25,9 @@ class PretrainSettings(ReadingSettings):
     """A base GPT from plain text."""
 
     data: str | None = setting(
-        None, "text file, rows with a text column or data set (default: the starter corpus)"
+        None, "text file, rows with a text column or data set (default: the starter corpus)", place=True
     )
-    name: str = setting("starter", "name of the new entry")
+    name: str = naming()
     tokenizer: str | None = setting(
         None, "published tiktoken encoding, such as gpt2 (default: trained on the text)"
     )
@@ -53,20 +58,22 @@ class PretrainSettings(ReadingSettings):
     )
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
     threads: int = setting(0, "CPU threads (0: all cores)", at_least=0, at_most=4096, flag=False)
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    seed: int = seeding()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SFTSettings(ReadingSettings):
     """Supervised fine-tuning on demonstrations."""
 
-    base: str = setting("base", "store reference, folder or hub id to start from")
-    data: str | None = setting(None, "demonstrations (default: the starter world's)")
-    validation_data: str | None = setting(None, "demonstrations to validate on (default: a tenth of data)")
-    reward: str | None = setting(
-        None, "reward model to pick the epoch by (default: validation loss picks)", common=False
+    base: str = setting("base", "store reference, folder or hub id to start from", place=True)
+    data: str | None = setting(None, "demonstrations (default: the starter world's)", place=True)
+    validation_data: str | None = setting(
+        None, "demonstrations to validate on (default: a tenth of data)", place=True
     )
-    name: str = setting("starter", "name of the new entry")
+    reward: str | None = setting(
+        None, "reward model to pick the epoch by (default: validation loss picks)", common=False, place=True
+    )
+    name: str = naming()
     template_kwargs: str = setting("", TEMPLATE_KWARGS, common=False)
     num_demonstrations: int = setting(400, "how many starter demonstrations", at_least=1)
     epochs: float = setting(3.0, "passes over the data", above=0)
@@ -89,18 +96,18 @@ class SFTSettings(ReadingSettings):
     report_to: str = setting(
         "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False, common=False
     )
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    seed: int = seeding()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings(ReadingSettings):
     """K completions per prompt, as ranking tasks in the label store."""
 
-    policy: str = setting("sft", "store reference, folder or hub id to sample from")
+    policy: str = setting("sft", "store reference, folder or hub id to sample from", place=True)
     against: str | None = setting(
-        None, "a second policy: half of the answers each; --k 2 asks which is better"
+        None, "a second policy: half of the answers each; --k 2 asks which is better", place=True
     )
-    prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    prompts: str | None = setting(None, "prompts (default: the starter world's)", place=True)
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     split: str = setting("train", "starter prompts to use", flag=False, choices=("train", "validation"))
     template_kwargs: str = setting("", GIVEN_TEMPLATE_KWARGS, common=False)
@@ -108,19 +115,21 @@ class SampleSettings(ReadingSettings):
     k: int = setting(4, "completions per prompt, 2 to 9", at_least=2, at_most=9)
     temperature: float = setting(1.0, "sampling temperature", above=0)
     max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
-    batch: str = setting("round-1", "name of the batch of tasks")
+    batch: str = setting(
+        "round-1", "name of the batch of tasks", pattern=BATCH, pattern_text="at most 190 characters"
+    )
     overlap: int = setting(1, "labelers per task", at_least=1)
     simulate: bool = setting(False, "let simulated labelers rank at once (starter prompts only)")
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    seed: int = seeding()
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings(ReadingSettings):
     """A reward model from rankings."""
 
-    init: str = setting("sft", "store reference, folder or hub id of the policy to start from")
-    data: str | None = setting(None, "rankings or comparisons (default: the label store)")
-    name: str = setting("starter", "name of the new entry")
+    init: str = setting("sft", "store reference, folder or hub id of the policy to start from", place=True)
+    data: str | None = setting(None, "rankings or comparisons (default: the label store)", place=True)
+    name: str = naming()
     template_kwargs: str = setting("", TEMPLATE_KWARGS, common=False)
     labels: str | None = setting(None, "snapshot of the label store to train on (default: all of it now)")
     epochs: float = setting(1.0, "passes over the rankings", above=0)
@@ -149,7 +158,7 @@ class RewardSettings(ReadingSettings):
     report_to: str = setting(
         "none", "where trl logs to beside our TensorBoard files, such as wandb", decides=False, common=False
     )
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    seed: int = seeding()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,7 +315,7 @@ class PPOConfig(Settings):
     gradient_checkpointing: bool = setting(False, GRADIENT_CHECKPOINTING, flag=False, decides=False)
     bf16: str = setting("auto", "bfloat16 products", flag=False, choices=("auto", "on", "off"))
     shard: str = sharding()
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    seed: int = seeding()
 
     @property
     def num_iterations(self) -> int:
@@ -318,19 +327,24 @@ class PPOConfig(Settings):
 class PPOSettings(PPOConfig, ReadingSettings):
     """PPO against a reward."""
 
-    policy: str = setting("sft", "policy to start from, and the reference")
+    policy: str = setting("sft", "policy to start from, and the reference", place=True)
     reward: str = setting("reward", "reward model, several with commas between, or module:function")
-    prompts: str | None = setting(None, "prompts (default: the starter world's)")
+    prompts: str | None = setting(None, "prompts (default: the starter world's)", place=True)
     eval_prompts: str | None = setting(
-        None, "prompts to evaluate on, at most a batch (default: a tenth of prompts, held out)", common=False
+        None,
+        "prompts to evaluate on, at most a batch (default: a tenth of prompts, held out)",
+        common=False,
+        place=True,
     )
     skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
-    name: str = setting("starter", "name of the new entry")
+    name: str = naming()
     template_kwargs: str = setting("", TEMPLATE_KWARGS, common=False)
     lora_rank: int = setting(
         0, "train adapters of this rank, reference being the policy without (0: all weights)", at_least=0
     )
-    ptx_data: str | None = setting(None, "plain text for PPO-ptx (default: the starter corpus)", common=False)
+    ptx_data: str | None = setting(
+        None, "plain text for PPO-ptx (default: the starter corpus)", common=False, place=True
+    )
     extend: str | None = setting(
         None, "finished run with keep_state to make longer, to so many episodes in all", common=False
     )

@@ -6,8 +6,11 @@ from typing import Any, TypeVar
 
 from rlhf.errors import InputError
 from rlhf.machine.memory import give_back_freed_memory, peak_mib, reset_peak
+from rlhf.store import NAME, NAME_TEXT
+from stages.fields import LARGEST_SEED
 
 S = TypeVar("S")
+LONGEST_ENDING = "-gold"  # of the names that a step gives to an entry of the run
 
 
 def settings_of(kind: type[S], recipe: Mapping[str, Mapping[str, Any]], stage: str, **fixed: Any) -> S:
@@ -21,6 +24,23 @@ def settings_of(kind: type[S], recipe: Mapping[str, Mapping[str, Any]], stage: s
         raise InputError(
             f"recipe, [{stage}]: no setting named {unknown}; known are {', '.join(known)}"
         ) from None
+
+
+def checked_label(name: str, *seeds: int) -> str:
+    """NAME-SEED, what a run's entries, batches and report are called; seeds: all that its steps will have, its own first.
+
+    Raises InputError for one that a step would refuse when others have trained for hours.
+    """
+    label = f"{name}-{seeds[0]}"
+    if not NAME.fullmatch(f"{label}{LONGEST_ENDING}"):
+        raise InputError(
+            f"recipe {name}: its entries would be called {label}; give the file another name, which with that is {NAME_TEXT}"
+        )
+    if not 0 <= min(seeds) <= max(seeds) <= LARGEST_SEED:
+        raise InputError(
+            f"--seed {seeds[0]}: it is at least 0 and at most {LARGEST_SEED - max(seeds) + seeds[0]}"
+        )
+    return label
 
 
 class Steps:

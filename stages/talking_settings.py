@@ -5,7 +5,7 @@ from typing import Any
 
 from rlhf.serving.completions import RANGES
 from rlhf.settings import Settings
-from stages.fields import setting
+from stages.fields import seeding, setting
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 PRECISION_HELP = "of the weights; auto: bfloat16 for models of 50M and more where the hardware multiplies it"
@@ -38,7 +38,7 @@ class ChatSettings(Settings):
     max_new_tokens: int | None = drawn(
         "max_new_tokens", None, "longest answer in tokens (default: until the model or the context ends it)"
     )
-    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
+    seed: int = seeding()
     precision: str = setting("auto", PRECISION_HELP, choices=PRECISIONS)
     offload: bool = setting(
         False,

@@ -27,7 +27,10 @@ def rlhf(*arguments, folder=None, input="", environment=None):
         except SystemExit as stop:  # argparse's
             status = stop.code or 0
         for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(here + os.sep):
+            file = str(getattr(sys.modules[name], "__file__", None) or "")
+            if (
+                file.startswith(here + os.sep) and "site-packages" not in file
+            ):  # .venv stands in the folder, too
                 del sys.modules[name]
         sys.path[:] = path
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())

@@ -174,7 +174,7 @@ def divide(
         "demonstrations": [demonstration_row(row) for row in trained],
         "demonstrations_validation": [
             demonstration_row(row)
-            for row in interleaved(demonstrations["validation"], settings.num_demonstrations // 10)
+            for row in interleaved(demonstrations["validation"], max(1, settings.num_demonstrations // 10))
         ],
         "rankings": _rankings(division, sources.rankings, "rest", settings.num_rankings),
         "rankings_gold": _rankings(division, sources.rankings, "gold", settings.num_rankings),

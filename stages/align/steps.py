@@ -21,7 +21,7 @@ from rlhf.store import Entry, Store
 from stages.align.data import AlignData, divide
 from stages.judging_settings import AlignEvalSettings
 from stages.settings import AlignDataSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
-from stages.steps import Steps, settings_of
+from stages.steps import Steps, checked_label, settings_of
 
 if TYPE_CHECKING:
     from stages.judging.answers import Model
@@ -67,11 +67,12 @@ def run(
     from stages.align.report import steps_and_curves
     from stages.report.report import write_report
 
-    check(recipe)
+    label = check(recipe, name, seed)
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data {data}: no such folder; name one, or leave --data out")
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
     peers = _peers(recipe, store)
-    label = f"{name}-{seed}"
     steps = Steps(say)
     by_one = processes.broadcast_from_main
     parts = steps.run_step("data", lambda: by_one(lambda: _data(recipe, store, base, data, say)))
@@ -95,8 +96,12 @@ def run(
     return results
 
 
-def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises InputError for a recipe that is not one of this pipeline, or names what no step has."""
+def check(recipe: Mapping[str, Mapping[str, Any]], name: str, seed: int) -> str:
+    """The label of a run's entries, batches and report.
+
+    Raises InputError for a recipe that is not one of this pipeline, or names what no step has, and for a name or seed that
+    a step would refuse after hours.
+    """
     if unknown := sorted(set(recipe) - set(SETTINGS)):
         raise InputError(
             f"recipe: rlhf align has no step named {', '.join(unknown)}; known are {', '.join(SETTINGS)}"
@@ -108,6 +113,7 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
         if given := sorted(FIXED[step] & set(recipe.get(step, {}))):
             raise InputError(f"recipe, [{step}]: rlhf align itself sets {', '.join(given)}")
     _check_rewards(recipe)
+    return checked_label(name, seed, seed + GOLD_SEED)
 
 
 def _check_rewards(recipe: Mapping[str, Mapping[str, Any]]) -> None:
@@ -203,7 +209,7 @@ def _blind(
         policy=ppo.ref, against=sft.ref, prompts=parts.file("prompts_test"), num_prompts=judge.num_blind, k=2,
         temperature=judge.temperature, max_new_tokens=judge.max_new_tokens, batch=f"{name}-blind", seed=seed,
     )  # fmt: skip
-    return sample.run(settings, store, url, say)
+    return sample.run(settings, store, url, say, renames=True)
 
 
 def _peers(recipe: Any, store: Store) -> "dict[str, Model]":

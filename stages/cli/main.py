@@ -17,6 +17,7 @@ from stages.cli.options import (
     TRAINING,
     Command,
     add_proxy,
+    add_recipe,
     add_settings,
     everywhere_options,
     say,
@@ -74,7 +75,7 @@ def refused(why: object) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of one command, those that stand everywhere included."""
-    everywhere = argparse.Namespace(store=None, labels_url=None, recipe=None, debug=False)
+    everywhere = argparse.Namespace(store=None, labels_url=None, debug=False)
     return parser().parse_args(arguments, everywhere)
 
 
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
         text = (kind.__doc__ or "").strip()
         command = commands.add_parser(name, parents=[shared], help=text.rstrip("."), description=text)
         add_settings(command, kind)
+        add_recipe(command)
         if name in TRAINING:
             command.add_argument(
                 "--resume",

@@ -59,9 +59,13 @@ def everywhere_options() -> "Command":
         default=unset,
         help="label store: file or postgresql:// URL ($RLHF_LABELS, STORE/labels.db)",
     )
-    group.add_argument("--recipe", default=unset, help="settings file (TOML) or the name of one in recipes/")
     group.add_argument("--debug", action="store_true", default=unset, help="show the traceback of an error")
     return shared
+
+
+def add_recipe(command: argparse.ArgumentParser) -> None:
+    """The option of the commands that read a recipe."""
+    command.add_argument("--recipe", help="settings file (TOML) or the name of one in recipes/")
 
 
 def add_proxy(command: argparse._ActionsContainer) -> None:
@@ -207,22 +211,20 @@ def _from_text(expected: type, value: Any) -> Any:
         return value
 
 
-def read_recipe(name: str | None) -> dict[str, dict[str, Any]]:
+def read_recipe(name: str | None, above: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
     """A recipe's tables by stage, values in the settings' types; with `extends` on top of those of another recipe.
 
-    Raises InputError for anything it may not hold.
+    above: the files on the way to one that is extended, the last of which names it. Raises InputError for anything that a
+    recipe may not hold.
     """
     if name is None:
         return {}
-    path = Path(name) if Path(name).suffix == ".toml" or Path(name).exists() else RECIPES / f"{name}.toml"
-    try:
-        tables = tomllib.loads(path.read_text())
-    except OSError:
-        known = ", ".join(sorted(found.stem for found in RECIPES.glob("*.toml")))
-        raise InputError(f"recipe {name}: no such file, nor one of {known}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML: {error}") from None
-    recipe = read_recipe(_extended(tables.pop("extends", None), path))
+    path = _recipe_file(name, above)
+    tables = _tables(path)
+    extended = tables.pop("extends", None)
+    if extended is not None and (not isinstance(extended, str) or not extended):
+        raise InputError(f"{path}: extends names another recipe")
+    recipe = read_recipe(extended, (*above, path))
     for stage, table in tables.items():
         if stage not in TABLES or not isinstance(table, dict):
             raise InputError(f"{path}: no stage named {stage}; known are {', '.join(TABLES)}")
@@ -233,14 +235,39 @@ def read_recipe(name: str | None) -> dict[str, dict[str, Any]]:
     return recipe
 
 
-def _extended(name: Any, path: Path) -> str | None:
-    """The recipe that one extends, beside it or in recipes/. Raises InputError for what is no name, or is itself."""
-    if name is None:
-        return None
-    if not isinstance(name, str) or name == path.stem:
-        raise InputError(f"{path}: extends names another recipe")
-    beside = path.with_name(f"{name}.toml")
-    return str(beside) if beside.exists() else name
+def _recipe_file(name: str, above: tuple[Path, ...]) -> Path:
+    """The file that a name means: a path, from the folder of the recipe that extends it, else one in recipes/."""
+    own = [above[-1].parent / f"{name}.toml", above[-1].parent / name] if above else [Path(name)]
+    path = next((path for path in (*own, RECIPES / f"{name}.toml") if _is_file(path)), None)
+    if path is None:
+        known = ", ".join(sorted(found.stem for found in RECIPES.glob("*.toml")))
+        where = f"{above[-1]}, extends: recipe {name}" if above else f"recipe {name}"
+        raise InputError(f"{where}: no such file, nor one of {known}")
+    if any(path.samefile(other) for other in above):
+        circle = " → ".join(f"{each}" for each in (*above, path))
+        raise InputError(f"{above[-1]}: recipes extend each other in a circle: {circle}")
+    return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises InputError for one that cannot be read or is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not TOML that a recipe may hold: its values are nested too deep") from None
 
 
 def settings_from(options: argparse.Namespace) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
+from stages.cli.options import add_recipe, labels_url_of, read_recipe, say, store_of
 
 
 def add_other_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -17,6 +18,7 @@ def add_other_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     doctor.add_argument(
         "--data", help="the folder `rlhf align` would be given: estimates for a recipe of its, on that data"
     )
+    add_recipe(doctor)
     doctor.add_argument("--sampler", help="also ask these rollout servers, with commas between")
     doctor.set_defaults(run=run_doctor)
     tokenizer = commands.add_parser("tokenizer", parents=[shared], help="train a vocabulary")
@@ -30,8 +32,11 @@ def add_other_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def run_doctor(options: argparse.Namespace) -> None:
     from rlhf.machine.doctor import report
-    from stages.cli.options import labels_url_of, store_of
 
+    if (options.data or options.recipe) and not options.base:
+        raise InputError("--data and --recipe are for estimates of a model's stages; name it with --base")
+    if options.data and not Path(options.data).is_dir():
+        raise InputError(f"--data {options.data}: no such folder; name one, or leave --data out")
     for check in report(store_of(options).root, labels_url_of(options)):
         print(f"{'!' if check.advice else ' '} {check.name:<18} {check.found}")
         if check.advice:
@@ -55,7 +60,6 @@ def estimate_stages(options: argparse.Namespace) -> None:
     """Print what each stage would take with --base, --recipe and --data, each line as soon as it is measured."""
     from rlhf.inputs import locate_model
     from stages.align.steps import divide_data
-    from stages.cli.options import read_recipe, say, store_of
     from stages.estimate.estimate import format_duration
     from stages.estimate.estimates import estimates, fitting_recipe
 
@@ -93,12 +97,11 @@ def print_estimate(found: Any) -> None:
 
 def train_tokenizer(options: argparse.Namespace) -> None:
     from rlhf.data import read_texts
+    from rlhf.durable import new_folder
     from rlhf.models.tokenizer import train_tokenizer as train
 
     folder = Path(options.out)
-    if folder.exists():
-        raise InputError(f"{folder} exists already; name a folder that does not")
-    tokenizer = train(read_texts(options.data), options.vocab_size)
-    folder.mkdir(parents=True)
-    tokenizer.save(folder)
+    with new_folder(folder) as new:
+        tokenizer = train(read_texts(options.data), options.vocab_size)
+        tokenizer.save(new)
     print(f"{folder}: {tokenizer.vocab_size} tokens")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError
+from stages.cli.options import add_recipe, labels_url_of, read_recipe, say, store_of
 
 
 def add_pipeline_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -13,6 +14,7 @@ def add_pipeline_commands(commands: Any, shared: argparse.ArgumentParser) -> Non
     quickstart = commands.add_parser(
         "quickstart", parents=[shared], help="the whole pipeline on the starter world"
     )
+    add_recipe(quickstart)
     quickstart.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
     quickstart.add_argument(
         "--json", action="store_true", help="print the report's numbers as one JSON object"
@@ -29,6 +31,7 @@ def add_pipeline_commands(commands: Any, shared: argparse.ArgumentParser) -> Non
     align.add_argument(
         "--data", help="folder where files that the recipe's [data] names are looked for first"
     )
+    add_recipe(align)
     align.add_argument("--seed", type=int, default=0, help="seed of the whole pipeline (0)")
     align.add_argument(
         "--shard",
@@ -46,7 +49,6 @@ def add_pipeline_commands(commands: Any, shared: argparse.ArgumentParser) -> Non
 
 def run_quickstart(options: argparse.Namespace) -> None:
     from stages import quickstart
-    from stages.cli.options import labels_url_of, read_recipe, say, store_of
 
     name = options.recipe or "quickstart"
     results = quickstart.run(
@@ -62,7 +64,6 @@ def run_quickstart(options: argparse.Namespace) -> None:
 
 
 def run_report(options: argparse.Namespace) -> None:
-    from stages.cli.options import say, store_of
     from stages.report.report import render
 
     print(render(store_of(options), options.name, say))
@@ -71,7 +72,6 @@ def run_report(options: argparse.Namespace) -> None:
 def run_align(options: argparse.Namespace) -> None:
     from rlhf.machine import processes
     from stages import align
-    from stages.cli.options import labels_url_of, read_recipe, say, store_of
 
     if options.recipe is None:
         raise InputError(

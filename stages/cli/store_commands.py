@@ -77,25 +77,32 @@ def show_entry(options: argparse.Namespace) -> None:
         print(line)
     manifest = entry.manifest
     print(f"\nfolder    {entry.path}")
-    for name in ("created", "seed", "hash", "commit", "metrics", "settings", "data", "versions"):
+    shown = ("created", "seed", "hash", "commit", "metrics", "settings", "data", "versions")
+    for name in (name for name in shown if name in manifest):
         value = manifest[name]
         text = "  ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
         print(f"{name:<9} {text}")
 
 
-def lineage(store: Store, entry: Entry, indent: str = "", role: str = "") -> list[str]:
-    """What an entry came from, as the lines of a tree."""
+def lineage(
+    store: Store, entry: Entry, indent: str = "", role: str = "", below_it: tuple[str, ...] = ()
+) -> list[str]:
+    """What an entry came from, as the lines of a tree. below_it: the references on the way down to it."""
     lines = [f"{indent}{role}{entry.ref}  {_metrics(entry, 3)}"]
     parents = entry.manifest["parents"]
     for place, (name, parent) in enumerate(parents.items()):
         last = place == len(parents) - 1
         below = indent.replace("├─ ", "│  ").replace("└─ ", "   ")
+        turn, path = "└─ " if last else "├─ ", (*below_it, entry.ref)
         try:
-            found = store.resolve(parent["ref"])
+            found = store.at(parent["ref"])
         except StoreError:
-            lines.append(f"{below}{'└─ ' if last else '├─ '}{name}: {parent['ref']}  (removed)")
+            lines.append(f"{below}{turn}{name}: {parent['ref']}  (removed)")
             continue
-        lines += lineage(store, found, below + ("└─ " if last else "├─ "), f"{name}: ")
+        if found.ref in path:  # nothing was made of itself: the manifest is wrong
+            lines.append(f"{below}{turn}{name}: {found.ref}  (a circle; rlhf store verify)")
+            continue
+        lines += lineage(store, found, below + turn, f"{name}: ", path)
     return lines
 
 
@@ -115,12 +122,13 @@ def verify_entries(options: argparse.Namespace) -> None:
 
 
 def export_entry(options: argparse.Namespace) -> None:
-    folder = _store(options).export(options.reference, options.folder)
+    store = _store(options)
     if options.untied:
         from rlhf.models.adapters import untie
 
-        untie(folder)
-    print(folder)
+        print(store.export(options.reference, options.folder, untie))
+    else:
+        print(store.export(options.reference, options.folder))
 
 
 def remove_entry(options: argparse.Namespace) -> None:

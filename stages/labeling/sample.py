@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from rlhf.models.checkpoints import load_policy
 from rlhf.models.sources import content_hash
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.sampling.generate import Sample
+from rlhf.settings import hashed_settings, without_places
 from rlhf.starter.items import take_items
-from rlhf.store import Store, hashed_settings
+from rlhf.store import Store
 from stages.judging.answers import fitting_prompts, sample_answers
 from stages.reading import prefixed
 from stages.settings import SampleSettings
@@ -29,10 +31,13 @@ def run(
     store: Store,
     labels_url: str | Path | None = None,
     say: Callable[[str], None] = print,
+    *,
+    renames: bool = False,
 ) -> str:
     """Sample answers to prompts and put them up for ranking; returns the batch's name.
 
-    A batch already made from the same inputs is not sampled again, but its simulated labelers go on where they were.
+    A batch already made from the same inputs is not sampled again, but its simulated labelers go on where they were. Of a
+    name that a batch of other inputs has, `renames` makes one of its own; else it raises InputError.
     """
     _check(settings)
     models = [
@@ -42,20 +47,13 @@ def run(
         settings.prompts, settings.split, settings.num_prompts, settings.seed,
         read_options(settings, prefixed("sample", say)),
     )  # fmt: skip
-    inputs = [
-        [entry.hash if entry else content_hash(name) for _, entry, name in models],
-        hashed_settings(settings),
-        data,
-    ]
-    source = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+    made_of = [entry.hash if entry else content_hash(name) for _, entry, name in models]
+    source = _hash([made_of, without_places(settings, hashed_settings(settings)), [*data.values()]])
+    by_places = _hash([made_of, hashed_settings(settings), data])  # as earlier batches have it
     named = [(folder, entry.ref if entry else name) for folder, entry, name in models]
     with LabelStore(labels_url) as labels:
-        known = labels.batch_source(settings.batch)
-        if known not in (None, source):
-            raise InputError(
-                f"batch {settings.batch}: is there already, made from other inputs; choose another --batch"
-            )
-        if known is None:
+        settings = _with_free_name(settings, labels, (source, by_places), renames)
+        if labels.batch_source(settings.batch) is None:
             say(f"sample: {settings.k} answers to each of {len(prompts)} prompts")
             kind = "compare" if settings.against and settings.k == 2 else "rank"
             fitting = fitting_prompts(
@@ -74,6 +72,22 @@ def run(
                 f"sample: batch {settings.batch} waits for labelers: {labels.progress(settings.batch).tasks} tasks"
             )
     return settings.batch
+
+
+def _with_free_name(
+    settings: SampleSettings, labels: LabelStore, sources: tuple[str, str], renames: bool
+) -> SampleSettings:
+    """The settings with the name of a batch that is not there yet, or is there from these sources."""
+    for batch in (settings.batch, f"{settings.batch}-{sources[0][:8]}")[: 1 + renames]:
+        if labels.batch_source(batch) in (None, *sources):
+            return replace(settings, batch=batch)
+    raise InputError(
+        f"batch {settings.batch}: is there already, made from other inputs; choose another --batch"
+    )
+
+
+def _hash(inputs: Any) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _policies(settings: SampleSettings) -> list[str]:

@@ -5,7 +5,6 @@ setting that the engine has no name for is said, never left out in silence.
 """
 
 import shlex
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import pyarrow
 import pyarrow.parquet
 
 from rlhf.data import PromptRow, as_messages
+from rlhf.durable import copy_files, new_folder
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts
-from rlhf.store import Entry, Store
+from rlhf.store import Store
 from stages.settings import PPOConfig, PPOSettings
 
 ESTIMATORS = {
@@ -36,10 +36,14 @@ ENGINES_OWN = {
     "warmup_iterations",
     "adam_eps",
 }  # defaults of ours that differ there
+# What an entry holds that is no part of its model.
+OURS = (
+    "manifest.json", "history.json", "adapter", "value", "ema", "checkpoints", "state", "samples.jsonl",
+)  # fmt: skip
 
 
 def hand_over(store: Store, reference: str, engine: str, folder: Path, say: Callable[[str], None]) -> None:
-    """Write policy/, reward/, prompts.parquet and run.sh for `verl` or `openrlhf` into a new folder.
+    """Write policy/, reward/, prompts.parquet and run.sh for `verl` or `openrlhf` into a new folder, all of them or nothing.
 
     Raises InputError for an entry that is no PPO run, and for a run with a reward that is not one model of the store.
     """
@@ -52,37 +56,21 @@ def hand_over(store: Store, reference: str, engine: str, folder: Path, say: Call
         raise InputError(
             f"{entry.ref}: the engines take one reward model; this run had {entry.manifest['settings']['reward']}"
         )
-    if folder.exists():
-        raise InputError(f"{folder} exists already; name a folder that does not")
     known = PPOSettings.__dataclass_fields__
     settings = PPOSettings(
         **{key: value for key, value in entry.manifest["settings"].items() if key in known}
     )
-    folder.mkdir(parents=True)
-    for name, parent in (("policy", parents["sft"]), ("reward", rewards[0])):
-        _copy_model(store.resolve(parent), folder / name)
-    rows, _ = load_prompts(settings.prompts, "train", settings.episodes, settings.seed + 1)
-    write_prompts(rows, folder / "prompts.parquet")
-    lines = {"verl": verl, "openrlhf": openrlhf}[engine](settings, len(rows))
-    (folder / "run.sh").write_text(
-        "#!/bin/sh\n# From " + entry.ref + "; run it in this folder.\n" + " \\\n  ".join(lines) + "\n"
-    )
+    with new_folder(folder) as new:
+        for name, parent in (("policy", parents["sft"]), ("reward", rewards[0])):
+            copy_files(store.at(parent).path, new / name, OURS)
+        rows, _ = load_prompts(settings.prompts, "train", settings.episodes, settings.seed + 1)
+        write_prompts(rows, new / "prompts.parquet")
+        lines = {"verl": verl, "openrlhf": openrlhf}[engine](settings, len(rows))
+        (new / "run.sh").write_text(
+            "#!/bin/sh\n# From " + entry.ref + "; run it in this folder.\n" + " \\\n  ".join(lines) + "\n"
+        )
     for line in left_out(settings):
         say(f"hand-over: {line}")
-
-
-def _copy_model(entry: Entry, folder: Path) -> None:
-    ours = (
-        "manifest.json",
-        "history.json",
-        "adapter",
-        "value",
-        "ema",
-        "checkpoints",
-        "state",
-        "samples.jsonl",
-    )
-    shutil.copytree(entry.path, folder, ignore=shutil.ignore_patterns(*ours))
 
 
 def write_prompts(rows: Sequence[PromptRow], file: Path) -> None:

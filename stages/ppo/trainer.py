@@ -19,9 +19,10 @@ from rlhf.models.adapters import lora
 from rlhf.models.checkpoints import context_length, load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.rollout_server import RolloutServers
+from rlhf.settings import hashed_settings
 from rlhf.sharding import gathered, refuse_launchers_sharding
 from rlhf.state_parts import StateFile
-from rlhf.store import Entry, Store, hashed_settings, hold, inputs_hash
+from rlhf.store import Entry, Store, hold, inputs_hash
 from stages.ppo.ahead import Sampling
 from stages.ppo.checks import check
 from stages.ppo.given import check_given, identity_of
@@ -268,11 +269,11 @@ def run(
     }
     if extended:
         check_parents(extended, sft.parents | reward_parents, sft.data | reward_data)
-    key = inputs_hash("ppo", **inputs)
-    if found := store.find("ppo", key):
+    if found := store.find("ppo", **inputs):
         say(f"ppo: {found.ref} is there already")
         return found
     set_threads(0)
+    key = inputs_hash("ppo", **inputs)
     work = store.work_folder("ppo", key)
     trainer = PPOTrainer(
         settings, processing_class=load_tokenizer(sft.folder, settings.template_kwargs), model=policy, reward_model=rewards,

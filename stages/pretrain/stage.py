@@ -38,7 +38,7 @@ def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = p
         "data": {settings.data or "starter corpus": fingerprint(texts)},
         "seed": settings.seed,
     }
-    if found := store.find("base", inputs_hash("base", **inputs)):
+    if found := store.find("base", **inputs):
         say(f"base: {found.ref} is there already")
         return found
     set_threads(settings.threads)

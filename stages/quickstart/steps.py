@@ -12,7 +12,7 @@ from rlhf.errors import InputError
 from rlhf.store import Entry, Store
 from stages.judging_settings import EvalSettings
 from stages.settings import PPOSettings, PretrainSettings, RewardSettings, SampleSettings, SFTSettings
-from stages.steps import Steps, settings_of
+from stages.steps import Steps, checked_label, settings_of
 
 SETTINGS: dict[str, type] = {
     "pretrain": PretrainSettings,
@@ -48,8 +48,7 @@ def run(
 
     Everything is drawn anew from `seed`: corpus, demonstrations, initial weights, samples, labelers and PPO.
     """
-    check(recipe)
-    label = f"{name}-{seed}"
+    label = check(recipe, name, seed)
     steps = Steps(say)
     base = steps.run_step("base", lambda: _base(recipe, store, label, seed, say))
     sft = steps.run_step("sft", lambda: _sft(recipe, store, label, seed, base, say))
@@ -72,8 +71,12 @@ def run(
     return results
 
 
-def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises InputError for a recipe that is not one of a whole pipeline, or names what no stage has."""
+def check(recipe: Mapping[str, Mapping[str, Any]], name: str, seed: int) -> str:
+    """The label of a run's entries, batches and report.
+
+    Raises InputError for a recipe that is not one of a whole pipeline, or names what no stage has, and for a name or seed
+    that a stage would refuse later.
+    """
     if unknown := sorted(set(recipe) - set(SETTINGS)):
         raise InputError(f"recipe: no stage named {', '.join(unknown)}; known are {', '.join(SETTINGS)}")
     alone = "run its stages one by one, such as rlhf sft --recipe NAME"
@@ -83,6 +86,7 @@ def check(recipe: Mapping[str, Mapping[str, Any]]) -> None:
         settings_of(kind, recipe, stage)
         if given := sorted(FIXED[stage] & set(recipe.get(stage, {}))):
             raise InputError(f"recipe, [{stage}]: the pipeline itself sets {', '.join(given)}: {alone}")
+    return checked_label(name, seed)
 
 
 def _base(recipe: Any, store: Store, name: str, seed: int, say: Any) -> Entry:
@@ -106,12 +110,10 @@ def _labels(
     settings = settings_of(
         SampleSettings, recipe, "sample", batch=name, seed=seed, policy=sft.ref, simulate=True, prompts=None
     )
-    measured = replace(
-        settings, batch=f"{name}-validation", split="validation", num_prompts=settings.num_prompts // 5
-    )
-    for each in (settings, measured):
-        sample.run(each, store, url, say)
-    return settings.batch, measured.batch
+    num_measured = max(1, settings.num_prompts // 5)
+    measured = replace(settings, batch=f"{name}-validation", split="validation", num_prompts=num_measured)
+    trained, held_out = (sample.run(each, store, url, say, renames=True) for each in (settings, measured))
+    return trained, held_out
 
 
 def _reward(

@@ -77,7 +77,7 @@ def run(
         "data": {_source(settings): fingerprint([asdict(group) for group in groups])} | init.data,
         "seed": settings.seed,
     }
-    if found := store.find("reward", inputs_hash("reward", **inputs)):
+    if found := store.find("reward", **inputs):
         say(f"reward: {found.ref} is there already")
         return found
     demonstrations = kept_demonstrations(init.parents.get("init"))  # read before the training, not after it

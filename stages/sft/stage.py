@@ -56,7 +56,7 @@ def run(
         "data": _fingerprints(settings, training, validation) | base.data | reward.data,
         "seed": settings.seed,
     }
-    if found := store.find("sft", inputs_hash("sft", **inputs)):
+    if found := store.find("sft", **inputs):
         say(f"sft: {found.ref} is there already")
         return found
     set_threads(0)

@@ -1,11 +1,11 @@
 """A folder that is a Hugging Face Space: the labeling app, or a checkpoint to talk to. It runs anywhere by `python app.py`."""
 
-import shutil
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rlhf import __version__
+from rlhf.durable import copy_files, new_folder
 from rlhf.errors import InputError
 from rlhf.extras import how_to_install
 from rlhf.hub_names import SCHEME
@@ -137,6 +137,7 @@ CHAT_TEXT = """Made by `rlhf space chat` from {name}. The model lies in `model/`
 
 def write_label_space(folder: Path, say: Callable[[str], None]) -> None:
     """Write the labeling app's Space. Raises InputError for a folder that holds something."""
+    _check_free(folder)
     text = README.format(title="Labels", emoji="🗂️", gradio=_gradio(), more="", text=LABEL_TEXT)
     _write(
         folder, {"app.py": LABEL_APP, "README.md": text, "requirements.txt": _requirements("label,postgres")}
@@ -165,17 +166,20 @@ def write_chat_space(store: Store, checkpoint: str, folder: Path, say: Callable[
         raise InputError(
             f"{source}: a Space takes a folder or a hub id; make one of it: rlhf import {source}"
         )
-    _write(folder, {"app.py": app, "README.md": text, "requirements.txt": _requirements("label")})
+    _check_free(folder)
     if is_local:
-        shutil.copytree(
-            source, folder / "model", ignore=shutil.ignore_patterns("value", "ema", "history.json")
-        )
+        with new_folder(folder / "model") as model:
+            copy_files(Path(source), model, ("value", "ema", "history.json"))
+    _write(folder, {"app.py": app, "README.md": text, "requirements.txt": _requirements("label")})
     say(f"{folder}: app.py, README.md, requirements.txt" + (", model" if is_local else ""))
 
 
-def _write(folder: Path, files: dict[str, str]) -> None:
+def _check_free(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is there already; name a folder that is not, or an empty one")
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

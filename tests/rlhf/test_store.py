@@ -1,7 +1,9 @@
 """Checkpoints: whole or not there, never overwritten, and honest about damage."""
 
 import contextlib
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from rlhf.errors import StoreError
-from rlhf.store import Store, inputs_hash
+from rlhf.store import Store
 
 
 @pytest.fixture
@@ -38,6 +40,15 @@ def test_what_was_written_can_be_found_by_every_name(store):
     assert store.resolve("base/a").manifest["metrics"] == {"loss": 1.5}
 
 
+def test_a_number_and_name_means_the_entry_at_that_place_whatever_others_are_called(store):
+    first, other = make(store, name="a"), make(store, name="0001-a")
+    assert store.resolve("base/0001-a").ref == store.at("base/0001-a").ref == first.ref
+    assert store.resolve("base/0002-0001-a").ref == other.ref
+    assert store.remove("base/0001-a").ref == first.ref
+    with pytest.raises(StoreError, match="base/0001-a"):
+        store.at("base/0001-a")
+
+
 def test_a_new_entry_of_the_same_name_leaves_the_old_one(store):
     make(store, text="old")
     make(store, text="new")
@@ -58,8 +69,9 @@ def test_a_failed_block_leaves_nothing(store):
 def test_same_inputs_are_found_again_and_others_are_not(store):
     parent = make(store)
     child = make(store, "sft", parents={"base": parent}, lr=1)
-    assert store.find("sft", inputs_hash("sft", {"base": parent}, {"lr": 1}, {}, 0)).ref == child.ref
-    assert store.find("sft", inputs_hash("sft", {"base": parent}, {"lr": 2}, {}, 0)) is None
+    inputs = {"parents": {"base": parent}, "data": {}, "seed": 0}
+    assert store.find("sft", **inputs, settings={"lr": 1}).ref == child.ref
+    assert store.find("sft", **inputs, settings={"lr": 2}) is None
 
 
 def test_settings_that_decide_nothing_are_in_the_manifest_and_not_in_the_hash(store):
@@ -70,9 +82,44 @@ def test_settings_that_decide_nothing_are_in_the_manifest_and_not_in_the_hash(st
 
     with store.new("ppo", "a", parents={}, settings=Settings(), data={}, seed=0):
         pass
-    found = store.find("ppo", inputs_hash("ppo", {}, Settings(rows_at_once=1), {}, 0))
+    inputs = {"parents": {}, "data": {}, "seed": 0}
+    found = store.find("ppo", **inputs, settings=Settings(rows_at_once=1))
     assert found.manifest["settings"] == {"lr": 1.0, "rows_at_once": 8}
-    assert store.find("ppo", inputs_hash("ppo", {}, Settings(lr=2.0), {}, 0)) is None
+    assert store.find("ppo", **inputs, settings=Settings(lr=2.0)) is None
+
+
+@dataclass
+class Placed:
+    lr: float = 1.0
+    data: str = field(default="here/a.jsonl", metadata={"place": True})
+    validation_data: str | None = field(default=None, metadata={"place": True})
+
+
+@pytest.mark.parametrize(
+    ("settings", "data", "same"),
+    [
+        (Placed(data="there/a.jsonl"), {"there/a.jsonl": "1"}, True),
+        (Placed(data="there/a.jsonl"), {"there/a.jsonl": "2"}, False),
+        (Placed(data="there/a.jsonl", lr=2.0), {"there/a.jsonl": "1"}, False),
+        (Placed(data="a", validation_data="b"), {"a": "1"}, False),
+    ],
+)
+def test_what_was_made_from_the_same_content_is_found_wherever_it_lies_now(store, settings, data, same):
+    with store.new("sft", "a", parents={}, settings=Placed(), data={"here/a.jsonl": "1"}, seed=0):
+        pass
+    assert (store.find("sft", parents={}, settings=settings, data=data, seed=0) is not None) == same
+
+
+def test_another_user_may_read_what_the_rights_of_new_files_allow(store, tmp_path):
+    with store.new("base", "a", parents={}, settings={}, data={}, seed=0) as writer:
+        (writer.path / "inner").mkdir()
+        for name in ("model.safetensors", "inner/model.safetensors"):
+            (writer.path / name).touch(0o600)
+    store.export("base", tmp_path / "out")
+    (tmp_path / "usual").touch()
+    for folder in (store.resolve("base").path, tmp_path / "out"):
+        rights = {path.stat().st_mode for path in folder.rglob("*") if path.is_file()}
+        assert rights == {(tmp_path / "usual").stat().st_mode}
 
 
 def test_verify_names_damaged_missing_and_added_files(store):
@@ -117,6 +164,66 @@ def test_export_copies_to_a_new_folder_only(store, tmp_path):
     assert (tmp_path / "out/model.bin").read_text() == "weights"
     with pytest.raises(StoreError, match="exists"):
         store.export("base", tmp_path / "out")
+
+
+def test_an_export_that_fails_leaves_nothing_and_names_its_own_place(store, tmp_path):
+    make(store)
+
+    def fail(folder):
+        assert (folder / "model.bin").read_text() == "weights"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StoreError, match=f"{tmp_path / 'out'}: no space left"):
+        store.export("base", tmp_path / "out", fail)
+    assert list(tmp_path.iterdir()) == [store.root]
+    for inside in (store.root / "base/0002-b", store.resolve("base").path / "copy"):
+        with pytest.raises(StoreError, match="among the store's entries"):
+            store.export("base", inside)
+
+
+WRITES = """
+import sys
+from rlhf.store import Store
+with Store(sys.argv[1]).new("base", "a", {}, {}, {}, 0) as writer:
+    (writer.path / "model.bin").write_text("weights")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_verify_leaves_what_another_process_writes_and_removes_what_a_killed_one_left(store, elsewhere):
+    command = [sys.executable, "-c", WRITES, store.root]
+    if elsewhere:  # another container: its process has a number of its own there, and none here
+        command = ["unshare", "--pid", "--fork", *command]
+        if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode:
+            pytest.skip("a container of its own needs root")
+    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    assert all(writer.stdout.readline() == b"writing\n" for writer in writers)
+    for name in (".tmp-foo", ".tmp-99999999999999999999-x"):
+        (store.root / name).mkdir()
+    if not elsewhere:
+        writers[1].kill()
+        writers[1].wait()
+    assert store.verify() == []
+    for writer in writers:
+        writer.communicate(b"")
+    assert len(store.entries()) == 1 + elsewhere
+    assert sorted(path.name for path in store.root.glob(".tmp-*")) == [
+        ".tmp-99999999999999999999-x",
+        ".tmp-foo",
+    ]
+
+
+def test_a_store_that_is_not_there_is_not_verified(tmp_path):
+    with pytest.raises(StoreError, match="typo"):
+        Store(tmp_path / "typo").verify()
+
+
+@pytest.mark.parametrize("name", ["my model", "größe", "../x", "", "a" * 300])
+def test_a_name_that_cannot_be_is_refused(store, name):
+    with pytest.raises(StoreError, match="letters, digits"):
+        make(store, name=name)
 
 
 def test_writers_at_the_same_time_get_numbers_of_their_own(store):

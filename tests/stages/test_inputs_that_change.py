@@ -1,6 +1,7 @@
 """What a stage was given may be moved or changed once it has begun, and no conversation is on both sides."""
 
 import json
+import shutil
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,16 @@ def test_other_validation_data_make_another_entry(base_store, tmp_path):
     assert fine_tuned(base_store, tmp_path, validation_data=str(check)).ref == first.ref
     write(check, ROWS[2:5])
     assert fine_tuned(base_store, tmp_path, validation_data=str(check)).ref != first.ref
+
+
+def test_files_and_models_that_were_moved_make_no_other_entry(base_store, tmp_path):
+    first = fine_tuned(
+        base_store, tmp_path, base=str(shutil.copytree(base_store.resolve("base").path, tmp_path / "m"))
+    )
+    (tmp_path / "there").mkdir()
+    for name in ("d.jsonl", "m"):
+        (tmp_path / name).rename(tmp_path / "there" / name)
+    assert fine_tuned(base_store, tmp_path / "there", base=str(tmp_path / "there" / "m")).ref == first.ref
 
 
 def test_sft_says_what_its_file_was_read_as(base_store, tmp_path):

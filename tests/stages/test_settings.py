@@ -9,7 +9,7 @@ from rlhf.errors import InputError
 from rlhf.sampling.generate import SamplingSettings
 from rlhf.settings import Settings, value_type
 from stages.cli.main import main
-from stages.cli.options import TABLES, parse_setting, read_recipe
+from stages.cli.options import TABLES, TRAINING, parse_setting, read_recipe
 from stages.ppo.checks import check
 from stages.settings import PPOConfig
 
@@ -32,7 +32,9 @@ def outside(kind, field):
     if expected is bool:
         return ["no", 2, 0, None]
     if expected is str:
-        return [3, True, ["a"]] + ([] if field.default == "" else ["", "  "])
+        unlike = ["x" * 300, *(["my model", "größe", "../x"] if field.name == "name" else [])]
+        unlike = unlike if metadata.get("pattern") else []
+        return [3, True, ["a"], *unlike, *([] if field.default == "" else ["", "  "])]
     step = 1 if expected is int else 1e-6
     limits = metadata["bounds"]
     beyond = {"at_least": -step, "above": 0, "at_most": step, "below": 0}
@@ -116,9 +118,14 @@ def test_the_largest_step_of_adaptive_kl_leaves_beta_above_zero():
         (["eval", "--temperature=-0.5"], "temperature is -0.5"),
         (["sft", "--epochs", "nan"], "epochs is nan"),
         (["sample", "--k", "1"], "k is 1; it is at least 2 and at most 9"),
+        (["sample", "--batch", "b" * 250], "batch is 'bbb"),
+        *(([stage, "--name", "my model"], "my model") for stage in TRAINING),
+        (["import", "base", "--name", "my model"], "my model"),
+        *((["quickstart", "--seed", seed], f"--seed {seed}") for seed in ("-1", "4294967296")),
     ],
 )
-def test_the_command_line_says_it_in_one_line(command, name, capsys, tmp_path):
+def test_the_command_line_says_it_in_one_line_before_anything_is_done(command, name, capsys, tmp_path):
     assert main([*command, "--store", str(tmp_path)]) == 2
     *_, error = capsys.readouterr().err.strip().splitlines()
     assert error.startswith("rlhf: error: ") and name in error
+    assert not list(tmp_path.iterdir())

@@ -90,6 +90,18 @@ def test_the_labeling_space_keeps_labels_in_postgresql_by_a_secret(tmp_path, run
     assert not (folder / "labels.db").exists()
 
 
+def test_a_chat_space_whose_model_could_not_be_copied_can_be_made_again(tmp_path):
+    store = tiny_store(tmp_path)
+    weights, kept = store.resolve("ppo").path / "model.safetensors", tmp_path / "kept"
+    weights.rename(kept)
+    weights.symlink_to(tmp_path / "gone")
+    command = ("space", "chat", "ppo", tmp_path / "space", "--store", store.root)
+    assert "model.safetensors" in rlhf(*command).stderr and not list((tmp_path / "space").iterdir())
+    weights.unlink()
+    kept.rename(weights)
+    assert rlhf(*command).returncode == 0
+
+
 def test_the_chat_space_answers(tmp_path, run):
     tiny_store(tmp_path / "store")
     folder = tmp_path / "space"

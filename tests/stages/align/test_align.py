@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,13 @@ def test_a_part_without_rows_is_refused_by_name(folder, tmp_path, foreign_model)
         divide(settings, folder, load_tokenizer(foreign_model), tmp_path, quiet)
 
 
+@LLAMA
+def test_of_few_demonstrations_one_is_left_to_validate_on(folder, tmp_path, foreign_model):
+    settings = AlignDataSettings(**RECIPE["data"] | {"num_demonstrations": 8})
+    data = divide(settings, folder, load_tokenizer(foreign_model), tmp_path, quiet)
+    assert len(read_demonstrations(data.file("demonstrations_validation"))) == 1
+
+
 def test_places_do_not_change_with_case_space_or_later_turns():
     follow_up = [{"role": "user", "content": "A  question"}, {"role": "assistant", "content": "Yes."}]
     assert split_point("a question") == split_point([*follow_up, {"role": "user", "content": "more"}])
@@ -201,6 +209,13 @@ def test_a_whole_run_on_models_of_any_make_and_nothing_twice(folder, tmp_path, f
     assert again["comparisons"] == results["comparisons"]
     with LabelStore(url) as labels:
         assert labels.progress("tiny-0-blind").tasks == 4
+    moved = Store(shutil.move(store.root, tmp_path / "moved"))
+    edited = recipe | {"judge": recipe["judge"] | {"num_blind": 3}}
+    results = align.run(edited, moved, url, **run, say=quiet)
+    assert len(moved.entries()) == 4, "what has the same content is not trained again"
+    with LabelStore(url) as labels:
+        assert labels.progress("tiny-0-blind").tasks == 4 and results["blind_batch"] != "tiny-0-blind"
+        assert labels.progress(results["blind_batch"]).tasks == 3
 
 
 def _with_other_tokens(folder):
@@ -291,4 +306,7 @@ def test_a_misspelt_step_or_setting_stops_before_anything_is_written(folder, tmp
     ):
         with pytest.raises(InputError):
             align.run(RECIPE | broken, Store(tmp_path / "store"), None, **run)
+    for wrong in ({"name": "größe 2"}, {"seed": 2**32 - 1000}, {"seed": -1}, {"data": folder / "typo"}):
+        with pytest.raises(InputError, match=r"größe 2|--seed|typo"):
+            align.run(RECIPE, Store(tmp_path / "store"), None, **run | wrong)
     assert not (tmp_path / "store").exists()

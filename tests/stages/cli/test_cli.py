@@ -1,6 +1,7 @@
 """The command line: quick to answer, one line for what is wrong, flags over recipe over default."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from rlhf.errors import InputError
+from rlhf.store import Store
 from stages.cli import stage_commands
 from stages.cli.main import main, parse
 from stages.cli.options import read_recipe, settings_from
@@ -56,6 +58,13 @@ def test_every_command_has_help(command, capsys):
     assert "usage: rlhf" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["store", "ls"], ["labels", "stats"], ["import", "x", "--name", "y"]])
+def test_a_command_that_reads_no_recipe_takes_none(command, capsys):
+    with pytest.raises(SystemExit):
+        parse([*command, "--recipe", "laptop"])
+    assert "--recipe" in capsys.readouterr().err
+
+
 def settings(*arguments):
     return settings_from(parse(arguments))
 
@@ -77,6 +86,20 @@ def test_every_recipe_that_comes_with_rlhf_is_valid(name):
     assert read_recipe(name)
 
 
+@pytest.mark.parametrize("extended", ["base", "base.toml", "../recipes/base", "recipes/base"])
+def test_a_recipe_extends_one_beside_it_wherever_the_command_runs(extended, tmp_path, monkeypatch):
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "base.toml").write_text("\ufeff[ppo]\nlr = 1e-5\nclip = 0.1\n")
+    place = tmp_path if extended.startswith("recipes") else folder
+    (place / "mine.toml").write_text(f'extends = "{extended}"\n[ppo]\nclip = 0.3\n')
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "laptop").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    assert read_recipe(str(place / "mine.toml")) == {"ppo": {"lr": 1e-5, "clip": 0.3}}
+    assert "pretrain" in read_recipe("laptop"), "a folder of that name is no recipe"
+
+
 @pytest.mark.parametrize("name", ["paper", "gpt2", "hub-model"])
 def test_quickstart_refuses_recipes_for_models_of_ones_own(name, tmp_path, capsys):
     assert main(["quickstart", "--recipe", name, "--store", str(tmp_path)]) == 2
@@ -93,10 +116,21 @@ def test_quickstart_refuses_recipes_for_models_of_ones_own(name, tmp_path, capsy
         ("[pro]\nlr = 1", "no stage named pro"),
         ("[ppo\n", "not TOML"),
         ("[eval]\nsplit = 'train'", "one of validation, test, held-out"),
+        ("# caf\udce9", "not UTF-8"),
+        ("a = " + "[" * 10_000, "nested too deep"),
+        ("extends = ''", "names another recipe"),
+        ("extends = 'a'", "circle"),
+        ("extends = '../here/b'", r"circle: .*a\.toml → .*b\.toml → .*a\.toml"),
+        ("extends = 'none-such'", r"a\.toml, extends: recipe none-such: no such file"),
+        (f"extends = '{'x' * 300}'", "no such file"),
+        ('extends = "\\u0000"', "no such file"),
     ],
 )
 def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, table, reason):
-    (tmp_path / "a.toml").write_text(table)
+    tmp_path = tmp_path / "here"
+    tmp_path.mkdir()
+    (tmp_path / "b.toml").write_text("extends = 'a.toml'")
+    (tmp_path / "a.toml").write_text(table, errors="surrogateescape")
     with pytest.raises(InputError, match=reason) as caught:
         read_recipe(str(tmp_path / "a.toml"))
     assert "\n" not in str(caught.value)
@@ -112,6 +146,10 @@ def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, table, reason):
         (["store", "show", "ppo"], "no such checkpoint"),
         (["labels", "export", "out.jsonl"], "no rankings to export"),
         (["eval", "--policy", "nobody"], "neither a folder"),
+        (["quickstart", "--recipe", "x" * 300], "no such file"),
+        (["doctor", "--recipe", "laptop"], "--base"),
+        (["doctor", "--data", "."], "--base"),
+        (["doctor", "--base", "base", "--data", "typo"], "typo: no such folder"),
     ],
 )
 def test_errors_are_one_line_and_end_with_status_two(arguments, reason, tmp_path, capsys):
@@ -239,6 +277,21 @@ def test_the_store_is_listed_shown_verified_exported_and_cleared(base_store, tmp
         and "every file is as it was written" in shown
     )
     assert (tmp_path / "out/config.json").exists()
+
+
+def test_an_entry_whose_manifest_was_edited_is_shown_as_far_as_it_goes(tmp_path, capsys):
+    store = Store(tmp_path)
+    with store.new("base", "a", {}, {}, {}, 0) as writer:
+        pass
+    path = writer.entry.path / "manifest.json"
+    manifest = {
+        name: v for name, v in json.loads(path.read_text()).items() if name not in ("seed", "versions")
+    }
+    itself = {"base": {"ref": writer.entry.ref, "hash": writer.entry.hash}}
+    path.write_text(json.dumps(manifest | {"parents": itself}))
+    assert main(["store", "show", "base", "--store", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "└─ base: base/0001-a  (a circle" in shown and "seed" not in shown
 
 
 def test_doctor_reports_this_machine(tmp_path, capsys):

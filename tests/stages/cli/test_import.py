@@ -159,4 +159,4 @@ def test_sources_that_cannot_be_used_are_refused_in_one_line(tmp_path, capsys, m
         assert not list(store.glob("base/*")) and not list(store.glob(".tmp*"))
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert main(["import", str(tmp_path / "whole.gguf"), "--name", "x", "--store", str(tmp_path / "s")]) == 2
-    assert "pip install gguf" in capsys.readouterr().err
+    assert "rlhf-loop[gguf]" in capsys.readouterr().err

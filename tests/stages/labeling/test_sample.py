@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,6 +75,22 @@ def test_more_answers_of_two_policies_are_ranked_together(base_store, other, url
 def test_what_cannot_be_done_is_refused(base_store, url, more, reason):
     with pytest.raises(InputError, match=reason):
         sample.run(SampleSettings(**SMALL | more), base_store, url, quiet)
+
+
+def test_a_batch_of_other_inputs_keeps_its_name_and_the_new_one_gets_its_own(
+    base_store, other, url, tmp_path
+):
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text("".join(f'{{"prompt": "say {n}"}}\n' for n in range(4)))
+    settings = SampleSettings(**SMALL, prompts=str(prompts), batch="b", temperature=1.5)
+    warmer = replace(settings, temperature=2.0)
+    assert sample.run(settings, base_store, url, quiet, renames=True) == "b"
+    with pytest.raises(InputError, match="other inputs"):
+        sample.run(warmer, base_store, url, quiet)
+    name = sample.run(warmer, base_store, url, quiet, renames=True)
+    assert name.startswith("b-") and sample.run(warmer, base_store, url, quiet, renames=True) == name
+    moved = str(prompts.rename(tmp_path / "q.jsonl"))
+    assert sample.run(replace(settings, prompts=moved), base_store, url, quiet) == "b"
 
 
 def test_labelers_get_first_what_the_reward_model_is_least_sure_of(base_store, url, tmp_path):

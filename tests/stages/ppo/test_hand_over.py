@@ -2,13 +2,14 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf.errors import InputError
+from rlhf.errors import InputError, StoreError
 from stages.ppo.hand_over import hand_over
 from tests import command_line
 from tests.tiny_ppo import PROMPTS, ppo_command, tiny_store
@@ -78,9 +79,14 @@ def test_what_cannot_be_handed_over_is_said(store, tmp_path):
     with pytest.raises(InputError, match="name a PPO run"):
         hand_over(store, "sft", "verl", tmp_path / "a", quiet)
     (tmp_path / "b").mkdir()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(StoreError, match="exists already"):
         hand_over(store, "ppo/grpo", "verl", tmp_path / "b", quiet)
-    assert not (tmp_path / "a").exists()
+    prompts = Path(store.resolve("ppo/grpo").manifest["settings"]["prompts"])
+    prompts = prompts.rename(tmp_path / "moved.jsonl"), prompts
+    with pytest.raises(InputError, match="no such file"):
+        hand_over(store, "ppo/grpo", "verl", tmp_path / "c", quiet)
+    prompts[0].rename(prompts[1])
+    assert [path.name for path in tmp_path.iterdir()] == ["b"], "nothing half-written stays"
 
 
 def test_the_command_line_prints_the_script(store, tmp_path):

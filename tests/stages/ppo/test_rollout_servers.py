@@ -1,5 +1,7 @@
 """PPO with completions of servers that speak vLLM's protocol: fresh weights, caught stale ones, no row lost."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -52,6 +54,8 @@ def test_servers_draw_from_the_policy_of_each_iteration(serve, cut):
     start = weights(made.model)
     history = made.train()
     assert server.reloads == 4 and server.answers == 32
+    served = Path(where["sampler_folder"])  # the servers may be another user's
+    assert (served / "model.safetensors").stat().st_mode == (served / "config.json").stat().st_mode
     assert max(row["policy/sampling_gap"] for row in history) < 1e-4
     assert all(row["policy/sampling_gap"] <= row["policy/sampling_gap_max"] < 1e-2 for row in history)
     assert not same(start, weights(made.model))

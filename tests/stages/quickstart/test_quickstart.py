@@ -32,7 +32,7 @@ from tests.stages.conftest import tiny_pretraining
 RECIPE = {
     "pretrain": {"layers": 2, "width": 32, "heads": 2, "vocab_size": 600, "tokens": 40_000, "threads": 1},
     "sft": {"num_demonstrations": 40, "epochs": 1.0},
-    "sample": {"num_prompts": 40, "overlap": 2, "max_new_tokens": 16},
+    "sample": {"num_prompts": 4, "overlap": 2, "max_new_tokens": 16},
     "reward": {"epochs": 1.0, "prompts_per_batch": 8},
     "ppo": {"episodes": 32, "batch_size": 16, "minibatch_size": 8, "max_new_tokens": 16, "save_every": 1},
     "eval": {"num_prompts": 20, "max_new_tokens": 16},
@@ -76,6 +76,8 @@ def test_the_whole_pipeline_then_nothing_is_done_twice(tmp_path):
 def test_a_misspelt_recipe_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(InputError, match="kl_coeff"):
         quickstart.run({**RECIPE, "ppo": {"kl_coeff": 1}}, Store(tmp_path), None, say=quiet)
+    with pytest.raises(InputError, match="größe 2"):
+        quickstart.run(RECIPE, Store(tmp_path), None, name="größe 2", say=quiet)
     assert not list(tmp_path.iterdir())
 
 
