@@ -35,8 +35,8 @@ from rlhf.durable import (
     write_text,
 )
 from rlhf.errors import StoreError
-from rlhf.extras import commit, versions
 from rlhf.model_card import model_card
+from rlhf.packages import commit, versions
 from rlhf.settings import hashed_settings, same_but_for_places
 
 CARD = "README.md"

@@ -18,7 +18,7 @@ FLOORS = [
         "annotate",
         "stages",
         "rlhf/errors",
-        "rlhf/extras",
+        "rlhf/packages",
         "rlhf/hub_names",
         "stages/quiet",
         "stages/page",

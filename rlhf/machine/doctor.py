@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rlhf.errors import without_password
-from rlhf.extras import how_to_install
+from rlhf.packages import how_to_install
 
 PACKAGES = (
     "torch",

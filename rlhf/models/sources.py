@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import InputError, first_line
-from rlhf.extras import how_to_install
 from rlhf.hub_names import hub_name
+from rlhf.packages import how_to_install
 
 # What transformers and gguf raise for files that are cut off or damaged, and for want of a package that a family needs.
 UNREADABLE = (

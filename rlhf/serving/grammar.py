@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rlhf.errors import EngineError, InputError, first_line
-from rlhf.extras import how_to_install
 from rlhf.models.tokenizer import AnyTokenizer, Tokenizer
+from rlhf.packages import how_to_install
 
 # Spaces and line breaks between JSON's parts would be up to the model, and small ones never stop writing them.
 LAYOUT: Any = {"whitespace_flexible": False}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rlhf import __version__
 from rlhf.durable import disk_problems_explained
 from rlhf.errors import RLHFError
-from rlhf.extras import how_to_install
+from rlhf.packages import how_to_install
 from stages.cli.data_commands import add_data_commands
 from stages.cli.import_command import add_import_command
 from stages.cli.label_app import add_label_app

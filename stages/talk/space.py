@@ -7,9 +7,9 @@ from pathlib import Path
 from rlhf import __version__
 from rlhf.durable import copy_files, new_folder
 from rlhf.errors import InputError
-from rlhf.extras import how_to_install
 from rlhf.hub_names import SCHEME
 from rlhf.inputs import locate_model
+from rlhf.packages import how_to_install
 from rlhf.store import Store
 
 LABEL_APP = '''"""The labeling app as a Space: people sign in, labels are kept in the persistent folder or in PostgreSQL."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.extras import EXTRAS, how_to_install
+from rlhf.packages import EXTRAS, how_to_install
 
 ROOT = Path(__file__).parents[2]
 WITHOUT = """
