@@ -64,6 +64,7 @@ class Parser:
         if self.options.columns:
             self.account.ignored |= self.columns.unused(raw)
         row.answers, row.left = self.options.answers, self.options.left
+        row.ignored = frozenset(self.columns.ignored)
         return row
 
     def format(self, row: Row) -> tuple[Format, Any]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of
 from rlhf.data.formats.shown import is_marked, shown_answer
 from rlhf.data.formats.turns import number, spelled, text, whole_number
@@ -143,6 +144,7 @@ def _post(row: Row) -> str:
     info = row["info"]
     if not isinstance(info, dict):
         raise BadRow('"info" must be an object with a post or an article')
+    nothing_lost("", row.inner(info))
     if isinstance(info.get("post"), str):
         named = (("SUBREDDIT: r/", "subreddit"), ("TITLE: ", "title"), ("POST: ", "post"))
         parts = [f"{label}{info[key]}" for label, key in named if isinstance(info.get(key), str)]
@@ -187,6 +189,7 @@ def _by_prompt(rows: Iterable[Placed]) -> tuple[dict[str, list[tuple[str, Demons
             found, rated = _single(row), rating_of(row)
             if rated is None:
                 raise BadRow(f"the answer has no rating (looked for {', '.join(RATINGS)})")
+            nothing_lost(found, row)
             groups.setdefault(repr(found.prompt), []).append((where, found, rated[1]))
         except (BadRow, LeftOut) as problem:
             problems.append((where, problem))

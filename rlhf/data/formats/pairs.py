@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of, whole, with_words
 from rlhf.data.formats.shown import is_marked
 from rlhf.data.formats.turns import Turn, as_turns, conversation, marked, number, text, whole_number
@@ -61,8 +62,7 @@ def _without_question_in(row: Row, column: str) -> Row:
     """OpenAI's `input`, an object of messages, as the prompt it is."""
     given = row.get("input")
     if isinstance(given, dict) and isinstance(given.get("messages"), list):
-        if given.get("tools"):
-            raise BadRow('"input" has "tools"; only text can be learned')
+        nothing_lost("", row.inner(given))
         return row.changed(
             {**{name: value for name, value in row.items() if name != "input"}, "prompt": given["messages"]}
         )

@@ -124,7 +124,7 @@ def instance(row: Row) -> Row:
     instances = row["instances"]
     if not isinstance(instances, list) or not instances or not isinstance(instances[0], dict):
         raise BadRow('"instances" must be a list of {input, output}')
-    return row.changed({"instruction": row.get("instruction"), **instances[0]})
+    return row.inner({"instruction": row.get("instruction"), **instances[0]})
 
 
 def nested(row: Row) -> Row:
@@ -132,7 +132,7 @@ def nested(row: Row) -> Row:
     asked_of, answered = row.get("inputs"), row.get("outputs") or {}
     if not isinstance(asked_of, dict) or not isinstance(answered, dict):
         raise BadRow('"inputs" and "outputs" must be objects')
-    columns = {name.lower(): value for name, value in asked_of.items() if value is not None}
+    columns = row.inner(asked_of)
     if "messages" in columns:
         columns["prompt"] = columns.pop("messages")
     answer = [value for value in answered.values() if value is not None]

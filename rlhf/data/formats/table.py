@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.data.formats import argilla, label_studio, lists, pairs, shown, trees
+from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import ASKED, CONTEXT, CONVERSATIONS
 from rlhf.data.formats.turns import marked
 from rlhf.data.rows import Row
@@ -78,7 +79,10 @@ def _as_is(change: Callable[[Row], Row], read: Reader) -> Reader:
     """A reader of rows that are changed into a simpler format's first."""
 
     def read_changed(row: Row) -> Iterator[Any]:
-        yield from read(change(row))
+        inner = change(row)
+        for result in read(inner):
+            nothing_lost(result, inner)
+            yield result
 
     return read_changed
 

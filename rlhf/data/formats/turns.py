@@ -201,3 +201,16 @@ def as_turns(prompt: Prompt) -> list[Turn]:
 def squeezed(said: str) -> str:
     """A text with its spaces and line ends made one, to compare what two columns say."""
     return " ".join(said.split())
+
+
+def stands_in(part: str, whole: str) -> bool:
+    """Whether a text's lines stand in another one after the other, the first perhaps behind a label such as `Context:`.
+
+    Letters in the middle of a line are no such place: most inputs of one word stand somewhere in their instruction.
+    """
+    inner, outer = ([squeezed(line) for line in said.splitlines() if line.strip()] for said in (part, whole))
+    return not inner or any(
+        (outer[i] == inner[0] or outer[i].endswith(f": {inner[0]}"))
+        and outer[i + 1 : i + len(inner)] == inner[1:]
+        for i in range(len(outer) - len(inner) + 1)
+    )

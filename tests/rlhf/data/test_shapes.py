@@ -106,6 +106,40 @@ def test_system_history_and_context_columns_stand_in_the_prompt(tmp_path):
     assert [one["content"] for one in found.prompt] == ["Be brief.", "Hi.", "Hello.", f"{Q}\n\nIn Oslo."]
 
 
+@pytest.mark.parametrize(
+    "instruction, more, prompt",
+    [
+        ("Translate a word into French.", "word", "Translate a word into French.\n\nword"),
+        ("What is the next number?", "he", "What is the next number?\n\nhe"),
+        ("Translate this word into French:\nword", "word", "Translate this word into French:\nword"),
+        ("Translate.\nWord:  two\nlines", "two\n\nlines ", "Translate.\nWord:  two\nlines"),
+        ("", "Sing.", "Sing."),
+    ],
+)
+@pytest.mark.parametrize("column", ["input", "context"])
+def test_an_input_is_left_out_only_where_its_lines_stand_in_the_instruction(
+    tmp_path, instruction, more, prompt, column
+):
+    row = {"instruction": instruction, column: more, "output": GOOD}
+    (found,) = read_demonstrations(write(tmp_path / "a.jsonl", row))
+    assert found.prompt == prompt
+
+
+def test_a_prompt_that_holds_a_question_only_by_its_letters_is_no_part_of_the_conversation(tmp_path):
+    row = {"prompt": "Translate a word into French.", "messages": [user("word"), assistant("mot")]}
+    with pytest.raises(InputError, match='"prompt" is no part of the conversation'):
+        read_demonstrations(write(tmp_path / "a.jsonl", row))
+
+
+def test_a_column_to_be_ignored_may_stand_in_an_object(tmp_path):
+    row = {"inputs": {"question": Q, "Images": ["x.png"]}, "outputs": {"answer": GOOD}}
+    path = write(tmp_path / "a.jsonl", row)
+    with pytest.raises(InputError, match='"images" holds a list'):
+        read_demonstrations(path)
+    (found,) = read_demonstrations(path, options=ReadOptions(columns="ignore=Images"))
+    assert (found.prompt, found.completion) == (Q, GOOD)
+
+
 def test_what_people_rated_low_or_rejected_is_not_learned(tmp_path):
     rows = [{"prompt": Q, "response": text, "helpfulness": score, "correctness": 1, "coherence": 1}
             for text, score in ((GOOD, 4), (BAD, 0))]  # fmt: skip
