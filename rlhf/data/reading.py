@@ -203,8 +203,10 @@ def _read(
 
 
 def _emptiness(account: Account) -> str:
-    if not account.left_out:
+    if not account.num_rows:
         return "the data set is empty"
+    if not account.left_out:
+        return f"of {account.num_rows} that were read none remained"
     reasons = ", ".join(
         f"{count} {reason} (first: {account.first[reason]})" for reason, count in account.left_out.items()
     )
@@ -228,6 +230,7 @@ class _Pass:
         order: list[int] = []
         for place in sources:
             self.account.revisions |= place.revisions
+            self.account.not_read += place.not_read
             start = self.rows.num_kept
             self._place(place)
             order += _weighted(range(start, self.rows.num_kept), place.weight, seed)

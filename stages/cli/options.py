@@ -214,7 +214,7 @@ def read_recipe(name: str | None) -> dict[str, dict[str, Any]]:
     """
     if name is None:
         return {}
-    path = Path(name) if Path(name).suffix == ".toml" or Path(name).exists() else RECIPES / f"{name}.toml"
+    path = Path(name) if Path(name).suffix == ".toml" or os.path.exists(name) else RECIPES / f"{name}.toml"
     try:
         tables = tomllib.loads(path.read_text())
     except OSError:

@@ -106,6 +106,44 @@ def test_shards_globs_splits_and_weighted_lists(tmp_path):
         answers(f"{tmp_path}/set:validation")
 
 
+@pytest.mark.parametrize(
+    "files, read, split",
+    [
+        ("data.jsonl test.jsonl", "data", None),
+        ("data.jsonl eval.jsonl val.jsonl", "data", None),
+        ("train.jsonl extra.jsonl test.jsonl", "extra train", None),
+        ("training-0.jsonl evaluation-0.jsonl", "training-0", None),
+        ("train_and_test/test.jsonl train_and_test/train.jsonl", "train_and_test/train", None),
+        ("test.jsonl", "test", None),
+        ("data.jsonl test.jsonl", "test", "test"),
+        ("part-0.jsonl LICENSE.txt ReadMe.txt dataset_infos.json notes.txt", "notes part-0", None),
+    ],
+)
+def test_what_no_split_names_is_trained_on_and_never_another_split(tmp_path, files, read, split):
+    folder = tmp_path / "set"
+    for name in files.split():
+        lines(folder / name, name.split(".")[0])
+        if name.endswith(".txt"):
+            (folder / name).write_text(f"q{name.split('.')[0]}\n")
+    found = read_prompts(f"{folder}:{split}" if split else folder)
+    assert sorted(found) == [f"q{name}" for name in read.split()]
+    others = sorted(name for name in files.split() if name.split(".")[0] not in read.split())
+    assert sorted(found.account.not_read) == others == sorted(found.account.manifest()["files_not_read"])
+    assert all(name in found.account.line() for name in others)
+
+
+@pytest.mark.parametrize("saved", ["{", "{}", "[]", '{"splits": 3}'])
+def test_a_damaged_list_of_splits_is_one_line(tmp_path, saved):
+    (tmp_path / "dataset_dict.json").write_text(saved)
+    with pytest.raises(InputError, match=r"dataset_dict\.json: does not say|no split train"):
+        read_prompts(tmp_path)
+
+
+def test_a_share_that_takes_no_row_does_not_say_that_the_file_was_empty(tmp_path):
+    with pytest.raises(InputError, match="of 2 that were read none remained"):
+        read_prompts(f"{lines(tmp_path / 'a.jsonl', 'a', 'b')}=0.1")
+
+
 def test_a_folder_of_splits_saved_by_datasets_gives_the_one_asked_for(tmp_path):
     DatasetDict(train=Dataset.from_list(rows("a")), test=Dataset.from_list(rows("b"))).save_to_disk(
         tmp_path / "saved"
