@@ -81,6 +81,42 @@ def test_long_cells_and_cells_of_json_are_read_and_python_lists_refused(tmp_path
         read_demonstrations(table("list.csv", '["a", "b"]'))
 
 
+HEADER = "prompt,completion\nqx,x\n"
+
+
+@pytest.mark.parametrize(
+    "name, content, where, why",
+    [
+        ("cut.csv", HEADER + 'qy,"y\n' + HEADER * 50, 3, "begins with a quote"),
+        ("closed.csv", HEADER + 'qy,"y\nqz,"z"\n', 3, "begins with a quote"),
+        ("behind.tsv", 'prompt\tcompletion\nqx\t"Yes" she said\n', 2, "begins with a quote"),
+        ("few.csv", HEADER + "\nqy\n", 4, "1 cells under 2 column names"),
+        ("two.json", '[{"prompt": "x", "completion": "x"}]\n[{"prompt": "y"}]\n', 1, "more follows"),
+        ("rest.json", '[\n{"prompt": "x", "completion": "x"}\n]\n' + " " * 99 + "{}", 3, "more follows"),
+        ("lines.json", '{"prompt": "x", "completion": "x"}\n' * 2 + "\n\n{}", 5, "columns found"),
+        ("comma.json", '[{"prompt": "x",\n"completion": "x"}\n\n{}]', 4, "comma"),
+    ],
+)
+def test_a_broken_table_or_list_swallows_no_row(tmp_path, monkeypatch, name, content, where, why):
+    monkeypatch.setattr("rlhf.data.files.CHUNK", 64)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=rf"{name}:{where}: .*{why}"):
+        read_demonstrations(tmp_path / name)
+
+
+def test_white_space_and_empty_columns_without_a_name_may_end_a_file(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(rows("x", "y")) + " \n" * 99)
+    (tmp_path / "a.csv").write_text("prompt,completion,,\nqx,x\nqy,y,,\n\n")
+    assert answers(tmp_path / "a.json") == answers(tmp_path / "a.csv") == ["x", "y"]
+
+
+def test_only_our_own_tables_lose_the_apostrophe_that_they_were_given(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,completion\nq,'-5' is negative\n")
+    (tmp_path / "b.csv").write_text("prompt,completion,labeler,origin\nq,'-5 is negative,ann,person\n")
+    assert answers(tmp_path / "a.csv") == ["'-5' is negative"]
+    assert answers(tmp_path / "b.csv") == ["-5 is negative"]
+
+
 def test_deep_nesting_is_refused_by_its_line(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     with pytest.raises(InputError, match=r"a\.jsonl:1: nested too deep"):
