@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of
-from rlhf.data.formats.shown import is_marked, shown_answer
+from rlhf.data.formats.shown import own_words, shown_answer
 from rlhf.data.formats.turns import number, spelled, text, whole_number
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Ranking, Row
 
@@ -35,7 +35,7 @@ def listed(row: Row) -> Iterator[Ranking]:
     if all(isinstance(one, dict) for one in given):
         yield _of_objects(row, given, str(name))
         return
-    texts = tuple(text(one, str(name)) for one in given)
+    texts = tuple(own_words(row, text(one, str(name))) for one in given)
     labeler = row.get("labeler")
     yield Ranking(
         prompt=prompt_of(row),
@@ -87,8 +87,7 @@ def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> Ranking:
     key = next((key for key in TEXT_KEYS if all(isinstance(one.get(key), str) for one in given)), None)
     if key is None:
         raise BadRow(f'the answers in "{name}" have no text (looked for {", ".join(TEXT_KEYS)})')
-    strip = is_marked(row)
-    texts = tuple(one[key].strip() if strip else one[key] for one in given)
+    texts = tuple(own_words(row, one[key]) for one in given)
     ranks = [whole_number(one.get("rank")) for one in given]
     if None not in ranks:
         return Ranking(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of, whole, with_words
-from rlhf.data.formats.shown import is_marked
+from rlhf.data.formats.shown import own_words
 from rlhf.data.formats.turns import Turn, as_turns, conversation, marked, number, text, whole_number
 from rlhf.data.rows import BadRow, LeftOut, Prompt, Ranking, Row, as_messages
 
@@ -27,7 +27,7 @@ def answered(row: Row, value: Any, column: str) -> tuple[Prompt, str]:
     if isinstance(value, str):
         if turns := marked(value, column, answer=True):
             return ended(whole(row, turns, column))
-        return prompt_of(row), value.strip() if is_marked(row) else value
+        return prompt_of(row), own_words(row, value)
     if not isinstance(value, list | dict):
         text(value, column)
     return ended(whole(row, conversation(value, column), column))

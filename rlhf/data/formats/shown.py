@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from rlhf.data.formats.context import ASKED, CONVERSATIONS, prompt_of, whole, with_words
-from rlhf.data.formats.turns import Turn, as_turns, conversation, marked, squeezed, text
+from rlhf.data.formats.turns import Turn, as_turns, conversation, marked, squeezed, text, unended
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Row, as_messages
 
 # In the order of preference: where two are there, the first says more.
@@ -81,10 +81,9 @@ def shown_answer(row: Row) -> Iterator[Demonstration]:
         raise BadRow(f'"completion" is missing (columns found: {", ".join(row)}); see docs/data.md')
     given = row[column]
     if isinstance(given, str):
-        prompt, stripped = prompt_of(row), given.strip()
-        if not stripped:
+        prompt, completion = prompt_of(row), own_words(row, given)
+        if not completion.strip():
             raise LeftOut("without an answer")
-        completion = stripped if stripped != given and is_marked(row) else given
         yield Demonstration(prompt=prompt, completion=completion)
         return
     if not isinstance(given, dict | list):
@@ -96,10 +95,13 @@ def shown_answer(row: Row) -> Iterator[Demonstration]:
         yield demonstration([*as_turns(prompt_of(row)), *turns])
 
 
-def is_marked(row: Row) -> bool:
-    """Whether the row's prompt is one text with markers, so that spaces around its answers belong to the markers."""
+def own_words(row: Row, answer: str) -> str:
+    """An answer without the spaces around it and the markers of its end where the row's prompt is one text with markers."""
+    words = unended(answer)
     asked = next((row[name] for name in ASKED if name in row), None)
-    return isinstance(asked, str) and marked(asked, "prompt") is not None
+    if words == answer or not isinstance(asked, str) or marked(asked, "prompt") is None:
+        return answer
+    return words
 
 
 def asked(row: Row) -> Iterator[Prompt]:

@@ -21,12 +21,17 @@ NEEDS_MORE_THAN_TEXT = (
 # Chat formats that people keep in one text, by how their turns begin.
 MARKERS = {
     "Human:": re.compile(r"(?:^\s*|\n\n)(Human|Assistant):"),
-    "<extra_id_1>": re.compile(r"\s*<extra_id_[01]>(System|User|Assistant)\n?"),
-    "<|im_start|>": re.compile(r"(?:<\|im_end\|>)?\s*<\|im_start\|>(system|user|assistant)\n"),
-    "### Human:": re.compile(r"(?:^|\n)\s*### (Human|Assistant):"),
+    "<extra_id_1>": re.compile(r"\s*<extra_id_[01]>([^\s<]+)(?:\n|$)"),
+    "<|im_start|>": re.compile(r"\s*<\|im_start\|>([^\s<]+)(?:\n|$)"),
+    "### Human:": re.compile(r"\s*### (Human|Assistant):"),
 }
+# What never is a turn's words: a marker that was left over was not understood.
+LEFT_OVER = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|start_header_id|end_header_id|eot_id|user|assistant|system|tool)\|>|"
+    r"<(?:start|end)_of_turn>|<extra_id_\d>|\[/?INST\]"
+)
 UNREAD_MARKERS = re.compile(
-    r"\s*(?:<s>\s*)?(\[INST\]|<\|user\|>|<\|system\|>|<\|prompter\|>|<\|start_header_id\|>|<start_of_turn>|"
+    r"\s*(?:<s>|<bos>)?\s*(\[INST\]|<\|user\|>|<\|system\|>|<\|prompter\|>|<\|start_header_id\|>|<start_of_turn>|"
     r"<\|begin_of_text\|>|<\|Human\|>|\[\|Human\|\]|<｜User｜>)"
 )
 
@@ -180,10 +185,29 @@ def _turns_between(value: str, found: list[re.Match[str]], column: str, mark: st
     if first and not turns:
         raise BadRow(f'"{column}" has words before its first "{mark}"; give them as a system message')
     for one, following in zip(found, [*found[1:], None], strict=True):
-        said = value[one.end() : following.start() if following else len(value)]
-        role = ROLE_NAMES[one.group(1).lower()]
-        turns.append(Turn(role, said.strip().removesuffix("<|im_end|>").strip()))
+        role = ROLE_NAMES.get(one.group(1).lower())
+        if role is None:
+            raise BadRow(
+                f'"{column}" has a turn of {one.group(1):.40}; only {", ".join(ROLES)} and their other names can be learned'
+            )
+        turns.append(Turn(role, unended(value[one.end() : following.start() if following else len(value)])))
+    for turn in turns:
+        if left_over := LEFT_OVER.search(turn.content):
+            raise BadRow(f'"{column}" has {left_over.group()} within a turn; give it as messages')
     return [turn for turn in turns if turn.role != "system" or turn.content]
+
+
+def unended(said: str) -> str:
+    """What a turn of a text with markers says, without spaces around it and the markers of its end."""
+    said, whole = said.strip(), ""
+    ends = (
+        ("<|endoftext|>",) if "<s>" in said else ("<|endoftext|>", "</s>")
+    )  # which may strike words out, too
+    while said != whole:
+        whole = said
+        for end in ends:
+            said = said.removesuffix(end).rstrip()
+    return said.removesuffix("<|im_end|>").rstrip()
 
 
 def as_prompt(turns: Sequence[Turn]) -> list[Message]:

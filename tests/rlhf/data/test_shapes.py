@@ -131,6 +131,58 @@ def test_a_prompt_that_holds_a_question_only_by_its_letters_is_no_part_of_the_co
         read_demonstrations(write(tmp_path / "a.jsonl", row))
 
 
+def chatml(*turns):
+    return "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        chatml(("user", Q), ("assistant", GOOD)),
+        chatml(("human", Q), ("gpt", GOOD)) + "<|endoftext|>",
+        f"<|im_start|>user\n{Q}<|im_end|><|im_start|>assistant\n{GOOD}<|im_end|></s>",
+        f"### Human: {Q}### Assistant: {GOOD}</s>",
+        f"<extra_id_0>System\n\n<extra_id_1>User\n{Q}\n<extra_id_1>Assistant\n{GOOD}",
+    ],
+)
+def test_markers_of_turns_are_no_words(tmp_path, text):
+    (found,) = read_demonstrations(write(tmp_path / "a.jsonl", {"text": text}))
+    assert (found.prompt, found.completion) == ([user()], GOOD)
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        (chatml(("user", Q), ("assistant", "<call>"), ("tool", "4"), ("assistant", GOOD)), "a turn of tool"),
+        (chatml(("user", Q), ("assistant", GOOD)) + "Stray words.", r"<\|im_end\|> within"),
+        (f"<|im_start|>user\n{Q}\n<|im_start|> assistant\n{GOOD}<|im_end|>", r"<\|im_start\|> within"),
+        (
+            f"<extra_id_1>User\n{Q}\n<extra_id_1>Assistant\n{GOOD}\n<extra_id_2>quality:4",
+            "<extra_id_2> within",
+        ),
+        (f"<extra_id_1>User\n{Q}\n<extra_id_1>Tool\n4", "a turn of Tool"),
+        (f"### Human: {Q}\n### Assistant: {GOOD}<|eot_id|><|start_header_id|>", "within a turn"),
+        (f"<bos><start_of_turn>user\n{Q}<end_of_turn>", "start_of_turn"),
+    ],
+)
+def test_a_turn_of_nobody_known_and_a_marker_that_is_left_over_are_refused(tmp_path, text, why):
+    for read in (read_demonstrations, read_prompts):
+        with pytest.raises(InputError, match=rf"a\.jsonl:1: .*{why}"):
+            read(write(tmp_path / "a.jsonl", {"text": text}))
+
+
+def test_an_answer_ends_before_the_marker_that_its_prompts_format_ends_it_with(tmp_path):
+    prompt = chatml(("user", Q)) + "<|im_start|>assistant"
+    path = write(
+        tmp_path / "a.jsonl",
+        {"prompt": prompt, "chosen": f"\n{GOOD}<|im_end|>\n", "rejected": f"{BAD}<|im_end|>"},
+        {"prompt": prompt, "completions": [GOOD + "<|im_end|>", BAD], "ranks": [0, 1]},
+    )
+    assert [(row.prompt, row.completions) for row in read_rankings(path)] == [([user()], (GOOD, BAD))] * 2
+    row = {"prompt": prompt, "completion": GOOD + "<|im_end|>"}
+    assert [one.completion for one in read_demonstrations(write(path, row))] == [GOOD]
+
+
 def test_a_column_to_be_ignored_may_stand_in_an_object(tmp_path):
     row = {"inputs": {"question": Q, "Images": ["x.png"]}, "outputs": {"answer": GOOD}}
     path = write(tmp_path / "a.jsonl", row)
