@@ -7,6 +7,7 @@ from rlhf.data.formats.turns import conversation, spelled, stands_in
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Ranking, Row, as_messages
 
 MATTERS = frozenset(MAY_MATTER)
+MOST = 2**31  # what databases and tables keep as a whole number
 MAY_BE_TURNS = ("history", "context", "input")
 
 
@@ -23,8 +24,10 @@ def _ranking(ranking: Ranking) -> None:
         raise BadRow("a ranking needs at least 2 completions and one rank for each")
     if not all(isinstance(text, str) for text in ranking.completions):
         raise BadRow("a completion is not a text")
-    if not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in ranking.ranks):
-        raise BadRow("ranks are whole numbers; 0 is best")
+    if not all(
+        isinstance(rank, int) and not isinstance(rank, bool) and abs(rank) < MOST for rank in ranking.ranks
+    ):
+        raise BadRow(f"ranks are whole numbers below {MOST}; 0 is best")
     for name, given in (("flags", ranking.flags), ("ratings", ranking.ratings), ("scores", ranking.scores)):
         if given and len(given) != len(ranking.ranks):
             raise BadRow(f"{len(given)} {name} for {len(ranking.ranks)} completions")

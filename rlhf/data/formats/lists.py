@@ -7,7 +7,7 @@ from typing import Any
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of
 from rlhf.data.formats.shown import own_words, shown_answer
-from rlhf.data.formats.turns import number, spelled, text, whole_number
+from rlhf.data.formats.turns import labeler_of, number, spelled, text, whole_number
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Ranking, Row
 
 LISTS = ("completions", "answers", "responses", "generations", "outputs", "candidates")
@@ -33,22 +33,34 @@ def listed(row: Row) -> Iterator[Ranking]:
     if not isinstance(given, list) or not given:
         raise BadRow(f'"{name}" must be a list of answers, not {spelled(given) if given else "empty"}')
     if all(isinstance(one, dict) for one in given):
-        yield _of_objects(row, given, str(name))
-        return
-    texts = tuple(own_words(row, text(one, str(name))) for one in given)
-    labeler = row.get("labeler")
+        texts, known = _of_objects(row, given, str(name))
+    else:
+        texts, known = [text(one, str(name)) for one in given], _ranks_of_texts(row, len(given))
     yield Ranking(
         prompt=prompt_of(row),
-        completions=texts,
-        labeler=labeler
-        if isinstance(labeler, str)
-        else f"{whole_number(labeler)}"
-        if labeler is not None
-        else "",
-        flags=tuple(tuple(flags or ()) for flags in _list(row, "flags")),
+        completions=tuple(own_words(row, one) for one in texts),
+        labeler=labeler_of(row),
+        flags=_flags(row),
         fields=_fields(row.get("fields")),
-        **_ranks_of_texts(row, len(texts)),
+        **known,
     )
+
+
+def _flags(row: Row) -> tuple[tuple[str, ...], ...]:
+    """The names of each answer's flags."""
+    given = [flags or [] for flags in _list(row, "flags")]
+    if not all(isinstance(flags, list) and all(isinstance(flag, str) for flag in flags) for flags in given):
+        raise BadRow('"flags" must hold a list of names for each answer')
+    return tuple(map(tuple, given))
+
+
+def _ratings(row: Row) -> tuple[int | None, ...]:
+    """A person's rating of each answer, or none."""
+    given = _list(row, "ratings")
+    found = tuple(whole_number(one) for one in given)
+    if any((one is None) != (rating is None) for one, rating in zip(given, found, strict=True)):
+        raise BadRow('"ratings" must hold a whole number or nothing for each answer; fractions are "scores"')
+    return found
 
 
 def _fields(value: Any) -> str:
@@ -64,16 +76,22 @@ def _fields(value: Any) -> str:
 def _ranks_of_texts(row: Row, num_answers: int) -> dict[str, Any]:
     """ranks, and our own ratings or the source's scores beside them."""
     if "ranks" in row:
-        ranks, ratings = tuple(_list(row, "ranks")), tuple(_list(row, "ratings"))
-        scores = tuple(number(one) for one in _list(row, "scores"))
-        return {"ranks": ranks, "ratings": ratings, "scores": scores if None not in scores else ()}
+        scores = (
+            () if all(one is None for one in _list(row, "scores")) else _scores(row, "scores", num_answers)
+        )
+        return {"ranks": tuple(_list(row, "ranks")), "ratings": _ratings(row), "scores": scores}
     for name in SCORE_LISTS:
         if name in row:
-            scores = tuple(number(one) for one in _list(row, name))
-            if None in scores or len(scores) != num_answers:
-                raise BadRow(f'"{name}" must hold one number for each of the {num_answers} answers')
-            return {"ranks": ranks_by_score([one or 0.0 for one in scores]), "scores": scores}
+            scores = _scores(row, name, num_answers)
+            return {"ranks": ranks_by_score(scores), "scores": scores}
     raise BadRow('"ranks" is missing: nothing says which answers are better; see docs/data.md')
+
+
+def _scores(row: Row, name: str, num_answers: int) -> tuple[float, ...]:
+    scores = [number(one) for one in _list(row, name)]
+    if None in scores or len(scores) != num_answers:
+        raise BadRow(f'"{name}" must hold one number for each of the {num_answers} answers')
+    return tuple(one or 0.0 for one in scores)
 
 
 def _list(row: Row, name: str) -> Sequence[Any]:
@@ -83,23 +101,20 @@ def _list(row: Row, name: str) -> Sequence[Any]:
     return value or ()
 
 
-def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> Ranking:
+def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> tuple[list[str], dict[str, Any]]:
+    """The texts of answers that hold their rank or score, and those."""
     key = next((key for key in TEXT_KEYS if all(isinstance(one.get(key), str) for one in given)), None)
     if key is None:
         raise BadRow(f'the answers in "{name}" have no text (looked for {", ".join(TEXT_KEYS)})')
-    texts = tuple(own_words(row, one[key]) for one in given)
+    texts, ratings = [one[key] for one in given], _ratings(row)
     ranks = [whole_number(one.get("rank")) for one in given]
     if None not in ranks:
-        return Ranking(
-            prompt=prompt_of(row), completions=texts, ranks=_from_zero([one or 0 for one in ranks])
-        )
+        return texts, {"ranks": _from_zero([one or 0 for one in ranks]), "ratings": ratings}
     for score in SCORE_KEYS:
         scores = [number(one.get(score)) for one in given]
         if None not in scores:
             found = tuple(one or 0.0 for one in scores)
-            return Ranking(
-                prompt=prompt_of(row), completions=texts, ranks=ranks_by_score(found), scores=found
-            )
+            return texts, {"ranks": ranks_by_score(found), "scores": found, "ratings": ratings}
     raise BadRow(f'the answers in "{name}" have neither "rank" nor a score: nothing says which is better')
 
 
@@ -124,12 +139,11 @@ def summaries(row: Row) -> Iterator[Ranking]:
     )
     if choice is None or not 0 <= choice < len(texts):
         raise BadRow('"choice" must be the place of the better summary')
-    labeler = row.get("worker")
     yield Ranking(
         prompt=_post(row),
         completions=texts,
         ranks=tuple(int(i != choice) for i in range(len(texts))),
-        labeler=labeler if isinstance(labeler, str) else "",
+        labeler=labeler_of(row, "worker"),
     )
 
 

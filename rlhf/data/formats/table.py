@@ -96,17 +96,18 @@ PAIRS = (
     ("preferences", "accepted", "rejected"),
     ("Stack Exchange pairs", "response_j", "response_k"),
 )
-BESIDE_PAIRS = (
-    *ASKED, *CONTEXT, *CONVERSATIONS, "margin", "score_chosen", "score_rejected", "chosen_score", "rejected_score",
-    "rating_chosen", "rating_rejected", "chosen_rating", "rejected_rating",
+SAID_OF_PAIRS = (
+    "margin", "score_chosen", "score_rejected", "chosen_score", "rejected_score",
+    "rating_chosen", "rating_rejected", "chosen_rating", "rejected_rating", "labeler",
 )  # fmt: skip
+BESIDE_PAIRS = (*ASKED, *CONTEXT, *CONVERSATIONS, *SAID_OF_PAIRS)
 BESIDE_SIDES = (
     *ASKED, *CONTEXT, *pairs.VERDICTS, *pairs.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
     "winner_model_b", "winner_tie", "better_response_id", "better_answer_id",
     *(f"{stem}{between}{end}" for stem in (*pairs.STEMS, "score", "rating", "reward") for between in ("_", "")
       for end in ("a", "b", "0", "1", "2")),
 )  # fmt: skip
-BESIDE_ANSWERS = (*CONTEXT, *shown.VERDICTS)
+BESIDE_ANSWERS = (*CONTEXT, *shown.JUDGED)
 
 FORMATS: tuple[Format, ...] = (
     Format(
@@ -136,7 +137,7 @@ FORMATS: tuple[Format, ...] = (
         prompts=Together(trees.flat_prompts),
     ),
     Format(
-        name="messages with replies", needs=("replies", _any(("messages", "prompt"))), uses=CONTEXT,
+        name="messages with replies", needs=("replies", _any(("messages", "prompt"))), uses=(*CONTEXT, "labeler"),
         rankings=trees.replied, prompts=shown.asked,
     ),
     Format(
@@ -144,7 +145,7 @@ FORMATS: tuple[Format, ...] = (
         rankings=lists.summaries, prompts=lists.asked_for_summary,
     ),
     Format(
-        name="HH", needs=("chosen", "rejected"), when=_is_hh,
+        name="HH", needs=("chosen", "rejected"), uses=SAID_OF_PAIRS, when=_is_hh,
         rankings=pairs.pair("chosen", "rejected"), prompts=pairs.asked_pair("chosen"),
     ),
     *(
@@ -155,7 +156,8 @@ FORMATS: tuple[Format, ...] = (
         for name, better, worse in PAIRS
     ),
     Format(
-        name="messages with a rejected answer", needs=("messages", "rejected_response|rejected_messages"), uses=CONTEXT,
+        name="messages with a rejected answer", needs=("messages", "rejected_response|rejected_messages"),
+        uses=(*CONTEXT, "margin", "labeler"),
         rankings=pairs.rejected_beside, demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
     ),
     Format(
@@ -169,15 +171,15 @@ FORMATS: tuple[Format, ...] = (
         rankings=lists.listed, prompts=shown.asked,
     ),
     Format(
-        name="messages", needs=(_any(CONVERSATIONS),), uses=(*ASKED, *CONTEXT, *shown.VERDICTS),
+        name="messages", needs=(_any(CONVERSATIONS),), uses=(*ASKED, *CONTEXT, *shown.JUDGED),
         demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
     ),
     Format(
-        name="self-instruct", needs=("instruction", "instances"), uses=CONTEXT,
+        name="self-instruct", needs=("instruction", "instances"), uses=shown.JUDGED,
         demonstrations=_as_is(shown.instance, shown.shown_answer), prompts=_as_is(shown.instance, shown.asked),
     ),
     Format(
-        name="LangSmith", needs=("inputs",), uses=("outputs",), when=lambda row: isinstance(row["inputs"], dict),
+        name="LangSmith", needs=("inputs",), uses=("outputs", *shown.JUDGED), when=lambda row: isinstance(row["inputs"], dict),
         demonstrations=_as_is(shown.nested, shown.shown_answer), prompts=_as_is(shown.nested, shown.asked),
     ),
     Format(
@@ -193,7 +195,7 @@ FORMATS: tuple[Format, ...] = (
     Format(name="transcripts", needs=("transcript",), prompts=shown.transcript),
     Format(name="plain text", needs=("text",), texts=shown.joined_text),
     Format(
-        name="text with markers", needs=("text",), uses=shown.VERDICTS, when=_has_markers,
+        name="text with markers", needs=("text",), uses=shown.JUDGED, when=_has_markers,
         demonstrations=shown.shown_text, prompts=shown.asked_text,
     ),
     Format(name="prompts", needs=(_any((*ASKED, "input")),), uses=CONTEXT, prompts=shown.asked),

@@ -5,7 +5,7 @@ from typing import Any
 
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of
-from rlhf.data.formats.turns import spelled, text, whole_number
+from rlhf.data.formats.turns import labeler_of, spelled, text, truth, whole_number
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Message, Prompt, Ranking, Row
 
 SIDES = {"prompter": "user", "user": "user", "human": "user", "assistant": "assistant"}
@@ -45,7 +45,7 @@ def _message(node: Row) -> Message | None:
 
 
 def _removed(node: Node) -> bool:
-    return bool(node.get("deleted")) or node.get("review_result") is False
+    return truth(node.get("deleted")) is True or truth(node.get("review_result")) is False
 
 
 def _ranked(found: Question) -> Iterator[Ranking]:
@@ -165,4 +165,9 @@ def replied(row: Row) -> Iterator[Ranking]:
     completions = tuple(text(one.get("text"), "replies") for one in replies)
     if len(completions) < 2:
         raise LeftOut("with no other answer to compare")
-    yield Ranking(prompt=prompt_of(row), completions=completions, ranks=tuple(rank or 0 for rank in ranks))
+    yield Ranking(
+        prompt=prompt_of(row),
+        completions=completions,
+        ranks=tuple(rank or 0 for rank in ranks),
+        labeler=labeler_of(row),
+    )

@@ -1,10 +1,11 @@
 """What a value of a file says as text or as turns of a conversation. Only text is text: the rest is refused by name."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rlhf.data.rows import ROLES, BadRow, LeftOut, Message, Prompt
+from rlhf.data.rows import ROLES, BadRow, LeftOut, Message, Prompt, Row
 
 ROLE_NAMES = {
     "prompter": "user", "human": "user", "user": "user",
@@ -14,6 +15,14 @@ ROLE_NAMES = {
 }  # fmt: skip
 ROLE_KEYS = ("role", "from", "speaker", "type")
 CONTENT_KEYS = ("content", "value", "text")
+YES: tuple[Any, ...] = (
+    True, "true", "yes", "y", "1", "1.0", "accepted", "approved", "chosen", "thumbs_up", "up", "good", "desirable", "liked",
+    "positive", "correct", "safe",
+)  # fmt: skip
+NO: tuple[Any, ...] = (
+    False, "false", "no", "n", "0", "0.0", "rejected", "disapproved", "thumbs_down", "down", "bad", "undesirable", "disliked",
+    "negative", "incorrect", "wrong", "unsafe",
+)  # fmt: skip
 NEEDS_MORE_THAN_TEXT = (
     "tool_calls", "function_call", "functioncall", "images", "image", "audio", "audios", "video", "videos", "files",
 )  # fmt: skip
@@ -65,16 +74,16 @@ def text(value: Any, column: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    """The value as a number, also one written as text in a table; None for anything else and for NaN."""
+    """The value as a number, also one written as text in a table; None for anything else, NaN and infinity."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        return float(value)
+        return float(value) if math.isfinite(value) else None
     except OverflowError:
         return None
 
@@ -83,6 +92,32 @@ def whole_number(value: Any) -> int | None:
     """The value as a whole number, also 1.0 and "1"."""
     found = number(value)
     return int(found) if found is not None and found.is_integer() else None
+
+
+def truth(value: Any) -> bool | None:
+    """Whether the value says yes, also as 1 or as one of the words of such columns; None where it says neither."""
+    if isinstance(value, str):
+        value = value.strip().lower()
+    return True if value in YES else False if value in NO else None  # 1 == True, and 0 == False
+
+
+def is_learned(weight: Any) -> bool:
+    """Whether what has this weight, perhaps none, is learned: unless it is 0. Raises BadRow for what is no weight."""
+    if weight is None or isinstance(weight, bool):
+        return weight is not False
+    if (found := number(weight)) is None:
+        raise BadRow(f'"weight" is {weight!r:.40}, which is no number')
+    return found != 0
+
+
+def labeler_of(row: Row, column: str = "labeler") -> str:
+    """Who gave a row's answer: a name, or a number as text; "" for nobody. Raises BadRow for anything else."""
+    value = row.get(column)
+    if value is None or isinstance(value, str):
+        return value if value and value.strip() else ""
+    if (found := whole_number(value)) is None:
+        raise BadRow(f'"{column}" holds {spelled(value)}, not a name')
+    return f"{found}"
 
 
 def message(value: Any, column: str) -> Turn:
@@ -101,8 +136,7 @@ def message(value: Any, column: str) -> Turn:
     key = next((key for key in CONTENT_KEYS if value.get(key) is not None), None)
     if key is None:
         raise BadRow(f'a message in "{column}" has no text')
-    weight = value.get("weight")
-    return Turn(known, content(value[key], column), weight is None or number(weight) != 0)
+    return Turn(known, content(value[key], column), is_learned(value.get("weight")))
 
 
 def content(value: Any, column: str) -> str:

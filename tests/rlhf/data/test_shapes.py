@@ -201,6 +201,134 @@ def test_what_people_rated_low_or_rejected_is_not_learned(tmp_path):
     assert (ranking.ranks, ranking.scores) == ((0, 1), (4.0, 0.0))
 
 
+TOLD = {
+    "plain": {"prompt": Q, "completion": GOOD},
+    "messages": {"messages": [user(), assistant(GOOD)]},
+    "self-instruct": {"instruction": Q, "instances": [{"input": "", "output": GOOD}]},
+    "LangSmith": {"inputs": {"question": Q}, "outputs": {"answer": GOOD}},
+}
+
+
+@pytest.mark.parametrize("shape", TOLD)
+def test_what_a_verdict_says_decides_whether_an_answer_is_learned(tmp_path, shape):
+    row = TOLD[shape]
+    truths = [(name, value, value in (1, "1", "yes", True, "Accepted")) for value in (0, 1, "0", "1", "no", "yes", False, True, "Accepted", "rejected")
+              for name in ("is_correct", "is_safe", "accepted", "thumbs_up", "desirable")]  # fmt: skip
+    more = [("label", "negative", False), ("label", True, True), ("label", None, True), ("thumbs", "up", True),
+            ("weight", 0, False), ("weight", "0.0", False), ("weight", False, False), ("weight", 0.5, True)]  # fmt: skip
+    for name, value, learned in [*truths, *more]:
+        path = write(tmp_path / "a.jsonl", row | {name: value})
+        if learned:
+            assert [one.completion for one in read_demonstrations(path)] == [GOOD], (name, value)
+        else:
+            with pytest.raises(InputError, match=r"1 that people rejected|1 whose answers are not to be"):
+                read_demonstrations(path)
+    for name, value in [("label", "sports"), ("label", 0), ("label", "1"), ("is_correct", "B"), ("liked", 3), ("weight", "x")]:  # fmt: skip
+        with pytest.raises(InputError, match=rf'a\.jsonl:1: "{name}" is {value!r}'.replace("'1'", "1")):
+            read_demonstrations(write(tmp_path / "a.jsonl", row | {name: value}))
+
+
+def test_a_message_of_weight_false_is_not_learned(tmp_path):
+    turns = [user(), assistant(GOOD), user("Again."), assistant(BAD, weight=False)]
+    (found,) = read_demonstrations(write(tmp_path / "a.jsonl", {"messages": turns}))
+    assert found.completion == GOOD
+
+
+def test_trees_of_a_table_know_false_from_true(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "message_id,parent_id,text,role,rank,deleted,review_result\np,,q,prompter,,False,True\n"
+        "a,p,A,assistant,0,False,True\nb,p,B,assistant,1,False,\nc,p,C,assistant,2,True,\nd,p,D,assistant,3,,False\n"
+    )
+    (found,) = read_rankings(tmp_path / "a.csv")
+    assert found.completions == ("A", "B")
+
+
+SIDES = {"prompt": Q, "response_a": GOOD, "response_b": BAD}
+
+
+@pytest.mark.parametrize(
+    "more, ranks, margin",
+    [
+        ({"winner": "a", "preference_strength": 2}, (0, 1), 2.0),
+        ({"winner": "a", "preference_strength": -2, "score_a": 5, "score_b": 1}, (0, 1), 2.0),
+        ({"winner": "b", "preference_strength": 0, "score_a": 1, "score_b": 1}, (1, 0), 0.0),
+        ({"preference_strength": 2}, (1, 0), 2.0),
+        ({"winner": "tie", "rating_a": 1, "rating_b": 2}, (0, 0), None),
+        ({"winner": "b", "preference_strength": -2}, "winner.*preference_strength", None),
+        ({"winner": "a", "score_a": 1, "score_b": 5}, "winner.*score_a", None),
+        ({"preference_strength": 2, "score_a": 5, "score_b": 1}, "preference_strength.*score_a", None),
+        ({"winner": "a", "choice": "response_b"}, "winner.*choice", None),
+        ({"winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0, "verdict": "[[B]]"}, "winner_model_a.*verdict", None),
+        ({"winner": "a", "label": "sports"}, (0, 1), None),
+    ],
+)  # fmt: skip
+def test_a_named_verdict_decides_and_columns_that_contradict_it_are_refused(tmp_path, more, ranks, margin):
+    path = write(tmp_path / "a.jsonl", SIDES | more)
+    if isinstance(ranks, str):
+        with pytest.raises(InputError, match=rf"a\.jsonl:1: .*{ranks}.*opposite.*--map ignore="):
+            read_rankings(path)
+    else:
+        (found,) = read_rankings(path)
+        assert (found.ranks, found.margin) == (ranks, margin)
+
+
+TEXTS = {"prompt": Q, "completions": [GOOD, BAD], "ranks": [0, 1]}
+NAMED = {
+    "texts": TEXTS,
+    "objects": {"prompt": Q, "completions": [{"text": GOOD, "rank": 1}, {"text": BAD, "rank": 2}]},
+    "replies": {"prompt": Q, "replies": [{"text": GOOD, "rank": 0}, {"text": BAD, "rank": 1}]},
+    "pair": {"prompt": Q, "chosen": GOOD, "rejected": BAD},
+    "lists": {"prompt": Q, "chosen": [GOOD], "rejected": [BAD]},
+    "HH": {"chosen": hh(GOOD), "rejected": hh(BAD)},
+    "ms-swift": {"messages": [user(), assistant(GOOD)], "rejected_response": BAD},
+    "sides": SIDES | {"winner": "a"},
+}
+
+
+@pytest.mark.parametrize("shape", NAMED)
+def test_who_gave_a_ranking_stays_with_it(tmp_path, shape):
+    for given, kept in (("ann", "ann"), (7, "7"), (7.0, "7"), ("  ", ""), (None, "")):
+        rows = read_rankings(write(tmp_path / "a.jsonl", NAMED[shape] | {"labeler": given}))
+        assert [row.labeler for row in rows] == [kept] and "labeler" not in rows.account.ignored
+    for given in (1.5, True, ["ann"]):
+        with pytest.raises(InputError, match=r'a\.jsonl:1: "labeler" holds .*not a name'):
+            read_rankings(write(tmp_path / "a.jsonl", NAMED[shape] | {"labeler": given}))
+
+
+def test_ratings_and_flags_beside_objects_stay_with_them(tmp_path):
+    more = {"ratings": [7, None], "flags": [["opinion"], []]}
+    for shape in ("texts", "objects"):
+        (found,) = read_rankings(write(tmp_path / "a.jsonl", NAMED[shape] | more))
+        assert (found.ratings, found.flags) == ((7, None), (("opinion",), ()))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"ratings": ["x", "y"]}, {"ratings": [4.5, 3]}, {"ratings": [True, 3]}, {"ratings": 3}, {"ranks": [0, 10**23]},
+        {"scores": [1]}, {"scores": ["x", 1]}, {"flags": ["harmful", ""]}, {"flags": [[1], []]},
+    ],
+)  # fmt: skip
+def test_what_stands_beside_answers_is_checked(tmp_path, more):
+    (name,) = more
+    with pytest.raises(InputError, match=rf"a\.jsonl:1: .*{name}"):
+        read_rankings(write(tmp_path / "a.jsonl", TEXTS | more))
+
+
+def test_no_number_is_endless_and_an_empty_cell_is_no_answer(tmp_path):
+    for row in (
+        {"prompt": Q, "completions": [GOOD, BAD], "scores": [float("inf"), 1]},
+        NAMED["pair"] | {"margin": float("inf")},
+        NAMED["pair"] | {"margin": "much"},
+    ):
+        with pytest.raises(InputError, match=r"a\.jsonl:1: .*number"):
+            read_rankings(write(tmp_path / "a.jsonl", row))
+    (tmp_path / "a.csv").write_text(f"prompt,chosen,rejected,margin\nq,,b,\nq,a, ,2\nq,{GOOD},{BAD},\n")
+    rows = read_rankings(tmp_path / "a.csv")
+    assert [row.completions for row in rows] == [(GOOD, BAD)]
+    assert rows.account.left_out == {"without an answer": 2}
+
+
 def test_strengths_of_a_preference_are_kept(tmp_path):
     row = {"prompt": Q, "response_1": BAD, "response_2": GOOD, "preference_strength": 3}
     (found,) = read_rankings(write(tmp_path / "a.jsonl", row))
