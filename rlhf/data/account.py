@@ -4,8 +4,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-NOUNS = {"rankings": "rankings", "demonstrations": "demonstrations", "prompts": "prompts", "texts": "texts"}
-
 
 @dataclass
 class Account:
@@ -42,7 +40,7 @@ class Account:
         kinds = " and ".join(self.read_as) or "nothing known"
         parts = [f"read {self.num_rows:,} row{'' if self.num_rows == 1 else 's'} as {kinds}"]
         if self.num_given != self.num_read:
-            parts.append(f"{self.num_given:,} {NOUNS[self.use]} in them")
+            parts.append(f"{self.num_given:,} {self.use} in them")
         if self.left_out:
             parts.append(
                 "left out "

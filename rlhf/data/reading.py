@@ -14,6 +14,7 @@ from rlhf.data.formats.table import (
     PROMPTS,
     RANKINGS,
     TEXTS,
+    TO_RATE,
     Format,
     Together,
 )
@@ -37,6 +38,16 @@ def read_rankings(
     is left.
     """
     return _read(source, RANKINGS, _options(options, skip_bad_rows))
+
+
+def read_answers(
+    source: str | Path, skip_bad_rows: bool = False, options: ReadOptions | None = None
+) -> Rows[Ranking]:
+    """What people are to rate: rankings of one answer, with the rating it has, or of what `read_rankings` reads.
+
+    Raises as `read_rankings`.
+    """
+    return _read(source, TO_RATE, _options(options, skip_bad_rows))
 
 
 def read_demonstrations(
@@ -127,7 +138,7 @@ def _options(options: ReadOptions | None, skip_bad_rows: bool) -> ReadOptions:
 
 def _coders(use: str, keep_columns: bool) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """How a result is kept as JSON, and made of it again."""
-    if use == RANKINGS:
+    if use in (RANKINGS, TO_RATE):
         return lambda one: {
             name: value for name, value in vars(one).items() if value not in ("", (), None)
         }, _ranking
@@ -278,7 +289,7 @@ class _Pass:
         self.account.leave_out(where, BAD, f"{where}: {reason}")
 
     def _keep(self, raw: Any, result: Any) -> None:
-        if isinstance(result, Ranking) and len(set(result.ranks)) == 1:
+        if isinstance(result, Ranking) and len(set(result.ranks)) == 1 < len(result.ranks):
             self.account.num_ties += 1
         self.rows.append(PromptRow(prompt=result, columns=raw) if self.keep_columns else result)
 

@@ -11,17 +11,20 @@ MOST = 2**31  # what databases and tables keep as a whole number
 MAY_BE_TURNS = ("history", "context", "input")
 
 
-def checked(result: Any, row: Row | None) -> None:
-    """Raises BadRow for what is malformed or misses a column that may matter, LeftOut for what cannot teach."""
+def checked(result: Any, row: Row | None, least: int) -> None:
+    """Raises BadRow for what is malformed or misses a column that may matter, LeftOut for what cannot teach.
+
+    least: how many answers a ranking needs.
+    """
     if isinstance(result, Ranking):
-        _ranking(result)
+        _ranking(result, least)
     if row is not None:
         nothing_lost(result, row)
 
 
-def _ranking(ranking: Ranking) -> None:
-    if len(ranking.completions) != len(ranking.ranks) or len(ranking.ranks) < 2:
-        raise BadRow("a ranking needs at least 2 completions and one rank for each")
+def _ranking(ranking: Ranking, least: int) -> None:
+    if len(ranking.completions) != len(ranking.ranks) or len(ranking.ranks) < least:
+        raise BadRow(f"a ranking needs at least {least} completions and one rank for each")
     if not all(isinstance(text, str) for text in ranking.completions):
         raise BadRow("a completion is not a text")
     if not all(
@@ -32,7 +35,7 @@ def _ranking(ranking: Ranking) -> None:
         if given and len(given) != len(ranking.ranks):
             raise BadRow(f"{len(given)} {name} for {len(ranking.ranks)} completions")
     stripped = [text.strip() for text in ranking.completions]
-    if len(set(stripped)) == 1:
+    if len(set(stripped)) == 1 < len(stripped):
         raise LeftOut("whose answers are equal")
     rank_of: dict[str, int] = {}
     for text, rank in zip(stripped, ranking.ranks, strict=True):

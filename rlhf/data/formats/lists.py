@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rlhf.data.formats.checks import nothing_lost
-from rlhf.data.formats.context import prompt_of
-from rlhf.data.formats.shown import own_words, shown_answer
+from rlhf.data.formats.context import EMPTY, prompt_of
+from rlhf.data.formats.shown import JUDGED, own_words, shown_answer
 from rlhf.data.formats.turns import labeler_of, number, spelled, text, whole_number
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Ranking, Row
 
@@ -182,6 +182,22 @@ def rating_of(row: Row) -> tuple[str, float] | None:
             continue
         return name, found
     return None
+
+
+def to_rate(row: Row) -> Iterator[Ranking]:
+    """A row's one answer as a ranking of one, with the rating it has; what people rejected is to be rated, too."""
+    found = _single(row.changed({name: value for name, value in row.items() if name not in JUDGED}))
+    value = row.get("rating")
+    rating = None if value in EMPTY else whole_number(value)
+    if rating is None and value not in EMPTY:
+        raise BadRow(f'"rating" is {value!r:.40}, not a whole number; --map ignore=rating leaves it out')
+    yield Ranking(
+        prompt=found.prompt,
+        completions=(found.completion,),
+        ranks=(0,),
+        ratings=() if rating is None else (rating,),
+        labeler=labeler_of(row),
+    )
 
 
 def _single(row: Row) -> Demonstration:

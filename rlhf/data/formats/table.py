@@ -12,6 +12,7 @@ from rlhf.data.rows import Row
 
 Reader = Callable[[Row], Iterator[Any]]
 RANKINGS, DEMONSTRATIONS, PROMPTS, TEXTS = "rankings", "demonstrations", "prompts", "texts"
+TO_RATE = "answers"
 USES = (RANKINGS, DEMONSTRATIONS, PROMPTS, TEXTS)
 
 
@@ -37,11 +38,15 @@ class Format:
     demonstrations: Reader | Together | None = None
     prompts: Reader | Together | None = None
     texts: Reader | None = None
+    answers: Reader | None = None
 
     def reader(self, use: str) -> Reader | Together | None:
-        """Who reads it for a use; documents are made of demonstrations where a format has no texts."""
+        """Who reads it for a use; documents are made of demonstrations where a format has no texts.
+
+        Answers to be rated are those of rankings where a row does not stand for one alone.
+        """
         found: Reader | Together | None = getattr(self, use)
-        return found
+        return self.rankings if found is None and use == TO_RATE else found
 
     def fits(self, columns: Iterable[str]) -> bool:
         """Whether the columns are there."""
@@ -186,10 +191,11 @@ FORMATS: tuple[Format, ...] = (
         name="rated answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)),
         uses=(*BESIDE_ANSWERS, *lists.RATINGS), when=lambda row: lists.rating_of(row) is not None,
         rankings=Together(lists.rated_rankings), demonstrations=Together(lists.rated_demonstrations), prompts=shown.asked,
+        answers=lists.to_rate,
     ),
     Format(
         name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
-        demonstrations=shown.shown_answer, prompts=shown.asked,
+        demonstrations=shown.shown_answer, prompts=shown.asked, answers=lists.to_rate,
     ),
     Format(name="questions by turns", needs=("turns",), prompts=shown.asked_turns, when=lambda row: isinstance(row["turns"], list)),
     Format(name="transcripts", needs=("transcript",), prompts=shown.transcript),
