@@ -114,13 +114,19 @@ def prompt_rows_in(rows: Iterable[Any], name: str = "train_dataset") -> list[Pro
     """
     reader = Parser(Account("the data set", PROMPTS), ReadOptions())
     found: list[PromptRow] = []
+
+    def refuse(kind: Format, placed: tuple[str, Row]) -> None:
+        raise BadRow(
+            f"{kind.name} say something only together; write them to a file and pass rlhf.data.read_prompts(file)"
+        )
+
     for number, row in enumerate(rows_in(rows, name), start=1):
         if isinstance(row, PromptRow):
             found.append(row)
             continue
         raw = row if isinstance(row, dict) else {"prompt": row}
         try:
-            given = list(reader.results(f"row {number}", raw, lambda where, kept: None))
+            given = list(reader.results(f"row {number}", raw, refuse))
         except LeftOut as problem:
             raise InputError(
                 f"row {number}: it is {problem}; a row needs a `prompt` of text or messages"
