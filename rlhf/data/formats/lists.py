@@ -90,7 +90,9 @@ def _ranks_of_texts(row: Row, num_answers: int) -> dict[str, Any]:
 def _scores(row: Row, name: str, num_answers: int) -> tuple[float, ...]:
     scores = [number(one) for one in _list(row, name)]
     if None in scores or len(scores) != num_answers:
-        raise BadRow(f'"{name}" must hold one number for each of the {num_answers} answers')
+        raise BadRow(
+            f'"{name}" must hold one number, and no endless one, for each of the {num_answers} answers'
+        )
     return tuple(one or 0.0 for one in scores)
 
 

@@ -23,6 +23,7 @@ COLUMNS = (
     "completions", "answers", "text", "turns", "instances", "inputs", "outputs", "data", "annotations", "fields", "responses",
     "message_id", "parent_id", "role", "replies", "info", "summaries", "choice", "transcript", "score_a", "score_b",
     "conversation_a", "conversation_b", "helpfulness", "best.responses", "preferred_output", "non_preferred_output", "turn",
+    "labeler", "ratings", "scores", "flags", "margin", "weight", "is_correct", "rating", "preference_strength", "images",
 )  # fmt: skip
 TEXT = st.text(max_size=12) | st.sampled_from(
     [
