@@ -1,9 +1,9 @@
 """Turning what a user names (a reference, a folder, a hub id, a file) into models, prompts and lineage."""
 
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf.data import PromptRow, ReadOptions, fingerprint, read_prompt_rows
 from rlhf.errors import InputError, StoreError
-from rlhf.hub_names import looks_like_path
+from rlhf.hub_names import looks_like_path, shown
 from rlhf.machine import processes
 from rlhf.models.adapters import with_adapters
 from rlhf.models.checkpoints import context_length
@@ -30,9 +30,9 @@ def locate_model(store: Store, name: str) -> tuple[str, Entry | None]:
     if name.split("/")[0].split(":")[0] in STAGES:
         entry = store.resolve(name)
         return str(entry.path), entry
-    if not Path(name).exists() and "/" not in name and not looks_like_path(name):
+    if not os.path.exists(name) and "/" not in name and not looks_like_path(name):
         raise StoreError(
-            f"{name}: neither a folder, a GGUF file, a hub id (owner/name) nor a reference such as sft:latest"
+            f"{shown(name)}: neither a folder, a GGUF file, a hub id (owner/name) nor a reference such as sft:latest"
         )
     find_source(name)
     return name, None

@@ -4,6 +4,7 @@ It says nothing that would differ between two runs of the same inputs, such as s
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +73,7 @@ def _sources(settings: Mapping[str, Any]) -> list[str]:
 
 def _hub_name(name: Any) -> str | None:
     """owner/name where a name can only mean the hub, else None."""
-    if not isinstance(name, str) or Path(name).exists():
+    if not isinstance(name, str) or os.path.exists(name):
         return None
     found = HUB_NAME.fullmatch(name)
     return found[1] if found and (name.startswith(SCHEME) or not looks_like_path(name, 2)) else None

@@ -4,8 +4,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-NOUNS = {"rankings": "rankings", "demonstrations": "demonstrations", "prompts": "prompts", "texts": "texts"}
-
 
 @dataclass
 class Account:
@@ -13,6 +11,7 @@ class Account:
 
     num_rows: rows met; num_read: those that gave something; num_given: rankings, demonstrations, prompts or texts in the
     result. left_out: how many rows by reason, worded to follow "left out 3". first: the first place of each reason.
+    not_read: files of a folder that are of other splits or hold no data.
     """
 
     source: str
@@ -28,6 +27,7 @@ class Account:
     num_ties: int = 0
     num_duplicates: int = 0
     revisions: dict[str, str] = field(default_factory=dict)
+    not_read: list[str] = field(default_factory=list)
     sha256: str = ""
 
     def leave_out(self, where: str, reason: str, place: str = "") -> None:
@@ -40,7 +40,7 @@ class Account:
         kinds = " and ".join(self.read_as) or "nothing known"
         parts = [f"read {self.num_rows:,} row{'' if self.num_rows == 1 else 's'} as {kinds}"]
         if self.num_given != self.num_read:
-            parts.append(f"{self.num_given:,} {NOUNS[self.use]} in them")
+            parts.append(f"{self.num_given:,} {self.use} in them")
         if self.left_out:
             parts.append(
                 "left out "
@@ -49,9 +49,9 @@ class Account:
         if self.num_duplicates:
             parts.append(f"{self.num_duplicates:,} stand there more than once")
         if self.ignored:
-            names = sorted(self.ignored)
-            shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-            parts.append(f"columns not used: {shown}")
+            parts.append(f"columns not used: {_first_names(sorted(self.ignored))}")
+        if self.not_read:
+            parts.append(f"files not read: {_first_names(self.not_read)}")
         return f"{self.source}: " + "; ".join(parts)
 
     def manifest(self) -> dict[str, Any]:
@@ -68,5 +68,10 @@ class Account:
             "ties": self.num_ties,
             "duplicates": self.num_duplicates,
             "revisions": self.revisions,
+            "files_not_read": self.not_read,
             "sha256": self.sha256,
         }
+
+
+def _first_names(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -28,6 +28,7 @@ JSON = json.JSONDecoder().decode
 ROWS_TO_JUDGE_A_COLUMN = 20
 STRUCTURED = re.compile(r"\s*(\[.*\]|\{.*\})\s*", re.DOTALL)
 OUR_LISTS, OUR_LIST = ("completions", "ranks", "flags", "ratings", "scores"), re.compile(r"\[.*\]", re.DOTALL)
+OUR_EXPORTS = {"labeler", "origin"}  # columns that every table we write has
 FORMULA_STARTS = tuple("=+-@\t\r\n'")
 
 
@@ -145,10 +146,10 @@ def json_row(line: bytes) -> Any:
 
 def _json(file: Any, path: Path) -> Iterator[Placed]:
     """A list of rows, an object that holds one, one row, or lines of JSON under the name .json."""
-    lines = [line for line in islice(file, 200) if line.strip()]
+    head = list(islice(file, 200))
+    lines = [line for line in head if line.strip()]
     start = lines[0].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] if lines else b""
-    head = io.BytesIO(b"".join(lines))
-    rest = _Joined(head, file)
+    rest = _Joined(io.BytesIO(b"".join(head)), file)
     if start == b"[":
         yield from _array(io.TextIOWrapper(io.BufferedReader(rest, CHUNK), encoding="utf-8-sig"), path)
     elif len(lines) > 1 and isinstance(json_row(lines[0]), dict):
@@ -189,14 +190,19 @@ def _object(data: bytes, path: Path) -> Iterator[Placed]:
 def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:
     """The elements of a JSON array, decoded as they arrive."""
     decoder, size, is_end = json.JSONDecoder(), CHUNK, False
-    buffer, at, num_rows, line, is_after_row = file.read(size).lstrip()[1:], 0, 0, 1, False
+    buffer, num_rows, lines_before, is_after_row = file.read(size), 0, 0, False
+    at = buffer.index("[") + 1
+
+    def here() -> str:
+        return f"{path}:{lines_before + 1 + buffer.count(chr(10), 0, at)}"
+
     while True:
         at = _past_space(buffer, at)
         if buffer[at : at + 1] == "]" and (is_after_row or not num_rows):
-            return
+            return _nothing_follows(buffer[at + 1 :], file, here())
         if is_after_row and buffer[at : at + 1]:
             if buffer[at] != ",":
-                raise InputError(f"{path}:{line}: not JSON (a comma or ] is missing after row {num_rows})")
+                raise InputError(f"{here()}: not JSON (a comma or ] is missing after row {num_rows})")
             at, is_after_row = _past_space(buffer, at + 1), False
         problem: Any = None
         if not is_after_row:
@@ -205,15 +211,27 @@ def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:
             except (ValueError, RecursionError) as found:
                 problem = found
             if problem is None and (end < len(buffer) or is_end):
-                num_rows, line, is_after_row = num_rows + 1, line + buffer.count("\n", at, end), True
+                num_rows, is_after_row = num_rows + 1, True
                 yield f"{path}:{num_rows}", row
                 at, size = end, CHUNK
                 continue
         if is_end or isinstance(problem, RecursionError):
             reason = "nested too deep" if isinstance(problem, RecursionError) else "not JSON, or cut off"
-            raise InputError(f"{path}:{line}: {reason} (in row {num_rows + 1})")
+            raise InputError(f"{here()}: {reason} (in row {num_rows + 1})")
         more = file.read(size)
+        lines_before += buffer.count("\n", 0, at)
         buffer, at, size, is_end = buffer[at:] + more, 0, size * 2, not more
+
+
+def _nothing_follows(rest: str, file: io.TextIOWrapper, where: str) -> None:
+    """Raises InputError where more than white space stands behind the end of an array."""
+    while not rest.strip(" \t\r\n"):
+        rest = file.read(CHUNK)
+        if not rest:
+            return
+    raise InputError(
+        f"{where}: not JSON (more follows the list that ends here; write one list, or one row a line)"
+    )
 
 
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -231,18 +249,34 @@ def _cells(file: io.TextIOWrapper, path: Path, kind: str) -> Iterator[Placed]:
     csv.field_size_limit(2**31 - 1)
     header = file.readline()
     delimiter = "\t" if kind == ".tsv" else next((sign for sign in (",", ";", "\t") if sign in header), ",")
-    table = csv.reader(chain([header], file), delimiter=delimiter)
-    names = next(table, [])
+    table = _records(csv.reader(chain([header], file), delimiter=delimiter, strict=True), path)
+    _, names = next(table, (1, []))
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path}:1: two columns are called {' '.join(twice.split())}; rename one")
-    first = [(table.line_num, row) for row in islice(table, ROWS_TO_JUDGE_A_COLUMN)]
+    first = list(islice(table, ROWS_TO_JUDGE_A_COLUMN))
     structured = {
         i for i in range(len(names)) if _is_structured(names[i], [row[i] for _, row in first if len(row) > i])
     }
-    for number, row in chain(first, ((table.line_num, row) for row in table)):
+    is_ours = set(names) >= OUR_EXPORTS
+    for number, row in chain(first, table):
         if row:
-            yield f"{path}:{number}", _table_row(names, row, structured)
+            yield f"{path}:{number}", _table_row(names, row, structured, is_ours)
+
+
+def _records(table: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line it begins in, cells) of a table's rows; a quote that is never closed would take all rows behind it along."""
+    while True:
+        line = table.line_num + 1
+        try:
+            yield line, next(table)
+        except StopIteration:
+            return
+        except csv.Error as problem:
+            raise InputError(
+                f"{path}:{line}: a cell that begins with a quote must end with one, and quotes inside it be doubled "
+                f"({first_line(problem)}); or save the set as JSON lines"
+            ) from None
 
 
 def _is_structured(name: str, cells: list[str]) -> bool:
@@ -252,7 +286,9 @@ def _is_structured(name: str, cells: list[str]) -> bool:
     return bool(there) and all(looks.fullmatch(cell) for cell in there)
 
 
-def _table_row(names: list[str], cells: list[str], structured: set[int]) -> Any:
+def _table_row(names: list[str], cells: list[str], structured: set[int], is_ours: bool) -> Any:
+    if len(cells) < len(names) and any(names[len(cells) :]):
+        return BadRow(f"{len(cells)} cells under {len(names)} column names; the row is cut off")
     if len(cells) > len(names):
         return BadRow(
             f"{len(cells)} cells under {len(names)} column names; quote cells that hold the separator"
@@ -261,19 +297,19 @@ def _table_row(names: list[str], cells: list[str], structured: set[int]) -> Any:
     for i, (name, text) in enumerate(zip(names, cells, strict=False)):
         if not name:
             continue
-        value = _cell(text, i in structured)
+        value = _cell(text, i in structured, is_ours)
         if isinstance(value, BadRow):
             return BadRow(f'"{name}" {value}')
         row[name] = value
     return row
 
 
-def _cell(text: str, is_structured: bool) -> Any:
-    """A cell: text, without the apostrophe that our exports put before what a spreadsheet would run, or JSON.
+def _cell(text: str, is_structured: bool, is_ours: bool) -> Any:
+    """A cell: text, or JSON. is_ours: without the apostrophe that our exports put before what a spreadsheet would run.
 
     A column counts as JSON where all of its first cells look like lists or objects; one such cell among texts is a text.
     """
-    if text[:1] == "'" and text[1:2] in FORMULA_STARTS and text[1:2]:
+    if is_ours and text[:1] == "'" and text[1:2] in FORMULA_STARTS and text[1:2]:
         return text[1:]
     if not is_structured or not text:
         return text

@@ -8,9 +8,20 @@ from rlhf.data.account import Account
 from rlhf.data.formats.checks import checked
 from rlhf.data.formats.columns import Columns
 from rlhf.data.formats.shown import demonstration_text
-from rlhf.data.formats.table import DEMONSTRATIONS, PAIRS, RANKINGS, TEXTS, Format, Together, fitting, holds
+from rlhf.data.formats.table import (
+    DEMONSTRATIONS,
+    PAIRS,
+    RANKINGS,
+    TEXTS,
+    TO_RATE,
+    Format,
+    Together,
+    fitting,
+    holds,
+)
 from rlhf.data.rows import BadRow, Demonstration, Row
 
+WHO_RATED = {"labeler", "rating"}  # what only the reader of answers to rate uses, whatever the format
 SHAPELESS = (AttributeError, TypeError, KeyError, IndexError, ValueError)
 
 
@@ -64,6 +75,7 @@ class Parser:
         if self.options.columns:
             self.account.ignored |= self.columns.unused(raw)
         row.answers, row.left = self.options.answers, self.options.left
+        row.ignored = frozenset(self.columns.ignored)
         return row
 
     def format(self, row: Row) -> tuple[Format, Any]:
@@ -84,7 +96,7 @@ class Parser:
     def _note(self, found: Format, names: tuple[str, ...]) -> None:
         if (found.name, names) not in self.seen:
             self.seen.add((found.name, names))
-            used = set(found.used(names))
+            used = set(found.used(names)) | (WHO_RATED & {*names} if self.use == TO_RATE else set())
             self.account.used |= used
             self.account.ignored = (self.account.ignored | set(names)) - self.account.used
 
@@ -119,7 +131,7 @@ class Parser:
 
     def final(self, row: Row | None, result: Any) -> Any:
         """The result, checked, in the form of the use."""
-        checked(result, row)
+        checked(result, row, least=1 if self.use == TO_RATE else 2)
         if self.use == TEXTS and isinstance(result, Demonstration):
             result = demonstration_text(result)
         if self.options.check is not None:

@@ -1,6 +1,8 @@
 """Where data come from: files, folders of shards, globs, folders saved by datasets, the hub, and lists of these."""
 
 import glob
+import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,14 +11,22 @@ from typing import Any
 
 from rlhf.data.files import KINDS, kind_of
 from rlhf.errors import InputError, first_line
-from rlhf.hub_names import SCHEME, hub_name
+from rlhf.hub_names import SCHEME, hub_name, shown
 
 HUB_NAME = re.compile(
     r"(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<inside>[^:@]+))?(?::(?P<split>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
 )
 WEIGHT = re.compile(r"(?P<place>.+)=(?P<weight>\d+(?:\.\d+)?)")
-SPLITS = ("train", "test", "validation", "valid", "dev", "eval")
+# Words in the names of files and folders that tell splits apart, and the split that each means.
+SPLITS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test", "validation": "validation",
+    "valid": "valid", "val": "val", "dev": "dev", "eval": "eval", "evaluation": "eval", "heldout": "heldout", "holdout": "holdout",
+}  # fmt: skip
 DEFAULT_SPLIT = "train"
+# Files that lie beside data and say something about them.
+ABOUT = re.compile(
+    r"(?i:(readme|licen[cs]e|notice|copying|changelog|citation|contributing)\b.*\.txt|dataset_infos?\.json)"
+)
 NOT_HERE = "no such file; name a file, a folder or a data set on the hub (owner/name)"
 
 
@@ -25,6 +35,7 @@ class Place:
     """Files of one source, or a table of `datasets`; weight: how often its rows are taken (0.5: a random half).
 
     revisions: the commit's sha of each data set on the hub. shown: the name by which errors call the source.
+    not_read: names of the folder's files that are of other splits or hold no data.
     """
 
     shown: str
@@ -32,6 +43,7 @@ class Place:
     table: Any = None
     weight: float = 1.0
     revisions: dict[str, str] = field(default_factory=dict)
+    not_read: tuple[str, ...] = ()
 
 
 def places(source: str | Path) -> list[Place]:
@@ -40,18 +52,17 @@ def places(source: str | Path) -> list[Place]:
     Raises InputError for one that is not there.
     """
     text = f"{source}"
-    if Path(text).exists() or "," not in text:
-        names = [text]
-    else:
-        names = [name.strip() for name in text.split(",") if name.strip()]
-    found = [_weighted(name) for name in names]
-    if not found:
-        raise InputError(f"{text!r}: names no data")
-    return found
+    parts = [text] if os.path.exists(text) else text.split(",")
+    names = [name.strip() for name in parts if name.strip()]
+    if not names:
+        raise InputError(
+            f"{text!r} names no data; name a file, a folder or a data set on the hub (owner/name)"
+        )
+    return [_weighted(name) for name in names]
 
 
 def _weighted(name: str) -> Place:
-    weighted = None if Path(name).exists() else WEIGHT.fullmatch(name)
+    weighted = None if os.path.exists(name) else WEIGHT.fullmatch(name)
     if weighted is None:
         return _place(name, 1.0)
     if float(weighted["weight"]) == 0:
@@ -60,18 +71,18 @@ def _weighted(name: str) -> Place:
 
 
 def _place(name: str, weight: float) -> Place:
-    path = Path(name).expanduser()
+    path = os.path.expanduser(name)
     split = None
-    if not path.exists() and not name.startswith(SCHEME):
-        front, colon, back = name.rpartition(":")
-        if colon and Path(front).expanduser().is_dir():
-            path, split = Path(front).expanduser(), back
-    if path.is_dir():
-        return _folder(name, path, split, weight)
-    if path.exists():
-        return Place(name, (path,), weight=weight)
+    if not os.path.exists(path) and not name.startswith(SCHEME):
+        front, colon, back = path.rpartition(":")
+        if colon and os.path.isdir(front):
+            path, split = front, back
+    if os.path.isdir(path):
+        return _folder(name, Path(path), split, weight)
+    if os.path.exists(path):
+        return Place(name, (Path(path),), weight=weight)
     if any(sign in name for sign in "*?["):
-        files = sorted(Path(one) for one in glob.glob(name, recursive=True))
+        files = sorted(Path(one) for one in glob.glob(path, recursive=True))
         return Place(name, tuple(_readable(files, name)), weight=weight)
     return _hub(name, weight)
 
@@ -84,12 +95,12 @@ def _readable(files: list[Path], name: str) -> list[Path]:
 
 
 def _folder(name: str, path: Path, split: str | None, weight: float) -> Place:
-    """A folder saved by datasets, or one of shards: those of the split, where their names tell splits apart."""
-    if (path / "dataset_dict.json").exists():
-        import json
+    """A folder saved by datasets, or one of shards: those of the split, where their names tell splits apart.
 
-        there = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        path, split = path / _chosen(name, there, split), None
+    With no split named, shards that name none belong to the training split, and never those of another one.
+    """
+    if (path / "dataset_dict.json").exists():
+        path, split = path / _chosen(name, _splits_saved(name, path), split), None
     if (path / "state.json").exists():
         return Place(name, table=_saved(name, path), weight=weight)
     files = [
@@ -97,18 +108,38 @@ def _folder(name: str, path: Path, split: str | None, weight: float) -> Place:
         for one in sorted(path.rglob("*"))
         if not any(part.startswith(".") for part in one.relative_to(path).parts)
     ]
-    found = _readable(files, name)
-    by_split: dict[str, list[Path]] = {}
-    for one in found:
-        by_split.setdefault(_split_in(one.relative_to(path)), []).append(one)
-    if split is None and set(by_split) <= {""}:
-        return Place(name, tuple(found), weight=weight)
-    return Place(name, tuple(by_split[_chosen(name, [one for one in by_split if one], split)]), weight=weight)
+    found = _readable([one for one in files if not ABOUT.fullmatch(one.name)], name)
+    split_of = {one: _split_in(one.relative_to(path)) for one in found}
+    if split is None and "" in split_of.values():
+        wanted = ["", DEFAULT_SPLIT]
+    else:
+        wanted = [_chosen(name, sorted({*split_of.values()} - {""}), split)]
+    shards = tuple(one for one in found if split_of[one] in wanted)
+    not_read = tuple(
+        f"{one.relative_to(path)}" for one in files if one.is_file() and kind_of(one) and one not in shards
+    )
+    return Place(name, shards, weight=weight, not_read=not_read)
 
 
 def _split_in(path: Path) -> str:
-    words = re.split(r"[^a-z]+", f"{path}".lower())
-    return next((split for split in SPLITS if split in words), "")
+    """The split that a file's name tells, else the folder's it lies in; "" for none."""
+    for part in reversed(path.parts):
+        words = re.split(r"[^a-z]+", part.lower())
+        if found := next((split for word, split in SPLITS.items() if word in words), ""):
+            return found
+    return ""
+
+
+def _splits_saved(name: str, path: Path) -> list[str]:
+    """The splits of a folder that datasets saved."""
+    try:
+        there = json.loads((path / "dataset_dict.json").read_text())["splits"]
+    except (OSError, ValueError, LookupError, TypeError) as problem:
+        raise InputError(
+            f"{path / 'dataset_dict.json'}: does not say which splits there are ({first_line(problem)}); "
+            f"name one of them: {name.split(':')[0]}/SPLIT"
+        ) from None
+    return [one for one in there if isinstance(one, str)] if isinstance(there, list) else []
 
 
 def _chosen(name: str, there: list[str], split: str | None) -> str:
@@ -133,7 +164,7 @@ def _saved(name: str, path: Path) -> Any:
 def _hub(name: str, weight: float) -> Place:
     found = HUB_NAME.fullmatch(hub_name(name, NOT_HERE, most_slashes=2))
     if found is None:
-        raise InputError(f"{name}: {NOT_HERE}")
+        raise InputError(f"{shown(name)}: {NOT_HERE}")
     from rlhf.data.hub import fetched
 
     repository, inside, split, revision = found["name"], found["inside"], found["split"], found["revision"]

@@ -14,6 +14,7 @@ from rlhf.data.formats.table import (
     PROMPTS,
     RANKINGS,
     TEXTS,
+    TO_RATE,
     Format,
     Together,
 )
@@ -37,6 +38,16 @@ def read_rankings(
     is left.
     """
     return _read(source, RANKINGS, _options(options, skip_bad_rows))
+
+
+def read_answers(
+    source: str | Path, skip_bad_rows: bool = False, options: ReadOptions | None = None
+) -> Rows[Ranking]:
+    """What people are to rate: rankings of one answer, with the rating it has, or of what `read_rankings` reads.
+
+    Raises as `read_rankings`.
+    """
+    return _read(source, TO_RATE, _options(options, skip_bad_rows))
 
 
 def read_demonstrations(
@@ -103,13 +114,19 @@ def prompt_rows_in(rows: Iterable[Any], name: str = "train_dataset") -> list[Pro
     """
     reader = Parser(Account("the data set", PROMPTS), ReadOptions())
     found: list[PromptRow] = []
+
+    def refuse(kind: Format, placed: tuple[str, Row]) -> None:
+        raise BadRow(
+            f"{kind.name} say something only together; write them to a file and pass rlhf.data.read_prompts(file)"
+        )
+
     for number, row in enumerate(rows_in(rows, name), start=1):
         if isinstance(row, PromptRow):
             found.append(row)
             continue
         raw = row if isinstance(row, dict) else {"prompt": row}
         try:
-            given = list(reader.results(f"row {number}", raw, lambda where, kept: None))
+            given = list(reader.results(f"row {number}", raw, refuse))
         except LeftOut as problem:
             raise InputError(
                 f"row {number}: it is {problem}; a row needs a `prompt` of text or messages"
@@ -127,7 +144,7 @@ def _options(options: ReadOptions | None, skip_bad_rows: bool) -> ReadOptions:
 
 def _coders(use: str, keep_columns: bool) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """How a result is kept as JSON, and made of it again."""
-    if use == RANKINGS:
+    if use in (RANKINGS, TO_RATE):
         return lambda one: {
             name: value for name, value in vars(one).items() if value not in ("", (), None)
         }, _ranking
@@ -203,8 +220,10 @@ def _read(
 
 
 def _emptiness(account: Account) -> str:
-    if not account.left_out:
+    if not account.num_rows:
         return "the data set is empty"
+    if not account.left_out:
+        return f"of {account.num_rows} that were read none remained"
     reasons = ", ".join(
         f"{count} {reason} (first: {account.first[reason]})" for reason, count in account.left_out.items()
     )
@@ -228,6 +247,7 @@ class _Pass:
         order: list[int] = []
         for place in sources:
             self.account.revisions |= place.revisions
+            self.account.not_read += place.not_read
             start = self.rows.num_kept
             self._place(place)
             order += _weighted(range(start, self.rows.num_kept), place.weight, seed)
@@ -275,7 +295,7 @@ class _Pass:
         self.account.leave_out(where, BAD, f"{where}: {reason}")
 
     def _keep(self, raw: Any, result: Any) -> None:
-        if isinstance(result, Ranking) and len(set(result.ranks)) == 1:
+        if isinstance(result, Ranking) and len(set(result.ranks)) == 1 < len(result.ranks):
             self.account.num_ties += 1
         self.rows.append(PromptRow(prompt=result, columns=raw) if self.keep_columns else result)
 

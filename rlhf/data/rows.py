@@ -67,18 +67,29 @@ class LeftOut(Exception):
 class Row(dict[str, Any]):
     """One row by column, names in lower case, without the columns that hold nothing.
 
-    answers, left: the columns of a labeling tool's export that hold the answers, and the one shown on the left, as the
-    user named them.
+    answers, left, ignored: the columns of a labeling tool's export that hold the answers, the one shown on the left, and
+    those to leave out, as the user named them.
     """
 
     answers: tuple[str, ...] = ()
     left: str | None = None
+    ignored: frozenset[str] = frozenset()
 
     def changed(self, columns: dict[str, Any]) -> "Row":
         """The same row with other columns."""
         row = Row(columns)
-        row.answers, row.left = self.answers, self.left
+        row.answers, row.left, row.ignored = self.answers, self.left, self.ignored
         return row
+
+    def inner(self, columns: dict[str, Any]) -> "Row":
+        """A row that stands inside this one, without the columns that `--map` leaves out, as this one is without them."""
+        return self.changed(
+            {
+                name.lower(): value
+                for name, value in columns.items()
+                if value is not None and name not in self.ignored
+            }
+        )
 
 
 def as_messages(prompt: Prompt) -> list[Message]:

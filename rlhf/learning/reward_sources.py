@@ -158,7 +158,7 @@ def number_equal_names(sources: Sequence[RewardSource]) -> list[RewardSource]:
 def is_function(name: str) -> bool:
     """Whether a reward is named as module:function rather than as a model."""
     module, colon, _ = name.partition(":")
-    return bool(colon) and module.split("/")[0] not in STAGES and not Path(name).exists()
+    return bool(colon) and module.split("/")[0] not in STAGES and not os.path.exists(name)
 
 
 def load_function(name: str) -> tuple[Callable[..., Any], str]:

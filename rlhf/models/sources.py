@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +44,9 @@ def find_source(name: str | Path) -> Source:
     Raises InputError for a path that is not there, a file that is no GGUF file, and GGUF without its package.
     """
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         return Source(str(name))
-    if path.is_file():
+    if os.path.isfile(path):
         _check_gguf(path)
         return Source(str(path.parent), path.name)
     return Source(hub_name(str(name), NOT_HERE))
@@ -64,7 +65,7 @@ def content_hash(name: str | Path) -> str:
     Raises InputError for a name that means nothing, or that the hub does not give.
     """
     source = find_source(name)
-    if source.path.exists():
+    if os.path.exists(source.path):
         return sha256_of(source.path)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

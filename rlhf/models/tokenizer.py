@@ -6,6 +6,7 @@ Text from people never becomes a special token: both engines encode the text of 
 import base64
 import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -283,7 +284,7 @@ def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
     where there is no tokenizer, or one without an end token.
     """
     arguments = parse_arguments(template_kwargs)
-    if (Path(name) / RANKS_FILE).exists():
+    if os.path.exists(Path(name) / RANKS_FILE):
         if arguments:
             raise InputError(f"template_kwargs: {name} has the chat format of this project, which takes none")
         return Tokenizer.load(Path(name))

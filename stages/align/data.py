@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -73,11 +74,11 @@ class AlignData:
 
 def located(name: str, folder: Path | None) -> tuple[str, str]:
     """What to call a source, and where it is: a file or folder under `folder`, else anywhere, else on the hub."""
-    if folder is not None and (folder / name).exists():
+    if folder is not None and os.path.exists(folder / name):
         return Path(name).name.split(".")[0], str(folder / name)
     label = (
         Path(name).name.split(".")[0]
-        if Path(name).exists()
+        if os.path.exists(name)
         else NOT_IN_NAMES.sub("-", name.removeprefix(SCHEME).partition("/")[2])
     )
     return label or name, name

@@ -26,6 +26,8 @@ ROW = {
     "ranks": [0, 1],
     "labeler": "ann",
     "flags": [[], ["rude"]],
+    "ratings": [7, None],
+    "scores": [0.5, -1],
 }
 SETTINGS = {"name": "new", "kind": "rank", "overlap": 1, "keep_ranks": True}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf.data import read_demonstrations, read_prompts
-from rlhf.errors import InputError
+from rlhf.errors import InputError, RLHFError
 from rlhf.hub_names import hub_name
 from rlhf.inputs import load_prompts, locate_model
 from rlhf.learning.reward_sources import load_rewards
@@ -61,6 +61,21 @@ def test_a_missing_file_is_no_name_on_the_hub(here, what, name):
     with pytest.raises(InputError, match=r"no such (folder or )?file.*hf://") as refused:
         READERS[what](here, name)
     assert name in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("what", READERS)
+@pytest.mark.parametrize("name", ["n" * 300, "ann/" + "n" * 300, "ann/Write a poem.\n" + "word " * 99])
+def test_a_text_that_can_be_no_name_is_refused_in_one_short_line(here, what, name):
+    with pytest.raises(RLHFError, match=r"no such (folder or )?file|neither a folder") as refused:
+        READERS[what](here, name)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["", ",", "~nosuchuser/a.jsonl", "a\0b", "a\nb", "~nosuchuser/*.jsonl"])
+def test_data_that_can_have_no_such_name_are_refused_in_one_line(here, name):
+    with pytest.raises(InputError, match=r"names no data|no such file|no file") as refused:
+        read_prompts(name)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", PATHS)

@@ -75,8 +75,7 @@ def _labeler(user: str) -> str:
 
 def _of_record(row: Row) -> tuple[Row, Responses]:
     if isinstance(row.get("fields"), dict) and "responses" in row:
-        fields = {name.lower(): value for name, value in row["fields"].items() if value is not None}
-        return row.changed(fields), _nested(row["responses"])
+        return row.inner(row["fields"]), _nested(row["responses"])
     flat = {name.removesuffix(".responses"): name for name in row if name.endswith(".responses")}
     responses = _flat(row, flat) if flat else _old(row)
     questions = {question for question, _, _ in responses} | set(flat)

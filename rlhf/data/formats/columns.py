@@ -47,6 +47,8 @@ class Columns:
         row = Row()
         for name, value in raw.items():
             if value is not None and name not in self.ignored:
+                if not isinstance(name, str):  # of rows in memory
+                    raise BadRow(f"a column is called {name!r:.40}; names of columns are texts")
                 lower = name.lower()
                 if lower in row:
                     raise BadRow(f'two columns are called "{lower}"; name one of them with --map')

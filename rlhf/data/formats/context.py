@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.formats.turns import Turn, as_prompt, as_turns, conversation, marked, spelled, squeezed, text
+from rlhf.data.formats.turns import (
+    Turn,
+    as_prompt,
+    as_turns,
+    conversation,
+    marked,
+    spelled,
+    squeezed,
+    stands_in,
+    text,
+)
 from rlhf.data.rows import BadRow, LeftOut, Prompt, Row
 
 ASKED = ("prompt", "instruction", "question", "query", "problem", "user_input", "inputs", "goal")
@@ -54,14 +64,12 @@ def _asked(row: Row, column: str) -> str | list[Turn]:
         return turns[:-1] if turns[-1].role == "assistant" and not turns[-1].content else turns
     for name in MORE:
         more = row.get(name)
-        if (
-            name != column
-            and isinstance(more, str)
-            and more.strip()
-            and squeezed(more) not in squeezed(content)
-        ):
-            content = f"{content}\n\n{more}"
-        elif name != column and more not in EMPTY and not isinstance(more, str | list):
+        if name == column or more in EMPTY:
+            continue
+        if isinstance(more, str):
+            if not stands_in(more, content):
+                content = f"{content}\n\n{more}" if content.strip() else more
+        elif name == "input" or not isinstance(more, list):  # a context may be turns: said_before
             raise BadRow(f'"{name}" holds {spelled(more)}, not text; see docs/data.md')
     return content
 
@@ -127,5 +135,5 @@ def _holds(conversation: Sequence[Turn], prompt: Sequence[Turn]) -> bool:
     outer = [(turn.role, squeezed(turn.content)) for turn in conversation]
     if any(outer[i : i + len(inner)] == inner for i in range(len(outer) - len(inner) + 1)):
         return True
-    asked = [said for role, said in outer if role == "user"]
-    return len(inner) == 1 and bool(asked) and all(said in inner[0][1] for said in asked)
+    asked = [turn.content for turn in conversation if turn.role == "user"]
+    return len(inner) == 1 and bool(asked) and all(stands_in(said, prompt[0].content) for said in asked)

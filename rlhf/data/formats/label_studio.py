@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import ASKED, MAY_MATTER, prompt_of
 from rlhf.data.formats.turns import spelled, text
 from rlhf.data.rows import BadRow, Prompt, Ranking, Row
@@ -22,13 +23,17 @@ BOOKKEEPING = (
 
 
 def asked_of(fields: Row) -> Prompt:
-    """The prompt of a record's fields, with the context that stands beside it."""
+    """The prompt of a record's fields, with the context that stands beside it. Raises BadRow for more that may matter."""
     if not any(name in fields for name in QUESTIONS):
         raise BadRow(f"no prompt: name a column one of {', '.join(QUESTIONS)}")
     chat = (
         {"prompt": fields["chat"]} if "chat" in fields and not any(name in fields for name in ASKED) else {}
     )
-    return prompt_of(fields.changed({**fields, **chat}))
+    prompt = prompt_of(fields.changed({**fields, **chat}))
+    nothing_lost(
+        prompt, fields.changed({name: fields[name] for name in fields if name not in fields.answers})
+    )
+    return prompt
 
 
 def answers_of(fields: Row) -> list[str]:
@@ -75,7 +80,7 @@ def label_studio(row: Row) -> Iterator[Ranking]:
     """One ranking per annotation that was not cancelled and holds a Pairwise, a Ranker or a Choices label."""
     if not isinstance(row["data"], dict) or not isinstance(row["annotations"], list):
         raise BadRow('"data" and "annotations" are not those of a Label Studio export')
-    data = row.changed({name.lower(): value for name, value in row["data"].items() if value is not None})
+    data = row.inner(row["data"])
     for annotation in row["annotations"]:
         if not isinstance(annotation, dict):
             raise BadRow(f"an annotation must be an object, not {spelled(annotation)}")
@@ -95,9 +100,7 @@ def asked_label_studio(row: Row) -> Iterator[Prompt]:
     """What a Label Studio task shows as its prompt."""
     if not isinstance(row["data"], dict):
         raise BadRow('"data" is not that of a Label Studio export')
-    yield asked_of(
-        row.changed({name.lower(): value for name, value in row["data"].items() if value is not None})
-    )
+    yield asked_of(row.inner(row["data"]))
 
 
 def _annotator(who: Any) -> str:

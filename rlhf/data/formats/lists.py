@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rlhf.data.formats.context import prompt_of
-from rlhf.data.formats.shown import is_marked, shown_answer
-from rlhf.data.formats.turns import number, spelled, text, whole_number
+from rlhf.data.formats.checks import nothing_lost
+from rlhf.data.formats.context import EMPTY, prompt_of
+from rlhf.data.formats.shown import JUDGED, own_words, shown_answer
+from rlhf.data.formats.turns import labeler_of, number, spelled, text, whole_number
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Ranking, Row
 
 LISTS = ("completions", "answers", "responses", "generations", "outputs", "candidates")
@@ -32,22 +33,34 @@ def listed(row: Row) -> Iterator[Ranking]:
     if not isinstance(given, list) or not given:
         raise BadRow(f'"{name}" must be a list of answers, not {spelled(given) if given else "empty"}')
     if all(isinstance(one, dict) for one in given):
-        yield _of_objects(row, given, str(name))
-        return
-    texts = tuple(text(one, str(name)) for one in given)
-    labeler = row.get("labeler")
+        texts, known = _of_objects(row, given, str(name))
+    else:
+        texts, known = [text(one, str(name)) for one in given], _ranks_of_texts(row, len(given))
     yield Ranking(
         prompt=prompt_of(row),
-        completions=texts,
-        labeler=labeler
-        if isinstance(labeler, str)
-        else f"{whole_number(labeler)}"
-        if labeler is not None
-        else "",
-        flags=tuple(tuple(flags or ()) for flags in _list(row, "flags")),
+        completions=tuple(own_words(row, one) for one in texts),
+        labeler=labeler_of(row),
+        flags=_flags(row),
         fields=_fields(row.get("fields")),
-        **_ranks_of_texts(row, len(texts)),
+        **known,
     )
+
+
+def _flags(row: Row) -> tuple[tuple[str, ...], ...]:
+    """The names of each answer's flags."""
+    given = [flags or [] for flags in _list(row, "flags")]
+    if not all(isinstance(flags, list) and all(isinstance(flag, str) for flag in flags) for flags in given):
+        raise BadRow('"flags" must hold a list of names for each answer')
+    return tuple(map(tuple, given))
+
+
+def _ratings(row: Row) -> tuple[int | None, ...]:
+    """A person's rating of each answer, or none."""
+    given = _list(row, "ratings")
+    found = tuple(whole_number(one) for one in given)
+    if any((one is None) != (rating is None) for one, rating in zip(given, found, strict=True)):
+        raise BadRow('"ratings" must hold a whole number or nothing for each answer; fractions are "scores"')
+    return found
 
 
 def _fields(value: Any) -> str:
@@ -63,16 +76,24 @@ def _fields(value: Any) -> str:
 def _ranks_of_texts(row: Row, num_answers: int) -> dict[str, Any]:
     """ranks, and our own ratings or the source's scores beside them."""
     if "ranks" in row:
-        ranks, ratings = tuple(_list(row, "ranks")), tuple(_list(row, "ratings"))
-        scores = tuple(number(one) for one in _list(row, "scores"))
-        return {"ranks": ranks, "ratings": ratings, "scores": scores if None not in scores else ()}
+        scores = (
+            () if all(one is None for one in _list(row, "scores")) else _scores(row, "scores", num_answers)
+        )
+        return {"ranks": tuple(_list(row, "ranks")), "ratings": _ratings(row), "scores": scores}
     for name in SCORE_LISTS:
         if name in row:
-            scores = tuple(number(one) for one in _list(row, name))
-            if None in scores or len(scores) != num_answers:
-                raise BadRow(f'"{name}" must hold one number for each of the {num_answers} answers')
-            return {"ranks": ranks_by_score([one or 0.0 for one in scores]), "scores": scores}
+            scores = _scores(row, name, num_answers)
+            return {"ranks": ranks_by_score(scores), "scores": scores}
     raise BadRow('"ranks" is missing: nothing says which answers are better; see docs/data.md')
+
+
+def _scores(row: Row, name: str, num_answers: int) -> tuple[float, ...]:
+    scores = [number(one) for one in _list(row, name)]
+    if None in scores or len(scores) != num_answers:
+        raise BadRow(
+            f'"{name}" must hold one number, and no endless one, for each of the {num_answers} answers'
+        )
+    return tuple(one or 0.0 for one in scores)
 
 
 def _list(row: Row, name: str) -> Sequence[Any]:
@@ -82,24 +103,20 @@ def _list(row: Row, name: str) -> Sequence[Any]:
     return value or ()
 
 
-def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> Ranking:
+def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> tuple[list[str], dict[str, Any]]:
+    """The texts of answers that hold their rank or score, and those."""
     key = next((key for key in TEXT_KEYS if all(isinstance(one.get(key), str) for one in given)), None)
     if key is None:
         raise BadRow(f'the answers in "{name}" have no text (looked for {", ".join(TEXT_KEYS)})')
-    strip = is_marked(row)
-    texts = tuple(one[key].strip() if strip else one[key] for one in given)
+    texts, ratings = [one[key] for one in given], _ratings(row)
     ranks = [whole_number(one.get("rank")) for one in given]
     if None not in ranks:
-        return Ranking(
-            prompt=prompt_of(row), completions=texts, ranks=_from_zero([one or 0 for one in ranks])
-        )
+        return texts, {"ranks": _from_zero([one or 0 for one in ranks]), "ratings": ratings}
     for score in SCORE_KEYS:
         scores = [number(one.get(score)) for one in given]
         if None not in scores:
             found = tuple(one or 0.0 for one in scores)
-            return Ranking(
-                prompt=prompt_of(row), completions=texts, ranks=ranks_by_score(found), scores=found
-            )
+            return texts, {"ranks": ranks_by_score(found), "scores": found, "ratings": ratings}
     raise BadRow(f'the answers in "{name}" have neither "rank" nor a score: nothing says which is better')
 
 
@@ -124,12 +141,11 @@ def summaries(row: Row) -> Iterator[Ranking]:
     )
     if choice is None or not 0 <= choice < len(texts):
         raise BadRow('"choice" must be the place of the better summary')
-    labeler = row.get("worker")
     yield Ranking(
         prompt=_post(row),
         completions=texts,
         ranks=tuple(int(i != choice) for i in range(len(texts))),
-        labeler=labeler if isinstance(labeler, str) else "",
+        labeler=labeler_of(row, "worker"),
     )
 
 
@@ -143,6 +159,7 @@ def _post(row: Row) -> str:
     info = row["info"]
     if not isinstance(info, dict):
         raise BadRow('"info" must be an object with a post or an article')
+    nothing_lost("", row.inner(info))
     if isinstance(info.get("post"), str):
         named = (("SUBREDDIT: r/", "subreddit"), ("TITLE: ", "title"), ("POST: ", "post"))
         parts = [f"{label}{info[key]}" for label, key in named if isinstance(info.get(key), str)]
@@ -169,6 +186,22 @@ def rating_of(row: Row) -> tuple[str, float] | None:
     return None
 
 
+def to_rate(row: Row) -> Iterator[Ranking]:
+    """A row's one answer as a ranking of one, with the rating it has; what people rejected is to be rated, too."""
+    found = _single(row.changed({name: value for name, value in row.items() if name not in JUDGED}))
+    value = row.get("rating")
+    rating = None if value in EMPTY else whole_number(value)
+    if rating is None and value not in EMPTY:
+        raise BadRow(f'"rating" is {value!r:.40}, not a whole number; --map ignore=rating leaves it out')
+    yield Ranking(
+        prompt=found.prompt,
+        completions=(found.completion,),
+        ranks=(0,),
+        ratings=() if rating is None else (rating,),
+        labeler=labeler_of(row),
+    )
+
+
 def _single(row: Row) -> Demonstration:
     (found,) = shown_answer(row)
     return found
@@ -187,6 +220,7 @@ def _by_prompt(rows: Iterable[Placed]) -> tuple[dict[str, list[tuple[str, Demons
             found, rated = _single(row), rating_of(row)
             if rated is None:
                 raise BadRow(f"the answer has no rating (looked for {', '.join(RATINGS)})")
+            nothing_lost(found, row)
             groups.setdefault(repr(found.prompt), []).append((where, found, rated[1]))
         except (BadRow, LeftOut) as problem:
             problems.append((where, problem))

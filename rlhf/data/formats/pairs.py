@@ -5,9 +5,19 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rlhf.data.formats.context import prompt_of, whole, with_words
-from rlhf.data.formats.shown import is_marked
-from rlhf.data.formats.turns import Turn, as_turns, conversation, marked, number, text, whole_number
+from rlhf.data.formats.checks import nothing_lost
+from rlhf.data.formats.context import EMPTY, prompt_of, whole, with_words
+from rlhf.data.formats.shown import own_words
+from rlhf.data.formats.turns import (
+    Turn,
+    as_turns,
+    conversation,
+    labeler_of,
+    marked,
+    number,
+    text,
+    whole_number,
+)
 from rlhf.data.rows import BadRow, LeftOut, Prompt, Ranking, Row, as_messages
 
 PART_EARLY = "that part early"
@@ -26,14 +36,16 @@ def answered(row: Row, value: Any, column: str) -> tuple[Prompt, str]:
     if isinstance(value, str):
         if turns := marked(value, column, answer=True):
             return ended(whole(row, turns, column))
-        return prompt_of(row), value.strip() if is_marked(row) else value
+        return prompt_of(row), own_words(row, value)
     if not isinstance(value, list | dict):
         text(value, column)
     return ended(whole(row, conversation(value, column), column))
 
 
 def compared(first: tuple[Prompt, str], second: tuple[Prompt, str], **known: Any) -> Ranking:
-    """The ranking of two answers. Raises LeftOut where their conversations part before the last turn."""
+    """The ranking of two answers. Raises LeftOut where one is blank or their conversations part before the last turn."""
+    if not first[1].strip() or not second[1].strip():
+        raise LeftOut(NO_ANSWER)
     if first[0] != second[0] and as_messages(first[0]) != as_messages(second[0]):
         raise LeftOut(PART_EARLY)
     return Ranking(prompt=first[0], completions=(first[1], second[1]), **known)
@@ -47,12 +59,14 @@ def pair(better: str, worse: str) -> Callable[[Row], Iterator[Ranking]]:
         if chosen is not None or rejected is not None:
             best = [text(row[better], better)] if chosen is None else chosen
             rest = [text(row[worse], worse)] if rejected is None else rejected
-            ranks = (0,) * len(best) + (1,) * len(rest)
-            yield Ranking(prompt=prompt_of(row), completions=(*best, *rest), ranks=ranks)
+            if not all(said.strip() for said in (*best, *rest)):
+                raise LeftOut(NO_ANSWER)
+            ranks, who = (0,) * len(best) + (1,) * len(rest), labeler_of(row)
+            yield Ranking(prompt=prompt_of(row), completions=(*best, *rest), ranks=ranks, labeler=who)
             return
         row = _without_question_in(row, better)
         first, second = answered(row, row[better], better), answered(row, row[worse], worse)
-        yield compared(first, second, ranks=(0, 1), margin=_margin(row), scores=_scores(row))
+        yield compared(first, second, ranks=(0, 1), scores=_scores(row), **_said_of(row))
 
     return read
 
@@ -61,8 +75,7 @@ def _without_question_in(row: Row, column: str) -> Row:
     """OpenAI's `input`, an object of messages, as the prompt it is."""
     given = row.get("input")
     if isinstance(given, dict) and isinstance(given.get("messages"), list):
-        if given.get("tools"):
-            raise BadRow('"input" has "tools"; only text can be learned')
+        nothing_lost("", row.inner(given))
         return row.changed(
             {**{name: value for name, value in row.items() if name != "input"}, "prompt": given["messages"]}
         )
@@ -89,8 +102,13 @@ def _texts(value: Any, column: str) -> list[str] | None:
     return None
 
 
-def _margin(row: Row) -> float | None:
-    return number(row.get("margin"))
+def _said_of(row: Row) -> dict[str, Any]:
+    """By how much the chosen answer was preferred, and by whom."""
+    value = row.get("margin")
+    margin = None if value in EMPTY else number(value)
+    if margin is None and value not in EMPTY:
+        raise BadRow(f'"margin" is {value!r:.40}, which is no number')
+    return {"margin": margin, "labeler": labeler_of(row)}
 
 
 def _scores(row: Row) -> tuple[float, ...]:
@@ -146,12 +164,8 @@ def side_by_side(row: Row) -> Iterator[Ranking]:
     ranks, known = verdict(row, *names)
     row = _turned(_unpacked(row, names))
     sides = [answered(row, row[name], name) for name in names]
-    if not all(said.strip() for _, said in sides):
-        raise LeftOut(NO_ANSWER)
-    labeler = next(
-        (row[name] for name in ("judge", "annotator", "labeler") if isinstance(row.get(name), str)), ""
-    )
-    yield compared(sides[0], sides[1], ranks=ranks, labeler=labeler, **known)
+    judge = next((row[name] for name in ("judge", "annotator") if isinstance(row.get(name), str)), "")
+    yield compared(sides[0], sides[1], ranks=ranks, labeler=judge or labeler_of(row), **known)
 
 
 def asked_side(row: Row) -> Iterator[Prompt]:
@@ -229,42 +243,68 @@ def _first_turns(messages: list[Any], num_turns: int) -> list[Any]:
     return messages[: answers[num_turns - 1] + 1] if len(answers) > num_turns else messages
 
 
+Sided = tuple[str, tuple[int, int]]  # a column, and the ranks of the two answers that it says
+
+
 def verdict(row: Row, first: str, second: str) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Ranks of two answers and their strength. Raises BadRow where the row does not say which is better."""
-    ends = first[-1], second[-1]
+    """Ranks of two answers and their strength: of a verdict that names the better one, else by a sign or by scores.
+
+    Raises BadRow where the row does not say which is better, or one of its columns says the opposite of another.
+    """
+    ends, known, said = (first[-1], second[-1]), dict[str, Any](), _named(row, first, second)
     for name in STRENGTHS:
-        value = number(row.get(name))
-        if value is not None:
-            return _ranks(-value), {"margin": abs(value)}
-    scores = next(
-        (
-            found
-            for found in (_pair_of_scores(row, kind, ends) for kind in ("score", "rating", "reward"))
-            if found
-        ),
-        (),
-    )
-    known: dict[str, Any] = {"scores": scores} if scores else {}
+        strength = number(row.get(name))
+        if strength is None or "margin" in known:
+            continue
+        known["margin"] = abs(strength)
+        if not said or strength < 0:  # beside a verdict 2 may mean "much better", whichever is
+            said.append((name, _ranks(-strength)))
+    for kind in ("score", "rating", "reward"):
+        if "scores" not in known and (scores := _pair_of_scores(row, kind, ends)):
+            known["scores"] = scores
+            said.append((f"{kind}_{ends[0]}", _ranks(scores[0] - scores[1])))
+    if not said:
+        raise BadRow(f"nothing says which of {first} and {second} is better; see docs/data.md")
+    decided, ranks = said[0]
+    for name, others in said[1:]:
+        if {ranks, others} == {(0, 1), (1, 0)}:
+            raise BadRow(
+                f'"{decided}" and "{name}" say the opposite of each other; --map ignore={name} leaves one out'
+            )
+    return ranks, known
+
+
+def _named(row: Row, first: str, second: str) -> list[Sided]:
+    """What the columns say that name the better answer; what stands behind the first of them may be something else."""
+    ends, said = (first[-1], second[-1]), list[Sided]()
     flags = [row.get(f"winner_model_{end}") for end in ends] + [row.get("winner_tie")]
     if None not in flags:
         won = [whole_number(int(one) if isinstance(one, bool) else one) for one in flags]
         if sorted(one if one is not None else -1 for one in won) != [0, 0, 1]:
             raise BadRow("of winner_model_a, winner_model_b and winner_tie exactly one must be 1")
-        return _ranks((won[0] or 0) - (won[1] or 0)), known
+        said.append((f"winner_model_{ends[0]}", _ranks((won[0] or 0) - (won[1] or 0))))
     for name in ("better_response_id", "better_answer_id"):
         if name in row:
-            return _chosen_side(row[name], name, ("0", "1"), first, second), known
+            said.append((name, _chosen_side(row[name], name, ("0", "1"), first, second)))
     if first == "human_ref_a" and "labels" in row:  # SHP: 1 where A has the higher score
         better = whole_number(row["labels"])
         if better not in (0, 1):
             raise BadRow('"labels" must be 0 or 1')
-        return _ranks(1 if better else -1), known
-    named = next((name for name in VERDICTS if name in row and not isinstance(row[name], list | dict)), None)
-    if named is not None:
-        return _chosen_side(row[named], named, ends, first, second), known
-    if scores:
-        return _ranks(scores[0] - scores[1]), known
-    raise BadRow(f"nothing says which of {first} and {second} is better; see docs/data.md")
+        return [*said, ("labels", _ranks(1 if better else -1))]
+    for name in VERDICTS:
+        value = row.get(name)
+        if (
+            value is None
+            or isinstance(value, list | dict)
+            or (name in STRENGTHS and number(value) is not None)
+        ):
+            continue
+        try:
+            said.append((name, _chosen_side(value, name, ends, first, second)))
+        except BadRow:
+            if not said:
+                raise
+    return said
 
 
 def _ranks(difference: float) -> tuple[int, int]:
@@ -316,4 +356,4 @@ def rejected_beside(row: Row) -> Iterator[Ranking]:
         if turns[0].role == "assistant":
             turns = [*as_turns(prompt), *turns]
         rejected = ended(whole(row, turns, column))
-    yield compared((prompt, chosen), rejected, ranks=(0, 1), margin=_margin(row))
+    yield compared((prompt, chosen), rejected, ranks=(0, 1), **_said_of(row))

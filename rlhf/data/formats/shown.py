@@ -1,9 +1,21 @@
 """Demonstrations: the answers of a row that are to be learned."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from rlhf.data.formats.context import ASKED, CONVERSATIONS, prompt_of, whole, with_words
-from rlhf.data.formats.turns import Turn, as_turns, conversation, marked, squeezed, text
+from rlhf.data.formats.context import ASKED, CONVERSATIONS, EMPTY, prompt_of, whole, with_words
+from rlhf.data.formats.turns import (
+    Turn,
+    as_turns,
+    conversation,
+    is_learned,
+    marked,
+    number,
+    squeezed,
+    text,
+    truth,
+    unended,
+)
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Row, as_messages
 
 # In the order of preference: where two are there, the first says more.
@@ -16,24 +28,31 @@ VERDICTS = (
     "label", "kto_tag", "accepted", "approved", "desirable", "is_safe", "is_correct", "correct", "review_result", "thumbs",
     "thumbs_up", "liked",
 )  # fmt: skip
-HAS_VERDICT = frozenset(VERDICTS)
-REJECTED = (False, "false", "rejected", "thumbs_down", "down", "bad", "undesirable")
+JUDGED = (*VERDICTS, "weight")
+IS_JUDGED = frozenset(JUDGED)
 
 
 def refuse_rejected(row: Row) -> None:
-    """Raises LeftOut for an answer that people rejected, BadRow for a label that may or may not say so."""
-    if HAS_VERDICT.isdisjoint(row):
+    """Raises LeftOut for an answer that is not to be learned, BadRow for a verdict that may or may not say so."""
+    if IS_JUDGED.isdisjoint(row):
         return
     for name in VERDICTS:
         value = row.get(name)
-        if isinstance(value, str):
-            value = value.strip().lower()
-        if any(value is no if isinstance(no, bool) else value == no for no in REJECTED):
-            raise LeftOut("that people rejected")
-        if name == "label" and value in (0, -1, "0", "-1", "1") and not isinstance(value, bool):
+        if value in EMPTY:
+            continue
+        if name == "label" and number(value) is not None:
             raise BadRow(
                 f'"label" is {value}: if 0 means rejected, write false; else leave it out with --map ignore=label'
             )
+        accepted = truth(value)
+        if accepted is None:
+            raise BadRow(
+                f'"{name}" is {value!r:.40}, which says neither accepted nor rejected; --map ignore={name} leaves it out'
+            )
+        if not accepted:
+            raise LeftOut("that people rejected")
+    if not is_learned(row.get("weight")):
+        raise LeftOut("whose answers are not to be learned")
 
 
 def demonstration(turns: Sequence[Turn]) -> Demonstration:
@@ -81,10 +100,9 @@ def shown_answer(row: Row) -> Iterator[Demonstration]:
         raise BadRow(f'"completion" is missing (columns found: {", ".join(row)}); see docs/data.md')
     given = row[column]
     if isinstance(given, str):
-        prompt, stripped = prompt_of(row), given.strip()
-        if not stripped:
+        prompt, completion = prompt_of(row), own_words(row, given)
+        if not completion.strip():
             raise LeftOut("without an answer")
-        completion = stripped if stripped != given and is_marked(row) else given
         yield Demonstration(prompt=prompt, completion=completion)
         return
     if not isinstance(given, dict | list):
@@ -96,10 +114,13 @@ def shown_answer(row: Row) -> Iterator[Demonstration]:
         yield demonstration([*as_turns(prompt_of(row)), *turns])
 
 
-def is_marked(row: Row) -> bool:
-    """Whether the row's prompt is one text with markers, so that spaces around its answers belong to the markers."""
+def own_words(row: Row, answer: str) -> str:
+    """An answer without the spaces around it and the markers of its end where the row's prompt is one text with markers."""
+    words = unended(answer)
     asked = next((row[name] for name in ASKED if name in row), None)
-    return isinstance(asked, str) and marked(asked, "prompt") is not None
+    if words == answer or not isinstance(asked, str) or marked(asked, "prompt") is None:
+        return answer
+    return words
 
 
 def asked(row: Row) -> Iterator[Prompt]:
@@ -124,7 +145,12 @@ def instance(row: Row) -> Row:
     instances = row["instances"]
     if not isinstance(instances, list) or not instances or not isinstance(instances[0], dict):
         raise BadRow('"instances" must be a list of {input, output}')
-    return row.changed({"instruction": row.get("instruction"), **instances[0]})
+    return row.inner({**_judged(row), "instruction": row.get("instruction"), **instances[0]})
+
+
+def _judged(row: Row) -> dict[str, Any]:
+    """The columns that say whether the answer is to be learned, for the row that holds it."""
+    return {name: row[name] for name in JUDGED if name in row}
 
 
 def nested(row: Row) -> Row:
@@ -132,7 +158,7 @@ def nested(row: Row) -> Row:
     asked_of, answered = row.get("inputs"), row.get("outputs") or {}
     if not isinstance(asked_of, dict) or not isinstance(answered, dict):
         raise BadRow('"inputs" and "outputs" must be objects')
-    columns = {name.lower(): value for name, value in asked_of.items() if value is not None}
+    columns = row.inner({**_judged(row), **asked_of})
     if "messages" in columns:
         columns["prompt"] = columns.pop("messages")
     answer = [value for value in answered.values() if value is not None]

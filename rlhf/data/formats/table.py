@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.data.formats import argilla, label_studio, lists, pairs, shown, trees
+from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import ASKED, CONTEXT, CONVERSATIONS
 from rlhf.data.formats.turns import marked
 from rlhf.data.rows import Row
 
 Reader = Callable[[Row], Iterator[Any]]
 RANKINGS, DEMONSTRATIONS, PROMPTS, TEXTS = "rankings", "demonstrations", "prompts", "texts"
+TO_RATE = "answers"
 USES = (RANKINGS, DEMONSTRATIONS, PROMPTS, TEXTS)
 
 
@@ -36,11 +38,15 @@ class Format:
     demonstrations: Reader | Together | None = None
     prompts: Reader | Together | None = None
     texts: Reader | None = None
+    answers: Reader | None = None
 
     def reader(self, use: str) -> Reader | Together | None:
-        """Who reads it for a use; documents are made of demonstrations where a format has no texts."""
+        """Who reads it for a use; documents are made of demonstrations where a format has no texts.
+
+        Answers to be rated are those of rankings where a row does not stand for one alone.
+        """
         found: Reader | Together | None = getattr(self, use)
-        return found
+        return self.rankings if found is None and use == TO_RATE else found
 
     def fits(self, columns: Iterable[str]) -> bool:
         """Whether the columns are there."""
@@ -78,7 +84,10 @@ def _as_is(change: Callable[[Row], Row], read: Reader) -> Reader:
     """A reader of rows that are changed into a simpler format's first."""
 
     def read_changed(row: Row) -> Iterator[Any]:
-        yield from read(change(row))
+        inner = change(row)
+        for result in read(inner):
+            nothing_lost(result, inner)
+            yield result
 
     return read_changed
 
@@ -92,17 +101,18 @@ PAIRS = (
     ("preferences", "accepted", "rejected"),
     ("Stack Exchange pairs", "response_j", "response_k"),
 )
-BESIDE_PAIRS = (
-    *ASKED, *CONTEXT, *CONVERSATIONS, "margin", "score_chosen", "score_rejected", "chosen_score", "rejected_score",
-    "rating_chosen", "rating_rejected", "chosen_rating", "rejected_rating",
+SAID_OF_PAIRS = (
+    "margin", "score_chosen", "score_rejected", "chosen_score", "rejected_score",
+    "rating_chosen", "rating_rejected", "chosen_rating", "rejected_rating", "labeler",
 )  # fmt: skip
+BESIDE_PAIRS = (*ASKED, *CONTEXT, *CONVERSATIONS, *SAID_OF_PAIRS)
 BESIDE_SIDES = (
     *ASKED, *CONTEXT, *pairs.VERDICTS, *pairs.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
     "winner_model_b", "winner_tie", "better_response_id", "better_answer_id",
     *(f"{stem}{between}{end}" for stem in (*pairs.STEMS, "score", "rating", "reward") for between in ("_", "")
       for end in ("a", "b", "0", "1", "2")),
 )  # fmt: skip
-BESIDE_ANSWERS = (*CONTEXT, *shown.VERDICTS)
+BESIDE_ANSWERS = (*CONTEXT, *shown.JUDGED)
 
 FORMATS: tuple[Format, ...] = (
     Format(
@@ -132,7 +142,7 @@ FORMATS: tuple[Format, ...] = (
         prompts=Together(trees.flat_prompts),
     ),
     Format(
-        name="messages with replies", needs=("replies", _any(("messages", "prompt"))), uses=CONTEXT,
+        name="messages with replies", needs=("replies", _any(("messages", "prompt"))), uses=(*CONTEXT, "labeler"),
         rankings=trees.replied, prompts=shown.asked,
     ),
     Format(
@@ -140,7 +150,7 @@ FORMATS: tuple[Format, ...] = (
         rankings=lists.summaries, prompts=lists.asked_for_summary,
     ),
     Format(
-        name="HH", needs=("chosen", "rejected"), when=_is_hh,
+        name="HH", needs=("chosen", "rejected"), uses=SAID_OF_PAIRS, when=_is_hh,
         rankings=pairs.pair("chosen", "rejected"), prompts=pairs.asked_pair("chosen"),
     ),
     *(
@@ -151,7 +161,8 @@ FORMATS: tuple[Format, ...] = (
         for name, better, worse in PAIRS
     ),
     Format(
-        name="messages with a rejected answer", needs=("messages", "rejected_response|rejected_messages"), uses=CONTEXT,
+        name="messages with a rejected answer", needs=("messages", "rejected_response|rejected_messages"),
+        uses=(*CONTEXT, "margin", "labeler"),
         rankings=pairs.rejected_beside, demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
     ),
     Format(
@@ -165,31 +176,32 @@ FORMATS: tuple[Format, ...] = (
         rankings=lists.listed, prompts=shown.asked,
     ),
     Format(
-        name="messages", needs=(_any(CONVERSATIONS),), uses=(*ASKED, *CONTEXT, *shown.VERDICTS),
+        name="messages", needs=(_any(CONVERSATIONS),), uses=(*ASKED, *CONTEXT, *shown.JUDGED),
         demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
     ),
     Format(
-        name="self-instruct", needs=("instruction", "instances"), uses=CONTEXT,
+        name="self-instruct", needs=("instruction", "instances"), uses=shown.JUDGED,
         demonstrations=_as_is(shown.instance, shown.shown_answer), prompts=_as_is(shown.instance, shown.asked),
     ),
     Format(
-        name="LangSmith", needs=("inputs",), uses=("outputs",), when=lambda row: isinstance(row["inputs"], dict),
+        name="LangSmith", needs=("inputs",), uses=("outputs", *shown.JUDGED), when=lambda row: isinstance(row["inputs"], dict),
         demonstrations=_as_is(shown.nested, shown.shown_answer), prompts=_as_is(shown.nested, shown.asked),
     ),
     Format(
         name="rated answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)),
         uses=(*BESIDE_ANSWERS, *lists.RATINGS), when=lambda row: lists.rating_of(row) is not None,
         rankings=Together(lists.rated_rankings), demonstrations=Together(lists.rated_demonstrations), prompts=shown.asked,
+        answers=lists.to_rate,
     ),
     Format(
         name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
-        demonstrations=shown.shown_answer, prompts=shown.asked,
+        demonstrations=shown.shown_answer, prompts=shown.asked, answers=lists.to_rate,
     ),
     Format(name="questions by turns", needs=("turns",), prompts=shown.asked_turns, when=lambda row: isinstance(row["turns"], list)),
     Format(name="transcripts", needs=("transcript",), prompts=shown.transcript),
     Format(name="plain text", needs=("text",), texts=shown.joined_text),
     Format(
-        name="text with markers", needs=("text",), uses=shown.VERDICTS, when=_has_markers,
+        name="text with markers", needs=("text",), uses=shown.JUDGED, when=_has_markers,
         demonstrations=shown.shown_text, prompts=shown.asked_text,
     ),
     Format(name="prompts", needs=(_any((*ASKED, "input")),), uses=CONTEXT, prompts=shown.asked),

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of
-from rlhf.data.formats.turns import spelled, text, whole_number
+from rlhf.data.formats.turns import labeler_of, spelled, text, truth, whole_number
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Message, Prompt, Ranking, Row
 
 SIDES = {"prompter": "user", "user": "user", "human": "user", "assistant": "assistant"}
@@ -14,27 +15,37 @@ Question = tuple[
 ]  # a conversation that ends with the prompter, and the replies to it
 
 
-def _questions(node: Node, before: list[Message]) -> Iterator[Question]:
+def _questions(node: Row, before: list[Message]) -> Iterator[Question]:
     """Every message of the prompter with what was said before it, and its replies."""
-    role = node.get("role")
-    side = SIDES.get(role) if isinstance(role, str) else None
-    if side is None:
-        raise BadRow(f"a message of a tree needs a role of prompter or assistant, not {spelled(role)}")
-    if _removed(node):
+    message = _message(node)
+    if message is None:
         return
-    conversation = [*before, {"role": side, "content": text(node.get("text"), "text")}]
+    conversation = [*before, message]
     given = node.get("replies") or []
     if not isinstance(given, list):
         raise BadRow(f'"replies" must be a list, not {spelled(given)}')
     replies = [reply for reply in given if isinstance(reply, dict) and not _removed(reply)]
-    if side == "user":
+    if message["role"] == "user":
         yield conversation, replies
     for reply in replies:
-        yield from _questions(reply, conversation)
+        yield from _questions(node.inner(reply), conversation)
+
+
+def _message(node: Row) -> Message | None:
+    """What a message of a tree says; None for one that was removed. Raises BadRow for columns that may matter beside it."""
+    if _removed(node):
+        return None
+    role = node.get("role")
+    side = SIDES.get(role) if isinstance(role, str) else None
+    if side is None:
+        raise BadRow(f"a message of a tree needs a role of prompter or assistant, not {spelled(role)}")
+    said = text(node.get("text"), "text")
+    nothing_lost(said, node)
+    return {"role": side, "content": said}
 
 
 def _removed(node: Node) -> bool:
-    return bool(node.get("deleted")) or node.get("review_result") is False
+    return truth(node.get("deleted")) is True or truth(node.get("review_result")) is False
 
 
 def _ranked(found: Question) -> Iterator[Ranking]:
@@ -66,28 +77,37 @@ def _asked(found: Question) -> Iterator[Prompt]:
 
 def nested_rankings(row: Row) -> Iterator[Ranking]:
     """The rankings in a tree, each of the replies to one message of the prompter."""
-    for question in _questions(row["prompt"], []):
+    for question in _questions(row.inner(row["prompt"]), []):
         yield from _ranked(question)
 
 
 def nested_demonstrations(row: Row) -> Iterator[Demonstration]:
     """The best reply to each message of the prompter in a tree."""
-    for question in _questions(row["prompt"], []):
+    for question in _questions(row.inner(row["prompt"]), []):
         yield from _best(question)
 
 
 def nested_prompts(row: Row) -> Iterator[Prompt]:
     """Each message of the prompter in a tree, with what was said before it."""
-    for question in _questions(row["prompt"], []):
+    for question in _questions(row.inner(row["prompt"]), []):
         yield from _asked(question)
 
 
 def _flat(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Question | BadRow]]:
-    """The questions of trees whose messages stand in rows of their own, in any order."""
-    nodes: dict[str, tuple[str, Node]] = {}
+    """The questions of trees whose messages stand in rows of their own, in any order.
+
+    A row that cannot be read takes what answers it with it.
+    """
+    nodes: dict[str, tuple[str, Row]] = {}
     for where, row in rows:
-        nodes[str_id(row["message_id"])] = (where, {**row, "replies": []})
-    roots: list[tuple[str, Node]] = []
+        node = row.changed({**row, "replies": []})
+        try:
+            _message(node)
+        except BadRow as problem:
+            yield where, problem
+            node["deleted"] = True
+        nodes[str_id(row["message_id"])] = (where, node)
+    roots: list[tuple[str, Row]] = []
     for where, node in nodes.values():
         parent = nodes.get(str_id(node.get("parent_id")))
         if parent is None:
@@ -145,4 +165,9 @@ def replied(row: Row) -> Iterator[Ranking]:
     completions = tuple(text(one.get("text"), "replies") for one in replies)
     if len(completions) < 2:
         raise LeftOut("with no other answer to compare")
-    yield Ranking(prompt=prompt_of(row), completions=completions, ranks=tuple(rank or 0 for rank in ranks))
+    yield Ranking(
+        prompt=prompt_of(row),
+        completions=completions,
+        ranks=tuple(rank or 0 for rank in ranks),
+        labeler=labeler_of(row),
+    )

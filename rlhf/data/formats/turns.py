@@ -1,10 +1,11 @@
 """What a value of a file says as text or as turns of a conversation. Only text is text: the rest is refused by name."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rlhf.data.rows import ROLES, BadRow, LeftOut, Message, Prompt
+from rlhf.data.rows import ROLES, BadRow, LeftOut, Message, Prompt, Row
 
 ROLE_NAMES = {
     "prompter": "user", "human": "user", "user": "user",
@@ -14,6 +15,14 @@ ROLE_NAMES = {
 }  # fmt: skip
 ROLE_KEYS = ("role", "from", "speaker", "type")
 CONTENT_KEYS = ("content", "value", "text")
+YES: tuple[Any, ...] = (
+    True, "true", "yes", "y", "1", "1.0", "accepted", "approved", "chosen", "thumbs_up", "up", "good", "desirable", "liked",
+    "positive", "correct", "safe",
+)  # fmt: skip
+NO: tuple[Any, ...] = (
+    False, "false", "no", "n", "0", "0.0", "rejected", "disapproved", "thumbs_down", "down", "bad", "undesirable", "disliked",
+    "negative", "incorrect", "wrong", "unsafe",
+)  # fmt: skip
 NEEDS_MORE_THAN_TEXT = (
     "tool_calls", "function_call", "functioncall", "images", "image", "audio", "audios", "video", "videos", "files",
 )  # fmt: skip
@@ -21,12 +30,17 @@ NEEDS_MORE_THAN_TEXT = (
 # Chat formats that people keep in one text, by how their turns begin.
 MARKERS = {
     "Human:": re.compile(r"(?:^\s*|\n\n)(Human|Assistant):"),
-    "<extra_id_1>": re.compile(r"\s*<extra_id_[01]>(System|User|Assistant)\n?"),
-    "<|im_start|>": re.compile(r"(?:<\|im_end\|>)?\s*<\|im_start\|>(system|user|assistant)\n"),
-    "### Human:": re.compile(r"(?:^|\n)\s*### (Human|Assistant):"),
+    "<extra_id_1>": re.compile(r"\s*<extra_id_[01]>([^\s<]+)(?:\n|$)"),
+    "<|im_start|>": re.compile(r"\s*<\|im_start\|>([^\s<]+)(?:\n|$)"),
+    "### Human:": re.compile(r"\s*### (Human|Assistant):"),
 }
+# What never is a turn's words: a marker that was left over was not understood.
+LEFT_OVER = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|start_header_id|end_header_id|eot_id|user|assistant|system|tool)\|>|"
+    r"<(?:start|end)_of_turn>|<extra_id_\d>|\[/?INST\]"
+)
 UNREAD_MARKERS = re.compile(
-    r"\s*(?:<s>\s*)?(\[INST\]|<\|user\|>|<\|system\|>|<\|prompter\|>|<\|start_header_id\|>|<start_of_turn>|"
+    r"\s*(?:<s>|<bos>)?\s*(\[INST\]|<\|user\|>|<\|system\|>|<\|prompter\|>|<\|start_header_id\|>|<start_of_turn>|"
     r"<\|begin_of_text\|>|<\|Human\|>|\[\|Human\|\]|<｜User｜>)"
 )
 
@@ -60,16 +74,16 @@ def text(value: Any, column: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    """The value as a number, also one written as text in a table; None for anything else and for NaN."""
+    """The value as a number, also one written as text in a table; None for anything else, NaN and infinity."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        return float(value)
+        return float(value) if math.isfinite(value) else None
     except OverflowError:
         return None
 
@@ -78,6 +92,32 @@ def whole_number(value: Any) -> int | None:
     """The value as a whole number, also 1.0 and "1"."""
     found = number(value)
     return int(found) if found is not None and found.is_integer() else None
+
+
+def truth(value: Any) -> bool | None:
+    """Whether the value says yes, also as 1 or as one of the words of such columns; None where it says neither."""
+    if isinstance(value, str):
+        value = value.strip().lower()
+    return True if value in YES else False if value in NO else None  # 1 == True, and 0 == False
+
+
+def is_learned(weight: Any) -> bool:
+    """Whether what has this weight, perhaps none, is learned: unless it is 0. Raises BadRow for what is no weight."""
+    if weight is None or isinstance(weight, bool):
+        return weight is not False
+    if (found := number(weight)) is None:
+        raise BadRow(f'"weight" is {weight!r:.40}, which is no number')
+    return found != 0
+
+
+def labeler_of(row: Row, column: str = "labeler") -> str:
+    """Who gave a row's answer: a name, or a number as text; "" for nobody. Raises BadRow for anything else."""
+    value = row.get(column)
+    if value is None or isinstance(value, str):
+        return value if value and value.strip() else ""
+    if (found := whole_number(value)) is None:
+        raise BadRow(f'"{column}" holds {spelled(value)}, not a name')
+    return f"{found}"
 
 
 def message(value: Any, column: str) -> Turn:
@@ -96,8 +136,7 @@ def message(value: Any, column: str) -> Turn:
     key = next((key for key in CONTENT_KEYS if value.get(key) is not None), None)
     if key is None:
         raise BadRow(f'a message in "{column}" has no text')
-    weight = value.get("weight")
-    return Turn(known, content(value[key], column), weight is None or number(weight) != 0)
+    return Turn(known, content(value[key], column), is_learned(value.get("weight")))
 
 
 def content(value: Any, column: str) -> str:
@@ -180,10 +219,29 @@ def _turns_between(value: str, found: list[re.Match[str]], column: str, mark: st
     if first and not turns:
         raise BadRow(f'"{column}" has words before its first "{mark}"; give them as a system message')
     for one, following in zip(found, [*found[1:], None], strict=True):
-        said = value[one.end() : following.start() if following else len(value)]
-        role = ROLE_NAMES[one.group(1).lower()]
-        turns.append(Turn(role, said.strip().removesuffix("<|im_end|>").strip()))
+        role = ROLE_NAMES.get(one.group(1).lower())
+        if role is None:
+            raise BadRow(
+                f'"{column}" has a turn of {one.group(1):.40}; only {", ".join(ROLES)} and their other names can be learned'
+            )
+        turns.append(Turn(role, unended(value[one.end() : following.start() if following else len(value)])))
+    for turn in turns:
+        if left_over := LEFT_OVER.search(turn.content):
+            raise BadRow(f'"{column}" has {left_over.group()} within a turn; give it as messages')
     return [turn for turn in turns if turn.role != "system" or turn.content]
+
+
+def unended(said: str) -> str:
+    """What a turn of a text with markers says, without spaces around it and the markers of its end."""
+    said, whole = said.strip(), ""
+    ends = (
+        ("<|endoftext|>",) if "<s>" in said else ("<|endoftext|>", "</s>")
+    )  # which may strike words out, too
+    while said != whole:
+        whole = said
+        for end in ends:
+            said = said.removesuffix(end).rstrip()
+    return said.removesuffix("<|im_end|>").rstrip()
 
 
 def as_prompt(turns: Sequence[Turn]) -> list[Message]:
@@ -201,3 +259,16 @@ def as_turns(prompt: Prompt) -> list[Turn]:
 def squeezed(said: str) -> str:
     """A text with its spaces and line ends made one, to compare what two columns say."""
     return " ".join(said.split())
+
+
+def stands_in(part: str, whole: str) -> bool:
+    """Whether a text's lines stand in another one after the other, the first perhaps behind a label such as `Context:`.
+
+    Letters in the middle of a line are no such place: most inputs of one word stand somewhere in their instruction.
+    """
+    inner, outer = ([squeezed(line) for line in said.splitlines() if line.strip()] for said in (part, whole))
+    return not inner or any(
+        (outer[i] == inner[0] or outer[i].endswith(f": {inner[0]}"))
+        and outer[i + 1 : i + len(inner)] == inner[1:]
+        for i in range(len(outer) - len(inner) + 1)
+    )

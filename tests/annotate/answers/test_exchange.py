@@ -336,7 +336,7 @@ BAD = {
     "between 2 and 9": {"prompt": "q", "completions": list("abcdefghij"), "ranks": list(range(10))},
     "NUL": {"prompt": "q", "chosen": "a\x00", "rejected": "b"},
     "a rank of -1": {"prompt": "q", "completions": ["a", "b"], "ranks": [0, -1]},
-    "a rank of 1000": {"prompt": "q", "completions": ["a", "b"], "ranks": [0, 10**20]},
+    "ranks are whole numbers below": {"prompt": "q", "completions": ["a", "b"], "ranks": [0, 10**20]},
     "whole numbers": {"prompt": "q", "completions": ["a", "b"], "ranks": ["0", 1.5]},
     "no prompt": {"id": 1, "fields": {"a": "x", "b": "y"}, "responses": {"r": [{"value": ["a", "b"]}]}},
 }

@@ -16,6 +16,7 @@ from annotate.figures.tables import tables
 from annotate.labels import Asks, BatchSettings, NewTask, Submission
 from annotate.store.backup import check
 from annotate.work.history import history
+from rlhf.data import ReadOptions
 from rlhf.errors import InputError, LabelError
 
 TASKS = [
@@ -192,6 +193,34 @@ def test_ratings_beside_an_order_are_exported_as_rows_too(store, tmp_path):
     said = {"task_id": task.id, "client_id": "1", "ranks": (0, 1, 2), "ratings": (6, None, 2)}
     store.submit("ann", Submission(**said))
     assert export(store.database, tmp_path / "r.jsonl", "ratings", Choice()).rows == 2
+
+
+def test_rows_to_rate_are_read_as_all_others_are(tmp_path):
+    path, said = tmp_path / "a.jsonl", list[str]()
+    rows = [
+        {"prompt": "q", "output": "OTHER", "reply": "mine", "stars": 3, "who": 7, "label": False},
+        {"prompt": "q", "output": "OTHER", "reply": "", "stars": 3},
+        {"prompt": "q", "output": "OTHER", "reply": "no", "stars": 2.5},
+    ]
+    columns = "prompt=prompt,completion=reply,rating=stars,labeler=who"
+    absent = {"who": None, "label": None}
+    path.write_text("".join(json.dumps(absent | row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r'a\.jsonl:3: "rating" is 2\.5, not a whole number'):
+        read_to_rate(path, options=ReadOptions(columns=columns))
+    found = read_to_rate(path, True, ReadOptions(columns=columns, say=said.append))
+    assert [(r.completions, r.ratings, r.labeler) for r in found] == [(("mine",), (3,), "7")]
+    assert found.account.left_out == {"without an answer": 1, "that cannot be read": 1}
+    assert said == [found.account.line()] and "not used: label, output" in said[0]
+    (first, *_) = read_to_rate(path, True, ReadOptions(columns="ignore=label"))
+    assert (first.completions, first.ratings) == (("OTHER",), ())
+
+
+@pytest.mark.parametrize("labeler", ["ann\ud800", "ann\0"])
+def test_a_labeler_whose_name_no_database_keeps_is_refused_by_the_line(tmp_path, labeler):
+    row = {"prompt": "q", "completion": "x", "rating": 3, "labeler": labeler}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InputError, match=r"a\.jsonl:1: the text holds a NUL"):
+        read_to_rate(tmp_path / "a.jsonl")
 
 
 def test_any_rows_of_one_answer_wait_to_be_rated_and_rankings_without_ratings_say_so(store, tmp_path):

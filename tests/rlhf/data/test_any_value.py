@@ -3,6 +3,7 @@
 import csv
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow
@@ -12,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf.data import as_messages, read_demonstrations, read_prompts, read_rankings, read_texts
+from rlhf.data.formats.context import MAY_MATTER
 from rlhf.errors import InputError
+from tests.rlhf.data.shapes import SHAPES
 
 COLUMNS = (
     "prompt", "completion", "chosen", "rejected", "messages", "conversations", "instruction", "input", "output", "question",
@@ -20,6 +23,7 @@ COLUMNS = (
     "completions", "answers", "text", "turns", "instances", "inputs", "outputs", "data", "annotations", "fields", "responses",
     "message_id", "parent_id", "role", "replies", "info", "summaries", "choice", "transcript", "score_a", "score_b",
     "conversation_a", "conversation_b", "helpfulness", "best.responses", "preferred_output", "non_preferred_output", "turn",
+    "labeler", "ratings", "scores", "flags", "margin", "weight", "is_correct", "rating", "preference_strength", "images",
 )  # fmt: skip
 TEXT = st.text(max_size=12) | st.sampled_from(
     [
@@ -134,3 +138,65 @@ def test_any_json_value_in_any_column_is_read_or_refused(ending, write, rows):
                         for label in ("SUBREDDIT: r/", "TITLE: ", "POST: ")
                         if piece.strip() and not piece.startswith(("SUBREDDIT: r/", "TITLE: ", "POST: "))
                     ), (read.__name__, part)
+
+
+# Where a column may stand, as the path to the object that gets it; rows that say something together come as two.
+INNER = {"Label Studio": "data", "Argilla": "fields", "self-instruct": "instances", "LangSmith": "inputs"}
+TOGETHER = {
+    "rated answers": [
+        {"prompt": "q", "response": "a", "score": 1},
+        {"prompt": "q", "response": "b", "score": 2},
+    ],
+    "flat trees": [
+        {"message_id": "1", "parent_id": None, "role": "prompter", "text": "q"},
+        {"message_id": "2", "parent_id": "1", "role": "assistant", "text": "a", "rank": 0},
+        {"message_id": "3", "parent_id": "1", "role": "assistant", "text": "b", "rank": 1},
+    ],
+}
+
+
+def with_column(row, more, inside=None):
+    """The row with more columns, or with them in the object or the list of objects that stands in a column."""
+    if inside is None:
+        return row | more
+    inner = row[inside]
+    return row | {inside: [inner[0] | more] if isinstance(inner, list) else inner | more}
+
+
+PLACES = [
+    *(([row], None) for row, _ in SHAPES.values()),
+    *(([SHAPES[name][0]], inside) for name, inside in INNER.items()),
+    *((rows, None) for rows in TOGETHER.values()),
+]
+
+
+@pytest.fixture(scope="module")
+def readable(tmp_path_factory):
+    """(rows, where a column may stand in the last, reader) for all that a reader takes."""
+    path, found = tmp_path_factory.mktemp("readable") / "rows.jsonl", []
+    for rows, inside in PLACES:
+        write_lines(path, rows)
+        for read in (read_rankings, read_demonstrations, read_prompts):
+            with suppress(InputError):
+                read(path)
+                found.append((rows, inside, read))
+    return found
+
+
+@pytest.mark.parametrize("column", MAY_MATTER)
+def test_a_column_that_may_matter_stands_in_the_prompt_or_is_refused_by_its_name(tmp_path, readable, column):
+    path, told = tmp_path / "rows.jsonl", "Told beside."
+    for rows, inside, read in readable:
+        if rows[-1].get(column):
+            continue
+        for value in (told, [{"role": "user", "content": told}]):
+            write_lines(path, [with_column(row, {column: value}, inside) for row in rows])
+            try:
+                prompts = [getattr(found, "prompt", found) for found in read(path)]
+            except InputError as problem:
+                # A context that is a conversation may be the prompt, and then the question is what is refused.
+                named = column in f"{problem}" or column == "context"
+                assert named and "rows.jsonl:1: " in f"{problem}", (read.__name__, rows)
+            else:
+                said = ["\n".join(one["content"] for one in as_messages(prompt)) for prompt in prompts]
+                assert any(told in prompt for prompt in said), (read.__name__, rows, value)

@@ -81,6 +81,42 @@ def test_long_cells_and_cells_of_json_are_read_and_python_lists_refused(tmp_path
         read_demonstrations(table("list.csv", '["a", "b"]'))
 
 
+HEADER = "prompt,completion\nqx,x\n"
+
+
+@pytest.mark.parametrize(
+    "name, content, where, why",
+    [
+        ("cut.csv", HEADER + 'qy,"y\n' + HEADER * 50, 3, "begins with a quote"),
+        ("closed.csv", HEADER + 'qy,"y\nqz,"z"\n', 3, "begins with a quote"),
+        ("behind.tsv", 'prompt\tcompletion\nqx\t"Yes" she said\n', 2, "begins with a quote"),
+        ("few.csv", HEADER + "\nqy\n", 4, "1 cells under 2 column names"),
+        ("two.json", '[{"prompt": "x", "completion": "x"}]\n[{"prompt": "y"}]\n', 1, "more follows"),
+        ("rest.json", '[\n{"prompt": "x", "completion": "x"}\n]\n' + " " * 99 + "{}", 3, "more follows"),
+        ("lines.json", '{"prompt": "x", "completion": "x"}\n' * 2 + "\n\n{}", 5, "columns found"),
+        ("comma.json", '[{"prompt": "x",\n"completion": "x"}\n\n{}]', 4, "comma"),
+    ],
+)
+def test_a_broken_table_or_list_swallows_no_row(tmp_path, monkeypatch, name, content, where, why):
+    monkeypatch.setattr("rlhf.data.files.CHUNK", 64)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=rf"{name}:{where}: .*{why}"):
+        read_demonstrations(tmp_path / name)
+
+
+def test_white_space_and_empty_columns_without_a_name_may_end_a_file(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(rows("x", "y")) + " \n" * 99)
+    (tmp_path / "a.csv").write_text("prompt,completion,,\nqx,x\nqy,y,,\n\n")
+    assert answers(tmp_path / "a.json") == answers(tmp_path / "a.csv") == ["x", "y"]
+
+
+def test_only_our_own_tables_lose_the_apostrophe_that_they_were_given(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,completion\nq,'-5' is negative\n")
+    (tmp_path / "b.csv").write_text("prompt,completion,labeler,origin\nq,'-5 is negative,ann,person\n")
+    assert answers(tmp_path / "a.csv") == ["'-5' is negative"]
+    assert answers(tmp_path / "b.csv") == ["-5 is negative"]
+
+
 def test_deep_nesting_is_refused_by_its_line(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     with pytest.raises(InputError, match=r"a\.jsonl:1: nested too deep"):
@@ -104,6 +140,44 @@ def test_shards_globs_splits_and_weighted_lists(tmp_path):
     assert len(mixed) == 6 and mixed[2:] == ["a", "b", "a", "b"]
     with pytest.raises(InputError, match="no split validation; name one of test, train"):
         answers(f"{tmp_path}/set:validation")
+
+
+@pytest.mark.parametrize(
+    "files, read, split",
+    [
+        ("data.jsonl test.jsonl", "data", None),
+        ("data.jsonl eval.jsonl val.jsonl", "data", None),
+        ("train.jsonl extra.jsonl test.jsonl", "extra train", None),
+        ("training-0.jsonl evaluation-0.jsonl", "training-0", None),
+        ("train_and_test/test.jsonl train_and_test/train.jsonl", "train_and_test/train", None),
+        ("test.jsonl", "test", None),
+        ("data.jsonl test.jsonl", "test", "test"),
+        ("part-0.jsonl LICENSE.txt ReadMe.txt dataset_infos.json notes.txt", "notes part-0", None),
+    ],
+)
+def test_what_no_split_names_is_trained_on_and_never_another_split(tmp_path, files, read, split):
+    folder = tmp_path / "set"
+    for name in files.split():
+        lines(folder / name, name.split(".")[0])
+        if name.endswith(".txt"):
+            (folder / name).write_text(f"q{name.split('.')[0]}\n")
+    found = read_prompts(f"{folder}:{split}" if split else folder)
+    assert sorted(found) == [f"q{name}" for name in read.split()]
+    others = sorted(name for name in files.split() if name.split(".")[0] not in read.split())
+    assert sorted(found.account.not_read) == others == sorted(found.account.manifest()["files_not_read"])
+    assert all(name in found.account.line() for name in others)
+
+
+@pytest.mark.parametrize("saved", ["{", "{}", "[]", '{"splits": 3}'])
+def test_a_damaged_list_of_splits_is_one_line(tmp_path, saved):
+    (tmp_path / "dataset_dict.json").write_text(saved)
+    with pytest.raises(InputError, match=r"dataset_dict\.json: does not say|no split train"):
+        read_prompts(tmp_path)
+
+
+def test_a_share_that_takes_no_row_does_not_say_that_the_file_was_empty(tmp_path):
+    with pytest.raises(InputError, match="of 2 that were read none remained"):
+        read_prompts(f"{lines(tmp_path / 'a.jsonl', 'a', 'b')}=0.1")
 
 
 def test_a_folder_of_splits_saved_by_datasets_gives_the_one_asked_for(tmp_path):

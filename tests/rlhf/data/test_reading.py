@@ -7,7 +7,14 @@ import json
 import pytest
 from datasets import Dataset
 
-from rlhf.data import fingerprint, read_demonstrations, read_prompts, read_rankings, read_texts
+from rlhf.data import (
+    fingerprint,
+    prompt_rows_in,
+    read_demonstrations,
+    read_prompts,
+    read_rankings,
+    read_texts,
+)
 from rlhf.errors import InputError
 
 ROWS = [{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(3)]
@@ -107,3 +114,11 @@ def test_tasks_with_instances_and_judged_pairs_are_read(tmp_path):
     (tmp_path / "pairs.jsonl").write_text(json.dumps(pair | {"label": 0}))
     with pytest.raises(InputError, match=r"pairs\.jsonl:1: \"label\""):
         read_rankings(tmp_path / "pairs.jsonl")
+
+
+def test_rows_in_memory_that_only_say_something_together_are_refused():
+    row = {"message_id": "1", "parent_id": None, "role": "prompter", "text": "q"}
+    with pytest.raises(InputError, match="row 1: OpenAssistant messages say something only together"):
+        prompt_rows_in([row])
+    with pytest.raises(InputError, match="row 2: a column is called 1"):
+        prompt_rows_in(["x", {1: "x"}])
