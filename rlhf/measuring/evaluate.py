@@ -111,11 +111,19 @@ def ranking_accuracy(
 
 
 @torch.no_grad()
-def sequence_kl(policy: object, reference: object, rollout: Rollout, batch_size: int = 64) -> Tensor:
-    """log π(y|x) − log π_ref(y|x) of each completion (B,), whose mean over samples of π estimates KL(π‖π_ref) in nats."""
+def sequence_kl(
+    policy: object, reference: object, rollout: Rollout, temperature: float = 1.0, batch_size: int = 64
+) -> Tensor:
+    """log π(y|x) − log π_ref(y|x) of each completion (B,), whose mean over samples of π estimates KL(π‖π_ref) in nats.
+
+    temperature: that of sampling, above 0; both models are taken at it.
+    """
+
+    def logprobs(model: object, part: Rollout) -> Tensor:
+        return completion_logprobs(model, part, temperature)
 
     def difference(part: Rollout) -> Tensor:
         with autocast(policy.device):  # type: ignore[attr-defined]
-            return (completion_logprobs(policy, part) - completion_logprobs(reference, part)).sum(1)
+            return (logprobs(policy, part) - logprobs(reference, part)).sum(1)
 
     return torch.stack(in_length_order(rollout, batch_size, difference))

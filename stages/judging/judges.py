@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlhf.data import PromptRow, fingerprint
+from rlhf.data import PromptRow, as_messages, fingerprint
 from rlhf.errors import InputError
 from rlhf.inputs import locate_model
 from rlhf.learning.reward_sources import is_function, load_function
@@ -53,8 +53,19 @@ class Scorer:
         return self.kept.get_or_measure(
             f"{self.name} scores of {whose}",
             [self.key, prompts, answers.texts, answers.ended],
-            lambda: self.score(rows, answers),
+            lambda: self._numbers(rows, answers),
         )
+
+    def _numbers(self, rows: Sequence[PromptRow], answers: Answers) -> list[float | None]:
+        """The scores. Raises InputError for one that is no finite number: it would win or lose against all others."""
+        scores = self.score(rows, answers)
+        for (row, _), score in zip(_beside(rows, answers), scores, strict=True):
+            if score is not None and not math.isfinite(score):
+                raise InputError(
+                    f"judge {self.name}: the score of an answer to {as_messages(row.prompt)[-1]['content']!r:.80} is no finite "
+                    "number; a function says None of what it does not judge"
+                )
+        return scores
 
     def compare(
         self, rows: Sequence[PromptRow], answers: Mapping[str, Answers], policy: str, against: str

@@ -108,13 +108,19 @@ class Judgment:
         assert self.reward is not None
         candidates = self.answers(reference, len(self.policies), n)
         whose = f"{n} answers of {reference}"
-        scores = [float(s or 0.0) for s in self.reward.scores(self.rows, whose, candidates)]
-        seen = rewards_as_seen(candidates, scores, self.settings.missing_eos_penalty)
-        found = {f"best of {n}": best_of(candidates, seen, n, round(kl_of_best_of(n), 4))}
+        rewards = self.reward.scores(self.rows, whose, candidates)
+        if unjudged := rewards.count(None):
+            self.kept.say(
+                f"judge: {self.reward.name} does not judge {unjudged} of {whose}: they are chosen only where it judges none"
+            )
+        seen = rewards_as_seen(candidates, rewards, self.settings.missing_eos_penalty)
+        # Greedily all n are one answer, and choosing among them goes nowhere.
+        kl = round(kl_of_best_of(n), 4) if self.settings.temperature else None
+        found = {f"best of {n}": best_of(candidates, seen, n, kl)}
         after = {name: given.pop(name) for name in list(given)[list(given).index(reference) + 1 :]}
         given.update(found | after)
         judged = self.judge.scores(self.rows, whose, candidates)
-        if judged is None or None in judged:
+        if kl is None or judged is None or None in [*judged, *rewards]:
             return []
         return best_of_curve(np.reshape(seen, (-1, n)), np.reshape(np.array(judged, float), (-1, n)))
 

@@ -1,12 +1,14 @@
 """What is measured of one model besides its answers: constraints kept, loss on plain text."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from rlhf.data import Prompt, as_messages, read_texts
-from rlhf.inputs import packed_tokens
+from rlhf.data import Prompt, as_messages, fingerprint, read_texts
+from rlhf.errors import InputError
+from rlhf.inputs import packed_tokens, within_context
 from rlhf.intervals import interval_by
 from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
@@ -41,10 +43,14 @@ def follows(
 
 @torch.no_grad()
 def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
-    """Mean loss in nats per token on the first num_tokens of plain text, in windows of TEXT_WINDOW tokens."""
+    """Mean loss in nats per token on the first num_tokens of plain text, in windows of TEXT_WINDOW tokens.
+
+    A model of less context, or a short text, has shorter windows. `windows` is what the loss was taken on: two losses
+    are comparable where it is equal. Raises InputError where the loss is no number.
+    """
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
-    window = min(TEXT_WINDOW, len(tokens))  # a short text is one window
+    window = min(within_context(policy, TEXT_WINDOW), len(tokens))
     rows = tokens[: len(tokens) // window * window].view(-1, window)
     total, count = 0.0, 0
     for part in rows.split(8):
@@ -52,4 +58,6 @@ def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
         with autocast(policy.device):
             total -= float(text_logprobs(policy, part).sum())
         count += part[:, 1:].numel()
-    return {"loss": round(total / count, 4), "tokens": count}
+    if not math.isfinite(total):
+        raise InputError(f"{model.folder}: its loss on {file} is no finite number; is the model damaged?")
+    return {"loss": round(total / count, 4), "tokens": count, "windows": fingerprint(rows.tolist())}

@@ -4,6 +4,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -11,14 +12,14 @@ from annotate.labels import LabelStore, Submission
 from rlhf.data import PromptRow
 from rlhf.errors import InputError
 from rlhf.store import Store
-from stages.judging import endpoint
+from stages.judging import best_of_n, endpoint
 from stages.judging.answers import Answers
 from stages.judging.endpoint import Endpoint
 from stages.judging.evaluate import run
 from stages.judging.judges import named_judge, named_scorer
 from stages.judging.kept import MeasurementCache
 from stages.judging.people import People
-from stages.judging_settings import EvalSettings
+from stages.judging_settings import BestOfNSettings, EvalSettings
 from stages.report.report import html_page, render, write_report
 
 
@@ -128,6 +129,10 @@ def functions(tmp_path, monkeypatch):
         "    return [None if w is None else float(c == w) for c, w in zip(completions, wanted)]\n"
         "def length(prompts, completions):\n    return [len(c) for c in completions]\n"
         "def brevity(prompts, completions):\n    return [-len(c) for c in completions]\n"
+        "def even(prompts, completions):\n    return [None if len(c) % 2 else -1.0 - len(c) for c in completions]\n"
+        "def none(prompts, completions):\n    return [None for c in completions]\n"
+        "def nan(prompts, completions):\n    return [float('nan') if len(c) % 2 else 5.0 for c in completions]\n"
+        "def inf(prompts, completions):\n    return [float('-inf') if len(c) % 2 else 5.0 for c in completions]\n"
     )
     monkeypatch.chdir(tmp_path)
     return "my_judges"
@@ -164,6 +169,45 @@ def test_checkpoints_are_judged_and_reported_from_what_was_kept(base_store, func
     assert render(base_store, "measured", quiet).read_text() == html_page("measured", results)
     with pytest.raises(InputError, match="there are: measured"):
         render(base_store, "nothing", quiet)
+
+
+def best_of_n_settings(functions, name, **more):
+    prompts = {"prompts": "p.jsonl", "num_prompts": 6, "max_new_tokens": 6, "temperature": 1.5}
+    return BestOfNSettings(policy="base", reward=f"{functions}:{name}", **{**prompts, "n": 8, **more})
+
+
+@pytest.fixture
+def some_prompts(functions):
+    rows = [{"prompt": f"Which color has kite {i}?"} for i in range(6)]
+    Path("p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("name", ["nan", "inf"])
+def test_a_score_that_is_no_finite_number_is_refused_and_wins_nothing(base_store, functions, some_prompts, name):  # fmt: skip
+    judge = named_scorer(base_store, f"{functions}:{name}", NOTHING_KEPT)
+    given = {"new": answers("a", "bb"), "old": answers("aa", "bb")}
+    with pytest.raises(InputError, match=rf"judge {functions}:{name}: the score of an answer to 'q0' is no"):
+        judge.compare(ROWS[:2], given, "new", "old")
+    with pytest.raises(InputError, match=rf"reward {name}: the score of an answer to 'Which color.* is no"):
+        best_of_n.run(best_of_n_settings(functions, name), base_store, quiet)
+
+
+def test_an_answer_that_nobody_judges_is_never_the_best_of_n(base_store, functions, some_prompts):
+    even, lines = f"{functions}:even", []  # every score is below 0
+    settings = EvalSettings(
+        policy="base", against=str(base_store.resolve("base").path), judge=even, reward=even, best_of=8, num_prompts=6,
+        max_new_tokens=6, temperature=1.5,
+    )  # fmt: skip
+    results = run(settings, base_store, None, lines.append)
+    judged = [row["answers"]["best of 8"]["score"] for row in results["examples"]]
+    assert None not in judged and any(f"{even} does not judge" in line for line in lines)
+    assert None in [row["answers"]["base"]["score"] for row in results["examples"]]
+    found = best_of_n.run(best_of_n_settings(functions, "even", out="best.jsonl"), base_store, quiet)
+    rows = [json.loads(line) for line in Path("best.jsonl").read_text().splitlines()]
+    assert all(len(row["completion"]) % 2 == 0 for row in rows)
+    assert found["unjudged"] == 0 and found["mean_reward_of_best"] > found["mean_reward"]
+    with pytest.raises(InputError, match="judges none of the answers"):
+        best_of_n.run(best_of_n_settings(functions, "none"), base_store, quiet)
 
 
 @pytest.mark.parametrize(
