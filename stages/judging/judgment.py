@@ -134,11 +134,12 @@ class Judgment:
         outcomes = [2 * float(found[i] or 0.0) - 1 for i in places]  # 1, 0, −1
         even = [0.0] * len(places)
         words, their_words = ([given[name].num_words[i] for i in places] for name in (policy, against))
-        equal = win_rate_at_equal_length(outcomes, even, words, their_words)
+        prompts = [self.rows[i].prompt for i in places]
+        equal = win_rate_at_equal_length(outcomes, even, words, their_words, prompts)
         return {
             "policy": policy,
             "against": against,
-            **win_rate_fields(win_rate(outcomes, even, [self.rows[i].prompt for i in places])),
+            **win_rate_fields(win_rate(outcomes, even, prompts)),
             "win_rate_at_equal_length": round(equal[0], 4),
             "ci95_at_equal_length": [round(x, 4) for x in equal[1:]],
         }
@@ -146,7 +147,7 @@ class Judgment:
     def _strengths(self, outcomes: Mapping[tuple[str, str], Sequence[Outcome]]) -> list[dict[str, Any]]:
         """Bradley–Terry strengths with ties, strongest first; empty where they are undefined."""
         games: list[Game] = [
-            (str(i), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
+            (str(self.rows[i].prompt), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
             for (policy, against), found in outcomes.items()
             for i, outcome in enumerate(found)
             if outcome is not None

@@ -1,4 +1,4 @@
-"""What is measured of one model besides its answers."""
+"""What a judgment measures of its models, against numbers worked out beside it."""
 
 import math
 import shutil
@@ -107,3 +107,27 @@ def test_the_loss_on_a_text_longer_than_the_context_is_that_of_windows_which_the
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
     assert found["tokens"] == 3 * (context - 1) and math.isfinite(found["loss"])
     assert found["loss"] == pytest.approx(float(expected), abs=2e-3)
+
+
+class JudgeByPrompt:
+    """Its verdict is the prompt's, whatever the answers."""
+
+    name = "by prompt"
+
+    def scores(self, rows, whose, given):
+        return None
+
+    def compare(self, rows, given, policy, against):
+        return [float(row.prompt != "q0") for row in rows]
+
+
+def test_a_prompt_asked_many_times_is_one_prompt_in_every_interval(base_store, moved):
+    models = {"base": Model(base_store.resolve("base").path, "h"), "moved": moved}
+    rows = [PromptRow(prompt=f"q{i % 4}") for i in range(80)]
+    kept = MeasurementCache(None, lambda line: None)
+    found = Judgment(EvalSettings(max_new_tokens=4), models, None, rows, JudgeByPrompt(), None, kept, 0).run()
+    row, strengths = found["comparisons"][0], found["strengths"]
+    assert row["win_rate"] == 0.75
+    for low, high in (row["ci95"], row["ci95_at_equal_length"]):
+        assert low < 0.5 and high > 0.95  # three prompts of four say nearly nothing
+    assert strengths[0]["policy"] == "moved" and strengths[0]["ci95"][0] < 0
