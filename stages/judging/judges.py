@@ -49,7 +49,7 @@ class Scorer:
     kept: MeasurementCache
 
     def scores(self, rows: Sequence[PromptRow], whose: str, answers: Answers) -> list[float | None]:
-        prompts = [row.prompt for row in rows]
+        prompts = [[row.prompt, row.columns] for row in rows]
         return self.kept.get_or_measure(
             f"{self.name} scores of {whose}",
             [self.key, prompts, answers.texts, answers.ended],

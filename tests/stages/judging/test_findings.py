@@ -2,8 +2,12 @@
 
 import copy
 
+import pytest
+
+from rlhf.errors import InputError
+from rlhf.store import Store
 from stages.report.findings import findings, won
-from stages.report.report import html_page, report_lines
+from stages.report.report import html_page, render, report_lines
 
 
 def policy(**more):
@@ -76,3 +80,16 @@ def test_what_stands_in_a_text_is_never_markup_and_nothing_is_fetched():
     page = html_page(hostile, results)
     assert "<img" not in page and page.count("</script>") == 2
     assert "default-src 'none'" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [('{"policies": {', "damaged"), ('{"policies": {}}', "prompts, judge"), ("[]", "not the results")],
+)
+def test_a_damaged_report_is_one_line(tmp_path, text, reason):
+    folder = tmp_path / "reports/bad"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(text)
+    with pytest.raises(InputError, match=f"results.json: .*{reason}.* makes it again") as error:
+        render(Store(tmp_path), "bad", print)
+    assert "\n" not in str(error.value)
