@@ -139,6 +139,7 @@ class Judgment:
         return {
             "policy": policy,
             "against": against,
+            "not_judged": len(found) - len(places),
             **win_rate_fields(win_rate(outcomes, even, prompts)),
             "win_rate_at_equal_length": round(equal[0], 4),
             "ci95_at_equal_length": [round(x, 4) for x in equal[1:]],
