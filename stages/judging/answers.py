@@ -59,15 +59,22 @@ def fitting_prompts(
     say: Callable[[str], None],
 ) -> list[PromptRow]:
     """The prompts that every model has room to answer. Raises InputError for another one, unless skip_long is set."""
+    kwargs, longest = settings.template_kwargs, settings.max_new_tokens
+    return fitting_rows(folders, rows, kwargs, longest, settings.skip_long, say)
+
+
+def fitting_rows(
+    folders: Sequence[str],
+    rows: Sequence[PromptRow],
+    template_kwargs: str,
+    max_new_tokens: int,
+    skip_long: bool,
+    say: Callable[[str], None],
+) -> list[PromptRow]:
+    """`fitting_prompts` by the numbers it needs."""
     for folder in folders:
-        encoded = encode_prompts(
-            rows,
-            load_tokenizer(folder, settings.template_kwargs),
-            context_of(folder),
-            settings.max_new_tokens,
-            settings.skip_long,
-            say,
-        )
+        tokenizer, context = load_tokenizer(folder, template_kwargs), context_of(folder)
+        encoded = encode_prompts(rows, tokenizer, context, max_new_tokens, skip_long, say)
         rows = [PromptRow(prompt=row.prompt, columns=row.columns) for row in encoded]
     return list(rows)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from annotate.figures.strengths import Game, strength_table
-from rlhf.data import Prompt, PromptRow
+from rlhf.data import PromptRow
 from rlhf.machine.devices import set_threads
 from rlhf.measuring.best_of import best_of_curve, kl_of_best_of
 from rlhf.measuring.diversity import distinct_bigrams, repetition, share_alike
@@ -18,7 +18,7 @@ from rlhf.models.sources import sha256_of
 from stages.judging.answers import Answers, Model, answer, best_of, rewards_as_seen
 from stages.judging.judges import Judge, Outcome, Scorer
 from stages.judging.kept import MeasurementCache
-from stages.judging.measure import follows, text_loss
+from stages.judging.measure import Task, follows, text_loss
 from stages.judging_settings import JudgingSettings
 
 NUM_EXAMPLES = 100
@@ -42,7 +42,7 @@ class Judgment:
     reward: Scorer | None
     kept: MeasurementCache
     seed: int
-    tasks: Sequence[Prompt] = ()
+    tasks: Sequence[Task] = ()
     texts: str | None = None
     on_the_way: Sequence[str] = ()
     peers: Sequence[str] = ()
@@ -177,8 +177,13 @@ class Judgment:
         model, settings = self.policies[policy], self.settings
         return self.kept.get_or_measure(
             f"tasks by {policy}",
-            [model.hash, list(self.tasks), settings.num_tasks, settings.max_task_tokens, self.seed],
-            lambda: follows(model, self.tasks, settings.num_tasks, settings.max_task_tokens, self.seed),
+            [
+                model.hash,
+                [(prompt, constraint.text) for prompt, constraint in self.tasks],
+                settings.max_task_tokens,
+                self.seed,
+            ],
+            lambda: follows(model, self.tasks, settings.max_task_tokens, self.seed),
         )
 
     def _text_loss(self, policy: str) -> dict[str, Any]:

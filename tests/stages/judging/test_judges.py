@@ -13,6 +13,9 @@ import pytest
 from annotate.labels import LabelStore, Submission
 from rlhf.data import PromptRow
 from rlhf.errors import InputError
+from rlhf.models.checkpoints import load_policy
+from rlhf.models.gpt import ScalarGPT
+from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Store
 from stages.judging import best_of_n, endpoint
 from stages.judging.answers import Answers
@@ -307,3 +310,37 @@ def test_an_answer_that_nobody_judges_is_never_the_best_of_n(base_store, functio
 def test_what_cannot_be_judged_is_refused_by_name(base_store, more, reason):
     with pytest.raises(InputError, match=reason):
         run(EvalSettings(**{"policy": "base", **more}), base_store, None, quiet)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"rankings": "ties.jsonl", "reward": "my_judges:length"}, "my_judges:length is a function"),
+        ({"rankings": "nothing.jsonl", "reward": "scalar"}, "nothing.jsonl"),
+        ({"rankings": "ties.jsonl", "reward": "scalar"}, "ties.jsonl: holds no pair"),
+        ({"texts": "nothing.txt"}, "nothing.txt"),
+        ({"tasks": "long.jsonl"}, "--tasks long.jsonl .*prompt 2 has"),
+        ({"tasks": "nothing.jsonl"}, "nothing.jsonl"),
+        ({"reward": "base"}, "not a reward model"),
+    ],
+)
+def test_what_is_wrong_with_a_file_or_a_reward_is_said_before_anything_is_measured(base_store, functions, more, reason):  # fmt: skip
+    ScalarGPT(load_policy(base_store.resolve("base").path).config).save_pretrained("scalar")
+    base_tokenizer = load_tokenizer(base_store.resolve("base").path)
+    base_tokenizer.save(Path("scalar"))
+    Path("long.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("short", "word " * 500)))
+    Path("ties.jsonl").write_text(json.dumps({"prompt": "q", "completions": ["a", "b"], "ranks": [0, 0]}))
+    lines = []
+    settings = EvalSettings(**{"policy": "base", "num_prompts": 2, "max_new_tokens": 4, "num_tasks": 5, "max_task_tokens": 4, **more})  # fmt: skip
+    with pytest.raises(InputError, match=reason):
+        run(settings, base_store, None, lines.append)
+    assert not any(line.startswith("judge: ") for line in lines)
+
+
+def test_tasks_that_leave_no_room_are_left_out_and_counted(base_store, functions):
+    Path("long.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("short", "word " * 500)))
+    lines = []
+    settings = EvalSettings(policy="base", num_prompts=2, max_new_tokens=4, max_task_tokens=4, tasks="long.jsonl", skip_long=True)  # fmt: skip
+    results = run(settings, base_store, None, lines.append)
+    assert results["tasks"]["base"]["n"] == 1
+    assert any("tasks: left out 1 of 2" in line for line in lines)
