@@ -1,6 +1,7 @@
 """Sentences made from numbers: what they say of results worked out by hand."""
 
 import copy
+import json
 
 import pytest
 
@@ -80,6 +81,15 @@ def test_what_stands_in_a_text_is_never_markup_and_nothing_is_fetched():
     page = html_page(hostile, results)
     assert "<img" not in page and page.count("</script>") == 2
     assert "default-src 'none'" in page
+
+
+def test_a_dollar_sign_in_a_name_starts_no_formula():
+    results = json.loads(json.dumps(RESULTS).replace('"sft"', '"m$x_1"').replace('"ppo"', '"b$c_$"'))
+    results["strengths"] = [
+        {"policy": n, "log_strength": 0.1, "ci95": [0.0, 0.2]} for n in results["policies"]
+    ]
+    page = html_page("x", results)
+    assert "b$c_$ over m$x_1, equal length</text>" in page and "KL to m$x_1, nats</text>" in page
 
 
 @pytest.mark.parametrize(
