@@ -32,6 +32,8 @@ def run_doctor(options: argparse.Namespace) -> None:
     from rlhf.machine.doctor import report
     from stages.cli.options import labels_url_of, store_of
 
+    if options.data and not options.base:
+        raise InputError("--data is for estimates of a model: name it with --base")
     for check in report(store_of(options).root, labels_url_of(options)):
         print(f"{'!' if check.advice else ' '} {check.name:<18} {check.found}")
         if check.advice:

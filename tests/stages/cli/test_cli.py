@@ -240,6 +240,11 @@ def test_the_store_is_listed_shown_verified_exported_and_cleared(base_store, tmp
     assert (tmp_path / "out/config.json").exists()
 
 
+def test_doctor_says_what_data_without_a_model_is_for(tmp_path, capsys):
+    assert main(["doctor", "--store", str(tmp_path / "store"), "--data", str(tmp_path)]) == 2
+    assert "name it with --base" in capsys.readouterr().err
+
+
 def test_doctor_reports_this_machine(tmp_path, capsys):
     assert main(["doctor", "--store", str(tmp_path / "store")]) == 0
     shown = capsys.readouterr().out
