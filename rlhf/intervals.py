@@ -36,6 +36,26 @@ def interval_by(
     return share_interval([won for won, _ in sums.values()], [tried for _, tried in sums.values()])
 
 
+def design_effect(slopes: np.ndarray, clusters: Sequence[Hashable]) -> float:
+    """How many times a variance grows because rows of a cluster go together (Kish 1965); 1 where every row is alone.
+
+    slopes (N,): what each row adds to the estimate, summing to about 0. The variance of their sum by cluster (Huber
+    1967) over that by row, and Student's t of clusters in place of rows. Where rows tell nothing of it, as where all
+    tie, each cluster counts as one.
+    """
+    _, place = np.unique([str(cluster) for cluster in clusters], return_inverse=True)
+    sizes = np.bincount(place)
+    rows, count = len(place), len(sizes)
+    if count == rows:
+        return 1.0
+    alike = float((sizes**2).sum() / rows)
+    by_row, by_cluster = (slopes**2).sum(), (np.bincount(place, slopes) ** 2).sum()
+    if count == 1 or by_row < 1e-12 * rows:
+        return alike
+    grown = count / (count - 1) * by_cluster / by_row * (t_quantile(count - 1) / t_quantile(rows - 1)) ** 2
+    return max(1.0, float(grown))
+
+
 def effective_interval(share: float, trials: float) -> tuple[float, float]:
     """Blaker's interval of a share that is as sure as one of that many independent trials; neither need be whole."""
     n = max(1, math.floor(trials + 1e-9))

@@ -6,7 +6,7 @@ It says nothing that would differ between two runs of the same inputs, such as s
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,11 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         f"{what}, made with rlhf (package rlhf-loop).",
         "",
     ]
-    lines += _table("from", {role: parent["ref"] for role, parent in parents.items()})
-    lines += _table("measured", {k: v for k, v in manifest["metrics"].items() if not SECONDS.fullmatch(k)})
-    lines += _table("data, sha256", {_last_part(name): value for name, value in manifest["data"].items()})
-    lines += _table("setting", {k: _last_part(v) for k, v in settings.items()} | {"seed": manifest["seed"]})
+    lines += _table("from", [(role, parent["ref"]) for role, parent in parents.items()])
+    lines += _table("measured", [(k, v) for k, v in manifest["metrics"].items() if not SECONDS.fullmatch(k)])
+    lines += _table("data, sha256", [(_last_parts(name), value) for name, value in manifest["data"].items()])
+    chosen = {k: _last_parts(v) for k, v in settings.items()} | {"seed": manifest["seed"]}
+    lines += _table("setting", list(chosen.items()))
     return "\n".join([*lines, "## Open it", "", "```python", OPEN[task], "```", ""])
 
 
@@ -79,20 +80,23 @@ def _hub_name(name: Any) -> str | None:
     return found[1] if found and (name.startswith(SCHEME) or not looks_like_path(name, 2)) else None
 
 
-def _last_part(value: Any) -> Any:
-    """A path without its folders, which are nobody else's business; anything else as it is."""
-    if isinstance(value, str) and ("/" in value or "\\" in value) and _hub_name(value) is None:
-        return Path(value).name
-    return value
+def _last_parts(value: Any) -> Any:
+    """Paths, with commas between, without their folders, which are nobody else's business; anything else as it is."""
+    return ",".join(map(_last_part, value.split(","))) if isinstance(value, str) else value
 
 
-def _table(head: str, rows: Mapping[str, Any]) -> list[str]:
+def _last_part(name: str) -> str:
+    is_path = ("/" in name or "\\" in name) and _hub_name(name.strip()) is None
+    return Path(name).name if is_path else name
+
+
+def _table(head: str, rows: Sequence[tuple[str, Any]]) -> list[str]:
     if not rows:
         return []
     return [
         f"| {head} | |",
         "|---|---|",
-        *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()),
+        *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows),
         "",
     ]
 

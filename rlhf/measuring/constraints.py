@@ -102,10 +102,15 @@ def random_constraint(rng: random.Random) -> Constraint:
     return Constraint(kind, rng.choice(arguments) if arguments else None)
 
 
-def add_constraints(prompts: Sequence[Prompt], num_tasks: int, seed: int) -> list[tuple[Prompt, Constraint]]:
-    """Up to num_tasks prompts, each with a constraint written behind its last message; the same for the same seed."""
+def draw_constraints(prompts: Sequence[Prompt], num_tasks: int, seed: int) -> list[tuple[Prompt, Constraint]]:
+    """The first num_tasks prompts, each beside a constraint; the same for the same seed."""
     rng = random.Random(seed)
-    drawn = [(prompt, random_constraint(rng)) for prompt in list(prompts)[:num_tasks]]
+    return [(prompt, random_constraint(rng)) for prompt in list(prompts)[:num_tasks]]
+
+
+def add_constraints(prompts: Sequence[Prompt], num_tasks: int, seed: int) -> list[tuple[Prompt, Constraint]]:
+    """`draw_constraints` with each constraint written behind its prompt's last message."""
+    drawn = draw_constraints(prompts, num_tasks, seed)
     return [(constraint.behind(prompt), constraint) for prompt, constraint in drawn]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf.data import Prompt
-from rlhf.intervals import effective_interval, interval_by
+from rlhf.intervals import design_effect, effective_interval, interval_by
 from rlhf.learning.passes import completion_logprobs
 from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast
@@ -49,41 +49,47 @@ def win_rate_at_equal_length(
     against: Sequence[float],
     lengths: Sequence[float],
     against_lengths: Sequence[float],
+    prompts: Sequence[Prompt] | None = None,
 ) -> tuple[float, float, float]:
     """The win rate that is left when both answers are equally long, with its 95 % interval.
 
     The intercept of a logistic regression of winning on tanh of the length difference in standard deviations, as in
     length-controlled AlpacaEval (Dubois et al. 2024, section 3); ties count as half won. The interval is that of as
-    many comparisons of equal length as tell as much about the intercept: few where lengths always differ.
+    many comparisons of equal length as tell as much about the intercept: few where lengths always differ, and fewer
+    where comparisons on an equal prompt agree. prompts: of each row; None: all differ.
     """
     difference = np.asarray(scores, float) - np.asarray(against, float)
     won = np.where(difference == 0, 0.5, difference > 0)
     longer = np.asarray(lengths, float) - np.asarray(against_lengths, float)
     features = np.stack([np.ones_like(longer), np.tanh(longer / max(longer.std(), 1e-9))], 1)
-    rate, variance = _logistic(features, won)
-    information = 1 / (rate * (1 - rate) * variance)
-    return rate, *effective_interval(rate, min(len(won), information))
+    clusters = _clusters(prompts, len(won))
+    rate, variance, slopes = _logistic(features, won, 0.1 * len(won) / len(set(clusters)))
+    information = min(len(won), 1 / (rate * (1 - rate) * variance))
+    return rate, *effective_interval(rate, information / design_effect(slopes, clusters))
 
 
-def _logistic(features: np.ndarray, won: np.ndarray) -> tuple[float, float]:
-    """σ(intercept) of a logistic regression and the intercept's variance, by Newton's method.
+def _logistic(features: np.ndarray, won: np.ndarray, ridge: float) -> tuple[float, float, np.ndarray]:
+    """σ(intercept) of a logistic regression, the intercept's variance, and what each row adds to it (N,), by Newton's method.
 
-    A slight ridge keeps both finite where all is won.
+    A slight ridge keeps all finite where all is won.
     """
     weights = np.zeros(features.shape[1])
     for _ in range(25):
         chance = 1 / (1 + np.exp(-features @ weights))
-        gradient = features.T @ (won - chance) - 0.1 * weights
-        curvature = (features.T * (chance * (1 - chance))) @ features + 0.1 * np.eye(len(weights))
+        gradient = features.T @ (won - chance) - ridge * weights
+        curvature = (features.T * (chance * (1 - chance))) @ features + ridge * np.eye(len(weights))
         weights = weights + np.linalg.solve(curvature, gradient)
-    return float(1 / (1 + np.exp(-weights[0]))), float(np.linalg.inv(curvature)[0, 0])
+    covariance = np.linalg.inv(curvature)
+    slopes = (features * (won - chance)[:, None]) @ covariance[0]
+    return float(1 / (1 + np.exp(-weights[0]))), float(covariance[0, 0]), slopes
 
 
 def sign_test(better: int, worse: int) -> float:
     """Two-sided p of `better` against `worse` untied pairs under equal chances (McNemar's exact test for paired accuracy)."""
     n, k = better + worse, min(better, worse)
-    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])  # their logarithms
+    chances = factorials[n] - factorials[: k + 1] - factorials[n - np.arange(k + 1)] - n * math.log(2)
+    return min(1.0, 2 * float(np.exp(chances).sum()))
 
 
 def ranking_accuracy(
@@ -111,11 +117,19 @@ def ranking_accuracy(
 
 
 @torch.no_grad()
-def sequence_kl(policy: object, reference: object, rollout: Rollout, batch_size: int = 64) -> Tensor:
-    """log π(y|x) − log π_ref(y|x) of each completion (B,), whose mean over samples of π estimates KL(π‖π_ref) in nats."""
+def sequence_kl(
+    policy: object, reference: object, rollout: Rollout, temperature: float = 1.0, batch_size: int = 64
+) -> Tensor:
+    """log π(y|x) − log π_ref(y|x) of each completion (B,), whose mean over samples of π estimates KL(π‖π_ref) in nats.
+
+    temperature: that of sampling, above 0; both models are taken at it.
+    """
+
+    def logprobs(model: object, part: Rollout) -> Tensor:
+        return completion_logprobs(model, part, temperature)
 
     def difference(part: Rollout) -> Tensor:
         with autocast(policy.device):  # type: ignore[attr-defined]
-            return (completion_logprobs(policy, part) - completion_logprobs(reference, part)).sum(1)
+            return (logprobs(policy, part) - logprobs(reference, part)).sum(1)
 
     return torch.stack(in_length_order(rollout, batch_size, difference))

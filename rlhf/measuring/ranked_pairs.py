@@ -1,6 +1,7 @@
 """What a reward model is worth on people's rankings: which pairs it orders as they do, where, and whether its chances are true."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -162,11 +163,12 @@ def accuracy_by_margin(pairs: Sequence[RankedPair]) -> dict[str, dict[str, Any]]
 
 
 def accuracy_at_equal_length(pairs: Sequence[RankedPair]) -> list[float]:
-    """The accuracy that is left when both answers are equally long, with its 95 % interval, as if pairs were independent."""
+    """The accuracy that is left when both answers are equally long, with its 95 % interval, by conversation."""
     chosen, rejected = zip(*(pair.words for pair in pairs), strict=True)
     scores = [(pair.chosen_score, pair.rejected_score) for pair in pairs]
     better, worse = zip(*scores, strict=True)
-    return _rounded(*win_rate_at_equal_length(better, worse, chosen, rejected))
+    conversations = [conversation_key(pair.prompt) for pair in pairs]
+    return _rounded(*win_rate_at_equal_length(better, worse, chosen, rejected, conversations))
 
 
 def _num_words(prompt: Prompt, answer: str) -> float:
@@ -201,11 +203,15 @@ def _scored_by(pair: RankedPair, score: Callable[[Prompt, str], float]) -> Ranke
 
 
 def p_against(pairs: Sequence[RankedPair], score: Callable[[Prompt, str], float]) -> float:
-    """Two-sided p of a sign test between the model and a baseline, over pairs that one of the two alone orders rightly."""
-    other = [_scored_by(pair, score) for pair in pairs]
-    only_model = sum(a.right == 1 and b.right < 1 for a, b in zip(pairs, other, strict=True))
-    only_other = sum(b.right == 1 and a.right < 1 for a, b in zip(pairs, other, strict=True))
-    return sign_test(only_model, only_other)
+    """Two-sided p of a sign test between the model and a baseline, over conversations of which one orders more pairs rightly.
+
+    Pairs of one conversation are not independent: each conversation counts once.
+    """
+    ahead: dict[str, int] = defaultdict(int)
+    for pair in pairs:
+        other = _scored_by(pair, score)
+        ahead[conversation_key(pair.prompt)] += (pair.right == 1) - (other.right == 1)
+    return sign_test(sum(n > 0 for n in ahead.values()), sum(n < 0 for n in ahead.values()))
 
 
 def calibration(pairs: Sequence[RankedPair]) -> dict[str, Any]:

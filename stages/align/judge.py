@@ -9,8 +9,10 @@ from stages.judging.answers import Model
 from stages.judging.judges import model_scorer
 from stages.judging.judgment import Judgment
 from stages.judging.kept import MeasurementCache
+from stages.judging.measure import fitting_tasks
 from stages.judging.reward_models import report_on_reward_model
 from stages.judging_settings import AlignEvalSettings
+from stages.reading import prefixed
 
 PARTS = ("validation", "test")
 
@@ -26,9 +28,14 @@ def judge_policies(
 ) -> dict[str, Any]:
     """Every measurement of the report. policies in order: peers, base, sft, checkpoints on the way, ppo; judges: reward, gold."""
     reward, gold = (model_scorer(model.folder, model.hash, name, kept) for name, model in judges.items())
+    prompts = read_prompts(parts.file("tasks")) if parts.has_tasks else ()
+    folders = [str(model.folder) for model in policies.values()]
+    tasks = (
+        fitting_tasks(folders, prompts, settings, seed, prefixed("judge: tasks", kept.say)) if prompts else []
+    )
     judgment = Judgment(
         settings, policies, "sft", read_prompt_rows(parts.file("prompts_test")), gold, reward, kept, seed,
-        read_prompts(parts.file("tasks")) if parts.has_tasks else (), parts.file("texts_test"),
+        tasks, parts.file("texts_test"),
         [name for name in policies if name.startswith("ppo at ")], list(policies)[: list(policies).index("base")],
     )  # fmt: skip
     return judgment.run() | {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.evaluate import sequence_kl
 from rlhf.models.checkpoints import context_of, load_policy
-from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
+from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer, same_tokens
 from rlhf.sampling.generate import Sample, SamplingSettings, generate
 from stages.judging_settings import EvalSettings
 from stages.settings import SampleSettings
@@ -58,15 +59,22 @@ def fitting_prompts(
     say: Callable[[str], None],
 ) -> list[PromptRow]:
     """The prompts that every model has room to answer. Raises InputError for another one, unless skip_long is set."""
+    kwargs, longest = settings.template_kwargs, settings.max_new_tokens
+    return fitting_rows(folders, rows, kwargs, longest, settings.skip_long, say)
+
+
+def fitting_rows(
+    folders: Sequence[str],
+    rows: Sequence[PromptRow],
+    template_kwargs: str,
+    max_new_tokens: int,
+    skip_long: bool,
+    say: Callable[[str], None],
+) -> list[PromptRow]:
+    """`fitting_prompts` by the numbers it needs."""
     for folder in folders:
-        encoded = encode_prompts(
-            rows,
-            load_tokenizer(folder, settings.template_kwargs),
-            context_of(folder),
-            settings.max_new_tokens,
-            settings.skip_long,
-            say,
-        )
+        tokenizer, context = load_tokenizer(folder, template_kwargs), context_of(folder)
+        encoded = encode_prompts(rows, tokenizer, context, max_new_tokens, skip_long, say)
         rows = [PromptRow(prompt=row.prompt, columns=row.columns) for row in encoded]
     return list(rows)
 
@@ -81,16 +89,20 @@ def answer(
     max_new_tokens: int,
     seed: int,
 ) -> Answers:
-    """n sampled answers to every prompt; without a reference, or to one that reads other tokens, the nats are None."""
+    """n sampled answers to every prompt.
+
+    The nats are None without a reference, to one that reads other tokens, and of greedy answers, which are no samples.
+    """
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(n)]
     samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
     kl: list[float | None] = [None] * len(samples)
-    if reference is not None:
+    if reference is not None and temperature and same_tokens(tokenizer, reference.tokenizer()):
         other = load_policy(reference.folder).to(policy.device).eval()
         if other.config.vocab_size == policy.config.vocab_size:
             rollout = Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=8)
-            kl = sequence_kl(policy, other, rollout).tolist()
+            nats = sequence_kl(policy, other, rollout, temperature).tolist()
+            kl = [value if isfinite(value) else None for value in nats]
     return Answers(
         [tokenizer.decode(sample.tokens).strip() for sample in samples],
         [sample.ended for sample in samples],
@@ -115,15 +127,17 @@ def sample_answers(
         )  # fmt: skip
 
 
-def rewards_as_seen(answers: Answers, scores: Sequence[float], missing_eos_penalty: float) -> list[float]:
-    """The scores that PPO would see, a penalty taken from those of answers that did not end."""
+def rewards_as_seen(
+    answers: Answers, scores: Sequence[float | None], missing_eos_penalty: float
+) -> list[float]:
+    """The scores that PPO would see, a penalty taken from those of answers that did not end; −inf where there is none."""
     return [
-        score - (0.0 if ended else missing_eos_penalty)
+        -inf if score is None else score - (0.0 if ended else missing_eos_penalty)
         for score, ended in zip(scores, answers.ended, strict=True)
     ]
 
 
-def best_of(answers: Answers, rewards: Sequence[float], n: int, kl: float) -> Answers:
+def best_of(answers: Answers, rewards: Sequence[float], n: int, kl: float | None) -> Answers:
     """Of every n answers in a row the one with the highest reward; kl: what choosing is away from sampling."""
     best = [max(range(at, at + n), key=rewards.__getitem__) for at in range(0, len(rewards), n)]
     return Answers(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from rlhf.data import read_options
+from rlhf.data import as_messages, read_options
 from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
@@ -35,13 +36,10 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     """Choose each prompt's best completion; write them as demonstrations; return what `--json` prints.
 
     Only answers that ended are written: a truncated one would teach SFT to stop in the middle. `kl_bound` is how far
-    the chosen answers can be from sampling, in nats per completion. Raises InputError if the file exists.
+    the chosen answers can be from sampling, in nats per completion. An answer that no reward judges is never chosen.
+    Raises InputError if the file exists, and for a reward that is no finite number.
     """
-    out = Path(settings.out) if settings.out else None
-    if out and (out.exists() or out.suffix != ".jsonl"):
-        raise InputError(
-            f"{out}: {'exists already' if out.exists() else 'not a .jsonl file'}; name a new .jsonl file"
-        )
+    out = _new_file(settings.out) if settings.out else None
     set_threads(0)
     folder, _ = locate_model(store, settings.policy)
     policy, tokenizer = (
@@ -64,16 +62,16 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     )
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
     demonstrations: list[dict[str, Any]] = []
-    of_all = of_best = 0.0
+    of_all, of_best = Tensor(), Tensor()
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):
         some = prompts[start : start + PROMPTS_AT_ONCE]
         candidates = sample_candidates(
             policy, tokenizer, reward, some, settings.n, settings.temperature, settings.max_new_tokens,
             settings.seed * 1_000_003 + start, settings.missing_eos_penalty,
         )  # fmt: skip
-        of_all += float(candidates.scores.mean(1).sum())
-        of_best += float(candidates.scores.max(1).values.sum())
+        of_all, of_best = torch.cat([of_all, candidates.means()]), torch.cat([of_best, candidates.of_best()])
         demonstrations += as_demonstrations(candidates.rollout.select(candidates.best()), tokenizer)
+    unjudged = _num_unjudged(len(prompts), len(of_best), settings.reward, say)
     if out:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in demonstrations)
         write_text(out, lines)
@@ -82,26 +80,60 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
         "reward": settings.reward,
         "n": settings.n,
         "prompts": len(prompts),
-        "mean_reward": round(of_all / len(prompts), 4),
-        "mean_reward_of_best": round(of_best / len(prompts), 4),
-        "kl_bound": round(kl_of_best_of(settings.n), 4),
-        "ended": round(len(demonstrations) / len(prompts), 4),
+        "unjudged": unjudged,
+        "mean_reward": round(float(of_all.mean()), 4),
+        "mean_reward_of_best": round(float(of_best.mean()), 4),
+        "kl_bound": round(kl_of_best_of(settings.n), 4) if settings.temperature else 0.0,
+        "ended": round(len(demonstrations) / len(of_best), 4),
         "written": len(demonstrations) if out else 0,
         "out": str(out) if out else None,
     }
 
 
+def _new_file(name: str) -> Path:
+    out = Path(name)
+    if out.exists() or out.suffix != ".jsonl":
+        raise InputError(
+            f"{out}: {'exists already' if out.exists() else 'not a .jsonl file'}; name a new .jsonl file"
+        )
+    return out
+
+
+def _num_unjudged(prompts: int, judged: int, reward: str, say: Callable[[str], None]) -> int:
+    """How many prompts have no answer that the reward judges; says it. Raises InputError where none has one."""
+    if not judged:
+        raise InputError(f"reward {reward}: judges none of the answers; nothing to choose by")
+    if unjudged := prompts - judged:
+        say(f"best-of-n: {unjudged} of {prompts} prompts left out: {reward} judges none of their answers")
+    return prompts - judged
+
+
 @dataclass(frozen=True)
 class Candidates:
-    """n completions of each of P prompts, in a row, and their scores (P, n), a penalty taken from those not ended."""
+    """n completions of each of P prompts, in a row, and their scores (P, n), a penalty taken from those not ended.
+
+    nan where no reward judges; a prompt none of whose completions is judged is left out of everything.
+    """
 
     rollout: Rollout
     scores: Tensor
 
+    def judged(self) -> Tensor:
+        """Whether any completion of each prompt is judged, (P,) bool."""
+        return ~self.scores.isnan().all(1)
+
+    def means(self) -> Tensor:
+        """The mean score of each judged prompt."""
+        return self.scores[self.judged()].nanmean(1)
+
+    def of_best(self) -> Tensor:
+        """The highest score of each judged prompt."""
+        return self.scores[self.judged()].nan_to_num(-torch.inf).amax(1)
+
     def best(self) -> list[int]:
-        """The row of each prompt's best completion."""
-        n = self.scores.shape[1]
-        return [p * n + int(best) for p, best in enumerate(self.scores.argmax(1))]
+        """The row of each judged prompt's best completion."""
+        n, best = self.scores.shape[1], self.scores.nan_to_num(-torch.inf).argmax(1)
+        return [p * n + int(best[p]) for p in self.judged().nonzero().flatten().tolist()]
 
 
 def sample_candidates(
@@ -123,8 +155,21 @@ def sample_candidates(
         rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id,
         columns=[row.columns for row in prompts for _ in range(n)],
     )  # fmt: skip
-    scores = reward.combined(reward.components(rollout)) - missing_eos_penalty * (~rollout.ended).float()
+    scores = _scores(reward, rollout) - missing_eos_penalty * (~rollout.ended).float()
     return Candidates(rollout, scores.view(len(prompts), n))
+
+
+def _scores(reward: Reward, rollout: Rollout) -> Tensor:
+    """One score per completion (B,), nan where none judges it. Raises InputError for one that is no finite number."""
+    components = reward.components(rollout)
+    for name, found in zip(reward.scorers, components.isinf().T, strict=True):
+        if found.any():
+            asked = as_messages(rollout.conversations[int(found.nonzero()[0])])[-1]["content"]
+            raise InputError(
+                f"reward {name}: the score of an answer to {asked!r:.80} is no finite number; "
+                "a function says None of what it does not judge"
+            )
+    return reward.combined(components).masked_fill(components.isnan().all(1), torch.nan)
 
 
 def as_demonstrations(rollout: Rollout, tokenizer: AnyTokenizer) -> list[dict[str, Any]]:

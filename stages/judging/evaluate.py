@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.data import Prompt, PromptRow, read_options, read_prompts, read_rankings
+from rlhf.data import PromptRow, Ranking, read_options, read_prompts, read_rankings, read_texts
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model, starter_items
+from rlhf.learning.reward_sources import is_function
 from rlhf.models.sources import content_hash
 from rlhf.starter.items import Item
 from rlhf.starter.judge import judge
@@ -15,6 +16,7 @@ from stages.judging.answers import Answers, Model, fitting_prompts
 from stages.judging.judges import Judge, Scorer, named_judge, named_scorer
 from stages.judging.judgment import Judgment
 from stages.judging.kept import MeasurementCache
+from stages.judging.measure import Task, fitting_tasks
 from stages.judging.reward_models import report_on_reward_model
 from stages.judging_settings import EvalSettings
 from stages.reading import prefixed
@@ -35,18 +37,16 @@ def run(
     models = {name: _model(store, name, settings.template_kwargs) for name in _names(settings)}
     rows, items = _prompts(settings, models, say)
     scorer = named_scorer(store, settings.reward, kept) if settings.reward else None
+    judge = _judge(settings, store, items, scorer, kept, labels_url)
+    tasks = _tasks(settings, models, say)
+    rankings = _rankings(settings, say)
     say(f"eval: {', '.join(models)} on {len(rows)} prompts")
-    options = read_options(settings, prefixed("eval", say))
-    tasks: Sequence[Prompt] = read_prompts(settings.tasks, options=options) if settings.tasks else ()
     results = Judgment(
-        settings, models, settings.against, rows, _judge(settings, store, items, scorer, kept, labels_url), scorer,
-        kept, settings.seed, list(tasks), settings.texts,
-    ).run()  # fmt: skip
-    if settings.rankings:
+        settings, models, settings.against, rows, judge, scorer, kept, settings.seed, tasks, settings.texts
+    ).run()
+    if rankings:
         folder, entry = locate_model(store, str(settings.reward))
         longest = entry.manifest["settings"]["max_length"] if entry else None
-        source = Path(settings.rankings).name.split(".")[0]
-        rankings = {source: read_rankings(settings.rankings, options=options)}
         results["reward_models"] = {
             str(settings.reward): {"test": report_on_reward_model(folder, rankings, longest)}
         }
@@ -62,6 +62,8 @@ def _check(settings: EvalSettings) -> None:
         )
     if settings.rankings and not settings.reward:
         raise InputError("--rankings measures a reward model: name it with --reward")
+    if settings.rankings and is_function(str(settings.reward)):
+        raise InputError(f"--rankings measures a reward model; {settings.reward} is a function")
     if settings.best_of > 1 and not (settings.reward and settings.against):
         raise InputError("--best-of chooses among answers of --against by --reward: name both")
 
@@ -95,6 +97,38 @@ def _prompts(
         "test" if held_out else settings.split, settings.num_prompts, settings.seed + 1, held_out
     )
     return [PromptRow(prompt=item.prompt) for item in items], items
+
+
+def _tasks(settings: EvalSettings, models: dict[str, Model], say: Callable[[str], None]) -> list[Task]:
+    """The tasks of --tasks; --texts is read too, so that what is wrong with it is said before anything is measured."""
+    say = prefixed("eval", say)
+    if settings.texts:
+        read_texts(settings.texts)
+    if not settings.tasks:
+        return []
+    prompts = read_prompts(settings.tasks, options=read_options(settings, say))
+    folders = [str(model.folder) for model in models.values()]
+    say = prefixed("tasks", say)
+    try:
+        return fitting_tasks(
+            folders, prompts, settings, settings.seed, say, settings.skip_long, settings.template_kwargs
+        )
+    except InputError as problem:
+        raise InputError(
+            f"--tasks {settings.tasks} (max_task_tokens stands for max_new_tokens): {problem}"
+        ) from None
+
+
+def _rankings(settings: EvalSettings, say: Callable[[str], None]) -> dict[str, Sequence[Ranking]]:
+    if not settings.rankings:
+        return {}
+    source = Path(settings.rankings).name.split(".")[0]
+    rows = read_rankings(settings.rankings, options=read_options(settings, prefixed("eval", say)))
+    if not any(row.pairs() for row in rows):
+        raise InputError(
+            f"--rankings {settings.rankings}: holds no pair of answers of which one is preferred"
+        )
+    return {source: rows}
 
 
 def _judge(

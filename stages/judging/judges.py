@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlhf.data import PromptRow, fingerprint
+from rlhf.data import PromptRow, as_messages, fingerprint
 from rlhf.errors import InputError
 from rlhf.inputs import locate_model
 from rlhf.learning.reward_sources import is_function, load_function
@@ -49,12 +49,23 @@ class Scorer:
     kept: MeasurementCache
 
     def scores(self, rows: Sequence[PromptRow], whose: str, answers: Answers) -> list[float | None]:
-        prompts = [row.prompt for row in rows]
+        prompts = [[row.prompt, row.columns] for row in rows]
         return self.kept.get_or_measure(
             f"{self.name} scores of {whose}",
             [self.key, prompts, answers.texts, answers.ended],
-            lambda: self.score(rows, answers),
+            lambda: self._numbers(rows, answers),
         )
+
+    def _numbers(self, rows: Sequence[PromptRow], answers: Answers) -> list[float | None]:
+        """The scores. Raises InputError for one that is no finite number: it would win or lose against all others."""
+        scores = self.score(rows, answers)
+        for (row, _), score in zip(_beside(rows, answers), scores, strict=True):
+            if score is not None and not math.isfinite(score):
+                raise InputError(
+                    f"judge {self.name}: the score of an answer to {as_messages(row.prompt)[-1]['content']!r:.80} is no finite "
+                    "number; a function says None of what it does not judge"
+                )
+        return scores
 
     def compare(
         self, rows: Sequence[PromptRow], answers: Mapping[str, Answers], policy: str, against: str
@@ -70,13 +81,14 @@ def _better(mine: float | None, theirs: float | None) -> Outcome:
 
 
 def named_scorer(store: Store, name: str, kept: MeasurementCache, label: str = "") -> Scorer:
-    """A reward model or module:function by its name. Raises InputError where there is none."""
+    """A reward model or module:function by its name. Raises InputError where there is none, before anything is sampled."""
     if is_function(name):
         function, code = load_function(name)
         return Scorer(
             label or name, fingerprint(code), lambda rows, given: by_function(function, rows, given), kept
         )
     folder, entry = locate_model(store, name)
+    load_scalar(folder)  # refuses what is no reward model
     called = label or (entry.ref if entry else Path(name).name)
     return model_scorer(folder, entry.hash if entry else content_hash(name), called, kept)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from annotate.figures.strengths import Game, strength_table
-from rlhf.data import Prompt, PromptRow
+from rlhf.data import PromptRow
 from rlhf.machine.devices import set_threads
 from rlhf.measuring.best_of import best_of_curve, kl_of_best_of
 from rlhf.measuring.diversity import distinct_bigrams, repetition, share_alike
@@ -18,7 +18,7 @@ from rlhf.models.sources import sha256_of
 from stages.judging.answers import Answers, Model, answer, best_of, rewards_as_seen
 from stages.judging.judges import Judge, Outcome, Scorer
 from stages.judging.kept import MeasurementCache
-from stages.judging.measure import follows, text_loss
+from stages.judging.measure import Task, follows, text_loss
 from stages.judging_settings import JudgingSettings
 
 NUM_EXAMPLES = 100
@@ -42,7 +42,7 @@ class Judgment:
     reward: Scorer | None
     kept: MeasurementCache
     seed: int
-    tasks: Sequence[Prompt] = ()
+    tasks: Sequence[Task] = ()
     texts: str | None = None
     on_the_way: Sequence[str] = ()
     peers: Sequence[str] = ()
@@ -108,13 +108,19 @@ class Judgment:
         assert self.reward is not None
         candidates = self.answers(reference, len(self.policies), n)
         whose = f"{n} answers of {reference}"
-        scores = [float(s or 0.0) for s in self.reward.scores(self.rows, whose, candidates)]
-        seen = rewards_as_seen(candidates, scores, self.settings.missing_eos_penalty)
-        found = {f"best of {n}": best_of(candidates, seen, n, round(kl_of_best_of(n), 4))}
+        rewards = self.reward.scores(self.rows, whose, candidates)
+        if unjudged := rewards.count(None):
+            self.kept.say(
+                f"judge: {self.reward.name} does not judge {unjudged} of {whose}: they are chosen only where it judges none"
+            )
+        seen = rewards_as_seen(candidates, rewards, self.settings.missing_eos_penalty)
+        # Greedily all n are one answer, and choosing among them goes nowhere.
+        kl = round(kl_of_best_of(n), 4) if self.settings.temperature else None
+        found = {f"best of {n}": best_of(candidates, seen, n, kl)}
         after = {name: given.pop(name) for name in list(given)[list(given).index(reference) + 1 :]}
         given.update(found | after)
         judged = self.judge.scores(self.rows, whose, candidates)
-        if judged is None or None in judged:
+        if kl is None or judged is None or None in [*judged, *rewards]:
             return []
         return best_of_curve(np.reshape(seen, (-1, n)), np.reshape(np.array(judged, float), (-1, n)))
 
@@ -128,11 +134,13 @@ class Judgment:
         outcomes = [2 * float(found[i] or 0.0) - 1 for i in places]  # 1, 0, −1
         even = [0.0] * len(places)
         words, their_words = ([given[name].num_words[i] for i in places] for name in (policy, against))
-        equal = win_rate_at_equal_length(outcomes, even, words, their_words)
+        prompts = [self.rows[i].prompt for i in places]
+        equal = win_rate_at_equal_length(outcomes, even, words, their_words, prompts)
         return {
             "policy": policy,
             "against": against,
-            **win_rate_fields(win_rate(outcomes, even, [self.rows[i].prompt for i in places])),
+            "not_judged": len(found) - len(places),
+            **win_rate_fields(win_rate(outcomes, even, prompts)),
             "win_rate_at_equal_length": round(equal[0], 4),
             "ci95_at_equal_length": [round(x, 4) for x in equal[1:]],
         }
@@ -140,7 +148,7 @@ class Judgment:
     def _strengths(self, outcomes: Mapping[tuple[str, str], Sequence[Outcome]]) -> list[dict[str, Any]]:
         """Bradley–Terry strengths with ties, strongest first; empty where they are undefined."""
         games: list[Game] = [
-            (str(i), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
+            (str(self.rows[i].prompt), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
             for (policy, against), found in outcomes.items()
             for i, outcome in enumerate(found)
             if outcome is not None
@@ -169,8 +177,13 @@ class Judgment:
         model, settings = self.policies[policy], self.settings
         return self.kept.get_or_measure(
             f"tasks by {policy}",
-            [model.hash, list(self.tasks), settings.num_tasks, settings.max_task_tokens, self.seed],
-            lambda: follows(model, self.tasks, settings.num_tasks, settings.max_task_tokens, self.seed),
+            [
+                model.hash,
+                [(prompt, constraint.text) for prompt, constraint in self.tasks],
+                settings.max_task_tokens,
+                self.seed,
+            ],
+            lambda: follows(model, self.tasks, settings.max_task_tokens, self.seed),
         )
 
     def _text_loss(self, policy: str) -> dict[str, Any]:

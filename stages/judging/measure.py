@@ -1,36 +1,61 @@
 """What is measured of one model besides its answers: constraints kept, loss on plain text."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from rlhf.data import Prompt, as_messages, read_texts
-from rlhf.inputs import packed_tokens
+from rlhf.data import Prompt, PromptRow, as_messages, fingerprint, read_texts
+from rlhf.errors import InputError
+from rlhf.inputs import packed_tokens, within_context
 from rlhf.intervals import interval_by
 from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
-from rlhf.measuring.constraints import add_constraints
+from rlhf.measuring.constraints import Constraint, draw_constraints
 from rlhf.models.checkpoints import load_policy
-from stages.judging.answers import Model, sample_answers
+from stages.judging.answers import Model, fitting_rows, sample_answers
+from stages.judging_settings import JudgingSettings
 
 TEXT_WINDOW = 256
 
 
-def follows(
-    model: Model, tasks: Sequence[Prompt], num_tasks: int, max_new_tokens: int, seed: int
-) -> dict[str, Any]:
-    """Share of tasks with a checkable constraint whose greedy answer keeps it, with interval, and by kind."""
+Task = tuple[Prompt, Constraint]
+
+
+def fitting_tasks(
+    folders: Sequence[str],
+    prompts: Sequence[Prompt],
+    settings: JudgingSettings,
+    seed: int,
+    say: Callable[[str], None],
+    skip_long: bool = True,
+    template_kwargs: str = "",
+) -> list[Task]:
+    """Prompts with a constraint for each, of those that every model has room to answer.
+
+    Raises InputError for another one, unless skip_long is set.
+    """
+    drawn = draw_constraints(prompts, settings.num_tasks, seed)
+    rows = [
+        PromptRow(prompt=constraint.behind(prompt), columns={"task": (prompt, constraint)})
+        for prompt, constraint in drawn
+    ]
+    fitting = fitting_rows(folders, rows, template_kwargs, settings.max_task_tokens, skip_long, say)
+    return [row.columns["task"] for row in fitting]
+
+
+def follows(model: Model, tasks: Sequence[Task], max_new_tokens: int, seed: int) -> dict[str, Any]:
+    """Share of tasks whose greedy answer keeps the constraint, with interval, and by kind."""
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
-    wanted = add_constraints(tasks, num_tasks, seed)
-    rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt, _ in wanted]
+    rows = [tokenizer.encode_prompt(as_messages(constraint.behind(prompt))) for prompt, constraint in tasks]
     samples = sample_answers(policy, tokenizer, rows, 0.0, max_new_tokens, seed)
     texts = [tokenizer.decode(sample.tokens).strip() for sample in samples]
-    kept = [float(constraint.holds(text)) for text, (_, constraint) in zip(texts, wanted, strict=True)]
+    kept = [float(constraint.holds(text)) for text, (_, constraint) in zip(texts, tasks, strict=True)]
     by_kind: dict[str, list[float]] = {}
-    for share, (_, constraint) in zip(kept, wanted, strict=True):
+    for share, (_, constraint) in zip(kept, tasks, strict=True):
         by_kind.setdefault(constraint.kind, []).append(share)
-    low, high = interval_by([str(prompt) for prompt in tasks[: len(kept)]], kept, [1] * len(kept))
+    low, high = interval_by([str(prompt) for prompt, _ in tasks], kept, [1] * len(kept))
     return {
         "share": round(sum(kept) / len(kept), 4),
         "ci95": [round(low, 4), round(high, 4)],
@@ -41,10 +66,14 @@ def follows(
 
 @torch.no_grad()
 def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
-    """Mean loss in nats per token on the first num_tokens of plain text, in windows of TEXT_WINDOW tokens."""
+    """Mean loss in nats per token on the first num_tokens of plain text, in windows of TEXT_WINDOW tokens.
+
+    A model of less context, or a short text, has shorter windows. `windows` is what the loss was taken on: two losses
+    are comparable where it is equal. Raises InputError where the loss is no number.
+    """
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
-    window = min(TEXT_WINDOW, len(tokens))  # a short text is one window
+    window = min(within_context(policy, TEXT_WINDOW), len(tokens))
     rows = tokens[: len(tokens) // window * window].view(-1, window)
     total, count = 0.0, 0
     for part in rows.split(8):
@@ -52,4 +81,6 @@ def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
         with autocast(policy.device):
             total -= float(text_logprobs(policy, part).sum())
         count += part[:, 1:].numel()
-    return {"loss": round(total / count, 4), "tokens": count}
+    if not math.isfinite(total):
+        raise InputError(f"{model.folder}: its loss on {file} is no finite number; is the model damaged?")
+    return {"loss": round(total / count, 4), "tokens": count, "windows": fingerprint(rows.tolist())}

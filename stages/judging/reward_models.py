@@ -1,6 +1,7 @@
 """What a reward model is worth: its scores of the answers that people ranked, beside what people said of them."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def report_on_reward_model(
 ) -> dict[str, Any]:
     """`report_on_pairs` of the reward model in a folder; rankings by source. An answer ranked twice is scored once.
 
-    max_length: tokens that it reads of a conversation, by default its context. Raises InputError where all answers tie.
+    max_length: tokens that it reads of a conversation, by default its context. Raises InputError where all answers tie,
+    and for a score that is no finite number.
     """
     model, tokenizer = load_scalar(folder).to(best_device()), load_tokenizer(folder)
     every = [ranking for rows in rankings.values() for ranking in rows]
@@ -33,6 +35,10 @@ def report_on_reward_model(
     }
     longest = within_context(model, max_length) if max_length else None
     found = score_completions(model, tokenizer, list(answers.values()), BATCH_SIZE, max_length=longest)
+    if not all(map(isfinite, found)):
+        raise InputError(
+            f"{folder}: its score of an answer is no finite number; is the reward model damaged?"
+        )
     scores = dict(zip(answers, found, strict=True))
     pairs = [
         pair

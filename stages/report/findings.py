@@ -83,12 +83,14 @@ def constraints(results: Results) -> list[str]:
 
 
 def text_loss(results: Results) -> list[str]:
-    """What it cost on plain text, against the first policy."""
+    """What it cost on plain text, against the first policy that reads the text in the same tokens and windows."""
     losses = results.get("text_loss") or {}
-    if len(losses) < 2:
+    last = next(reversed(losses), "")
+    first = next(
+        (name for name in losses if losses[name].get("windows") == losses[last].get("windows")), last
+    )
+    if first == last:
         return []
-    names = list(losses)
-    first, last = names[0], names[-1]
     before, after = losses[first], losses[last]
     change = after["loss"] - before["loss"]
     return [

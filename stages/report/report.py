@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.durable import write_text
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 from rlhf.store import Store
 from stages.page import page, table
 from stages.report import tables
@@ -22,6 +22,8 @@ from stages.report.pictures import (
 from stages.report.side_by_side import side_by_side
 
 Results = Mapping[str, Any]
+NEEDED = ("prompts", "judge", "temperature", "policies", "comparisons", "curve", "best_of", "examples")
+AGAIN = "the command that made the report makes it again"
 
 
 def write_report(folder: Path, title: str, results: Results, say: Callable[[str], None]) -> Path:
@@ -36,13 +38,26 @@ def write_report(folder: Path, title: str, results: Results, say: Callable[[str]
 
 
 def render(store: Store, name: str, say: Callable[[str], None]) -> Path:
-    """Make report.html anew from the results kept under a name. Raises InputError where there are none."""
+    """Make report.html anew from the results kept under a name. Raises InputError where there are none, or damaged ones."""
     reports = store.root / "reports"
     if not (reports / name / "results.json").is_file():
         known = ", ".join(sorted(path.parent.name for path in reports.glob("*/results.json")))
         raise InputError(f"no report named {name}; there are: {known or 'none'}")
-    results = json.loads((reports / name / "results.json").read_text())
-    return write_report(reports / name, name, results, say)
+    return write_report(reports / name, name, _read_results(reports / name / "results.json"), say)
+
+
+def _read_results(file: Path) -> Results:
+    """The results in a file. Raises InputError where they are not what a report is made of."""
+    try:
+        results = json.loads(file.read_text())
+    except ValueError as problem:
+        raise InputError(f"{file}: damaged ({first_line(problem)}); {AGAIN}") from None
+    missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
+    if missing or not results["policies"]:
+        raise InputError(
+            f"{file}: not the results of a report ({', '.join(missing) or 'a policy'}: not in it); {AGAIN}"
+        )
+    return results
 
 
 def report_lines(results: Results) -> list[str]:

@@ -42,12 +42,18 @@
   count.setAttribute("aria-live", "polite");
   const list = make("div", null, root);
 
-  const gap = (row) => (row.answers[first.value].score ?? 0) - (row.answers[second.value].score ?? 0);
+  // An answer that nobody judged has no score: no difference either, and such a prompt comes last.
+  const score = (row) => row.answers[first.value].score;
+  const gap = (row) => (score(row) === null || row.answers[second.value].score === null ? null : score(row) - row.answers[second.value].score);
+  const highest = (number, sign = 1) => (a, b) => {
+    const [one, other] = [number(a), number(b)];
+    return one === null || other === null ? (one === null) - (other === null) : sign * (other - one);
+  };
   const sorts = {
     given: () => 0,
-    gap: (a, b) => gap(b) - gap(a),
-    loss: (a, b) => gap(a) - gap(b),
-    score: (a, b) => (b.answers[first.value].score ?? 0) - (a.answers[first.value].score ?? 0),
+    gap: highest(gap),
+    loss: highest(gap, -1),
+    score: highest(score),
     long: (a, b) => b.answers[first.value].text.length - a.answers[first.value].text.length,
   };
   const kept = {

@@ -24,16 +24,16 @@ def comparison_rows(results: Results) -> Rows:
     rows, given = [], results["comparisons"]
     where = any("split" in row for row in given)
     head = ["policy", "against", *(["prompts", "temperature"] if where else [])]
-    head += ["win rate [95 %] of decided", "at equal length, ties half", "ties"]
+    head += ["win rate [95 %] of decided", "at equal length, ties half", "ties", "not judged"]
     for row in given:
         place = [row["split"], f"{row['temperature']:g}"] if where else []
         rows.append([
             row["policy"], row["against"], *place,
             rate(row["win_rate"], row["ci95"], row["n"] - row["ties"]),
             rate(row["win_rate_at_equal_length"], row["ci95_at_equal_length"], row["n"]),
-            str(row["ties"]),
+            str(row["ties"]), str(row.get("not_judged") or ""),
         ])  # fmt: skip
-    return [head, *rows]
+    return without_empty_columns([head, *rows]) if rows else [head]
 
 
 def matrix_rows(results: Results) -> Rows:

@@ -29,6 +29,7 @@ def page_file(tmp_path_factory):
         }
         for i in range(40)
     ]  # fmt: skip
+    results["examples"][7]["answers"]["ppo"]["score"] = None  # nobody judged it
     pairs = [
         RankedPair(f"q{i}", "w " * rng.randint(1, 60), HOSTILE if i == 3 else "w " * rng.randint(1, 60),
                    rng.gauss(0.6, 1), 0.0, ("hh", "oasst")[i % 2], f"labeler {i % 3}", float(1 + i % 3))
@@ -85,6 +86,13 @@ def test_answers_are_found_filtered_and_sorted(chromium, page_file):
         })"""
     )
     assert 0 < len(gaps) < 40 and gaps == sorted(gaps, reverse=True) and min(gaps) > 0
+    for which in ("won", "lost"):
+        page.get_by_label("Show").select_option(which)
+        assert not any("Question 7:" in card for card in shown.all_inner_texts())
+    page.get_by_label("Show").select_option("all")
+    for how in ("gap", "loss", "score"):
+        page.get_by_label("Sort by").select_option(how)
+        assert "Question 7:" in shown.last.inner_text()
     page.get_by_label("ppo at 1024", exact=True).uncheck()
     assert "ppo at 1024 ·" not in page.locator("#examples").inner_text()
     page.get_by_label("Show").select_option("cut")

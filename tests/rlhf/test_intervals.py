@@ -5,8 +5,10 @@ from math import comb
 import numpy as np
 import pytest
 
+from annotate.figures.strengths import strength_table
 from rlhf.intervals import effective_interval, interval_by, share_interval
 from rlhf.measuring.evaluate import win_rate, win_rate_at_equal_length
+from rlhf.measuring.ranked_pairs import RankedPair, accuracy_at_equal_length
 
 SHARES = np.linspace(0.02, 0.98, 49)
 
@@ -98,3 +100,53 @@ def test_more_trials_never_widen_it_and_fractions_lie_between():
     assert widths == sorted(widths, reverse=True)
     below, between, above = (effective_interval(k / 10, 10) for k in (6, 6.5, 7))
     assert below[0] < between[0] < above[0] and below[1] < between[1] < above[1]
+
+
+def _pairs_interval(won, longer, prompts):
+    pairs = [
+        RankedPair(prompt, "w " * int(20 + more), "w " * 20, float(right), 0.5)
+        for prompt, right, more in zip(prompts, won, longer, strict=True)
+    ]
+    return accuracy_at_equal_length(pairs)[1:]
+
+
+def _strength_interval(won, longer, prompts):
+    verdicts = {1.0: "a", 0.0: "b", 0.5: "tie"}
+    games = [(prompt, "a", "b", verdicts[right]) for prompt, right in zip(prompts, won, strict=True)]
+    return strength_table(games).rows[0].ci95
+
+
+@pytest.mark.parametrize("chances", [(0.5, 0.2, 0.3), (0.6, 0.4, 0.0), (0.95, 0.05, 0.0), (1.0, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    "interval",
+    [
+        lambda won, longer, prompts: win_rate(won, 0.5 + 0 * won, prompts).ci95,
+        lambda won, longer, prompts: win_rate_at_equal_length(won, 0.5 + 0 * won, longer, 0 * longer, prompts)[1:],
+        _pairs_interval,
+        _strength_interval,
+    ],
+    ids=["win rate", "at equal length", "pairs at equal length", "strength"],
+)  # fmt: skip
+def test_every_row_twice_narrows_no_interval(interval, chances):
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        n = int(rng.integers(40, 120))
+        won, longer = rng.choice([1.0, 0.0, 0.5], n, p=chances), rng.normal(5, 10, n).round().clip(-19)
+        prompts = [f"q{i}" for i in range(n)]
+        once = np.diff(interval(won, longer, prompts))
+        twice = np.diff(interval(np.tile(won, 2), np.tile(longer, 2), prompts * 2))
+        assert (
+            twice >= 0.95 * once
+        )  # rows taken for independent would give 0.71; exact intervals are not monotone
+
+
+def test_the_rate_at_equal_length_covers_where_prompts_come_again():
+    rng, held, rounds = np.random.default_rng(2), 0, 300
+    for _ in range(rounds):
+        longer, prompts = rng.normal(5, 10, 120), np.repeat(np.arange(30), 4)
+        chance = 1 / (1 + np.exp(-(0.4 + 0.8 * np.tanh(longer / longer.std()))))
+        luck = np.where(rng.random(120) < 0.7, np.repeat(rng.random(30), 4), rng.random(120))
+        won = (luck < chance).astype(float)
+        _, low, high = win_rate_at_equal_length(won, 0.5 + 0 * won, longer, 0 * longer, list(prompts))
+        held += low <= 1 / (1 + np.exp(-0.4)) <= high
+    assert 0.95 - 3 * (0.95 * 0.05 / rounds) ** 0.5 <= held / rounds

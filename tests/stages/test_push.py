@@ -66,13 +66,17 @@ def test_a_card_names_hub_models_and_sets_and_no_folder_of_this_machine(tmp_path
     settings = {
         "base": "google/gemma-3-270m",
         "data": "HuggingFaceH4/no_robots:train, /home/ann/secret/own.jsonl",
+        "prompts": "/home/ann/a.jsonl,/home/ann/b.jsonl",
     }
+    data = {"/home/ann/secret/own.jsonl": "ab12", "train/x.jsonl": "cd34", "test/x.jsonl": "ef56"}
     store = Store(tmp_path)
-    with store.new("sft", "mine", {}, settings, {"/home/ann/secret/own.jsonl": "ab12"}, 3) as writer:
+    with store.new("sft", "mine", {}, settings, data, 3) as writer:
         (writer.path / "config.json").write_text("{}")
         writer.metrics = {"loss": 1.5, "train_s": 99.0, "note": "a | b `c`\nd"}
     text = (writer.entry.path / "README.md").read_text()
     card = ModelCard(text)
     assert card.data.base_model == "google/gemma-3-270m" and card.data.datasets == ["HuggingFaceH4/no_robots"]
     assert "/home/ann" not in text and "train_s" not in text and "`a / b 'c' d`" in text
+    assert "`a.jsonl,b.jsonl`" in text and "`HuggingFaceH4/no_robots:train,own.jsonl`" in text
+    assert all(f"| `x.jsonl` | `{found}` |" in text for found in ("cd34", "ef56"))
     assert model_card(json.loads((writer.entry.path / "manifest.json").read_text())) == text

@@ -1,5 +1,8 @@
 """Win rates, intervals, schedules and state against numbers worked out by hand."""
 
+import math
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +102,9 @@ def test_the_sign_test_counts_both_tails():
     assert sign_test(8, 2) == sign_test(2, 8) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
     assert sign_test(0, 5) == pytest.approx(2 / 2**5)
     assert sign_test(50, 50) == sign_test(0, 0) == 1.0
+    exact = 2 * sum(math.comb(1000, i) for i in range(461)) / 2**1000
+    assert sign_test(540, 460) == pytest.approx(exact, rel=1e-9)
+    start = time.perf_counter()
+    normal = math.erfc((100_500 - 99_500 - 1) / math.sqrt(200_000) / math.sqrt(2))
+    assert sign_test(100_500, 99_500) == pytest.approx(normal, rel=1e-3)
+    assert time.perf_counter() - start < 5  # summing binomials of whole numbers took hours

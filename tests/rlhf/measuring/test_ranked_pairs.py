@@ -71,6 +71,12 @@ def test_a_model_of_length_alone_has_learned_nothing_at_equal_length():
     assert list(found["by_length"]) == ["shorter than half", "shorter", "about as long", "longer", "longer than twice"]  # fmt: skip
 
 
+def test_many_pairs_of_one_conversation_decide_against_the_longer_answer_once():
+    longer = {"chosen": "a", "rejected": "a b"}  # the baseline is wrong and the model right
+    rows = [pair(1.0, prompt="p", **longer)] * 20 + [pair(1.0, prompt="q", **longer)] * 20
+    assert report_on_pairs(rows)["p_against_longer"] == 0.5  # two conversations of two: 2 / 2²
+
+
 def test_few_margins_are_shown_one_by_one_and_many_in_thirds():
     few = [pair(1.0, source="s", margin=1.0), pair(-1.0, source="s", margin=3.0)]
     assert accuracy_by_margin(few)["s, 3"] == {"pairs": 1, "accuracy": [0.0, 0.0, 0.95]}

@@ -294,6 +294,11 @@ def test_an_entry_whose_manifest_was_edited_is_shown_as_far_as_it_goes(tmp_path,
     assert "└─ base: base/0001-a  (a circle" in shown and "seed" not in shown
 
 
+def test_doctor_says_what_data_without_a_model_is_for(tmp_path, capsys):
+    assert main(["doctor", "--store", str(tmp_path / "store"), "--data", str(tmp_path)]) == 2
+    assert "name it with --base" in capsys.readouterr().err
+
+
 def test_doctor_reports_this_machine(tmp_path, capsys):
     assert main(["doctor", "--store", str(tmp_path / "store")]) == 0
     shown = capsys.readouterr().out

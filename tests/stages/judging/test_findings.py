@@ -1,9 +1,14 @@
 """Sentences made from numbers: what they say of results worked out by hand."""
 
 import copy
+import json
 
+import pytest
+
+from rlhf.errors import InputError
+from rlhf.store import Store
 from stages.report.findings import findings, won
-from stages.report.report import html_page, report_lines
+from stages.report.report import html_page, render, report_lines
 
 
 def policy(**more):
@@ -76,3 +81,25 @@ def test_what_stands_in_a_text_is_never_markup_and_nothing_is_fetched():
     page = html_page(hostile, results)
     assert "<img" not in page and page.count("</script>") == 2
     assert "default-src 'none'" in page
+
+
+def test_a_dollar_sign_in_a_name_starts_no_formula():
+    results = json.loads(json.dumps(RESULTS).replace('"sft"', '"m$x_1"').replace('"ppo"', '"b$c_$"'))
+    results["strengths"] = [
+        {"policy": n, "log_strength": 0.1, "ci95": [0.0, 0.2]} for n in results["policies"]
+    ]
+    page = html_page("x", results)
+    assert "b$c_$ over m$x_1, equal length</text>" in page and "KL to m$x_1, nats</text>" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [('{"policies": {', "damaged"), ('{"policies": {}}', "prompts, judge"), ("[]", "not the results")],
+)
+def test_a_damaged_report_is_one_line(tmp_path, text, reason):
+    folder = tmp_path / "reports/bad"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(text)
+    with pytest.raises(InputError, match=f"results.json: .*{reason}.* makes it again") as error:
+        render(Store(tmp_path), "bad", print)
+    assert "\n" not in str(error.value)
