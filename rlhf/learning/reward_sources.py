@@ -4,7 +4,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,15 @@ from rlhf.data import fingerprint
 from rlhf.errors import InputError, first_line
 from rlhf.inputs import locate_parent
 from rlhf.learning.linear_probe import Heads, load_heads
-from rlhf.learning.rewards import ForeignRewardModel, Reward, RewardFunction, RewardModel, Scorer, name_of
+from rlhf.learning.rewards import (
+    ForeignRewardModel,
+    Reward,
+    RewardFunction,
+    RewardModel,
+    Scorer,
+    columns_asked,
+    name_of,
+)
 from rlhf.machine.devices import best_device
 from rlhf.models.adapters import reward_model_over
 from rlhf.models.checkpoints import load_scalar
@@ -99,6 +107,16 @@ def combined_reward(
         )
     scorers = {reward.name: reward.scorer(tokenizer, bf16, k) for reward in rewards}
     return Reward(scorers, combine, tuple(weights), 1.0 if pessimism is None else pessimism)
+
+
+def columns_read(
+    rewards: Sequence[RewardSource], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, list[Any]]]:
+    """The columns of the prompts' rows that each reward function gets, by its name.
+
+    Raises InputError for a function that cannot be called with them, before anything is sampled.
+    """
+    return {one.name: columns_asked(one.source, rows) for one in rewards if not one.is_model}
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

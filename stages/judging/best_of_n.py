@@ -16,7 +16,7 @@ from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
 from rlhf.learning.prompts import EncodedPrompt, encode_prompts
-from rlhf.learning.reward_sources import combined_reward, load_rewards
+from rlhf.learning.reward_sources import columns_read, combined_reward, load_rewards
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import best_device, set_threads
@@ -62,6 +62,7 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
         settings.skip_long,
         prefixed("best-of-n", say),
     )
+    columns_read(sources, [row.columns for row in prompts])
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
     demonstrations: list[dict[str, Any]] = []
     of_all = of_best = 0.0

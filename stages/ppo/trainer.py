@@ -11,7 +11,13 @@ from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, locate_parent
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.prompts import encode_prompts
-from rlhf.learning.reward_sources import combined_reward, load_rewards, parse_weights, reward_sources
+from rlhf.learning.reward_sources import (
+    columns_read,
+    combined_reward,
+    load_rewards,
+    parse_weights,
+    reward_sources,
+)
 from rlhf.learning.training import load_state, save_state, seed_everything
 from rlhf.machine import processes
 from rlhf.machine.devices import set_threads
@@ -46,7 +52,8 @@ class PPOTrainer:
     model: any causal language model; with peft_config, or as a PeftModel, only its adapters learn.
     processing_class, reward_processing_class: tokenizers of Hugging Face or ours; a reward model without one of its
     own reads the policy's tokens.
-    reward_model: a one-label sequence classifier, a function (prompts, completions) → floats or None, or a list of them.
+    reward_model: a one-label sequence classifier, a function (prompts, completions) → floats or None, or a list of them;
+    functions written for trl are taken as they are (`RewardFunction`).
     train_dataset: rows with a column `prompt`, text or messages; or a list of prompts. A function gets the other columns
     that it has parameters for.
     ref_model: by default a frozen copy of model, or with peft_config the model without its adapters.
@@ -109,6 +116,8 @@ class PPOTrainer:
         self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
         self._watch(eval_dataset, callbacks, output_dir, logging_dir)
+        for prompts in filter(None, (self.prompts, self.eval_prompts)):
+            columns_read(rewards, [row.columns for row in prompts])
         self.identity |= {
             "settings": hashed_settings(args),
             "prompts": fingerprint([row.tokens for row in self.prompts]),
