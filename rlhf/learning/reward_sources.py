@@ -1,6 +1,7 @@
 """Rewards from models, functions or names, as one reward for the completions of a policy."""
 
 import importlib
+import itertools
 import math
 import os
 import sys
@@ -13,6 +14,7 @@ from rlhf.data import fingerprint
 from rlhf.errors import InputError, first_line
 from rlhf.inputs import locate_parent
 from rlhf.learning.linear_probe import Heads, load_heads
+from rlhf.learning.metrics import OF_ALL_REWARDS
 from rlhf.learning.rewards import (
     ForeignRewardModel,
     Reward,
@@ -69,7 +71,7 @@ def reward_sources(reward_model: Any, tokenizers: Any) -> list[RewardSource]:
     """Reward models and functions, one or a list, each with its tokenizer, as rewards with names."""
     models = list(reward_model) if isinstance(reward_model, list | tuple) else [reward_model]
     if all(isinstance(model, RewardSource) for model in models):
-        return models
+        return number_equal_names(models)
     tokenizer_of_each = (
         list(tokenizers) if isinstance(tokenizers, list | tuple) else [tokenizers] * len(models)
     )
@@ -165,12 +167,17 @@ def load_rewards(
 
 
 def number_equal_names(sources: Sequence[RewardSource]) -> list[RewardSource]:
-    """The same rewards, numbered where their names are not distinct."""
+    """The same rewards, numbered where their names are not distinct or are those of other logged numbers."""
     names = [source.name for source in sources]
-    return [
-        replace(source, name=f"{source.name}-{place}") if names.count(source.name) > 1 else source
-        for place, source in enumerate(sources, start=1)
-    ]
+    own = {name for name in names if names.count(name) == 1 and name not in OF_ALL_REWARDS}
+    taken, found = {*own, *OF_ALL_REWARDS}, []
+    for place, source in enumerate(sources, start=1):
+        if source.name not in own:
+            numbered = (f"{source.name}-{number}" for number in itertools.count(place))
+            source = replace(source, name=next(name for name in numbered if name not in taken))
+            taken.add(source.name)
+        found.append(source)
+    return found
 
 
 def is_function(name: str) -> bool:

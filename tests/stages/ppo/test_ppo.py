@@ -161,6 +161,28 @@ def test_each_reward_of_several_is_logged_by_its_name():
     assert len(parts) == 2 and row["reward/score"] == pytest.approx(sum(parts) / 2, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("names", "logged"),
+    [
+        (("a", "a", "a-1"), ("a-2", "a-3", "a-1")),
+        (("b", "score"), ("b", "score-2")),
+        (("score_std", "objective"), ("score_std-1", "objective-2")),
+    ],
+)
+def test_rewards_whose_names_are_taken_are_numbered_until_each_has_its_own(names, logged):
+    def always(score, name):
+        given = lambda prompts, completions: [score] * len(completions)  # noqa: E731
+        given.__name__ = name
+        return given
+
+    scores = [2.0**place for place in range(len(names))]
+    args = config(episodes=8, reward_weights=",".join("1" * len(names)))
+    made = trainer(args, reward_model=[always(*pair) for pair in zip(scores, names, strict=True)])
+    row = made.train()[0]
+    assert [row[f"reward/{name}"] for name in logged] == scores
+    assert (row["reward/score"], row["reward/score_std"]) == (sum(scores), 0.0)
+
+
 def test_the_gradient_of_ppo_ptx_is_gamma_times_the_mean_per_token_of_eight_rows_per_episode():
     made = trainer(config(ptx_coef=27.8, micro_batch_size=3), pretrain_dataset=TEXTS)
     rows = made.pretraining.rows(iteration=1, step=2, num_rows=made.args.ptx_examples * 2)
