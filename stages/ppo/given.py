@@ -1,10 +1,6 @@
-"""What `PPOTrainer` is given in Python, refused by name where it would be trained on in silence, or said and converted.
+"""What `PPOTrainer` is given in Python, refused by name where it would be trained on in silence, or said and converted."""
 
-And what it is by content: a state of another run must not be taken for its own.
-"""
-
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +8,7 @@ from torch import nn
 
 from rlhf.errors import InputError
 from rlhf.learning.reward_sources import RewardSource
-from rlhf.models.adapters import is_adapted, weights_hash
+from rlhf.models.adapters import is_adapted
 from rlhf.models.trunk import unwrapped
 
 TOO_COARSE = (torch.bfloat16, torch.float16)
@@ -110,33 +106,3 @@ def check_tied_head(policy: Any) -> None:
 
 def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else type(value).__name__
-
-
-def identity_of(models: Mapping[str, Any], rewards: Sequence[RewardSource]) -> dict[str, str]:
-    """The hash of each model that was given, and of each reward: a model by its weights, a function by its source."""
-    found = {name: _hash_of(model) for name, model in models.items() if model is not None}
-    for reward in rewards:
-        found[f"reward {reward.name}"] = (
-            _hash_of(reward.source) if reward.is_model else source_of(reward.source)
-        )
-    return found
-
-
-def _hash_of(model: nn.Module) -> str:
-    """Of all weights but those of adapters, which the state brings back itself."""
-    weights = model.state_dict()
-    if is_adapted(model):
-        weights = {name: weight for name, weight in weights.items() if "lora_" not in name}
-    return weights_hash(weights)
-
-
-def source_of(function: Any) -> str:
-    """The source of a function, or of the class of an object that is called; its name where Python cannot find that.
-
-    What it calls, and what it remembers, is not seen.
-    """
-    coded = function if inspect.isroutine(function) else type(function)
-    try:
-        return inspect.getsource(coded)
-    except (OSError, TypeError):
-        return f"{getattr(coded, '__module__', '')}.{getattr(coded, '__qualname__', coded)}"

@@ -12,7 +12,6 @@ from rlhf.inputs import entry_for_all, locate_parent
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.prompts import encode_prompts
 from rlhf.learning.reward_sources import (
-    columns_read,
     combined_reward,
     load_rewards,
     parse_weights,
@@ -30,7 +29,8 @@ from rlhf.state_parts import StateFile
 from rlhf.store import Entry, Store, hashed_settings, hold, inputs_hash
 from stages.ppo.ahead import Sampling
 from stages.ppo.checks import check
-from stages.ppo.given import check_given, identity_of
+from stages.ppo.given import check_given
+from stages.ppo.identity import adapters_of, check_same_run, identity_of, prompts_hash, text_hash
 from stages.ppo.learner import new_learner, summary
 from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_longer_run
 from stages.ppo.loop import train
@@ -90,12 +90,9 @@ class PPOTrainer:
         self.args, self.tokenizer = args, any_tokenizer(processing_class, model)
         rewards = reward_sources(reward_model, reward_processing_class)
         check_given(self.tokenizer, model, ref_model, value_model, rewards)
-        self.state_file = StateFile(Path(output_dir) / "state.pt") if output_dir else None
-        if self.state_file and processes.is_main_process():
-            self.state_file.path.parent.mkdir(parents=True, exist_ok=True)
-            hold(self.state_file.path.parent.absolute())
+        self.state_file = held_state_file(Path(output_dir)) if output_dir else None
         given = {"policy": model, "reference": ref_model, "value model": value_model}
-        self.identity: dict[str, Any] = dict(identity_of(given, rewards)) if self.state_file else {}
+        self.identity = identity_of(given, rewards) if self.state_file else {}
         is_divided = is_to_be_divided(args, model, rewards, peft_config)
         models = assemble_models(
             model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks,
@@ -109,18 +106,17 @@ class PPOTrainer:
         model, self.reference = models.policy, models.reference
         self.context = context_length(model.config)
         self.prompts = self._encoded(train_dataset, say)
-        from_servers = args.sampler == "vllm"
-        servers = RolloutServers(args.sampler_urls.split(","), args.sampler_folder) if from_servers else None
-        self.sampling = Sampling(args, self.prompts, self.tokenizer, servers)
+        self.sampling = Sampling(args, self.prompts, self.tokenizer, servers_of(args))
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
         self._watch(eval_dataset, callbacks, output_dir, logging_dir)
-        for prompts in filter(None, (self.prompts, self.eval_prompts)):
-            columns_read(rewards, [row.columns for row in prompts])
         self.identity |= {
             "settings": hashed_settings(args),
-            "prompts": fingerprint([row.tokens for row in self.prompts]),
+            "prompts": prompts_hash(self.prompts, rewards),
+            "evaluation prompts": prompts_hash(self.eval_prompts, rewards),
+            "pretraining text": text_hash(self.pretraining),
+            "adapters": adapters_of(model, models.value_model),
         }
         self.resume(say)
 
@@ -209,7 +205,7 @@ class PPOTrainer:
         Of sharded models each writes its part, while training goes on.
         """
         if self.state_file:
-            self.state_file.save(self.state_dict(), self.learner.iteration)
+            self.state_file.save(self.state_dict(), len(self.log.history))
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs; with weights and moments as they are divided between processes."""
@@ -226,13 +222,10 @@ class PPOTrainer:
         """Go on from the state in output_dir, if there is one. Raises InputError for one of another run."""
         if not self.state_file or (state := load_state(self.state_file.path)) is None:
             return
-        if others := [name for name, now in self.identity.items() if state["identity"].get(name) != now]:
-            raise InputError(
-                f"{self.state_file.path}: the state of a run with another {' and '.join(others)}; choose another output_dir"
-            )
+        check_same_run(self.state_file.path, state.get("identity"), self.identity)
         self.go_on_from(state)
         if processes.is_main_process():
-            self.samples.rewind(self.learner.iteration)
+            self.samples.rewind(len(self.log.history))
         say(f"ppo: continuing at iteration {self.learner.iteration}")
 
     def go_on_from(self, state: dict[str, Any] | None) -> None:
@@ -241,6 +234,20 @@ class PPOTrainer:
             self.learner.load_state_dict(state)
             self.sampling.load_state_dict(state.get("ahead"))
             self.log.history = state["history"]
+
+
+def held_state_file(folder: Path) -> StateFile:
+    """The file of a run's state in its folder, which is made and kept to this run."""
+    if processes.is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        hold(folder.absolute())
+    return StateFile(folder / "state.pt")
+
+
+def servers_of(config: PPOConfig) -> RolloutServers | None:
+    """The servers that draw the completions, where they do."""
+    from_servers = config.sampler == "vllm"
+    return RolloutServers(config.sampler_urls.split(","), config.sampler_folder) if from_servers else None
 
 
 def run(
