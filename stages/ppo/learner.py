@@ -130,12 +130,16 @@ def new_learner(
 
 def summary(history: list[dict[str, float]], seconds: float) -> dict[str, float]:
     """What the manifest keeps: score and KL of the last five iterations, the best evaluation, completions learned from, seconds."""
-    last, measured = history[-5:], [row for row in history if "eval/objective" in row]
+    last, learned = (
+        history[-5:],
+        [row for row in history if "policy/lr" in row],
+    )  # a KL budget ends without an update
+    measured = [row for row in history if "eval/objective" in row]
     best = max(measured, key=lambda row: row["eval/objective"]) if measured else None
     return {
         "reward": round(sum(row["reward/score"] for row in last) / len(last), 4),
         "kl": round(sum(row["kl/sequence"] for row in last) / len(last), 4),
-        "episodes": int(history[-1]["episodes"]),
+        "episodes": int(learned[-1]["episodes"]) if learned else 0,
         **(
             {"best_objective": round(best["eval/objective"], 4), "best_episodes": int(best["episodes"])}
             if best

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 
 import pytest
@@ -14,7 +15,10 @@ from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
 from stages.ppo import PPOConfig, advantages
 from stages.ppo.loop import add_ptx_gradient
+from stages.ppo.trainer import run
+from stages.settings import PPOSettings
 from tests.tiny_ppo import (
+    CONFIG,
     PROMPTS,
     TEXTS,
     TOKENIZER,
@@ -24,9 +28,11 @@ from tests.tiny_ppo import (
     history_and_weights,
     llama,
     policy,
+    quiet,
     same,
     scalar,
     scalar_llama,
+    tiny_store,
     trainer,
     weights,
 )
@@ -122,6 +128,36 @@ def test_a_kl_budget_stops_the_run_before_an_update_beyond_it():
     assert len(history) < len(free) and passed == [False] * (len(history) - 1) + [True]
     assert "policy/loss" in history[0] and "policy/loss" not in history[-1]
     assert made.learner.iteration == len(history) - 1
+
+
+STOPS = CONFIG | FAR | {"kl_budget": 0.05, "kl_budget_action": "stop", "normalize_scores": True}
+
+
+def test_what_a_kl_budget_stopped_is_over_however_often_it_is_begun_again(tmp_path):
+    args = config(**STOPS, samples_every=1)
+    made = trainer(args, reward_model=count_e, output_dir=tmp_path)
+    history = [*made.train()]
+    wrote = (tmp_path / "samples.jsonl").read_text()
+    again = trainer(args, reward_model=count_e, output_dir=tmp_path)
+    assert len(history) < args.num_iterations
+    assert made.train() == history == again.train()
+    assert (tmp_path / "samples.jsonl").read_text() == wrote
+
+
+def test_a_run_that_a_kl_budget_stopped_and_one_made_longer_are_alike(tmp_path):
+    store = tiny_store(tmp_path / "store")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+
+    def ended(**more):
+        entry = run(PPOSettings(**CONFIG | {"prompts": str(prompts)} | more), store, quiet)
+        history = json.loads((entry.path / "history.json").read_text())
+        return history, entry.manifest["metrics"]["episodes"], (entry.path / "model.safetensors").read_bytes()
+
+    short = ended(**STOPS, name="short", keep_state=True)
+    assert short[1] == 8 * (len(short[0]) - 1) < 80  # completions of the last row were not learned from
+    longer = ended(extend="ppo/short", episodes=96, name="longer")
+    assert short == longer == ended(**STOPS | {"episodes": 96}, name="whole")
 
 
 def test_a_kl_budget_makes_kl_dearer_while_it_is_passed():

@@ -101,6 +101,21 @@ def test_transformers_callbacks_are_told_and_obeyed(tmp_path):
     assert [log["reward/score"] for log in told.logs] == [row["reward/score"] for row in history]
 
 
+class StopsAfterTwo(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 2
+
+
+def test_a_run_that_a_callback_stopped_goes_on_where_it_was_without_the_callback(tmp_path):
+    args = {"args": config(episodes=32, save_every=10), "output_dir": tmp_path}
+    stopped = trainer(**args, callbacks=[StopsAfterTwo()])
+    assert len(stopped.train()) == 2
+    again = trainer(**args)
+    assert again.learner.iteration == 2
+    whole = trainer(args["args"])
+    assert again.train() == whole.train() and same(weights(again.model), weights(whole.model))
+
+
 def test_report_to_names_what_transformers_knows():
     with pytest.raises(InputError, match="report_to = nowhere"):
         trainer(config(report_to="nowhere"))
