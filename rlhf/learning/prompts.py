@@ -27,11 +27,12 @@ def encode_prompts(
     max_new_tokens: int,
     skip_long: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    what: str = "prompts",
 ) -> list[EncodedPrompt]:
     """Prompts with their tokens. Raises InputError where one leaves no room for max_new_tokens in the context.
 
     context: the most tokens the policy reads; None: no limit known.
-    skip_long: leave such prompts out, and `say` how many.
+    skip_long: leave such prompts out, and `say` how many of what they are.
     """
     most = context - max_new_tokens - 1 if context else float("inf")
     rows = [
@@ -49,7 +50,7 @@ def encode_prompts(
             f"prompt {number} has {len(rows[number - 1].tokens)} tokens and max_new_tokens is {max_new_tokens}; with an end "
             f"token they exceed the context of {context}: leave such prompts out with skip_long, or lower max_new_tokens"
         )
-    say(f"left out {len(rows) - len(short)} of {len(rows)} prompts, of more than {most} tokens")
+    say(f"left out {len(rows) - len(short)} of {len(rows)} {what}, of more than {most} tokens")
     return _with_all_columns(short)
 
 

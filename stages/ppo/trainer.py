@@ -10,7 +10,7 @@ from rlhf.durable import link_or_copy
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, locate_parent
 from rlhf.learning.metrics import MetricLog
-from rlhf.learning.prompts import encode_prompts
+from rlhf.learning.prompts import EncodedPrompt, encode_prompts
 from rlhf.learning.reward_sources import (
     combined_reward,
     load_rewards,
@@ -105,12 +105,12 @@ class PPOTrainer:
         place(models, rewards, is_divided, args.bf16, say)
         model, self.reference = models.policy, models.reference
         self.context = context_length(model.config)
-        self.prompts = self._encoded(train_dataset, say)
+        self.prompts = self._encoded("train_dataset", train_dataset, say)
         self.sampling = Sampling(args, self.prompts, self.tokenizer, servers_of(args))
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
         self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
-        self._watch(eval_dataset, callbacks, output_dir, logging_dir)
+        self._watch(eval_dataset, callbacks, output_dir, logging_dir, say)
         self.identity |= {
             "settings": hashed_settings(args),
             "prompts": prompts_hash(self.prompts, rewards),
@@ -120,7 +120,14 @@ class PPOTrainer:
         }
         self.resume(say)
 
-    def _watch(self, eval_dataset: Any, callbacks: Sequence[Any], output_dir: Any, logging_dir: Any) -> None:
+    def _watch(
+        self,
+        eval_dataset: Any,
+        callbacks: Sequence[Any],
+        output_dir: Any,
+        logging_dir: Any,
+        say: Callable[[str], None],
+    ) -> None:
         """Who sees the run: a file of samples, evaluations, callbacks."""
         args, folder = self.args, Path(output_dir) if output_dir else None
         if args.samples_every and not (output_dir or logging_dir):
@@ -128,16 +135,20 @@ class PPOTrainer:
         if bool(args.eval_every) != (eval_dataset is not None):
             raise InputError("eval_every and eval_dataset belong together: give both, or none of them")
         self.samples = SampleLog(folder and folder / "samples.jsonl", self.log, self.tokenizer)
-        self.eval_prompts = [] if eval_dataset is None else self._encoded(eval_dataset)
+        self.eval_prompts = [] if eval_dataset is None else self._encoded("eval_dataset", eval_dataset, say)
+        for name in ("keep_every", "eval_every"):
+            if getattr(args, name) and not output_dir:
+                raise InputError(f"{name}: give output_dir, where the policies are to be kept")
         self.callbacks = Callbacks(
             callbacks, args, folder, model=self.model,
             processing_class=self.tokenizer,
         )  # fmt: skip
 
-    def _encoded(self, rows: Iterable[Any], say: Callable[[str], None] = lambda line: None) -> Any:
+    def _encoded(self, name: str, rows: Iterable[Any], say: Callable[[str], None]) -> list[EncodedPrompt]:
+        what = "prompts to evaluate on" if name == "eval_dataset" else "prompts"
         return encode_prompts(
-            prompt_rows_in(rows), self.tokenizer, self.context, self.args.max_new_tokens,
-            skip_long=getattr(self.args, "skip_long", False), say=prefixed("ppo", say),
+            prompt_rows_in(rows, name), self.tokenizer, self.context, self.args.max_new_tokens, self.args.skip_long,
+            prefixed("ppo", say), what,
         )  # fmt: skip
 
     @property

@@ -46,6 +46,9 @@ def labels(number):
         ({"train_dataset": "prompts.jsonl"}, "text or path; pass rows"),
         ({"train_dataset": None}, "NoneType"),
         ({"train_dataset": 3}, "int"),
+        ({"train_dataset": []}, "train_dataset has no rows"),
+        ({"train_dataset": datasets.Dataset.from_dict({"prompt": []})}, "train_dataset has no rows"),
+        ({"eval_dataset": [], "args": config(eval_every=1)}, "eval_dataset has no rows"),
         ({"pretrain_dataset": "some text", "args": config(ptx_coef=1.0)}, "pretrain_dataset is a text"),
         ({"pretrain_dataset": {"train": []}, "args": config(ptx_coef=1.0)}, "pretrain_dataset is a dict"),
         ({"pretrain_dataset": [{"content": "x"}], "args": config(ptx_coef=1.0)}, "column `text`"),
@@ -70,6 +73,21 @@ def labels(number):
 def test_what_would_be_trained_on_in_silence_is_refused_by_name(given, said):
     with pytest.raises(InputError, match=said):
         trainer(**given)
+
+
+def test_prompts_without_room_are_left_out_and_counted_in_python_too(tmp_path):
+    said, long = [], "one " * 60
+    with pytest.raises(InputError, match="leave such prompts out with skip_long"):
+        trainer(train_dataset=[long, *PROMPTS])
+    made = trainer(
+        config(skip_long=True, eval_every=1), train_dataset=[long, *PROMPTS], eval_dataset=["one", "two", long], output_dir=tmp_path,
+        say=said.append,
+    )  # fmt: skip
+    assert [len(made.prompts), len(made.eval_prompts)] == [len(PROMPTS), 2]
+    assert [line.split(", of more")[0] for line in said] == [
+        "ppo: left out 1 of 7 prompts",
+        "ppo: left out 1 of 3 prompts to evaluate on",
+    ]
 
 
 def test_a_policy_in_bfloat16_learns_as_one_in_float32_does():

@@ -63,7 +63,7 @@ NEEDED = {  # settings without which another has nothing to act on
     "pessimism": {"reward_combine": "lower-bound"}, "ptx_coef": {"ptx_coef": 1.0}, "ptx_examples": {"ptx_coef": 1.0},
     "kl_in": {"kl_estimator": "k3"}, "importance_cap": {"top_p": 0.8}, "overlong_penalty": {"overlong_buffer": 8},
     "filter_equal_scores": {"completions_per_prompt": 2}, "dual_clip": {"clip": 0.1, "inner_epochs": 8, "lr": 0.1},
-    "max_staleness": {"importance_cap": 2.0, "recompute_logprobs": True},
+    "max_staleness": {"importance_cap": 2.0, "recompute_logprobs": True}, "advantages": {"value_lr": 1e-3},
 }  # fmt: skip
 MEMORY_OR_FILES_ONLY = {
     "gradient_checkpointing",
@@ -80,6 +80,7 @@ MEMORY_OR_FILES_ONLY = {
     "sampler_folder",
     "sampler_dtype",
     "ema_decay",
+    "skip_long",
 }  # each has a test of its own
 
 

@@ -55,6 +55,8 @@ def test_evaluations_and_their_prompts_belong_together():
     for settings, more in (({"eval_every": 1}, {}), ({}, {"eval_dataset": HELD_OUT})):
         with pytest.raises(InputError, match="eval_every and eval_dataset"):
             trainer(config(**settings), **more)
+    with pytest.raises(InputError, match="eval_every: give output_dir"):
+        trainer(config(eval_every=1), eval_dataset=HELD_OUT)
 
 
 class Told(TrainerCallback):
