@@ -26,7 +26,7 @@ from rlhf.learning.rewards import (
 )
 from rlhf.machine.devices import best_device
 from rlhf.models.adapters import reward_model_over
-from rlhf.models.checkpoints import load_scalar
+from rlhf.models.checkpoints import context_length, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, any_tokenizer, load_tokenizer, same_tokens
 from rlhf.store import STAGES, Entry, Store
 
@@ -70,6 +70,8 @@ class RewardSource:
 def reward_sources(reward_model: Any, tokenizers: Any) -> list[RewardSource]:
     """Reward models and functions, one or a list, each with its tokenizer, as rewards with names."""
     models = list(reward_model) if isinstance(reward_model, list | tuple) else [reward_model]
+    if not models:
+        raise InputError("reward_model is an empty list; pass a model, a function or several of them")
     if all(isinstance(model, RewardSource) for model in models):
         return number_equal_names(models)
     tokenizer_of_each = (
@@ -119,6 +121,44 @@ def columns_read(
     Raises InputError for a function that cannot be called with them, before anything is sampled.
     """
     return {one.name: columns_asked(one.source, rows) for one in rewards if not one.is_model}
+
+
+def readers_of(
+    tokenizer: AnyTokenizer, models: Mapping[str, Any], rewards: Sequence[RewardSource]
+) -> dict[str, Any]:
+    """All models that read the policy's tokens, by name: the policy, first, others, and those of the rewards that do.
+
+    Raises InputError for one that lacks tokens which it will read: of prompts, of padding, or drawn by the policy.
+    """
+    readers = {
+        **models,
+        **{f"reward_model {one.name}": one.source for one in rewards if one.reads(tokenizer)},
+    }
+    sizes = {name: getattr(_text_config(model), "vocab_size", None) for name, model in readers.items()}
+    policy = next(iter(sizes))
+    in_prompts = tokenizer.encode_prompt([{"role": "user", "content": "a"}])
+    needed = max(tokenizer.pad_id, tokenizer.eos_id, *in_prompts) + 1
+    drawn = min(sizes[policy] or tokenizer.vocab_size, tokenizer.vocab_size)
+    for name, size in sizes.items():
+        least = needed if name == policy else max(needed, drawn)
+        if size is not None and size < least:
+            raise InputError(
+                f"{name} knows {size} tokens, and of the policy's there are {least} at least; pass the model of this "
+                "tokenizer, or have it grown by resize_token_embeddings"
+            )
+    return readers
+
+
+def _text_config(model: Any) -> Any:
+    return model.config.get_text_config(decoder=True)
+
+
+def shortest_context(readers: Mapping[str, Any]) -> tuple[int | None, str]:
+    """The most tokens that all of the models read, None where none names a limit; and whose that is, "" of the first's."""
+    contexts = {name: context_length(model.config) for name, model in readers.items()}
+    limits = {name: most for name, most in contexts.items() if most}
+    whose = min(limits, key=limits.__getitem__, default="")
+    return limits.get(whose), "" if whose == next(iter(readers)) else whose
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

@@ -15,13 +15,19 @@ from rlhf.data import read_options
 from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
-from rlhf.learning.prompts import EncodedPrompt, encode_prompts
-from rlhf.learning.reward_sources import columns_read, combined_reward, load_rewards
+from rlhf.learning.prompts import ROUND_TO, EncodedPrompt, encode_prompts
+from rlhf.learning.reward_sources import (
+    columns_read,
+    combined_reward,
+    load_rewards,
+    readers_of,
+    shortest_context,
+)
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.measuring.best_of import kl_of_best_of
-from rlhf.models.checkpoints import context_of, load_policy
+from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.store import Store
 from stages.judging.answers import sample_answers
@@ -37,11 +43,7 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     Only answers that ended are written: a truncated one would teach SFT to stop in the middle. `kl_bound` is how far
     the chosen answers can be from sampling, in nats per completion. Raises InputError if the file exists.
     """
-    out = Path(settings.out) if settings.out else None
-    if out and (out.exists() or out.suffix != ".jsonl"):
-        raise InputError(
-            f"{out}: {'exists already' if out.exists() else 'not a .jsonl file'}; name a new .jsonl file"
-        )
+    out = _new_file(settings.out) if settings.out else None
     set_threads(0)
     folder, _ = locate_model(store, settings.policy)
     policy, tokenizer = (
@@ -50,6 +52,7 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     )
     sources, _, _ = load_rewards(store, settings.reward)
     reward = combined_reward(sources, tokenizer)
+    context, whose = shortest_context(readers_of(tokenizer, {"policy": policy}, sources))
     given, _ = load_prompts(
         settings.prompts, "train", settings.num_prompts, settings.seed + 1,
         read_options(settings, prefixed("best-of-n", say)),
@@ -57,10 +60,11 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     prompts = encode_prompts(
         given,
         tokenizer,
-        context_of(folder),
+        context,
         settings.max_new_tokens,
         settings.skip_long,
         prefixed("best-of-n", say),
+        whose,
     )
     columns_read(sources, [row.columns for row in prompts])
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
@@ -92,6 +96,15 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     }
 
 
+def _new_file(name: str) -> Path:
+    out = Path(name)
+    if out.exists() or out.suffix != ".jsonl":
+        raise InputError(
+            f"{out}: {'exists already' if out.exists() else 'not a .jsonl file'}; name a new .jsonl file"
+        )
+    return out
+
+
 @dataclass(frozen=True)
 class Candidates:
     """n completions of each of P prompts, in a row, and their scores (P, n), a penalty taken from those not ended."""
@@ -121,7 +134,7 @@ def sample_candidates(
     rows = [row.tokens for row in prompts for _ in range(n)]
     samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
     rollout = Rollout.from_samples(
-        rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id,
+        rows, samples, tokenizer.pad_id, round_to=ROUND_TO, conversations=conversations, end_id=tokenizer.eos_id,
         columns=[row.columns for row in prompts for _ in range(n)],
     )  # fmt: skip
     scores = reward.combined(reward.components(rollout)) - missing_eos_penalty * (~rollout.ended).float()

@@ -20,6 +20,7 @@ from rlhf.models.adapters import save_plain
 from rlhf.models.last_blocks import Lower
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sharding import whole
+from stages.ppo.given import check_learns
 from stages.settings import PPOConfig
 
 
@@ -110,7 +111,10 @@ def kl_coefficient(config: PPOConfig) -> FixedKL:
 def new_learner(
     config: PPOConfig, policy: Any, value_model: Any | None, lower: Lower | None = None
 ) -> Learner:
-    """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage."""
+    """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage. Raises InputError for frozen models."""
+    check_learns("model", policy)
+    if value_model is not None:
+        check_learns("value_model", value_model)
     return Learner(
         policy=policy,
         value_model=value_model,

@@ -72,7 +72,7 @@ def train(
     """
     bar = progress_bar(first_iteration(config, learner, log), config.num_iterations)
     watch, freed = ThreadWatch(), FreedMemory()
-    callbacks.tell("on_train_begin")
+    callbacks.start(log.history, learner.best)
     for iteration in bar:
         callbacks.begin(iteration)
         rollout = sampling.rollout(learner.policy, iteration)

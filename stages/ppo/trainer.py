@@ -16,12 +16,13 @@ from rlhf.learning.reward_sources import (
     load_rewards,
     parse_weights,
     reward_sources,
+    shortest_context,
 )
 from rlhf.learning.training import load_state, save_state, seed_everything
 from rlhf.machine import processes
 from rlhf.machine.devices import set_threads
 from rlhf.models.adapters import lora
-from rlhf.models.checkpoints import context_length, load_policy
+from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.rollout_server import RolloutServers
 from rlhf.sharding import gathered, refuse_launchers_sharding
@@ -89,11 +90,13 @@ class PPOTrainer:
         seed_everything(args.seed)
         self.args, self.tokenizer = args, any_tokenizer(processing_class, model)
         rewards = reward_sources(reward_model, reward_processing_class)
-        check_given(self.tokenizer, model, ref_model, value_model, rewards)
+        readers = check_given(self.tokenizer, model, ref_model, value_model, rewards)
         self.state_file = held_state_file(Path(output_dir)) if output_dir else None
         given = {"policy": model, "reference": ref_model, "value model": value_model}
         self.identity = identity_of(given, rewards) if self.state_file else {}
         is_divided = is_to_be_divided(args, model, rewards, peft_config)
+        self.context, self.whose = shortest_context(readers)
+        self.prompts = self._encoded("train_dataset", train_dataset, say)
         models = assemble_models(
             model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks,
             needs_values=args.advantages == "gae", is_divided=is_divided, bf16=args.bf16, say=say,
@@ -104,12 +107,14 @@ class PPOTrainer:
         )  # fmt: skip
         place(models, rewards, is_divided, args.bf16, say)
         model, self.reference = models.policy, models.reference
-        self.context = context_length(model.config)
-        self.prompts = self._encoded("train_dataset", train_dataset, say)
         self.sampling = Sampling(args, self.prompts, self.tokenizer, servers_of(args))
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
-        self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
+        self.log = MetricLog(
+            made_folder("logging_dir", Path(logging_dir))
+            if logging_dir and processes.is_main_process()
+            else None
+        )
         self._watch(eval_dataset, callbacks, output_dir, logging_dir, say)
         self.identity |= {
             "settings": hashed_settings(args),
@@ -145,10 +150,9 @@ class PPOTrainer:
         )  # fmt: skip
 
     def _encoded(self, name: str, rows: Iterable[Any], say: Callable[[str], None]) -> list[EncodedPrompt]:
-        what = "prompts to evaluate on" if name == "eval_dataset" else "prompts"
         return encode_prompts(
             prompt_rows_in(rows, name), self.tokenizer, self.context, self.args.max_new_tokens, self.args.skip_long,
-            prefixed("ppo", say), what,
+            prefixed("ppo: to evaluate on" if name == "eval_dataset" else "ppo", say), self.whose,
         )  # fmt: skip
 
     @property
@@ -175,6 +179,10 @@ class PPOTrainer:
 
     def evaluate(self) -> dict[str, float]:
         """Numbers of the policy as it is now on eval_dataset; the best policy so far is kept under best/ of output_dir."""
+        if not self.eval_prompts:
+            raise InputError(
+                "there are no prompts to evaluate on; give eval_dataset and eval_every to PPOTrainer"
+            )
         self.sampling.wait()
         found = evaluate(
             self.args, self.learner, self.reference, self.reward, self.eval_prompts, self.tokenizer, self.sampling.servers
@@ -191,7 +199,7 @@ class PPOTrainer:
 
         Every process calls it; the first one writes.
         """
-        into = Path(folder) if folder and processes.is_main_process() else None
+        into = made_folder("save_model", Path(folder)) if folder and processes.is_main_process() else None
         self.learner.save(self.tokenizer, into)
         if self.args.keep_state:
             self._keep_state(into / STATE if into else None)
@@ -250,9 +258,17 @@ class PPOTrainer:
 def held_state_file(folder: Path) -> StateFile:
     """The file of a run's state in its folder, which is made and kept to this run."""
     if processes.is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        hold(folder.absolute())
+        hold(made_folder("output_dir", folder).absolute())
     return StateFile(folder / "state.pt")
+
+
+def made_folder(name: str, folder: Path) -> Path:
+    """The folder, made where it was not. Raises InputError by the name of the argument where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"{name}: {folder}: {problem.strerror}; name another folder") from None
+    return folder
 
 
 def servers_of(config: PPOConfig) -> RolloutServers | None:

@@ -4,7 +4,13 @@ import datasets
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import BertConfig, BertForSequenceClassification, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    EarlyStoppingCallback,
+    LlamaForCausalLM,
+    TrainerCallback,
+)
 
 from rlhf.errors import InputError
 from rlhf.learning.rewards import RewardModel, completion_texts
@@ -25,6 +31,7 @@ from tests.tiny_ppo import (
     weights,
 )
 
+REWARD = scalar()
 SPLITS = datasets.DatasetDict(train=datasets.Dataset.from_list([{"prompt": "one"}]))
 
 
@@ -64,6 +71,26 @@ def labels(number):
         ({"model": "gpt2"}, "model is a text; pass a model"),
         ({"model": scalar()}, "predicts no tokens"),
         ({"ref_model": scalar()}, "ref_model .* predicts no tokens"),
+        ({"model": torch.nn.Linear(2, 2)}, "model is a Linear, no model of transformers"),
+        ({"value_model": torch.nn.Linear(2, 2)}, "value_model is a Linear, no model of transformers"),
+        ({"value_model": REWARD, "reward_model": [count_e, REWARD]}, "value_model is a reward model itself"),
+        ({"reward_model": []}, "reward_model is an empty list"),
+        ({"model": policy().requires_grad_(False)}, "model: none of its weights learns"),
+        ({"value_model": scalar().requires_grad_(False)}, "value_model: none of its weights learns"),
+        ({"model": policy(vocab_size=10)}, "model knows 10 tokens.*resize_token_embeddings"),
+        ({"reward_model": [count_e, scalar(vocab_size=10)]}, "reward_model ScalarGPT knows 10 tokens"),
+        ({"value_model": scalar(vocab_size=10)}, "value_model knows 10 tokens"),
+        ({"ref_model": policy(vocab_size=10)}, "ref_model knows 10 tokens"),
+        ({"reward_model": scalar(n_positions=8)}, "the context of 8 of reward_model ScalarGPT"),
+        ({"value_model": scalar(n_positions=8)}, "the context of 8 of value_model"),
+        ({"ref_model": policy(n_positions=8)}, "the context of 8 of ref_model"),
+        ({"output_dir": __file__}, "output_dir: .*test_given.py: File exists; name another folder"),
+        ({"output_dir": f"{__file__}/new"}, "output_dir: .*Not a directory"),
+        ({"logging_dir": __file__}, "logging_dir: .*File exists"),
+        ({"callbacks": TrainerCallback()}, "callbacks is a TrainerCallback; pass a list"),
+        ({"callbacks": [TrainerCallback]}, "callbacks: the class TrainerCallback"),
+        ({"callbacks": [print]}, "callbacks: a builtin_function_or_method"),
+        ({"callbacks": [EarlyStoppingCallback()]}, "EarlyStoppingCallback waits for evaluations"),
         ({"processing_class": None}, "processing_class is a NoneType"),
         ({"processing_class": "gpt2"}, "processing_class is a text"),
         ({"args": {"episodes": 3}}, "args is a dict; pass a PPOConfig"),
@@ -73,6 +100,19 @@ def labels(number):
 def test_what_would_be_trained_on_in_silence_is_refused_by_name(given, said):
     with pytest.raises(InputError, match=said):
         trainer(**given)
+
+
+def test_a_reward_model_of_a_shorter_context_reads_what_has_room_in_it():
+    made = trainer(config(skip_long=True), reward_model=scalar(n_positions=20))
+    with_room = [prompt for prompt in PROMPTS if len(TOKENIZER.encode_prompt(prompt)) + 8 < 16]
+    assert [row.prompt for row in made.prompts] == with_room != PROMPTS
+    assert len(made.train()) == 2  # of its 20 places 16 are read, padding being of whole steps of 8
+
+
+def test_a_model_saved_where_a_file_stands_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file: File exists; name another folder"):
+        trainer().save_model(tmp_path / "file")
 
 
 def test_prompts_without_room_are_left_out_and_counted_in_python_too(tmp_path):
@@ -86,7 +126,7 @@ def test_prompts_without_room_are_left_out_and_counted_in_python_too(tmp_path):
     assert [len(made.prompts), len(made.eval_prompts)] == [len(PROMPTS), 2]
     assert [line.split(", of more")[0] for line in said] == [
         "ppo: left out 1 of 7 prompts",
-        "ppo: left out 1 of 3 prompts to evaluate on",
+        "ppo: to evaluate on: left out 1 of 3 prompts",
     ]
 
 
