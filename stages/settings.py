@@ -234,6 +234,7 @@ class PPOConfig(Settings):
         flag=False,
     )
     max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
+    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     missing_eos_penalty: float = setting(
         1.0, "taken from the score of a completion that does not end", at_least=0, common=False
     )
@@ -336,7 +337,6 @@ class PPOSettings(PPOConfig, ReadingSettings):
         common=False,
         place=True,
     )
-    skip_long: bool = setting(False, "leave out prompts that leave no room for max_new_tokens", common=False)
     name: str = naming()
     template_kwargs: str = setting("", TEMPLATE_KWARGS, common=False)
     lora_rank: int = setting(

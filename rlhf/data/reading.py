@@ -110,7 +110,7 @@ def rows_in(given: Any, name: str) -> Iterable[Any]:
 def prompt_rows_in(rows: Iterable[Any], name: str = "train_dataset") -> list[PromptRow]:
     """The prompts of a data set in memory with their columns: of its rows, plain or conversational, or a list of prompts.
 
-    Raises InputError for a row without a prompt, such as one of token ids.
+    Raises InputError for a row without a prompt, such as one of token ids, and where there are no rows.
     """
     reader = Parser(Account("the data set", PROMPTS), ReadOptions())
     found: list[PromptRow] = []
@@ -134,6 +134,8 @@ def prompt_rows_in(rows: Iterable[Any], name: str = "train_dataset") -> list[Pro
         except (BadRow, RecursionError) as problem:
             raise InputError(f"row {number}: {problem}; a row needs a `prompt` of text or messages") from None
         found += [PromptRow(prompt=prompt, columns=raw) for _, prompt in given]
+    if not found:
+        raise InputError(f"{name} has no rows; pass at least one prompt")
     return found
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 Message = dict[str, str]
 Prompt = str | list[Message]
 ROLES = ("system", "user", "assistant")
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,5 +112,5 @@ def fingerprint(rows: Any) -> str:
 
 
 def _spelled(value: Any) -> Any:
-    """Rows of a source as the list they are; anything else in its own words."""
-    return list(value) if isinstance(value, Sequence) else f"{value}"
+    """Rows of a source as the list they are; anything else in its own words, but for where it lies in memory."""
+    return list(value) if isinstance(value, Sequence) else ADDRESS.sub("", f"{value}")

@@ -16,6 +16,9 @@ from rlhf.learning.losses import clip_fraction
 from rlhf.learning.rl import Total, explained_variance, kl_k1, kl_k3, masked_mean, one_process
 from rlhf.learning.rollout import Rollout
 
+# Behind reward/, where otherwise the name of each of several rewards stands.
+OF_ALL_REWARDS = ("score", "score_std", "objective")
+
 
 class MetricLog:
     """Scalars by step, to TensorBoard files in `folder` and to a history that the checkpoint keeps."""

@@ -10,6 +10,8 @@ from rlhf.data import Prompt, PromptRow, as_messages
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
 
+ROUND_TO = 8  # rows are padded to multiples of it: few different widths keep the allocator's blocks reusable
+
 
 @dataclass(frozen=True)
 class EncodedPrompt:
@@ -27,13 +29,15 @@ def encode_prompts(
     max_new_tokens: int,
     skip_long: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    whose: str = "",
 ) -> list[EncodedPrompt]:
     """Prompts with their tokens. Raises InputError where one leaves no room for max_new_tokens in the context.
 
-    context: the most tokens the policy reads; None: no limit known.
-    skip_long: leave such prompts out, and `say` how many.
+    context: the most tokens the policy reads, of which whole steps of ROUND_TO count; None: no limit known.
+    skip_long: leave such prompts out, and `say` how many. whose: of which of several models the context is.
     """
-    most = context - max_new_tokens - 1 if context else float("inf")
+    padded = context and context - context % ROUND_TO  # padding needs a place in the context, too
+    most = padded - max_new_tokens - 1 if padded is not None else float("inf")
     rows = [
         EncodedPrompt(row.prompt, tokenizer.encode_prompt(as_messages(row.prompt)), row.columns)
         for row in prompts
@@ -47,7 +51,7 @@ def encode_prompts(
     if not skip_long or not short:
         raise InputError(
             f"prompt {number} has {len(rows[number - 1].tokens)} tokens and max_new_tokens is {max_new_tokens}; with an end "
-            f"token they exceed the context of {context}: leave such prompts out with skip_long, or lower max_new_tokens"
+            f"token they exceed the context of {padded}{whose and f' of {whose}'}: leave such prompts out with skip_long, or lower max_new_tokens"
         )
     say(f"left out {len(rows) - len(short)} of {len(rows)} prompts, of more than {most} tokens")
     return _with_all_columns(short)

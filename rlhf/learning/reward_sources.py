@@ -1,10 +1,11 @@
 """Rewards from models, functions or names, as one reward for the completions of a policy."""
 
 import importlib
+import itertools
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,19 @@ from rlhf.data import fingerprint
 from rlhf.errors import InputError, first_line
 from rlhf.inputs import locate_parent
 from rlhf.learning.linear_probe import Heads, load_heads
-from rlhf.learning.rewards import ForeignRewardModel, Reward, RewardFunction, RewardModel, Scorer, name_of
+from rlhf.learning.metrics import OF_ALL_REWARDS
+from rlhf.learning.rewards import (
+    ForeignRewardModel,
+    Reward,
+    RewardFunction,
+    RewardModel,
+    Scorer,
+    columns_asked,
+    name_of,
+)
 from rlhf.machine.devices import best_device
 from rlhf.models.adapters import reward_model_over
-from rlhf.models.checkpoints import load_scalar
+from rlhf.models.checkpoints import context_length, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, any_tokenizer, load_tokenizer, same_tokens
 from rlhf.store import STAGES, Entry, Store
 
@@ -60,8 +70,10 @@ class RewardSource:
 def reward_sources(reward_model: Any, tokenizers: Any) -> list[RewardSource]:
     """Reward models and functions, one or a list, each with its tokenizer, as rewards with names."""
     models = list(reward_model) if isinstance(reward_model, list | tuple) else [reward_model]
+    if not models:
+        raise InputError("reward_model is an empty list; pass a model, a function or several of them")
     if all(isinstance(model, RewardSource) for model in models):
-        return models
+        return number_equal_names(models)
     tokenizer_of_each = (
         list(tokenizers) if isinstance(tokenizers, list | tuple) else [tokenizers] * len(models)
     )
@@ -99,6 +111,54 @@ def combined_reward(
         )
     scorers = {reward.name: reward.scorer(tokenizer, bf16, k) for reward in rewards}
     return Reward(scorers, combine, tuple(weights), 1.0 if pessimism is None else pessimism)
+
+
+def columns_read(
+    rewards: Sequence[RewardSource], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, list[Any]]]:
+    """The columns of the prompts' rows that each reward function gets, by its name.
+
+    Raises InputError for a function that cannot be called with them, before anything is sampled.
+    """
+    return {one.name: columns_asked(one.source, rows) for one in rewards if not one.is_model}
+
+
+def readers_of(
+    tokenizer: AnyTokenizer, models: Mapping[str, Any], rewards: Sequence[RewardSource]
+) -> dict[str, Any]:
+    """All models that read the policy's tokens, by name: the policy, first, others, and those of the rewards that do.
+
+    Raises InputError for one that lacks tokens which it will read: of prompts, of padding, or drawn by the policy.
+    """
+    readers = {
+        **models,
+        **{f"reward_model {one.name}": one.source for one in rewards if one.reads(tokenizer)},
+    }
+    sizes = {name: getattr(_text_config(model), "vocab_size", None) for name, model in readers.items()}
+    policy = next(iter(sizes))
+    in_prompts = tokenizer.encode_prompt([{"role": "user", "content": "a"}])
+    needed = max(tokenizer.pad_id, tokenizer.eos_id, *in_prompts) + 1
+    drawn = min(sizes[policy] or tokenizer.vocab_size, tokenizer.vocab_size)
+    for name, size in sizes.items():
+        least = needed if name == policy else max(needed, drawn)
+        if size is not None and size < least:
+            raise InputError(
+                f"{name} knows {size} tokens, and of the policy's there are {least} at least; pass the model of this "
+                "tokenizer, or have it grown by resize_token_embeddings"
+            )
+    return readers
+
+
+def _text_config(model: Any) -> Any:
+    return model.config.get_text_config(decoder=True)
+
+
+def shortest_context(readers: Mapping[str, Any]) -> tuple[int | None, str]:
+    """The most tokens that all of the models read, None where none names a limit; and whose that is, "" of the first's."""
+    contexts = {name: context_length(model.config) for name, model in readers.items()}
+    limits = {name: most for name, most in contexts.items() if most}
+    whose = min(limits, key=limits.__getitem__, default="")
+    return limits.get(whose), "" if whose == next(iter(readers)) else whose
 
 
 def parse_weights(text: str) -> tuple[float, ...]:
@@ -147,12 +207,17 @@ def load_rewards(
 
 
 def number_equal_names(sources: Sequence[RewardSource]) -> list[RewardSource]:
-    """The same rewards, numbered where their names are not distinct."""
+    """The same rewards, numbered where their names are not distinct or are those of other logged numbers."""
     names = [source.name for source in sources]
-    return [
-        replace(source, name=f"{source.name}-{place}") if names.count(source.name) > 1 else source
-        for place, source in enumerate(sources, start=1)
-    ]
+    own = {name for name in names if names.count(name) == 1 and name not in OF_ALL_REWARDS}
+    taken, found = {*own, *OF_ALL_REWARDS}, []
+    for place, source in enumerate(sources, start=1):
+        if source.name not in own:
+            numbered = (f"{source.name}-{number}" for number in itertools.count(place))
+            source = replace(source, name=next(name for name in numbered if name not in taken))
+            taken.add(source.name)
+        found.append(source)
+    return found
 
 
 def is_function(name: str) -> bool:

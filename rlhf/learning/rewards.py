@@ -5,12 +5,12 @@ A scorer is a callable Rollout → scores (B,) float32. A `Reward` names its sco
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError, first_line
@@ -25,6 +25,7 @@ from rlhf.sharding import is_sharded, whole
 
 Scorer = Callable[[Rollout], Tensor]
 TextScorer = Callable[..., Sequence[float | None]]
+GIVEN = ("prompts", "completions")  # to every function, beside columns of the prompts' rows
 
 
 class RewardModel:
@@ -83,10 +84,11 @@ class ForeignRewardModel:
 class RewardFunction:
     """A Python function (prompts, completions, columns by name) → one float or None each, as a scorer.
 
-    prompts are strings or lists of messages, as the data has them; completions are text without special tokens. A further
-    parameter such as `answer` gets the list of that column's values, None in rows without it; `**columns` gets all.
-    None as a score: the function does not judge this completion. Raises InputError where it does not give one number or
-    None per completion, or asks for a column that no prompt has.
+    prompts are strings or lists of messages, as the data has them; completions are text without special tokens. They go by
+    these names wherever one of them is a parameter, else as the first two. A further parameter such as `answer` gets the list
+    of that column's values, None in rows without it; `**columns` gets all. None as a score: the function does not judge this
+    completion. Raises InputError where it does not give one number or None per completion, cannot be called like this, or
+    asks for a column that no prompt has.
     """
 
     def __init__(self, function: TextScorer, policy_tokenizer: AnyTokenizer) -> None:
@@ -95,7 +97,7 @@ class RewardFunction:
     def __call__(self, rollout: Rollout) -> Tensor:
         texts = completion_texts(rollout, self.policy_tokenizer)
         columns = rollout.columns or ({},) * len(rollout)
-        return torch.tensor(call_function(self.function, list(rollout.conversations), texts, columns))
+        return torch.tensor(call_function(self.function, rollout.conversations, texts, columns))
 
 
 def call_function(
@@ -105,10 +107,13 @@ def call_function(
     columns: Sequence[Mapping[str, Any]],
 ) -> list[float]:
     """A reward function's score of each text, nan for None; columns: those of each one's row. Raises as `RewardFunction`."""
-    judged = function(prompts, texts, **_columns_for(function, columns))
+    args, by_name = arguments_of(function, prompts, texts, columns)
+    judged = function(*args, **by_name)
     try:
+        if isinstance(judged, str | bytes | Mapping | Set):
+            raise TypeError(f"it gave a {type(judged).__name__}")
         scores = [_judged(score) for score in judged]
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, OverflowError) as problem:
         raise InputError(
             f"reward function {name_of(function)}: not a list of numbers ({first_line(problem)})"
         ) from None
@@ -119,16 +124,68 @@ def call_function(
     return scores
 
 
-def _columns_for(function: TextScorer, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The columns that the function asks for, each a list of a value per completion."""
-    there = set[str]().union(*rows) - {"prompt", "completions"}
-    wanted, takes_all = _asked_columns(function)
-    if missing := [name for name, is_needed in wanted.items() if is_needed and name not in there]:
+def arguments_of(
+    function: TextScorer,
+    prompts: Sequence[Prompt],
+    texts: Sequence[str],
+    columns: Sequence[Mapping[str, Any]],
+) -> tuple[list[Any], dict[str, Any]]:
+    """What a reward function is called with, by position and by name. Raises InputError where that does not fit it."""
+    try:
+        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+    except (TypeError, ValueError):  # a builtin says nothing of its parameters
+        return [list(prompts), list(texts)], {}
+    args, by_name = _prompts_and_completions(signature.parameters, list(prompts), list(texts))
+    placed = {*list(signature.parameters)[: len(args)], *by_name}
+    others = [one for name, one in signature.parameters.items() if name not in placed]
+    by_name |= _columns_for(name_of(function), others, columns)
+    try:
+        signature.bind(*args, **by_name)
+    except TypeError as problem:
         raise InputError(
-            f"reward function {name_of(function)}: no prompt has a column {missing[0]}; "
-            f"there are: {', '.join(sorted(there)) or 'none'}"
+            f"reward function {name_of(function)}: it takes no prompts and completions ({problem}); write "
+            f"{name_of(function)}(prompts, completions), and behind them a parameter for each column that it reads"
+        ) from None
+    return args, by_name
+
+
+def columns_asked(function: TextScorer, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The columns of the rows that a reward function gets, by name. Raises as `RewardFunction`, without calling it."""
+    _, by_name = arguments_of(function, [], [], rows)
+    return {name: values for name, values in by_name.items() if name not in GIVEN}
+
+
+def _prompts_and_completions(
+    parameters: Mapping[str, inspect.Parameter], prompts: list[Prompt], texts: list[str]
+) -> tuple[list[Any], dict[str, Any]]:
+    """How a function with these parameters gets the two: by position and by name."""
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    names = [
+        name for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
+    both = dict(zip(GIVEN, (prompts, texts), strict=True))
+    if "completions" in names:  # trl's functions may take nothing else
+        return [], {name: given for name, given in both.items() if name in names or takes_any}
+    if names[:1] == ["prompts"] or "prompts" not in names:
+        return [prompts, texts], {}
+    return [texts], {"prompts": prompts}
+
+
+def _columns_for(
+    called: str, parameters: Sequence[inspect.Parameter], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """The columns that these parameters of a function ask for, each a list of a value per completion."""
+    there = set[str]().union(*rows) - {"prompt", *GIVEN}
+    wanted = {
+        one.name: one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+    if missing := [name for name, one in wanted.items() if one.default is one.empty and name not in there]:
+        raise InputError(
+            f"reward function {called}: no prompt has a column {missing[0]}; there are: {', '.join(sorted(there)) or 'none'}, "
+            "beside prompts and completions by these names"
         )
-    names = there if takes_all else there & wanted.keys()
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    names = there if takes_any else there & wanted.keys()
     return {name: [row.get(name) for row in rows] for name in sorted(names) if name.isidentifier()}
 
 
@@ -136,21 +193,9 @@ def _judged(score: Any) -> float:
     """A function's score: nan for None, and for nan, which would look the same, inf, which no trainer takes."""
     if score is None:
         return math.nan
+    if isinstance(score, str | bytes):
+        raise TypeError(f"{score!r:.40} is a text")
     return math.inf if math.isnan(float(score)) else float(score)
-
-
-def _asked_columns(function: Any) -> tuple[dict[str, bool], bool]:
-    """The parameters behind prompts and completions, each with whether it is needed; and whether it takes any other."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())[2:]
-    except (TypeError, ValueError):  # a builtin says nothing of its parameters
-        return {}, False
-    named = {
-        one.name: one.default is one.empty
-        for one in parameters
-        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-    }
-    return named, any(one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def name_of(function: Any) -> str:

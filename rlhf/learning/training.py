@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.durable import write_atomically
+from rlhf.errors import InputError, first_line
 from rlhf.sharding import placed_as
 from rlhf.state_parts import with_folders
+
+INSTEAD = "bring the whole file back, or move it away to begin anew"
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:
@@ -115,5 +118,13 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """What `save_state` or a StateFile wrote, or None where nothing was written yet."""
-    return with_folders(torch.load(path, weights_only=False), path.parent) if path.exists() else None
+    """What `save_state` or a StateFile wrote, or None where nothing was written yet. Raises InputError for another file."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, weights_only=False)
+    except Exception as problem:  # whatever pickle comes across in a file that was cut off or is another's
+        raise InputError(f"{path}: it holds no training state ({first_line(problem)}); {INSTEAD}") from None
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: it holds no training state but a {type(state).__name__}; {INSTEAD}")
+    return with_folders(state, path.parent)

@@ -333,14 +333,19 @@ def _stops_in(settings: Any) -> tuple[int, ...]:
 
 def same_tokens(one: AnyTokenizer, other: AnyTokenizer) -> bool:
     """Whether both turn every conversation into the same tokens: one vocabulary, one chat template."""
-    if isinstance(one, Tokenizer) and isinstance(other, Tokenizer):
-        return (one.ranks, one.pattern, one.specials) == (other.ranks, other.pattern, other.specials)
-    if isinstance(one, Tokenizer) or isinstance(other, Tokenizer):
-        return False
-    if one.template_kwargs != other.template_kwargs:
-        return False
-    a, b = one.tokenizer, other.tokenizer
-    return a.get_vocab() == b.get_vocab() and a.chat_template == b.chat_template
+    return isinstance(one, Tokenizer) == isinstance(other, Tokenizer) and content_of(one) == content_of(other)
+
+
+def content_of(tokenizer: AnyTokenizer) -> dict[str, Any]:
+    """All that decides which tokens a conversation becomes, as JSON has it."""
+    if isinstance(tokenizer, Tokenizer):
+        ranks = {token.hex(): rank for token, rank in tokenizer.ranks.items()}
+        return {"vocabulary": ranks, "pattern": tokenizer.pattern, "specials": tokenizer.specials}
+    return {
+        "vocabulary": tokenizer.tokenizer.get_vocab(),
+        "template": tokenizer.tokenizer.chat_template,
+        "template_kwargs": tokenizer.template_kwargs,
+    }
 
 
 def _vocabulary_and_merges(ranks: dict[bytes, int]) -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -163,6 +163,7 @@ def one_iteration(settings: PPOSettings, num_episodes: int) -> PPOSettings:
         advantages="gae" if settings.advantages == "gae" else "reinforce++", filter_equal_scores=False, kl_budget=0.0,
         value_warmup_iterations=0, save_every=0, keep_every=0, samples_every=0, keep_state=False, reward_combine="sum",
         reward_weights="", pessimism=None, max_staleness=0, eval_every=0, report_to="none",
+        kl_budget_action="tighten", eval_prompts=None,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import Prompt, PromptRow, as_messages
-from rlhf.learning.prompts import encode_prompts
+from rlhf.learning.prompts import ROUND_TO, encode_prompts
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.evaluate import sequence_kl
@@ -100,7 +100,7 @@ def answer(
     if reference is not None and temperature and same_tokens(tokenizer, reference.tokenizer()):
         other = load_policy(reference.folder).to(policy.device).eval()
         if other.config.vocab_size == policy.config.vocab_size:
-            rollout = Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=8)
+            rollout = Rollout.from_samples(rows, samples, tokenizer.pad_id, round_to=ROUND_TO)
             nats = sequence_kl(policy, other, rollout, temperature).tolist()
             kl = [value if isfinite(value) else None for value in nats]
     return Answers(

@@ -16,13 +16,19 @@ from rlhf.data import as_messages, read_options
 from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
-from rlhf.learning.prompts import EncodedPrompt, encode_prompts
-from rlhf.learning.reward_sources import combined_reward, load_rewards
+from rlhf.learning.prompts import ROUND_TO, EncodedPrompt, encode_prompts
+from rlhf.learning.reward_sources import (
+    columns_read,
+    combined_reward,
+    load_rewards,
+    readers_of,
+    shortest_context,
+)
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.measuring.best_of import kl_of_best_of
-from rlhf.models.checkpoints import context_of, load_policy
+from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.store import Store
 from stages.judging.answers import sample_answers
@@ -48,6 +54,7 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     )
     sources, _, _ = load_rewards(store, settings.reward)
     reward = combined_reward(sources, tokenizer)
+    context, whose = shortest_context(readers_of(tokenizer, {"policy": policy}, sources))
     given, _ = load_prompts(
         settings.prompts, "train", settings.num_prompts, settings.seed + 1,
         read_options(settings, prefixed("best-of-n", say)),
@@ -55,11 +62,13 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     prompts = encode_prompts(
         given,
         tokenizer,
-        context_of(folder),
+        context,
         settings.max_new_tokens,
         settings.skip_long,
         prefixed("best-of-n", say),
+        whose,
     )
+    columns_read(sources, [row.columns for row in prompts])
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
     demonstrations: list[dict[str, Any]] = []
     of_all, of_best = Tensor(), Tensor()
@@ -152,7 +161,7 @@ def sample_candidates(
     rows = [row.tokens for row in prompts for _ in range(n)]
     samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
     rollout = Rollout.from_samples(
-        rows, samples, tokenizer.pad_id, round_to=8, conversations=conversations, end_id=tokenizer.eos_id,
+        rows, samples, tokenizer.pad_id, round_to=ROUND_TO, conversations=conversations, end_id=tokenizer.eos_id,
         columns=[row.columns for row in prompts for _ in range(n)],
     )  # fmt: skip
     scores = _scores(reward, rollout) - missing_eos_penalty * (~rollout.ended).float()

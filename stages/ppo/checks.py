@@ -1,6 +1,7 @@
 """What PPO's settings must agree on with each other."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 from rlhf.errors import InputError
 from stages.settings import PPOConfig
@@ -18,6 +19,7 @@ def check(config: PPOConfig) -> None:
         *_groups(config),
         *_without_values(config),
         *_sampling(config),
+        *_unread(config),
     ):
         raise InputError(f"ppo: {problem}")
 
@@ -25,8 +27,29 @@ def check(config: PPOConfig) -> None:
 def _limits(config: PPOConfig) -> Iterator[str]:
     if config.dual_clip and not config.dual_clip > 1 + (config.clip_high or config.clip):
         yield f"dual_clip = {config.dual_clip}: give a ratio above the clip range, such as 3, or 0 for none"
+    if config.keep_every >= config.num_iterations:
+        yield f"keep_every = {config.keep_every}: the run has {config.num_iterations} iterations, so none would be kept before its end; give fewer, or 0 for none"
     if config.overlong_buffer > config.max_new_tokens:
         yield f"overlong_buffer = {config.overlong_buffer}: more than max_new_tokens = {config.max_new_tokens}"
+
+
+def _unread(config: PPOConfig) -> Iterator[str]:
+    """Settings that were chosen where what would read them is off."""
+    for names, is_read, way_out in (
+        ("kl_target kl_horizon", config.adaptive_kl, "set adaptive_kl"),
+        ("kl_budget_action", config.kl_budget, "set kl_budget"),
+        ("overlong_penalty", config.overlong_buffer, "set overlong_buffer"),
+        ("overlong_buffer", config.overlong_penalty, "set overlong_penalty"),
+        ("lam value_lr value_clip value_coef", config.advantages == "gae", "set advantages = gae"),
+        ("ptx_examples ptx_data", config.ptx_coef, "set ptx_coef"),
+        ("eval_prompts", config.eval_every, "set eval_every"),
+        ("sampler_dtype", config.sampler == "vllm", "set sampler = vllm"),
+    ):
+        for each in fields(config):
+            value = getattr(config, each.name)
+            if each.name in names.split() and value != each.default and not is_read:
+                instead = "leave it out" if each.default is None else f"leave it at {each.default}"
+                yield f"{each.name} = {value}: nothing here reads it; {way_out}, or {instead}"
 
 
 def _beta(config: PPOConfig) -> Iterator[str]:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rlhf.errors import TrainingError
 from rlhf.learning.metrics import component_metrics, rollout_metrics, value_metrics
 from rlhf.learning.passes import completion_logprobs, completion_values
-from rlhf.learning.prompts import EncodedPrompt
+from rlhf.learning.prompts import ROUND_TO, EncodedPrompt
 from rlhf.learning.rewards import Reward
 from rlhf.learning.rollout import Experience, Rollout, in_length_order
 from rlhf.machine import processes
@@ -32,8 +32,6 @@ from stages.ppo.checks import truncates
 from stages.ppo.learner import Learner
 from stages.ppo.models import reference_model
 from stages.settings import PPOConfig
-
-ROUND_TO = 8  # padding to few different widths keeps the allocator's blocks reusable
 
 
 def sample(

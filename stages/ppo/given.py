@@ -1,18 +1,14 @@
-"""What `PPOTrainer` is given in Python, refused by name where it would be trained on in silence, or said and converted.
+"""What `PPOTrainer` is given in Python, refused by name where it would be trained on in silence, or said and converted."""
 
-And what it is by content: a state of another run must not be taken for its own.
-"""
-
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from rlhf.errors import InputError
-from rlhf.learning.reward_sources import RewardSource
-from rlhf.models.adapters import is_adapted, weights_hash
+from rlhf.learning.reward_sources import RewardSource, readers_of
+from rlhf.models.adapters import is_adapted
 from rlhf.models.trunk import unwrapped
 
 TOO_COARSE = (torch.bfloat16, torch.float16)
@@ -20,8 +16,11 @@ TOO_COARSE = (torch.bfloat16, torch.float16)
 
 def check_given(
     tokenizer: Any, policy: Any, reference: Any, value_model: Any, rewards: Sequence[RewardSource]
-) -> None:
-    """Raises InputError, saying what to pass instead, for what is not what PPO needs."""
+) -> dict[str, Any]:
+    """The models that read the policy's tokens, by the names of their arguments, the policy first.
+
+    Raises InputError, saying what to pass instead, for what is not what PPO needs.
+    """
     if not hasattr(tokenizer, "encode_prompt"):
         raise InputError(
             f"processing_class is a {_kind(tokenizer)}; pass a tokenizer, such as AutoTokenizer.from_pretrained(…)"
@@ -35,6 +34,20 @@ def check_given(
         if not isinstance(value_model, nn.Module):
             raise InputError(f"value_model is a {_kind(value_model)}; pass a model with one label")
         _check_labels("value_model", value_model)
+        if any(reward.source is value_model for reward in rewards):
+            raise InputError(
+                "value_model is a reward model itself, which stays as it is; leave it out to have a copy made"
+            )
+    given = {"model": policy, "ref_model": reference, "value_model": value_model}
+    return readers_of(tokenizer, {name: model for name, model in given.items() if model is not None}, rewards)
+
+
+def check_learns(name: str, model: Any) -> None:
+    """Raises InputError for a model that is to be trained and whose weights are all frozen."""
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputError(
+            f"{name}: none of its weights learns, requires_grad is false for all; call {name}.requires_grad_(True)"
+        )
 
 
 def _check_language_model(name: str, model: Any) -> None:
@@ -42,10 +55,16 @@ def _check_language_model(name: str, model: Any) -> None:
         raise InputError(
             f"{name} is a {_kind(model)}; pass a model, such as AutoModelForCausalLM.from_pretrained(…)"
         )
+    _check_transformers(name, model)
     if unwrapped(model).get_output_embeddings() is None:
         raise InputError(
             f"{name} is a {_kind(model)}, which predicts no tokens; pass a causal language model"
         )
+
+
+def _check_transformers(name: str, model: nn.Module) -> None:
+    if not (hasattr(model, "config") and hasattr(unwrapped(model), "get_output_embeddings")):
+        raise InputError(f"{name} is a {_kind(model)}, no model of transformers; pass one of those")
 
 
 def _check_reward(reward: RewardSource) -> None:
@@ -61,6 +80,7 @@ def _check_reward(reward: RewardSource) -> None:
 
 
 def _check_labels(name: str, model: Any) -> None:
+    _check_transformers(name, model)
     bare = unwrapped(model)
     head = getattr(bare, "score", None)
     if head is None and bare.get_output_embeddings() is not None:
@@ -110,33 +130,3 @@ def check_tied_head(policy: Any) -> None:
 
 def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else type(value).__name__
-
-
-def identity_of(models: Mapping[str, Any], rewards: Sequence[RewardSource]) -> dict[str, str]:
-    """The hash of each model that was given, and of each reward: a model by its weights, a function by its source."""
-    found = {name: _hash_of(model) for name, model in models.items() if model is not None}
-    for reward in rewards:
-        found[f"reward {reward.name}"] = (
-            _hash_of(reward.source) if reward.is_model else source_of(reward.source)
-        )
-    return found
-
-
-def _hash_of(model: nn.Module) -> str:
-    """Of all weights but those of adapters, which the state brings back itself."""
-    weights = model.state_dict()
-    if is_adapted(model):
-        weights = {name: weight for name, weight in weights.items() if "lora_" not in name}
-    return weights_hash(weights)
-
-
-def source_of(function: Any) -> str:
-    """The source of a function, or of the class of an object that is called; its name where Python cannot find that.
-
-    What it calls, and what it remembers, is not seen.
-    """
-    coded = function if inspect.isroutine(function) else type(function)
-    try:
-        return inspect.getsource(coded)
-    except (OSError, TypeError):
-        return f"{getattr(coded, '__module__', '')}.{getattr(coded, '__qualname__', coded)}"

@@ -20,6 +20,7 @@ from rlhf.models.adapters import save_plain
 from rlhf.models.last_blocks import Lower
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sharding import whole
+from stages.ppo.given import check_learns
 from stages.settings import PPOConfig
 
 
@@ -110,7 +111,10 @@ def kl_coefficient(config: PPOConfig) -> FixedKL:
 def new_learner(
     config: PPOConfig, policy: Any, value_model: Any | None, lower: Lower | None = None
 ) -> Learner:
-    """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage."""
+    """A learner at iteration 0; Adam's ε is 1e-5 as in the earlier code lineage. Raises InputError for frozen models."""
+    check_learns("model", policy)
+    if value_model is not None:
+        check_learns("value_model", value_model)
     return Learner(
         policy=policy,
         value_model=value_model,
@@ -130,12 +134,16 @@ def new_learner(
 
 def summary(history: list[dict[str, float]], seconds: float) -> dict[str, float]:
     """What the manifest keeps: score and KL of the last five iterations, the best evaluation, completions learned from, seconds."""
-    last, measured = history[-5:], [row for row in history if "eval/objective" in row]
+    last, learned = (
+        history[-5:],
+        [row for row in history if "policy/lr" in row],
+    )  # a KL budget ends without an update
+    measured = [row for row in history if "eval/objective" in row]
     best = max(measured, key=lambda row: row["eval/objective"]) if measured else None
     return {
         "reward": round(sum(row["reward/score"] for row in last) / len(last), 4),
         "kl": round(sum(row["kl/sequence"] for row in last) / len(last), 4),
-        "episodes": int(history[-1]["episodes"]),
+        "episodes": int(learned[-1]["episodes"]) if learned else 0,
         **(
             {"best_objective": round(best["eval/objective"], 4), "best_episodes": int(best["episodes"])}
             if best

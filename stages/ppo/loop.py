@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from transformers import TrainerControl
 
 from rlhf.errors import TrainingError
 from rlhf.learning.losses import policy_loss, value_clip_fraction, value_loss
@@ -65,12 +66,13 @@ def train(
 ) -> None:
     """Run PPO from the learner's iteration to the last one, which has fewer completions where episodes say so.
 
-    reference: a frozen model, or None for the policy with its adapters off. save is called every save_every iterations, keep every keep_every ones, show with what was sampled every
-    samples_every ones. Raises TrainingError, with no weight changed by it, for a loss, gradient or score that is not finite.
+    reference: a frozen model, or None for the policy with its adapters off. save is called every save_every iterations and
+    where the run ends early, keep every keep_every ones, show with what was sampled every samples_every ones.
+    Raises TrainingError, with no weight changed by it, for a loss, gradient or score that is not finite.
     """
-    bar = progress_bar(learner.iteration, config.num_iterations)
+    bar = progress_bar(first_iteration(config, learner, log), config.num_iterations)
     watch, freed = ThreadWatch(), FreedMemory()
-    callbacks.tell("on_train_begin")
+    callbacks.start(log.history, learner.best)
     for iteration in bar:
         callbacks.begin(iteration)
         rollout = sampling.rollout(learner.policy, iteration)
@@ -82,12 +84,13 @@ def train(
         bar.set_postfix(score=f"{metrics['reward/score']:.3f}", kl=f"{metrics['kl/sequence']:.3f}")
         if config.kl_budget_action == "stop" and 0 < config.kl_budget < metrics["kl/sequence"]:
             log.write(iteration, metrics)
+            if config.save_every:
+                save()
             break  # before an update that would only lead farther away
 
-        lr = set_learning_rates(config, learner, iteration)
+        metrics["policy/lr"] = set_learning_rates(config, learner, iteration)
         with blocks_run_again(trained_models(learner) if config.gradient_checkpointing else []):
             metrics |= update(config, learner, experience, pretraining)
-        metrics["policy/lr"] = lr
         learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
 
         done = learner.iteration = iteration + 1
@@ -100,7 +103,7 @@ def train(
         freed.step()
         if config.keep_every and done % config.keep_every == 0 and done < config.num_iterations:
             keep()  # before the state, which says that this iteration is done
-        if (config.save_every and done % config.save_every == 0) or callbacks.control.should_save:
+        if is_saved(config, done, callbacks.control):
             save()
             callbacks.tell("on_save")
         if callbacks.control.should_training_stop:
@@ -108,11 +111,24 @@ def train(
     callbacks.tell("on_train_end")
 
 
+def first_iteration(config: PPOConfig, learner: Learner, log: MetricLog) -> int:
+    """The iteration to go on with; none is left where the last one told has no update: its KL budget ended the run."""
+    is_over = log.history and "policy/lr" not in log.history[-1]
+    return config.num_iterations if is_over else learner.iteration
+
+
 def progress_bar(first: int, num_iterations: int) -> "tqdm[int]":
     """The iterations from `first` on, shown by the main process."""
     is_silent = not processes.is_main_process()
     steps = range(first, num_iterations)
     return tqdm(steps, "ppo", total=num_iterations, initial=first, disable=is_silent)
+
+
+def is_saved(config: PPOConfig, num_done: int, control: TrainerControl) -> bool:
+    """Whether the state is written after so many iterations: every save_every, and where a callback asks or ends the run."""
+    if control.should_save or not config.save_every:
+        return control.should_save
+    return control.should_training_stop or num_done % config.save_every == 0
 
 
 def is_measured(config: PPOConfig, num_done: int) -> bool:

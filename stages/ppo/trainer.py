@@ -10,13 +10,19 @@ from rlhf.durable import link_or_copy
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, locate_parent
 from rlhf.learning.metrics import MetricLog
-from rlhf.learning.prompts import encode_prompts
-from rlhf.learning.reward_sources import combined_reward, load_rewards, parse_weights, reward_sources
+from rlhf.learning.prompts import EncodedPrompt, encode_prompts
+from rlhf.learning.reward_sources import (
+    combined_reward,
+    load_rewards,
+    parse_weights,
+    reward_sources,
+    shortest_context,
+)
 from rlhf.learning.training import load_state, save_state, seed_everything
 from rlhf.machine import processes
 from rlhf.machine.devices import set_threads
 from rlhf.models.adapters import lora
-from rlhf.models.checkpoints import context_length, load_policy
+from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import any_tokenizer, load_tokenizer
 from rlhf.rollout_server import RolloutServers
 from rlhf.settings import hashed_settings
@@ -25,7 +31,8 @@ from rlhf.state_parts import StateFile
 from rlhf.store import Entry, Store, hold, inputs_hash
 from stages.ppo.ahead import Sampling
 from stages.ppo.checks import check
-from stages.ppo.given import check_given, identity_of
+from stages.ppo.given import check_given
+from stages.ppo.identity import adapters_of, check_same_run, identity_of, prompts_hash, text_hash
 from stages.ppo.learner import new_learner, summary
 from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_longer_run
 from stages.ppo.loop import train
@@ -47,7 +54,8 @@ class PPOTrainer:
     model: any causal language model; with peft_config, or as a PeftModel, only its adapters learn.
     processing_class, reward_processing_class: tokenizers of Hugging Face or ours; a reward model without one of its
     own reads the policy's tokens.
-    reward_model: a one-label sequence classifier, a function (prompts, completions) → floats or None, or a list of them.
+    reward_model: a one-label sequence classifier, a function (prompts, completions) → floats or None, or a list of them;
+    functions written for trl are taken as they are (`RewardFunction`).
     train_dataset: rows with a column `prompt`, text or messages; or a list of prompts. A function gets the other columns
     that it has parameters for.
     ref_model: by default a frozen copy of model, or with peft_config the model without its adapters.
@@ -83,14 +91,13 @@ class PPOTrainer:
         seed_everything(args.seed)
         self.args, self.tokenizer = args, any_tokenizer(processing_class, model)
         rewards = reward_sources(reward_model, reward_processing_class)
-        check_given(self.tokenizer, model, ref_model, value_model, rewards)
-        self.state_file = StateFile(Path(output_dir) / "state.pt") if output_dir else None
-        if self.state_file and processes.is_main_process():
-            self.state_file.path.parent.mkdir(parents=True, exist_ok=True)
-            hold(self.state_file.path.parent.absolute())
+        readers = check_given(self.tokenizer, model, ref_model, value_model, rewards)
+        self.state_file = held_state_file(Path(output_dir)) if output_dir else None
         given = {"policy": model, "reference": ref_model, "value model": value_model}
-        self.identity: dict[str, Any] = dict(identity_of(given, rewards)) if self.state_file else {}
+        self.identity = identity_of(given, rewards) if self.state_file else {}
         is_divided = is_to_be_divided(args, model, rewards, peft_config)
+        self.context, self.whose = shortest_context(readers)
+        self.prompts = self._encoded("train_dataset", train_dataset, say)
         models = assemble_models(
             model, ref_model, value_model, rewards, self.tokenizer, peft_config=peft_config, last_blocks=args.last_blocks,
             needs_values=args.advantages == "gae", is_divided=is_divided, bf16=args.bf16, say=say,
@@ -101,22 +108,32 @@ class PPOTrainer:
         )  # fmt: skip
         place(models, rewards, is_divided, args.bf16, say)
         model, self.reference = models.policy, models.reference
-        self.context = context_length(model.config)
-        self.prompts = self._encoded(train_dataset, say)
-        from_servers = args.sampler == "vllm"
-        servers = RolloutServers(args.sampler_urls.split(","), args.sampler_folder) if from_servers else None
-        self.sampling = Sampling(args, self.prompts, self.tokenizer, servers)
+        self.sampling = Sampling(args, self.prompts, self.tokenizer, servers_of(args))
         self.pretraining = pretraining_rows(args, self.tokenizer, pretrain_dataset, model)
         self.learner = new_learner(args, model, models.value_model, models.lower)
-        self.log = MetricLog(Path(logging_dir) if logging_dir and processes.is_main_process() else None)
-        self._watch(eval_dataset, callbacks, output_dir, logging_dir)
+        self.log = MetricLog(
+            made_folder("logging_dir", Path(logging_dir))
+            if logging_dir and processes.is_main_process()
+            else None
+        )
+        self._watch(eval_dataset, callbacks, output_dir, logging_dir, say)
         self.identity |= {
             "settings": hashed_settings(args),
-            "prompts": fingerprint([row.tokens for row in self.prompts]),
+            "prompts": prompts_hash(self.prompts, rewards),
+            "evaluation prompts": prompts_hash(self.eval_prompts, rewards),
+            "pretraining text": text_hash(self.pretraining),
+            "adapters": adapters_of(model, models.value_model),
         }
         self.resume(say)
 
-    def _watch(self, eval_dataset: Any, callbacks: Sequence[Any], output_dir: Any, logging_dir: Any) -> None:
+    def _watch(
+        self,
+        eval_dataset: Any,
+        callbacks: Sequence[Any],
+        output_dir: Any,
+        logging_dir: Any,
+        say: Callable[[str], None],
+    ) -> None:
         """Who sees the run: a file of samples, evaluations, callbacks."""
         args, folder = self.args, Path(output_dir) if output_dir else None
         if args.samples_every and not (output_dir or logging_dir):
@@ -124,16 +141,19 @@ class PPOTrainer:
         if bool(args.eval_every) != (eval_dataset is not None):
             raise InputError("eval_every and eval_dataset belong together: give both, or none of them")
         self.samples = SampleLog(folder and folder / "samples.jsonl", self.log, self.tokenizer)
-        self.eval_prompts = [] if eval_dataset is None else self._encoded(eval_dataset)
+        self.eval_prompts = [] if eval_dataset is None else self._encoded("eval_dataset", eval_dataset, say)
+        for name in ("keep_every", "eval_every"):
+            if getattr(args, name) and not output_dir:
+                raise InputError(f"{name}: give output_dir, where the policies are to be kept")
         self.callbacks = Callbacks(
             callbacks, args, folder, model=self.model,
             processing_class=self.tokenizer,
         )  # fmt: skip
 
-    def _encoded(self, rows: Iterable[Any], say: Callable[[str], None] = lambda line: None) -> Any:
+    def _encoded(self, name: str, rows: Iterable[Any], say: Callable[[str], None]) -> list[EncodedPrompt]:
         return encode_prompts(
-            prompt_rows_in(rows), self.tokenizer, self.context, self.args.max_new_tokens,
-            skip_long=getattr(self.args, "skip_long", False), say=prefixed("ppo", say),
+            prompt_rows_in(rows, name), self.tokenizer, self.context, self.args.max_new_tokens, self.args.skip_long,
+            prefixed("ppo: to evaluate on" if name == "eval_dataset" else "ppo", say), self.whose,
         )  # fmt: skip
 
     @property
@@ -160,6 +180,10 @@ class PPOTrainer:
 
     def evaluate(self) -> dict[str, float]:
         """Numbers of the policy as it is now on eval_dataset; the best policy so far is kept under best/ of output_dir."""
+        if not self.eval_prompts:
+            raise InputError(
+                "there are no prompts to evaluate on; give eval_dataset and eval_every to PPOTrainer"
+            )
         self.sampling.wait()
         found = evaluate(
             self.args, self.learner, self.reference, self.reward, self.eval_prompts, self.tokenizer, self.sampling.servers
@@ -176,7 +200,7 @@ class PPOTrainer:
 
         Every process calls it; the first one writes.
         """
-        into = Path(folder) if folder and processes.is_main_process() else None
+        into = made_folder("save_model", Path(folder)) if folder and processes.is_main_process() else None
         self.learner.save(self.tokenizer, into)
         if self.args.keep_state:
             self._keep_state(into / STATE if into else None)
@@ -201,7 +225,7 @@ class PPOTrainer:
         Of sharded models each writes its part, while training goes on.
         """
         if self.state_file:
-            self.state_file.save(self.state_dict(), self.learner.iteration)
+            self.state_file.save(self.state_dict(), len(self.log.history))
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs; with weights and moments as they are divided between processes."""
@@ -218,13 +242,10 @@ class PPOTrainer:
         """Go on from the state in output_dir, if there is one. Raises InputError for one of another run."""
         if not self.state_file or (state := load_state(self.state_file.path)) is None:
             return
-        if others := [name for name, now in self.identity.items() if state["identity"].get(name) != now]:
-            raise InputError(
-                f"{self.state_file.path}: the state of a run with another {' and '.join(others)}; choose another output_dir"
-            )
+        check_same_run(self.state_file.path, state.get("identity"), self.identity)
         self.go_on_from(state)
         if processes.is_main_process():
-            self.samples.rewind(self.learner.iteration)
+            self.samples.rewind(len(self.log.history))
         say(f"ppo: continuing at iteration {self.learner.iteration}")
 
     def go_on_from(self, state: dict[str, Any] | None) -> None:
@@ -233,6 +254,28 @@ class PPOTrainer:
             self.learner.load_state_dict(state)
             self.sampling.load_state_dict(state.get("ahead"))
             self.log.history = state["history"]
+
+
+def held_state_file(folder: Path) -> StateFile:
+    """The file of a run's state in its folder, which is made and kept to this run."""
+    if processes.is_main_process():
+        hold(made_folder("output_dir", folder).absolute())
+    return StateFile(folder / "state.pt")
+
+
+def made_folder(name: str, folder: Path) -> Path:
+    """The folder, made where it was not. Raises InputError by the name of the argument where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"{name}: {folder}: {problem.strerror}; name another folder") from None
+    return folder
+
+
+def servers_of(config: PPOConfig) -> RolloutServers | None:
+    """The servers that draw the completions, where they do."""
+    from_servers = config.sampler == "vllm"
+    return RolloutServers(config.sampler_urls.split(","), config.sampler_folder) if from_servers else None
 
 
 def run(

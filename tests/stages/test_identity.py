@@ -3,13 +3,28 @@
 import json
 
 import pytest
+import torch
+from peft import LoraConfig
 
 from rlhf.errors import InputError
+from rlhf.learning.training import load_state, save_state
+from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
 from stages import reward, sft
 from stages.ppo.trainer import run as run_ppo
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
-from tests.tiny_ppo import CONFIG, PROMPTS, TOKENIZER, config, count_e, policy, quiet, scalar, trainer
+from tests.tiny_ppo import (
+    CONFIG,
+    PROMPTS,
+    TEXTS,
+    TOKENIZER,
+    config,
+    count_e,
+    policy,
+    quiet,
+    scalar,
+    trainer,
+)
 
 ROWS = [{"prompt": f"Say {n}", "completion": f"I say {n}."} for n in range(12)]
 RANKED = [{"prompt": f"q{n}", "completions": ["Red.", "No."], "ranks": [0, 1]} for n in range(8)]
@@ -96,28 +111,89 @@ def count_a(prompts, completions):
     return [float(text.count("a")) for text in completions]
 
 
-OTHERS = {
-    "prompts": {"train_dataset": ["other"]},
-    "policy": {"model": policy(initializer_range=0.1)},
-    "reward ScalarGPT": {"reward_model": scalar(initializer_range=0.1)},
-    "reference": {"ref_model": policy(initializer_range=0.1)},
-    "settings": {"args": config(lr=1e-2)},
+def near_a(prompts, completions, answer):
+    return [float(text.count(letter)) for text, letter in zip(completions, answer, strict=True)]
+
+
+def asked(letter):
+    rows = [{"prompt": prompt, "answer": letter, "unread": letter} for prompt in PROMPTS]
+    return {"reward_model": near_a, "train_dataset": rows}
+
+
+def lora(**more):
+    return {"peft_config": LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True, **more)}
+
+
+def on_text(*texts):
+    return {"args": config(ptx_coef=1.0), "pretrain_dataset": [*texts] * 20}
+
+
+def measured_on(*prompts):
+    return {"args": config(eval_every=1), "eval_dataset": prompts}
+
+
+TWO_RUNS = {
+    "prompts": ({}, {"train_dataset": ["other"]}),
+    "prompts, by a column that a reward reads": (asked("a"), asked("b")),
+    "policy": ({}, {"model": policy(initializer_range=0.1)}),
+    "reward ScalarGPT": ({}, {"reward_model": scalar(initializer_range=0.1)}),
+    "reward count_e": ({"reward_model": count_e}, {"reward_model": count_a}),
+    "reward count_a": ({"reward_model": [count_e, count_a]}, {"reward_model": count_e}),
+    "order of rewards": ({"reward_model": [count_e, count_a]}, {"reward_model": [count_a, count_e]}),
+    "tokenizer of reward": ({}, {"reward_processing_class": train_tokenizer(TEXTS, 290)}),
+    "reference": ({}, {"ref_model": policy(initializer_range=0.1)}),
+    "value model": ({}, {"value_model": scalar(initializer_range=0.1)}),
+    "settings": ({}, {"args": config(lr=1e-2)}),
+    "pretraining text": (on_text(*TEXTS), on_text("one two three four ")),
+    "evaluation prompts": (measured_on("one"), measured_on("two")),
+    "adapters": ({}, lora(r=2)),
+    "adapters, by their rank": (lora(r=2), lora(r=4)),
+    "adapters, by a factor": (lora(r=2, lora_alpha=8), lora(r=2, lora_alpha=80)),
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
-def test_a_state_of_another_run_is_refused_by_what_differs(what, tmp_path):
+@pytest.mark.parametrize("back", [False, True], ids=["", "and back"])
+@pytest.mark.parametrize("what", TWO_RUNS)
+def test_a_state_of_another_run_is_refused_by_what_differs(what, back, tmp_path):
+    one, other = reversed(TWO_RUNS[what]) if back else TWO_RUNS[what]
+    trainer(output_dir=tmp_path, **one).save_state()
+    trainer(output_dir=tmp_path, **one)
+    with pytest.raises(InputError, match=f"a run with another .*{what.split(',')[0]}"):
+        trainer(output_dir=tmp_path, **other)
+
+
+def cut_off(file):
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def of_an_older_version(file):
+    state = load_state(file)
+    del state["identity"]["order of rewards"], state["identity"]["adapters"]
+    save_state(file, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (cut_off, "holds no training state"),
+        (lambda file: file.write_bytes(b""), "holds no training state"),
+        (lambda file: torch.save([1], file), "no training state but a list"),
+        (lambda file: torch.save({"model": 1}, file), "not the state of a run of PPO"),
+        (of_an_older_version, "a run with another order of rewards and adapters"),
+    ],
+    ids=["cut off", "empty", "a list", "of another program", "of an older version"],
+)
+def test_a_state_that_is_none_or_is_an_older_versions_is_a_line_that_names_the_file(change, said, tmp_path):
     trainer(output_dir=tmp_path).save_state()
-    trainer(output_dir=tmp_path)
-    with pytest.raises(InputError, match=what):
-        trainer(output_dir=tmp_path, **OTHERS[what])
+    change(tmp_path / "state.pt")
+    with pytest.raises(InputError, match=f"state.pt: .*{said}"):
+        trainer(output_dir=tmp_path)
 
 
-def test_a_state_of_another_reward_function_is_refused(tmp_path):
-    trainer(output_dir=tmp_path, reward_model=count_e).save_state()
-    trainer(output_dir=tmp_path, reward_model=count_e)
-    with pytest.raises(InputError, match="reward"):
-        trainer(output_dir=tmp_path, reward_model=count_a)
+def test_a_column_that_no_reward_reads_makes_no_other_run(tmp_path):
+    trainer(output_dir=tmp_path, **asked("a")).save_state()
+    rows = [row | {"unread": "b"} for row in asked("a")["train_dataset"]]
+    trainer(output_dir=tmp_path, **asked("a") | {"train_dataset": rows})
 
 
 def test_a_model_is_saved_twice_into_one_folder(tmp_path):

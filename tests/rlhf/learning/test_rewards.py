@@ -1,5 +1,6 @@
 """Scores of reward models, of their ensembles and of functions, by hand and against transformers."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -131,12 +132,75 @@ def test_a_function_sees_prompts_as_the_data_has_them_and_plain_text() -> None:
     assert scores.tolist() == [9.0, 14.0, 4.0] and scores.dtype == torch.float32
 
 
+ALIKE = {  # ways to write one function of prompts and completions; the column is the letter to count
+    "by position": lambda asked, said, letter="x": counted(said, letter),
+    "by position only": lambda asked, said, /, letter: counted(said, letter),
+    "as trl's, completions first": lambda completions, prompts, letter: counted(completions, letter),
+    "as trl's, completions alone": lambda completions, letter=None, **others: counted(completions, letter),
+    "as trl's, all by name": lambda completions, **others: counted(others["prompts"] and completions, others["letter"]),
+    "by name only": lambda *, letter, prompts, completions: counted(completions, letter),
+    "prompts by name": lambda said, prompts, letter: counted(said, letter),
+    "prompts first": lambda prompts, said, **others: counted(said, others["letter"]),
+}  # fmt: skip
+
+
+def counted(texts: list[str], letters: list[str]) -> list[float]:
+    assert texts == [text for text, _ in ANSWERS]
+    return [float(text.count(letter)) for text, letter in zip(texts, letters, strict=True)]
+
+
+def with_letters() -> Rollout:
+    return replace(rollout(), columns=[{"letter": letter, "prompts": "?"} for letter in "tab"])
+
+
+@pytest.mark.parametrize("way", ALIKE)
+def test_prompts_and_completions_reach_a_function_however_it_names_and_orders_them(way: str) -> None:
+    assert RewardFunction(ALIKE[way], POLICY)(with_letters()).tolist() == [2.0, 2.0, 1.0]
+
+
+class Empty:
+    pass
+
+
 @pytest.mark.parametrize(
-    ("result", "complaint"), [([1.0], "1 scores for 3"), (None, "not a list"), (["x", 1, 2], "not a list")]
+    ("function", "complaint"),
+    [
+        (lambda: [0.0], "takes no prompts and completions"),
+        (lambda text: [0.0], "takes no prompts and completions"),
+        (lambda prompts: [0.0], "takes no prompts and completions"),
+        (Empty, "Empty: it takes no prompts and completions"),
+        (torch.nn.Linear(2, 2), "Linear: it takes no prompts and completions"),
+        (lambda completions, digit: [0.0], "no prompt has a column digit; there are: letter"),
+    ],
+)
+def test_a_function_that_cannot_be_called_with_them_is_refused_in_a_line(
+    function: object, complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        RewardFunction(function, POLICY)(with_letters())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("result", "complaint"),
+    [
+        ([1.0], "1 scores for 3"),
+        (None, "not a list"),
+        (["x", 1, 2], "not a list"),
+        ({0: 1.0, 1: 2.0, 2: 3.0}, "not a list of numbers .it gave a dict"),
+        ("123", "not a list of numbers .it gave a str"),
+        (["1", "2", "3"], "not a list of numbers .'1' is a text"),
+        ([10**400] * 3, "not a list of numbers .int too large"),
+    ],
+    ids=lambda value: f"{value:.10}" if isinstance(value, str) else type(value).__name__,
 )
 def test_a_function_that_gives_no_number_per_completion_is_refused(result: object, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         RewardFunction(lambda prompts, completions: result, POLICY)(rollout())  # type: ignore[arg-type, return-value]
+
+
+def test_a_function_that_empties_its_lists_is_refused() -> None:
+    with pytest.raises(InputError, match="0 scores for 3"):
+        RewardFunction(lambda prompts, completions: completions.clear() or [], POLICY)(rollout())  # type: ignore[arg-type]
 
 
 def fixed(*scores: float):  # type: ignore[no-untyped-def]

@@ -4,7 +4,13 @@ import datasets
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import BertConfig, BertForSequenceClassification, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    EarlyStoppingCallback,
+    LlamaForCausalLM,
+    TrainerCallback,
+)
 
 from rlhf.errors import InputError
 from rlhf.learning.rewards import RewardModel, completion_texts
@@ -25,6 +31,7 @@ from tests.tiny_ppo import (
     weights,
 )
 
+REWARD = scalar()
 SPLITS = datasets.DatasetDict(train=datasets.Dataset.from_list([{"prompt": "one"}]))
 
 
@@ -46,6 +53,9 @@ def labels(number):
         ({"train_dataset": "prompts.jsonl"}, "text or path; pass rows"),
         ({"train_dataset": None}, "NoneType"),
         ({"train_dataset": 3}, "int"),
+        ({"train_dataset": []}, "train_dataset has no rows"),
+        ({"train_dataset": datasets.Dataset.from_dict({"prompt": []})}, "train_dataset has no rows"),
+        ({"eval_dataset": [], "args": config(eval_every=1)}, "eval_dataset has no rows"),
         ({"pretrain_dataset": "some text", "args": config(ptx_coef=1.0)}, "pretrain_dataset is a text"),
         ({"pretrain_dataset": {"train": []}, "args": config(ptx_coef=1.0)}, "pretrain_dataset is a dict"),
         ({"pretrain_dataset": [{"content": "x"}], "args": config(ptx_coef=1.0)}, "column `text`"),
@@ -53,20 +63,71 @@ def labels(number):
         ({"reward_model": [scalar(), labels(3)]}, "of 3 labels"),
         ({"reward_model": policy()}, "language model without scores"),
         ({"reward_model": "reward"}, "reward_model is a text; pass a function"),
+        ({"reward_model": [scalar(), torch.nn.Linear(2, 2)]}, "Linear: it takes no prompts and completions"),
+        ({"reward_model": lambda text: [0.0]}, "takes no prompts and completions"),
+        ({"reward_model": lambda completions, answer: [0.0]}, "no prompt has a column answer; there are: none"),
         ({"value_model": labels(2)}, "value_model is a .* of 2 labels"),
         ({"value_model": "x"}, "value_model is a text"),
         ({"model": "gpt2"}, "model is a text; pass a model"),
         ({"model": scalar()}, "predicts no tokens"),
         ({"ref_model": scalar()}, "ref_model .* predicts no tokens"),
+        ({"model": torch.nn.Linear(2, 2)}, "model is a Linear, no model of transformers"),
+        ({"value_model": torch.nn.Linear(2, 2)}, "value_model is a Linear, no model of transformers"),
+        ({"value_model": REWARD, "reward_model": [count_e, REWARD]}, "value_model is a reward model itself"),
+        ({"reward_model": []}, "reward_model is an empty list"),
+        ({"model": policy().requires_grad_(False)}, "model: none of its weights learns"),
+        ({"value_model": scalar().requires_grad_(False)}, "value_model: none of its weights learns"),
+        ({"model": policy(vocab_size=10)}, "model knows 10 tokens.*resize_token_embeddings"),
+        ({"reward_model": [count_e, scalar(vocab_size=10)]}, "reward_model ScalarGPT knows 10 tokens"),
+        ({"value_model": scalar(vocab_size=10)}, "value_model knows 10 tokens"),
+        ({"ref_model": policy(vocab_size=10)}, "ref_model knows 10 tokens"),
+        ({"reward_model": scalar(n_positions=8)}, "the context of 8 of reward_model ScalarGPT"),
+        ({"value_model": scalar(n_positions=8)}, "the context of 8 of value_model"),
+        ({"ref_model": policy(n_positions=8)}, "the context of 8 of ref_model"),
+        ({"output_dir": __file__}, "output_dir: .*test_given.py: File exists; name another folder"),
+        ({"output_dir": f"{__file__}/new"}, "output_dir: .*Not a directory"),
+        ({"logging_dir": __file__}, "logging_dir: .*File exists"),
+        ({"callbacks": TrainerCallback()}, "callbacks is a TrainerCallback; pass a list"),
+        ({"callbacks": [TrainerCallback]}, "callbacks: the class TrainerCallback"),
+        ({"callbacks": [print]}, "callbacks: a builtin_function_or_method"),
+        ({"callbacks": [EarlyStoppingCallback()]}, "EarlyStoppingCallback waits for evaluations"),
         ({"processing_class": None}, "processing_class is a NoneType"),
         ({"processing_class": "gpt2"}, "processing_class is a text"),
         ({"args": {"episodes": 3}}, "args is a dict; pass a PPOConfig"),
     ],
-    ids=str,
+    ids=lambda part: part if isinstance(part, str) else "+".join(part),
 )  # fmt: skip
 def test_what_would_be_trained_on_in_silence_is_refused_by_name(given, said):
     with pytest.raises(InputError, match=said):
         trainer(**given)
+
+
+def test_a_reward_model_of_a_shorter_context_reads_what_has_room_in_it():
+    made = trainer(config(skip_long=True), reward_model=scalar(n_positions=20))
+    with_room = [prompt for prompt in PROMPTS if len(TOKENIZER.encode_prompt(prompt)) + 8 < 16]
+    assert [row.prompt for row in made.prompts] == with_room != PROMPTS
+    assert len(made.train()) == 2  # of its 20 places 16 are read, padding being of whole steps of 8
+
+
+def test_a_model_saved_where_a_file_stands_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file: File exists; name another folder"):
+        trainer().save_model(tmp_path / "file")
+
+
+def test_prompts_without_room_are_left_out_and_counted_in_python_too(tmp_path):
+    said, long = [], "one " * 60
+    with pytest.raises(InputError, match="leave such prompts out with skip_long"):
+        trainer(train_dataset=[long, *PROMPTS])
+    made = trainer(
+        config(skip_long=True, eval_every=1), train_dataset=[long, *PROMPTS], eval_dataset=["one", "two", long], output_dir=tmp_path,
+        say=said.append,
+    )  # fmt: skip
+    assert [len(made.prompts), len(made.eval_prompts)] == [len(PROMPTS), 2]
+    assert [line.split(", of more")[0] for line in said] == [
+        "ppo: left out 1 of 7 prompts",
+        "ppo: to evaluate on: left out 1 of 3 prompts",
+    ]
 
 
 def test_a_policy_in_bfloat16_learns_as_one_in_float32_does():

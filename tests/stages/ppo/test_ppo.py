@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 
 import pytest
@@ -14,7 +15,10 @@ from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
 from stages.ppo import PPOConfig, advantages
 from stages.ppo.loop import add_ptx_gradient
+from stages.ppo.trainer import run
+from stages.settings import PPOSettings
 from tests.tiny_ppo import (
+    CONFIG,
     PROMPTS,
     TEXTS,
     TOKENIZER,
@@ -24,9 +28,11 @@ from tests.tiny_ppo import (
     history_and_weights,
     llama,
     policy,
+    quiet,
     same,
     scalar,
     scalar_llama,
+    tiny_store,
     trainer,
     weights,
 )
@@ -57,7 +63,7 @@ NEEDED = {  # settings without which another has nothing to act on
     "pessimism": {"reward_combine": "lower-bound"}, "ptx_coef": {"ptx_coef": 1.0}, "ptx_examples": {"ptx_coef": 1.0},
     "kl_in": {"kl_estimator": "k3"}, "importance_cap": {"top_p": 0.8}, "overlong_penalty": {"overlong_buffer": 8},
     "filter_equal_scores": {"completions_per_prompt": 2}, "dual_clip": {"clip": 0.1, "inner_epochs": 8, "lr": 0.1},
-    "max_staleness": {"importance_cap": 2.0, "recompute_logprobs": True},
+    "max_staleness": {"importance_cap": 2.0, "recompute_logprobs": True}, "advantages": {"value_lr": 1e-3},
 }  # fmt: skip
 MEMORY_OR_FILES_ONLY = {
     "gradient_checkpointing",
@@ -74,6 +80,7 @@ MEMORY_OR_FILES_ONLY = {
     "sampler_folder",
     "sampler_dtype",
     "ema_decay",
+    "skip_long",
 }  # each has a test of its own
 
 
@@ -124,6 +131,36 @@ def test_a_kl_budget_stops_the_run_before_an_update_beyond_it():
     assert made.learner.iteration == len(history) - 1
 
 
+STOPS = CONFIG | FAR | {"kl_budget": 0.05, "kl_budget_action": "stop", "normalize_scores": True}
+
+
+def test_what_a_kl_budget_stopped_is_over_however_often_it_is_begun_again(tmp_path):
+    args = config(**STOPS, samples_every=1)
+    made = trainer(args, reward_model=count_e, output_dir=tmp_path)
+    history = [*made.train()]
+    wrote = (tmp_path / "samples.jsonl").read_text()
+    again = trainer(args, reward_model=count_e, output_dir=tmp_path)
+    assert len(history) < args.num_iterations
+    assert made.train() == history == again.train()
+    assert (tmp_path / "samples.jsonl").read_text() == wrote
+
+
+def test_a_run_that_a_kl_budget_stopped_and_one_made_longer_are_alike(tmp_path):
+    store = tiny_store(tmp_path / "store")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+
+    def ended(**more):
+        entry = run(PPOSettings(**CONFIG | {"prompts": str(prompts)} | more), store, quiet)
+        history = json.loads((entry.path / "history.json").read_text())
+        return history, entry.manifest["metrics"]["episodes"], (entry.path / "model.safetensors").read_bytes()
+
+    short = ended(**STOPS, name="short", keep_state=True)
+    assert short[1] == 8 * (len(short[0]) - 1) < 80  # completions of the last row were not learned from
+    longer = ended(extend="ppo/short", episodes=96, name="longer")
+    assert short == longer == ended(**STOPS | {"episodes": 96}, name="whole")
+
+
 def test_a_kl_budget_makes_kl_dearer_while_it_is_passed():
     history = trainer(config(**FAR, kl_budget=1e-3), reward_model=count_e).train()
     for row, after in itertools.pairwise(history):
@@ -159,6 +196,28 @@ def test_each_reward_of_several_is_logged_by_its_name():
     row = trainer(reward_model=[count_e, scalar()]).train()[0]
     parts = [value for name, value in row.items() if name in ("reward/count_e", "reward/ScalarGPT")]
     assert len(parts) == 2 and row["reward/score"] == pytest.approx(sum(parts) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("names", "logged"),
+    [
+        (("a", "a", "a-1"), ("a-2", "a-3", "a-1")),
+        (("b", "score"), ("b", "score-2")),
+        (("score_std", "objective"), ("score_std-1", "objective-2")),
+    ],
+)
+def test_rewards_whose_names_are_taken_are_numbered_until_each_has_its_own(names, logged):
+    def always(score, name):
+        given = lambda prompts, completions: [score] * len(completions)  # noqa: E731
+        given.__name__ = name
+        return given
+
+    scores = [2.0**place for place in range(len(names))]
+    args = config(episodes=8, reward_weights=",".join("1" * len(names)))
+    made = trainer(args, reward_model=[always(*pair) for pair in zip(scores, names, strict=True)])
+    row = made.train()[0]
+    assert [row[f"reward/{name}"] for name in logged] == scores
+    assert (row["reward/score"], row["reward/score_std"]) == (sum(scores), 0.0)
 
 
 def test_the_gradient_of_ppo_ptx_is_gamma_times_the_mean_per_token_of_eight_rows_per_episode():

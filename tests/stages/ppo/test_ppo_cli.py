@@ -16,7 +16,7 @@ from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import train_tokenizer
 from rlhf.store import Store
 from tests import command_line
-from tests.tiny_ppo import PROMPTS, TOKENIZER, policy, ppo_command, tiny_store, weights
+from tests.tiny_ppo import PROMPTS, TOKENIZER, policy, ppo_command, scalar, tiny_store, weights
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,21 @@ def test_the_best_of_n_become_demonstrations(place):
     assert len(rows) == many["written"] > 0 and {row.prompt for row in rows} <= set(PROMPTS)
     again = rlhf(place, *command, "--n", "2", "--out", "best.jsonl", status=2)
     assert "exists already" in again.stderr and len(read_demonstrations(place / "best.jsonl")) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("smaller", "complaint"),
+    [({"n_positions": 8}, "the context of 8 of reward_model small"), ({"vocab_size": 10}, "knows 10 tokens")],
+)
+@pytest.mark.parametrize("command", ["ppo", "best-of-n"])
+def test_a_reward_model_too_small_for_the_policys_tokens_is_one_line(
+    place, command, smaller, complaint, tmp_path
+):
+    scalar(**smaller).save_pretrained(tmp_path / "small")
+    TOKENIZER.save(tmp_path / "small")
+    given = ["--store", "store", "--reward", str(tmp_path / "small"), "--prompts", "prompts.jsonl"]
+    done = rlhf(place, command, *given, "--max-new-tokens", "8", status=2)
+    assert complaint in done.stderr and "Traceback" not in done.stderr
 
 
 def short(place, name, **settings):

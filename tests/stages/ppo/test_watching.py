@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from rlhf.errors import InputError
 from rlhf.models.checkpoints import load_policy
@@ -55,6 +55,8 @@ def test_evaluations_and_their_prompts_belong_together():
     for settings, more in (({"eval_every": 1}, {}), ({}, {"eval_dataset": HELD_OUT})):
         with pytest.raises(InputError, match="eval_every and eval_dataset"):
             trainer(config(**settings), **more)
+    with pytest.raises(InputError, match="eval_every: give output_dir"):
+        trainer(config(eval_every=1), eval_dataset=HELD_OUT)
 
 
 class Told(TrainerCallback):
@@ -97,8 +99,44 @@ def test_transformers_callbacks_are_told_and_obeyed(tmp_path):
     assert told.events == [
         ("begin", 0, 4, "GPT"), ("step", 0), ("save", 1), ("step", 1), ("end", made.args.kl_coef)
     ]  # fmt: skip
-    assert len(history) == 2 and told.measured == [{name: history[1][name] for name in MEASURED}]
+    measured = {name: history[1][name] for name in MEASURED}
+    named_as_there = {name.replace("/", "_"): value for name, value in measured.items()}
+    assert len(history) == 2 and told.measured == [measured | named_as_there]
     assert [log["reward/score"] for log in told.logs] == [row["reward/score"] for row in history]
+
+
+class StopsAfterTwo(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 2
+
+
+def test_a_run_that_a_callback_stopped_goes_on_where_it_was_without_the_callback(tmp_path):
+    args = {"args": config(episodes=32, save_every=10), "output_dir": tmp_path}
+    stopped = trainer(**args, callbacks=[StopsAfterTwo()])
+    assert len(stopped.train()) == 2
+    again = trainer(**args)
+    assert again.learner.iteration == 2
+    whole = trainer(args["args"])
+    assert again.train() == whole.train() and same(weights(again.model), weights(whole.model))
+
+
+def test_early_stopping_of_transformers_ends_a_run_whose_objective_no_longer_rises(tmp_path):
+    settings = config(episodes=64, eval_every=1, lr=1e-12)  # so that evaluations are all alike
+    more = {"callbacks": [EarlyStoppingCallback(2)], "eval_dataset": HELD_OUT, "output_dir": tmp_path}
+    assert len(trainer(settings, **more).train()) == 3
+    again = trainer(settings, **more | {"callbacks": [EarlyStoppingCallback(2)]})
+    assert len(again.train()) == 3 + 2  # the best of before is remembered
+
+
+class Asks(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_evaluate = True
+
+
+def test_an_evaluation_without_prompts_is_one_line():
+    for evaluate in (trainer().evaluate, trainer(callbacks=[Asks()]).train):
+        with pytest.raises(InputError, match="no prompts to evaluate on; give eval_dataset and eval_every"):
+            evaluate()
 
 
 def test_report_to_names_what_transformers_knows():

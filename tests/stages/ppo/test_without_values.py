@@ -1,5 +1,6 @@
 """PPO without a value model, and what its users turn on: groups, truncated rollouts, filters, samples, trl beside it."""
 
+import itertools
 import json
 import math
 
@@ -13,9 +14,12 @@ from rlhf.learning.rewards import completion_texts
 from rlhf.learning.rl import kl_k1
 from rlhf.learning.rollout import Rollout
 from rlhf.sampling.generate import Sample
+from rlhf.store import Store
 from stages.ppo import loop
 from stages.ppo.advantages import experience_of, learned_rows, penalties
 from stages.ppo.experience import gather_experience, judge, sample
+from stages.ppo.trainer import run
+from stages.settings import PPOSettings
 from tests.tiny_ppo import (
     PROMPTS,
     TOKENIZER,
@@ -26,6 +30,7 @@ from tests.tiny_ppo import (
     history_and_weights,
     llama,
     policy,
+    quiet,
     same,
     scalar,
     trainer,
@@ -231,12 +236,31 @@ def test_in_the_value_warm_up_only_the_value_model_learns():
         ({"overlong_buffer": 9}, "more than max_new_tokens"), ({"overlong_penalty": -1.0}, "overlong_penalty"),
         ({"samples_every": -1}, "samples_every"),
         ({"samples_every": 1}, "output_dir or logging_dir"),
+        ({"keep_every": 1}, "keep_every: give output_dir"),
+        ({"keep_every": 2}, "the run has 2 iterations"),
+        ({"kl_budget_action": "stop"}, "set kl_budget, or leave it at tighten"),
+        ({"kl_target": 0.1}, "set adaptive_kl"), ({"kl_horizon": 100}, "set adaptive_kl"),
+        ({"overlong_penalty": 9.0}, "set overlong_buffer"),
+        ({"overlong_buffer": 4, "overlong_penalty": 0.0}, "set overlong_penalty"),
+        ({"ptx_examples": 2}, "set ptx_coef"),
+        ({"sampler_dtype": "bfloat16"}, "sampler = vllm"),
+        *(({setting: 0.5, **WITHOUT_VALUES[name]}, f"{setting} = 0.5.* advantages = gae, or leave it at")
+          for name, setting in itertools.product(WITHOUT_VALUES, ("lam", "value_lr", "value_clip", "value_coef"))),
     ],
     ids=str,
 )  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(given, said):
     with pytest.raises(InputError, match=said):
         trainer(config(**given))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"ptx_data": "texts.txt"}, "set ptx_coef"), ({"eval_prompts": "p.txt"}, "set eval_every")],
+)
+def test_files_that_nothing_would_read_are_refused(given, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        run(PPOSettings(**given), Store(tmp_path), quiet)
 
 
 def test_a_value_model_that_nobody_asks_is_refused():
