@@ -7,6 +7,7 @@ are those that `generate` draws for a batch of one, so up to the rounding of the
 
 import time
 import traceback
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,36 +29,53 @@ from rlhf.serving.prompts import fit, longest_answer
 
 TURN_S = 1.0  # who has waited so long gets the slot of an answer that has had it so long
 PREFILL_TOKENS = 256  # prompt tokens read per step, so that a long prompt does not hold up the others
+LONGEST_WINDOW = 16  # tokens that are decoded together for the text of the newest one
 
 
 class TextStream:
-    """Tokens in, text out: whole characters only, and nothing from a stop text on."""
+    """Tokens in, text out: whole characters only, and nothing from a stop text on.
+
+    A token's text depends on those before it, so the latest ones are decoded together.
+    """
 
     def __init__(self, tokenizer: AnyTokenizer, stop: Sequence[str]) -> None:
         self.tokenizer, self.stop = tokenizer, stop
-        self.window: list[
-            int
-        ] = []  # the latest tokens; enough of them that the next one's text comes out right
-        self.shown = 0  # characters of the window's text that were taken
+        self.window: list[int] = []  # the latest tokens, from the beginning of a character on
+        self.shown = ""  # the window's text that was taken
+        self.num_whole = 0  # tokens of the window up to the last whole character that was taken
+        self.characters = getincrementaldecoder("utf-8")("replace")
         self.held = ""  # may be the beginning of a stop text
         self.stopped = False
 
     def push(self, token: int) -> str:
         """The text that is certain now."""
         self.window.append(token)
+        self.characters.decode(self.tokenizer.token_bytes(token))
         text = self.tokenizer.decode(self.window)
-        whole = text[:-1] if text.endswith("\ufffd") else text  # the rest of a character may be on its way
-        new, self.shown = whole[self.shown :], max(self.shown, len(whole))
-        if len(self.window) > 16 and whole == text:
-            self.window = self.window[-6:]
-            self.shown = len(self.tokenizer.decode(self.window))
+        if self.characters.getstate()[0]:  # the rest of a character is on its way
+            text = text.rstrip("\ufffd")
+            # Single bytes in a row are U+FFFD, all of them, until the last character is whole (byte fallback).
+            return self._before_stop(self._taken(text) if text.startswith(self.shown) else "")
+        new = self._taken(text)
+        if new and len(self.window) > LONGEST_WINDOW:
+            self.window = self.window[self.num_whole :]
+            self.shown = self.tokenizer.decode(self.window)
+        if new:  # else the window might begin with a space that begins a text, which SentencePiece leaves out
+            self.num_whole = len(self.window)
         return self._before_stop(new)
 
     def flush(self) -> str:
         """What was held back, once no token follows."""
-        new = self.tokenizer.decode(self.window)[self.shown :] if self.window else ""
-        text = self._before_stop(new)
+        text = self._before_stop(self._taken(self.tokenizer.decode(self.window)))
         return text if self.stopped else text + self.held
+
+    def _taken(self, text: str) -> str:
+        """What the window's text has beyond what was shown of it."""
+        before, self.shown = self.shown, text
+        if text.startswith(before):
+            return text[len(before) :]
+        # A wrong byte behind others has made U+FFFD of characters that were shown (byte fallback).
+        return self.tokenizer.decode(self.window[self.num_whole :])
 
     def _before_stop(self, new: str) -> str:
         text, self.held = self.held + new, ""
