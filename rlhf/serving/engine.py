@@ -35,14 +35,18 @@ LONGEST_WINDOW = 16  # tokens that are decoded together for the text of the newe
 class TextStream:
     """Tokens in, text out: whole characters only, and nothing from a stop text on.
 
-    A token's text depends on those before it, so the latest ones are decoded together.
+    A token's text depends on those before it, so the latest ones are decoded together. goes_on: the tokens continue a
+    text, so that a space at their beginning (which SentencePiece leaves out where a text begins) is part of theirs.
     """
 
-    def __init__(self, tokenizer: AnyTokenizer, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: AnyTokenizer, stop: Sequence[str], goes_on: bool = False) -> None:
         self.tokenizer, self.stop = tokenizer, stop
-        self.window: list[int] = []  # the latest tokens, from the beginning of a character on
-        self.shown = ""  # the window's text that was taken
-        self.num_whole = 0  # tokens of the window up to the last whole character that was taken
+        # The latest tokens, from the beginning of a character on.
+        self.window: list[int] = tokenizer.encode("a")[-1:] if goes_on else []
+        self.shown = tokenizer.decode(self.window)  # the window's text that was taken
+        self.num_whole = len(
+            self.window
+        )  # tokens of the window up to the last whole character that was taken
         self.characters = getincrementaldecoder("utf-8")("replace")
         self.held = ""  # may be the beginning of a stop text
         self.stopped = False
@@ -60,7 +64,7 @@ class TextStream:
         if new and len(self.window) > LONGEST_WINDOW:
             self.window = self.window[self.num_whole :]
             self.shown = self.tokenizer.decode(self.window)
-        if new:  # else the window might begin with a space that begins a text, which SentencePiece leaves out
+        if new:  # else the window might begin with a space that does not begin the text
             self.num_whole = len(self.window)
         return self._before_stop(new)
 
@@ -174,7 +178,7 @@ class Engine:
             self.events.append((key, Failed(str(error), "input")))
             return
         limit = longest_answer(self.context, prompt, request)
-        text = TextStream(self.tokenizer, request.stop)
+        text = TextStream(self.tokenizer, request.stop, bool(request.prompt or request.continue_last))
         self.waiting.append(_Row(key, request, prompt, dropped, limit, text, changes))
 
     @torch.inference_mode()
@@ -330,8 +334,8 @@ class Engine:
     def _token_info(self, token: int, logprobs: Tensor, alternatives: int) -> TokenInfo:
         best = logprobs.topk(min(alternatives, len(logprobs)))
         likely = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        shown = tuple((self.tokenizer.decode([i], keep_special=True), value) for i, value in likely)
-        return TokenInfo(self.tokenizer.decode([token], keep_special=True), float(logprobs[token]), shown)
+        shown = tuple((self.tokenizer.token_bytes(i), value) for i, value in likely)
+        return TokenInfo(self.tokenizer.token_bytes(token), float(logprobs[token]), shown)
 
     def _end(self, row: _Row) -> str:
         """Why the row ends with its latest token; empty where it goes on."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from rlhf.data import Message, Prompt
 from rlhf.errors import InputError
-from rlhf.serving.completions import Event, Failed, Result
+from rlhf.serving.completions import Event, Failed, Result, text_of
 from rlhf.serving.telling import Teller
 
 
@@ -201,7 +201,7 @@ class Models:
             tokens = encode_text(tokenizer, prompt)
         else:
             tokens = tokenizer.encode_prompt(list(prompt))
-        return tokens, [tokenizer.decode([token], keep_special=True) for token in tokens], engine.context
+        return tokens, [text_of(tokenizer.token_bytes(token)) for token in tokens], engine.context
 
     def detokenize(self, folder: str, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones too."""
@@ -211,7 +211,7 @@ class Models:
         return str(tokenizer.decode(given_tokens(tokenizer, tuple(tokens)), keep_special=True))
 
     def score_text(self, folder: str, prompt: str | tuple[int, ...], alternatives: int) -> Any:
-        """The first token's text, and each later token of a text with its probability."""
+        """The first token's bytes, and each later token of a text with its probability."""
         from rlhf.serving.prompts import given_tokens
         from rlhf.serving.scoring import score_text
 

@@ -332,6 +332,19 @@ def test_bytes_that_are_no_character_hold_up_nothing(kind):
     assert "".join(map(cut.push, whole)).endswith("a ") and set(cut.flush()) == {"�"}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_continues_a_text_keeps_the_space_at_its_beginning(kind):
+    tokenizer = KINDS[kind]
+    size = {"n_layer": 1, "n_head": 1, "n_embd": 8, "n_positions": 64}
+    engine = Engine(GPT(GPT2Config(vocab_size=tokenizer.vocab_size, **size)), tokenizer)
+    [said, *_] = tokenizer.encode_continuation(" boat")
+    forced = {"logit_bias": {said: 100}, "temperature": 0.0, "max_new_tokens": 1}
+    begun = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "the red"})
+    asked = [Request(prompt="the red", **forced), Request(messages=begun, continue_last=True, **forced)]
+    for request in asked:
+        assert run(engine, {0: [("a", request)]})["a"].text.startswith(" ")
+
+
 def test_the_time_limit_ends_an_answer_with_what_it_has():
     answer = run(Engine(GPT_MODEL, TOKENIZER), {0: [("a", ask(5, max_new_tokens=100, timeout_s=0.0))]})["a"]
     assert answer.reason == "time" and answer.completion_tokens == 1
