@@ -29,6 +29,7 @@ from rlhf.serving.prompts import fit, longest_answer
 
 TURN_S = 1.0  # who has waited so long gets the slot of an answer that has had it so long
 PREFILL_TOKENS = 256  # prompt tokens read per step, so that a long prompt does not hold up the others
+LONGEST_CHARACTER = 4  # bytes, and tokens at most
 LONGEST_WINDOW = 16  # tokens that are decoded together for the text of the newest one
 
 
@@ -48,6 +49,7 @@ class TextStream:
             self.window
         )  # tokens of the window up to the last whole character that was taken
         self.characters = getincrementaldecoder("utf-8")("replace")
+        self.num_open = 0  # tokens that have begun or continued a character since the last text
         self.held = ""  # may be the beginning of a stop text
         self.stopped = False
 
@@ -56,11 +58,13 @@ class TextStream:
         self.window.append(token)
         self.characters.decode(self.tokenizer.token_bytes(token))
         text = self.tokenizer.decode(self.window)
-        if self.characters.getstate()[0]:  # the rest of a character is on its way
-            text = text.rstrip("\ufffd")
+        if self.characters.getstate()[0] and self.num_open < LONGEST_CHARACTER:
+            text = text.rstrip("\ufffd")  # the rest of a character is on its way
             # Single bytes in a row are U+FFFD, all of them, until the last character is whole (byte fallback).
-            return self._before_stop(self._taken(text) if text.startswith(self.shown) else "")
-        new = self._taken(text)
+            new = self._taken(text) if text.startswith(self.shown) else ""
+            self.num_open = 1 if new else self.num_open + 1
+            return self._before_stop(new)
+        new, self.num_open = self._taken(text), 0
         if new and len(self.window) > LONGEST_WINDOW:
             self.window = self.window[self.num_whole :]
             self.shown = self.tokenizer.decode(self.window)
@@ -165,9 +169,13 @@ class Engine:
         """Requests that wait, are read or are answered."""
         return len(self.waiting) + len(self.reading) + len(self.running)
 
-    def submit(self, key: str, request: Request) -> None:
-        """Put a request in line; what becomes of it, a refusal too, is told by the events of `step` under its key."""
-        if len(self.waiting) >= self.max_waiting:
+    def submit(self, key: str, request: Request, follows: bool = False) -> None:
+        """Put a request in line; what becomes of it, a refusal too, is told by the events of `step` under its key.
+
+        follows: it takes the place of one that has ended, so that a full line does not refuse it.
+        """
+        num_free = self.max_rows - len(self.reading) - len(self.running)
+        if not follows and len(self.waiting) >= num_free + self.max_waiting:
             full = f"{len(self.waiting)} requests are waiting already; try again in a moment"
             self.events.append((key, Failed(full, "busy")))
             return

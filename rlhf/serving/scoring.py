@@ -22,6 +22,8 @@ def score_text(
     A generator that pauses between chunks and returns the tokens. Raises InputError for a text longer than the
     model's context.
     """
+    if not tokens:
+        raise InputError("prompt is empty; give at least one token")
     if engine.context and len(tokens) > engine.context:
         raise InputError(
             f"the prompt has {len(tokens)} tokens and the model's context is {engine.context}; shorten it"

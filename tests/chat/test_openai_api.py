@@ -142,6 +142,8 @@ def test_stop_greedy_top_k_and_parts_are_understood(client):
         ({"logit_bias": {"9000": 1}}, "logit_bias", "the model has no such"),
         ({"extra_body": {"min_p": 2}}, "min_p", "between 0"), ({"extra_body": {"temprature": 0}}, "temprature", "not known"),
         ({"tool_choice": "required"}, "tool_choice", "not offered"),
+        ({"top_logprobs": 2}, "top_logprobs", "needs logprobs"),
+        ({"extra_body": {"stream_options": {"usage": True}}}, "stream_options.usage", "not known"),
         ({"messages": [{"role": "user", "content": "x", "audio": {"id": "1"}}]}, "messages.audio", "not known"),
         ({"extra_body": {"continue_final_message": True}}, "continue_final_message", "not the assistant"),
         ({"extra_body": {"add_generation_prompt": False}}, "add_generation_prompt", "opposite"),
@@ -218,6 +220,20 @@ def test_metrics_count_what_was_answered(client, address):
     assert grown("rlhf_first_token_seconds_count") == grown("rlhf_answer_seconds_count") == 3
     assert grown("rlhf_answers_total", '{model="ppo/0001-tiny",reason="length"}') == 3
     assert after["rlhf_engine_starts"] == 1 and after['rlhf_requests_running{model="ppo/0001-tiny"}'] == 0
+
+
+def test_metrics_count_first_tokens_without_text_once_and_answers_that_were_left(client, address):
+    before, half = numbers(address), TOKENIZER.encode("é")[0]
+    asked = {"messages": HELLO, "max_tokens": 6, "logprobs": True, "logit_bias": {half: 100}}
+    list(client.chat.completions.create(model="ppo", **asked, stream=True))
+    first = 'rlhf_first_token_seconds_count{model="ppo/0001-tiny"}'
+    assert numbers(address)[first] == before.get(first, 0) + 1
+    with client.chat.completions.create(model="base", messages=HELLO, stream=True) as stream:
+        next(iter(stream))
+    left = 'rlhf_answers_total{model="base/0001-tiny",reason="cancelled"}'
+    deadline = time.monotonic() + 60
+    while numbers(address).get(left, 0) <= before.get(left, 0):
+        assert time.monotonic() < deadline
 
 
 def test_with_accounts_a_token_is_needed(chat_store, tmp_path):

@@ -65,6 +65,29 @@ def test_an_echo_has_the_probability_of_every_token_as_lm_eval_reads_it(client, 
         assert [text[at:] for at in told.text_offset][1].startswith(told.tokens[1])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_list_longer_than_the_line_is_answered_as_slots_become_free(client, stream):
+    prompts = [f"The red kite {i}" for i in range(100)]
+    asked = {"model": "sft", "seed": 4, "max_tokens": 2, "stream": stream}
+    answer, texts = client.completions.create(prompt=prompts, **asked), [""] * 100
+    for choice in (choice for part in (answer if stream else [answer]) for choice in part.choices):
+        texts[choice.index] += choice.text
+    for place in (0, 17, 99):
+        asked["stream"] = False
+        assert texts[place] == client.completions.create(prompt=prompts[place], **asked).choices[0].text
+
+
+def test_every_prompt_is_counted_once_whatever_is_asked_of_it(client):
+    def counted(num_prompts, **more):
+        asked = {"model": "sft", "prompt": [TEXT] * num_prompts, "max_tokens": 1} | more
+        return client.completions.create(**asked).usage.prompt_tokens
+
+    once = len(TOKENIZER.encode(TEXT))
+    echo = {"echo": True, "max_tokens": 0}
+    for more in ({}, {"n": 2}, echo, echo | {"n": 2}, echo | {"logprobs": 1, "n": 2}):
+        assert [counted(number, **more) for number in (1, 2)] == [once, 2 * once], more
+
+
 def test_parts_of_characters_are_told_as_bytes_and_begin_where_the_character_does(client, address):
     text = "é日🙂 kite"
     tokens = httpx.post(f"{address}/tokenize", json={"model": "ppo", "prompt": text}).json()["tokens"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import Request
@@ -75,9 +75,9 @@ def answered(make: Callable[[], dict[str, Any]]) -> Response:
         return refusal(error).response()
 
 
-async def until_hangup(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+async def until_hangup(request: Request, work: Awaitable[Response]) -> Response:
     """What `work` gives; it is cancelled, and its slot freed, when the client goes away first."""
-    answer = asyncio.create_task(work)
+    answer = asyncio.ensure_future(work)
     # The body has been read: the next message is the hang-up.
     gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
     try:

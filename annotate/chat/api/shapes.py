@@ -16,6 +16,7 @@ class Echo:
     text: str = ""
     first: bytes | None = None  # the first token; nothing is before it, so it has no probability
     tokens: tuple[TokenInfo, ...] = ()
+    num_tokens: int = 0  # counted where no answer counts them
 
 
 REST = frozenset(
