@@ -8,10 +8,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rlhf.errors import RLHFError, StoreError
 
+HOLDER = ".holder"
+# The lock files of folders that this process holds. POSIX locks: the process may take its own again.
+HELD: dict[Path, IO[str]] = {}
 FULL_BYTES = 2**16
 
 
@@ -122,3 +125,28 @@ def take_lock(lock: Callable[[Any, int], None], handle: Any) -> bool:
             return False
         raise
     return True
+
+
+def hold(folder: Path) -> None:
+    """Keep a run's folder to this process until `let_go` or the process's end.
+
+    Raises StoreError where another process has it.
+    """
+    if folder in HELD:
+        return
+    handle = open(folder / HOLDER, "a+")  # noqa: SIM115  held as long as the work goes on
+    if not take_lock(fcntl.lockf, handle):
+        handle.seek(0)
+        raise StoreError(
+            f"{folder}: process {handle.read().strip() or '?'} is at the same run; wait for it or stop it first"
+        )
+    handle.truncate(0)
+    handle.write(f"{os.getpid()}\n")
+    handle.flush()
+    HELD[folder] = handle
+
+
+def let_go(folder: Path) -> None:
+    """Leave a folder that `hold` was called for to others."""
+    if handle := HELD.pop(folder, None):
+        handle.close()

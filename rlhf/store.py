@@ -14,17 +14,19 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rlhf.durable import (
     disk_problems_explained,
     hashes_under,
+    hold,
+    let_go,
     removed_afterwards,
     sync,
     sync_tree,
@@ -40,10 +42,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NUMBERED = re.compile(r"[0-9]+-.+")
 LAST_NUMBER = ".last-number"
 OWN_HASH = "manifest_hash"
-HOLDER = ".holder"
 LOCK_PATIENCE_S = 60.0
-# The lock files of work folders that this process holds. POSIX locks: the process may take its own again.
-HELD: dict[Path, IO[str]] = {}
 PACKAGES = ("torch", "transformers", "trl", "datasets", "tiktoken", "tokenizers")
 
 
@@ -118,10 +117,23 @@ class Store:
         self.root = Path(root)
         self.resume_only = resume_only
 
-    def entries(self, stage: str | None = None) -> list[Entry]:
-        """Finished entries, by stage and number. Raises StoreError naming a damaged manifest."""
+    def entries(
+        self, stage: str | None = None, damaged: Callable[[StoreError], None] | None = None
+    ) -> list[Entry]:
+        """Finished entries, by stage and number. Raises StoreError naming a damaged manifest.
+
+        damaged: hears it instead, and the entry is left out.
+        """
         stages = STAGES if stage is None else (stage,)
-        return [self._entry(path) for known in stages for path in self._paths(known)]
+        found = []
+        for path in [path for known in stages for path in self._paths(known)]:
+            try:
+                found.append(self._entry(path))
+            except StoreError as error:
+                if damaged is None:
+                    raise
+                damaged(error)
+        return found
 
     def _paths(self, stage: str) -> list[Path]:
         """The folders of a stage's entries, by number."""
@@ -139,15 +151,24 @@ class Store:
 
     def resolve(self, reference: str) -> Entry:
         """The entry that `ppo`, `ppo:latest`, `ppo/NAME` (the newest of that name) or `ppo/0001-NAME` names."""
-        stage, _, name = reference.removesuffix(":latest").partition("/")
-        paths = self._paths(stage) if stage in STAGES else []
-        matching = [path for path in paths if not name or name in (path.name, path.name.split("-", 1)[1])]
-        if not matching:
+        if not self.has(reference):
+            stage = reference.partition("/")[0]
+            paths = self._paths(stage) if stage in STAGES else []
             there = ", ".join(f"{stage}/{path.name}" for path in paths) or "nothing"
             raise StoreError(
                 f"{reference}: no such checkpoint in {self.root} (of that stage there is: {there})"
             )
-        return self._entry(matching[-1])
+        return self._entry(self._matching(reference)[-1])
+
+    def has(self, reference: str) -> bool:
+        """Whether there is an entry of that name, whole or damaged."""
+        return bool(self._matching(reference))
+
+    def _matching(self, reference: str) -> list[Path]:
+        """The folders that a reference may mean, by number."""
+        stage, _, name = reference.removesuffix(":latest").partition("/")
+        paths = self._paths(stage) if stage in STAGES else []
+        return [path for path in paths if not name or name in (path.name, path.name.split("-", 1)[1])]
 
     def find(self, stage: str, inputs_hash: str) -> Entry | None:
         """The newest entry made from the same inputs."""
@@ -319,30 +340,10 @@ class Store:
         """Delete a stage's training state."""
         folder = self._work(stage, inputs_hash)
         shutil.rmtree(folder, ignore_errors=True)
-        if handle := HELD.pop(folder, None):
-            handle.close()
+        let_go(folder)
 
     def _work(self, stage: str, inputs_hash: str) -> Path:
         return self.root.absolute() / ".work" / f"{stage}-{inputs_hash[:16]}"
-
-
-def hold(folder: Path) -> None:
-    """Keep a run's folder to this process until its work is discarded or the process ends.
-
-    Raises StoreError where another process has it.
-    """
-    if folder in HELD:
-        return
-    handle = open(folder / HOLDER, "a+")  # noqa: SIM115  held as long as the work goes on
-    if not take_lock(fcntl.lockf, handle):
-        handle.seek(0)
-        raise StoreError(
-            f"{folder}: process {handle.read().strip() or '?'} is at the same run; wait for it or stop it first"
-        )
-    handle.truncate(0)
-    handle.write(f"{os.getpid()}\n")
-    handle.flush()
-    HELD[folder] = handle
 
 
 def _is_manifest(found: Any) -> bool:

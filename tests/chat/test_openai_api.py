@@ -1,16 +1,27 @@
 """The OpenAI-compatible API, asked by the official client."""
 
+import asyncio
+import json
+import shutil
 import threading
 import time
 
 import httpx
 import openai
 import pytest
+from starlette.testclient import TestClient
 
+from annotate.app.settings import AppSettings
+from annotate.chat.checkpoints import Checkpoints
+from annotate.chat.server import api_app, chat_app
 from annotate.labels import LabelStore
 from annotate.store.accounts import add_account, add_token
 from rlhf.models.checkpoints import load_policy
 from rlhf.sampling.generate import SamplingSettings, generate
+from rlhf.serving import engine_process
+from rlhf.serving.engine_process import EngineProcess
+from rlhf.store import Store
+from tests import forked
 from tests.chat.tiny import TOKENIZER, serving
 
 HELLO = [{"role": "user", "content": "where is the dog"}]
@@ -250,6 +261,68 @@ def test_with_accounts_a_token_is_needed(chat_store, tmp_path):
             stranger.chat.completions.create(model="ppo", messages=HELLO, stream=True)
         ada = openai.OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0)
         assert ada.chat.completions.create(model="ppo", messages=HELLO, max_tokens=2).choices
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    monkeypatch.setattr(engine_process, "multiprocessing", forked.CONTEXTS)
+    with EngineProcess() as running:
+        yield running
+
+
+@pytest.mark.parametrize("make", [api_app, chat_app])
+def test_what_is_refused_outside_the_engine_is_told_in_the_protocol_too(make, engine, chat_store, tmp_path):
+    """One checkpoint is damaged, and the engine has been closed."""
+    engine.close()
+    shutil.copytree(chat_store.root, tmp_path / "store")
+    (tmp_path / "store/sft/0001-tiny/manifest.json").write_text('{"stage":')
+    asked = {"model": "ppo", "messages": HELLO}
+    long = [b"x" * 2**16] * 80
+    with LabelStore(tmp_path / "labels.db") as labels:
+        app = make(labels, AppSettings(), engine, Checkpoints(Store(tmp_path / "store")))
+        web = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+        listed = web.get("/v1/models").json()["data"]
+        answers = {
+            503: [web.get("/health"), web.get("/metrics"), web.post("/v1/chat/completions", json=asked)],
+            500: [web.get("/v1/models/sft"), web.post("/v1/completions", json={"model": "sft"})],
+            413: [web.post("/v1/completions", content=each) for each in (iter(long), b"".join(long))],
+            404: [web.get("/v1/no%0Athing"), web.post("/v1/embeddings")],
+            405: [web.get("/v1/chat/completions")],
+            421: [web.get("/v1/models", headers={"Host": "rebound.example"})],
+        }
+    assert [model["id"] for model in listed] == ["ppo/0001-tiny", "base/0001-tiny"]
+    for status, some in answers.items():
+        for answer in some:
+            error = answer.json()["error"]
+            assert answer.status_code == status and error["message"] and "\n" not in error["message"]
+            assert error["type"] == ("server_error" if status >= 500 else "invalid_request_error")
+
+
+def test_a_client_that_hangs_up_ends_the_scoring_of_its_prompts(engine, chat_store, tmp_path, monkeypatch):
+    asked, call = [], engine.call
+    monkeypatch.setattr(engine, "call", lambda *arguments: asked.append(arguments) or call(*arguments))
+    body = {"model": "ppo", "prompt": ["a", "b", "c"] * 9, "max_tokens": 0, "echo": True, "logprobs": 1}
+    heard = iter([{"type": "http.request", "body": json.dumps(body).encode()}])
+    sent = []
+
+    async def receive():
+        return next(heard, {"type": "http.disconnect"})
+
+    async def send(message):
+        sent.append(message.get("status"))
+
+    headers = [(b"host", b"localhost")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/completions",
+        "query_string": b"",
+        "headers": headers,
+    }
+    with LabelStore(tmp_path / "labels.db") as labels:
+        app = api_app(labels, AppSettings(), engine, Checkpoints(chat_store))
+        asyncio.run(app(scope, receive, send))
+    assert sent[0] == 499 and len(asked) <= 1
 
 
 def test_a_page_elsewhere_cannot_ask(address):

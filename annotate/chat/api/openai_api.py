@@ -23,9 +23,11 @@ from annotate.chat.api.metrics import Metrics
 from annotate.chat.api.protocol import Refused, answered, refusal, until_hangup
 from annotate.chat.api.shapes import ChatShape, Echo, Shape, TextShape
 from annotate.chat.checkpoints import Checkpoints
-from rlhf.errors import EngineError, InputError
+from rlhf.errors import RLHFError
 from rlhf.serving.completions import Request as Wanted
 from rlhf.serving.engine_process import EngineProcess
+
+PATHS = ("/v1/", "/tokenize", "/detokenize", "/health", "/metrics")
 
 
 class Api:
@@ -44,7 +46,7 @@ class Api:
             raise Refused(refused.status_code, str(refused.detail), code="invalid_api_key") from None
 
     async def folder(self, name: str) -> str:
-        """Where the named checkpoint is. Raises InputError."""
+        """Where the named checkpoint is. Raises InputError, StoreError."""
         return (await asyncio.to_thread(self.checkpoints.named, name)).folder
 
     async def complete(self, body: Sampled, wanted: list[Wanted], folder: str, shape: Shape) -> Response:
@@ -64,17 +66,24 @@ def openai_router(
     _add_tokens(router, api)
 
     @router.get("/health")
-    async def health() -> dict[str, int]:
+    async def health() -> Response:
         """How many answers are under way and how many requests in line: for monitors, so it needs no key."""
-        models = (await engine.call("status")).values()
-        return {name: sum(model[name] for model in models) for name in ("running", "waiting")}
+        try:
+            models = (await engine.call("status")).values()
+        except RLHFError as error:
+            return refusal(error).response()
+        return JSONResponse({name: sum(model[name] for model in models) for name in ("running", "waiting")})
 
     numbers = Metrics(engine)
 
     @router.get("/metrics")
     async def metrics() -> Response:
         """Counters and times for Prometheus; no key, as /health."""
-        return Response(await numbers.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        try:
+            text = await numbers.text()
+        except RLHFError as error:
+            return refusal(error).response()
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
@@ -144,7 +153,7 @@ async def _carried_out(
         body = kind.model_validate_json(await request.body())
         ignored = body.ignored()
         response = await until_hangup(request, make(body, owner))
-    except (Refused, InputError, EngineError, ValidationError) as error:
+    except (Refused, RLHFError, ValidationError) as error:
         return refusal(error, "prompt" if kind is TextBody else "messages").response()
     if ignored:
         response.headers[IGNORED_HEADER] = ", ".join(ignored)
