@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from rlhf.errors import RLHFError, StoreError
 
+HOLDER = ".holder"
 FULL_BYTES = 2**16
 # Lock files that this process holds. POSIX locks: the process may take its own again, and loses it by closing the file.
 HELD: dict[Path, IO[str]] = {}
@@ -201,3 +202,12 @@ def locked(folder: Path, patience_s: float) -> Iterator[None]:
                 )
             time.sleep(0.02)
         yield
+
+
+def hold(folder: Path) -> None:
+    """Keep a run's folder to this process until its work is discarded or the process ends.
+
+    Raises StoreError where another process has it.
+    """
+    if holder := keep_lock(folder / HOLDER):
+        raise StoreError(f"{folder}: process {holder} is at the same run; wait for it or stop it first")

@@ -21,11 +21,13 @@ from typing import Any
 
 from rlhf.durable import (
     HELD,
+    HOLDER,
     copy_files,
     disk_problems_explained,
     give_back_lock,
     give_usual_rights,
     hashes_under,
+    hold,
     keep_lock,
     locked,
     new_folder,
@@ -47,7 +49,6 @@ NUMBERED = re.compile(r"[0-9]+-.+")
 HIDDEN = re.compile(r"\.tmp-[0-9]+-[0-9a-f]{8}(\.lock)?")
 LAST_NUMBER = ".last-number"
 OWN_HASH = "manifest_hash"
-HOLDER = ".holder"
 LOCK_PATIENCE_S = 60.0
 
 
@@ -111,10 +112,23 @@ class Store:
         self.root = Path(root)
         self.resume_only = resume_only
 
-    def entries(self, stage: str | None = None) -> list[Entry]:
-        """Finished entries, by stage and number. Raises StoreError naming a damaged manifest."""
+    def entries(
+        self, stage: str | None = None, damaged: Callable[[StoreError], None] | None = None
+    ) -> list[Entry]:
+        """Finished entries, by stage and number. Raises StoreError naming a damaged manifest.
+
+        damaged: hears it instead, and the entry is left out.
+        """
         stages = STAGES if stage is None else (stage,)
-        return [self._entry(path) for known in stages for path in self._paths(known)]
+        found = []
+        for path in [path for known in stages for path in self._paths(known)]:
+            try:
+                found.append(self._entry(path))
+            except StoreError as error:
+                if damaged is None:
+                    raise
+                damaged(error)
+        return found
 
     def _paths(self, stage: str) -> list[Path]:
         """The folders of a stage's entries, by number."""
@@ -132,16 +146,25 @@ class Store:
 
     def resolve(self, reference: str) -> Entry:
         """The entry that `ppo`, `ppo:latest`, `ppo/NAME` (the newest of that name) or `ppo/0001-NAME` names."""
-        stage, _, name = reference.removesuffix(":latest").partition("/")
-        paths = self._paths(stage) if stage in STAGES else []
-        named = [path for path in paths if not name or path.name.split("-", 1)[1] == name]
-        matching = [path for path in paths if path.name == name] or named
-        if not matching:
+        if not self.has(reference):
+            stage = reference.partition("/")[0]
+            paths = self._paths(stage) if stage in STAGES else []
             there = ", ".join(f"{stage}/{path.name}" for path in paths) or "nothing"
             raise StoreError(
                 f"{reference}: no such checkpoint in {self.root} (of that stage there is: {there})"
             )
-        return self._entry(matching[-1])
+        return self._entry(self._matching(reference)[-1])
+
+    def has(self, reference: str) -> bool:
+        """Whether there is an entry of that name, whole or damaged."""
+        return bool(self._matching(reference))
+
+    def _matching(self, reference: str) -> list[Path]:
+        """The folders that a reference may mean, by number."""
+        stage, _, name = reference.removesuffix(":latest").partition("/")
+        paths = self._paths(stage) if stage in STAGES else []
+        named = [path for path in paths if not name or path.name.split("-", 1)[1] == name]
+        return [path for path in paths if path.name == name] or named
 
     def at(self, ref: str) -> Entry:
         """The entry of this very reference, stage/0001-name, such as a manifest gives of a parent."""
@@ -297,26 +320,6 @@ class Store:
             finish(new)
         return target
 
-    def lineage(self) -> str:
-        """All entries as a tree, each under its first parent."""
-        entries = self.entries()
-        first = {
-            entry.ref: next((p["ref"] for p in entry.manifest["parents"].values()), None) for entry in entries
-        }
-        known = set(first)
-        lines: list[str] = []
-
-        def add(ref: str, depth: int) -> None:
-            lines.append("   " * depth + ("└─ " if depth else "") + ref)
-            for child, parent in first.items():
-                if parent == ref:
-                    add(child, depth + 1)
-
-        for ref, parent in first.items():
-            if parent not in known:
-                add(ref, 0)
-        return "\n".join(lines)
-
     def work_folder(self, stage: str, inputs_hash: str) -> Path:
         """Where a stage keeps its training state until its entry is published.
 
@@ -341,15 +344,6 @@ class Store:
 
     def _work(self, stage: str, inputs_hash: str) -> Path:
         return self.root.absolute() / ".work" / f"{stage}-{inputs_hash[:16]}"
-
-
-def hold(folder: Path) -> None:
-    """Keep a run's folder to this process until its work is discarded or the process ends.
-
-    Raises StoreError where another process has it.
-    """
-    if holder := keep_lock(folder / HOLDER):
-        raise StoreError(f"{folder}: process {holder} is at the same run; wait for it or stop it first")
 
 
 def check_name(stage: str, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_BODY = 4 * 2**20
@@ -112,14 +113,16 @@ class Guard:
 
 
 def _limited(receive: Any, limit: int) -> Any:
-    """A body that was announced shorter than it is, or not at all, ends as if the client had gone."""
+    """A body, which may be longer than it was announced or not announced at all; HTTPException 413 where it is too long."""
     seen = 0
 
     async def receiving() -> Any:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        return message if seen <= limit else {"type": "http.disconnect"}
+        if seen > limit:
+            raise HTTPException(413, f"more than {limit} bytes")
+        return message
 
     return receiving
 

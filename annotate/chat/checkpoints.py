@@ -1,5 +1,6 @@
 """Which checkpoints can be talked to, and which reward model and reference belong to each."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Checkpoint:
 class Checkpoints:
     """The store's policies, newest stage first, after the models named besides (folders or hub ids).
 
-    The store is read anew each time, so that a checkpoint finished meanwhile can be talked to.
+    The store is read anew each time, so that a checkpoint finished meanwhile can be talked to. A damaged one is left out
+    of lists, and named on stderr once.
     """
 
     def __init__(self, store: Store, others: Sequence[str] = ()) -> None:
@@ -33,21 +35,30 @@ class Checkpoints:
         self.others = [
             Checkpoint(name, str(Path(name).resolve()) if Path(name).is_dir() else name) for name in others
         ]
+        self.left_out: set[str] = set()
+
+    def _entries(self, stage: str) -> list[Entry]:
+        return self.store.entries(stage, self._leave_out)
+
+    def _leave_out(self, damaged: StoreError) -> None:
+        if str(damaged) not in self.left_out:
+            self.left_out.add(str(damaged))
+            print(f"left out: {damaged}", file=sys.stderr, flush=True)
 
     def all(self) -> list[Checkpoint]:
         """Everything that can be talked to; the first is what a conversation starts with."""
-        entries = [entry for stage in POLICIES for entry in reversed(self.store.entries(stage))]
+        entries = [entry for stage in POLICIES for entry in reversed(self._entries(stage))]
         return [*self.others, *(_checkpoint(entry) for entry in entries)]
 
     def named(self, name: str) -> Checkpoint:
-        """A checkpoint by its name or a shorter reference to it (ppo, sft/NAME). Raises InputError."""
+        """A checkpoint by its name or a shorter reference to it (ppo, sft/NAME).
+
+        Raises InputError where there is none, StoreError for a damaged one.
+        """
         for known in self.others:
             if known.name == name:
                 return known
-        try:
-            entry = self.store.resolve(name)
-        except StoreError:
-            entry = None
+        entry = self.store.resolve(name) if self.store.has(name) else None
         if entry is None or entry.stage not in POLICIES:
             there = ", ".join(checkpoint.name for checkpoint in self.all()) or "none"
             raise InputError(f"model {name!r}: no such model; there is: {there}")
@@ -59,7 +70,7 @@ class Checkpoints:
 
     def reward(self, name: str) -> Checkpoint | None:
         """The reward model the checkpoint was trained against, else the newest one."""
-        newest = self.store.entries("reward")[-1:]
+        newest = self._entries("reward")[-1:]
         return self._parent(name, ("reward",)) or (_checkpoint(newest[0]) if newest else None)
 
     def _parent(self, name: str, roles: Sequence[str]) -> Checkpoint | None:
@@ -68,7 +79,7 @@ class Checkpoints:
         parents = self.store.resolve(name).manifest["parents"]
         with suppress(StoreError):  # removed from the store since
             return next(
-                (_checkpoint(self.store.resolve(parents[role]["ref"])) for role in roles if role in parents),
+                (_checkpoint(self.store.at(parents[role]["ref"])) for role in roles if role in parents),
                 None,
             )
         return None

@@ -24,7 +24,7 @@ from annotate.chat.tree import Tree, branches, hidden_models, marks, turn_json
 from annotate.store.accounts import Account
 from annotate.store.database import Database
 from rlhf.errors import EngineError, InputError, LabelError
-from rlhf.serving.completions import Explanation
+from rlhf.serving.completions import Explanation, text_of
 from rlhf.serving.engine_process import EngineProcess
 from rlhf.starter.items import take_items
 
@@ -285,7 +285,7 @@ async def _explained(
             {
                 "text": token.text,
                 "logprob": token.logprob,
-                "alternatives": token.alternatives,
+                "alternatives": [(text_of(each), logprob) for each, logprob in token.alternatives],
                 "ref_logprob": told.ref_logprobs[i] if told.ref_logprobs else None,
                 "kl": told.kl[i] if told.kl else None,
             }

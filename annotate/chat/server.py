@@ -6,7 +6,8 @@ from annotate.app.identity import Doorman
 from annotate.app.security import Guard
 from annotate.app.server import create_app
 from annotate.app.settings import LOOPBACK, AppSettings
-from annotate.chat.api.openai_api import openai_router
+from annotate.chat.api.openai_api import PATHS, openai_router
+from annotate.chat.api.protocol import InProtocol
 from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.page_api import Defaults, page_router
 from annotate.labels import LabelStore
@@ -30,6 +31,7 @@ def api_app(
     app.state.doorman = Doorman(store.database, settings)
     app.include_router(openai_router(engine, checkpoints, api_account))
     app.add_middleware(Guard, hosts=() if accounts else LOOPBACK)
+    app.add_middleware(InProtocol, paths=("/",))
     return app
 
 
@@ -42,7 +44,9 @@ def chat_app(
 ) -> FastAPI:
     """The chat page and /v1 beside the labeling pages: one process writes the label store."""
     rooms = (page_router(engine, checkpoints, defaults), openai_router(engine, checkpoints, api_account))
-    return create_app(store, settings, rooms=rooms, home="/chat")
+    app = create_app(store, settings, rooms=rooms, home="/chat")
+    app.add_middleware(InProtocol, paths=(*PATHS, *(settings.root_path + path for path in PATHS)))
+    return app
 
 
 def api_account(request: Request) -> str:

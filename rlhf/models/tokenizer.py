@@ -7,6 +7,7 @@ import base64
 import itertools
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ class Tokenizer:
         """Text of token ids; incomplete UTF-8 becomes U+FFFD."""
         special = () if keep_special else set(self.specials.values())
         return self.encoding.decode([i for i in ids if i not in special], errors="replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token stands for, be it a part of a character or special."""
+        return self.encoding.decode_single_token_bytes(token)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """The conversation in the chat format, up to and with `<|assistant|>`."""
@@ -152,6 +157,7 @@ class ForeignTokenizer:
         self.eos_id = self._turn_end()
         self.stop_ids = frozenset((self.eos_id, self.document_end_id, *stops))
         self.vocab_size = len(tokenizer)
+        self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; special tokens stay their characters."""
@@ -169,6 +175,22 @@ class ForeignTokenizer:
         """Text of token ids; what ends an answer is no part of it, be it special or not."""
         shown = ids if keep_special else [i for i in ids if i not in self.stop_ids]
         return str(self.tokenizer.decode(shown, skip_special_tokens=not keep_special))
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token stands for behind others, be it a part of a character or special."""
+        if token not in self._bytes:
+            self._bytes[token] = self._find_bytes(token)
+        return self._bytes[token]
+
+    def _find_bytes(self, token: int) -> bytes:
+        before = self.encode("a")[-1:]  # SentencePiece leaves out the space that begins a text
+        text = self.decode([*before, token], keep_special=True)[len(self.decode(before, keep_special=True)) :]
+        if "\ufffd" not in text:
+            return text.encode()
+        piece = self.tokenizer.convert_ids_to_tokens(token)
+        if BYTE_PIECE.fullmatch(piece):
+            return bytes([int(piece[3:5], 16)])
+        return bytes(TO_BYTE[c] for c in piece) if set(piece) <= TO_BYTE.keys() else text.encode()
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """The conversation in the model's own chat format, or as `User: …` lines where it has none.
@@ -229,6 +251,10 @@ def bytes_to_unicode() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
+TO_BYTE = {character: byte for byte, character in bytes_to_unicode().items()}
+BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's, of a character that its vocabulary has not
+
+
 def _valid(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -251,10 +277,9 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    to_byte = {character: byte for byte, character in bytes_to_unicode().items()}
     # tiktoken demands that the 256 bytes exist and merges by rank; the trainer's ids are in the order of merging.
     vocabulary = sorted(backend.get_vocab().items(), key=lambda pair: pair[1])
-    ranks = {bytes(to_byte[c] for c in token): rank for rank, (token, _) in enumerate(vocabulary)}
+    ranks = {bytes(TO_BYTE[c] for c in token): rank for rank, (token, _) in enumerate(vocabulary)}
     return Tokenizer(ranks, SPLIT_PATTERN, {token: len(ranks) + i for i, token in enumerate(SPECIAL_TOKENS)})
 
 

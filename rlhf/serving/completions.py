@@ -84,13 +84,26 @@ def check_messages(messages: Iterable[Message]) -> None:
             raise InputError(f"message {number}: content is not text")
 
 
+def text_of(token: bytes) -> str:
+    """A token to show; a part of a character is U+FFFD."""
+    return token.decode(errors="replace")
+
+
 @dataclass(frozen=True)
 class TokenInfo:
-    """One token as the model saw it: its text, its natural log-probability, and the likeliest tokens with theirs."""
+    """One token as the model saw it: its bytes, its natural log-probability, and the likeliest tokens with theirs.
 
-    text: str
+    Bytes, since a token may be a part of a character.
+    """
+
+    token: bytes
     logprob: float
-    alternatives: tuple[tuple[str, float], ...]
+    alternatives: tuple[tuple[bytes, float], ...]
+
+    @property
+    def text(self) -> str:
+        """U+FFFD where it is a part of a character."""
+        return text_of(self.token)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ are those that `generate` draws for a batch of one, so up to the rounding of the
 
 import time
 import traceback
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,36 +29,61 @@ from rlhf.serving.prompts import fit, longest_answer
 
 TURN_S = 1.0  # who has waited so long gets the slot of an answer that has had it so long
 PREFILL_TOKENS = 256  # prompt tokens read per step, so that a long prompt does not hold up the others
+LONGEST_CHARACTER = 4  # bytes, and tokens at most
+LONGEST_WINDOW = 16  # tokens that are decoded together for the text of the newest one
 
 
 class TextStream:
-    """Tokens in, text out: whole characters only, and nothing from a stop text on."""
+    """Tokens in, text out: whole characters only, and nothing from a stop text on.
 
-    def __init__(self, tokenizer: AnyTokenizer, stop: Sequence[str]) -> None:
+    A token's text depends on those before it, so the latest ones are decoded together. goes_on: the tokens continue a
+    text, so that a space at their beginning (which SentencePiece leaves out where a text begins) is part of theirs.
+    """
+
+    def __init__(self, tokenizer: AnyTokenizer, stop: Sequence[str], goes_on: bool = False) -> None:
         self.tokenizer, self.stop = tokenizer, stop
-        self.window: list[
-            int
-        ] = []  # the latest tokens; enough of them that the next one's text comes out right
-        self.shown = 0  # characters of the window's text that were taken
+        # The latest tokens, from the beginning of a character on.
+        self.window: list[int] = tokenizer.encode("a")[-1:] if goes_on else []
+        self.shown = tokenizer.decode(self.window)  # the window's text that was taken
+        self.num_whole = len(
+            self.window
+        )  # tokens of the window up to the last whole character that was taken
+        self.characters = getincrementaldecoder("utf-8")("replace")
+        self.num_open = 0  # tokens that have begun or continued a character since the last text
         self.held = ""  # may be the beginning of a stop text
         self.stopped = False
 
     def push(self, token: int) -> str:
         """The text that is certain now."""
         self.window.append(token)
+        self.characters.decode(self.tokenizer.token_bytes(token))
         text = self.tokenizer.decode(self.window)
-        whole = text[:-1] if text.endswith("\ufffd") else text  # the rest of a character may be on its way
-        new, self.shown = whole[self.shown :], max(self.shown, len(whole))
-        if len(self.window) > 16 and whole == text:
-            self.window = self.window[-6:]
-            self.shown = len(self.tokenizer.decode(self.window))
+        if self.characters.getstate()[0] and self.num_open < LONGEST_CHARACTER:
+            text = text.rstrip("\ufffd")  # the rest of a character is on its way
+            # Single bytes in a row are U+FFFD, all of them, until the last character is whole (byte fallback).
+            new = self._taken(text) if text.startswith(self.shown) else ""
+            self.num_open = 1 if new else self.num_open + 1
+            return self._before_stop(new)
+        new, self.num_open = self._taken(text), 0
+        if new and len(self.window) > LONGEST_WINDOW:
+            self.window = self.window[self.num_whole :]
+            self.shown = self.tokenizer.decode(self.window)
+        if new:  # else the window might begin with a space that does not begin the text
+            self.num_whole = len(self.window)
         return self._before_stop(new)
 
     def flush(self) -> str:
         """What was held back, once no token follows."""
-        new = self.tokenizer.decode(self.window)[self.shown :] if self.window else ""
-        text = self._before_stop(new)
+        text = self._before_stop(self._taken(self.tokenizer.decode(self.window)))
         return text if self.stopped else text + self.held
+
+    def _taken(self, text: str) -> str:
+        """What the window's text has beyond what was shown of it."""
+        before, self.shown = self.shown, text
+        if text.startswith(before):
+            return text[len(before) :]
+        # A wrong byte behind others has made U+FFFD of characters that were shown (byte fallback).
+        return self.tokenizer.decode(self.window[self.num_whole :])
 
     def _before_stop(self, new: str) -> str:
         text, self.held = self.held + new, ""
@@ -143,9 +169,13 @@ class Engine:
         """Requests that wait, are read or are answered."""
         return len(self.waiting) + len(self.reading) + len(self.running)
 
-    def submit(self, key: str, request: Request) -> None:
-        """Put a request in line; what becomes of it, a refusal too, is told by the events of `step` under its key."""
-        if len(self.waiting) >= self.max_waiting:
+    def submit(self, key: str, request: Request, follows: bool = False) -> None:
+        """Put a request in line; what becomes of it, a refusal too, is told by the events of `step` under its key.
+
+        follows: it takes the place of one that has ended, so that a full line does not refuse it.
+        """
+        num_free = self.max_rows - len(self.reading) - len(self.running)
+        if not follows and len(self.waiting) >= num_free + self.max_waiting:
             full = f"{len(self.waiting)} requests are waiting already; try again in a moment"
             self.events.append((key, Failed(full, "busy")))
             return
@@ -156,7 +186,7 @@ class Engine:
             self.events.append((key, Failed(str(error), "input")))
             return
         limit = longest_answer(self.context, prompt, request)
-        text = TextStream(self.tokenizer, request.stop)
+        text = TextStream(self.tokenizer, request.stop, bool(request.prompt or request.continue_last))
         self.waiting.append(_Row(key, request, prompt, dropped, limit, text, changes))
 
     @torch.inference_mode()
@@ -312,8 +342,8 @@ class Engine:
     def _token_info(self, token: int, logprobs: Tensor, alternatives: int) -> TokenInfo:
         best = logprobs.topk(min(alternatives, len(logprobs)))
         likely = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        shown = tuple((self.tokenizer.decode([i], keep_special=True), value) for i, value in likely)
-        return TokenInfo(self.tokenizer.decode([token], keep_special=True), float(logprobs[token]), shown)
+        shown = tuple((self.tokenizer.token_bytes(i), value) for i, value in likely)
+        return TokenInfo(self.tokenizer.token_bytes(token), float(logprobs[token]), shown)
 
     def _end(self, row: _Row) -> str:
         """Why the row ends with its latest token; empty where it goes on."""

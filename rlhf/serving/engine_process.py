@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from rlhf.errors import BusyError, ClosedError, EngineError, InputError
-from rlhf.serving.completions import Answer, Done, Event, Failed, Piece, Request, Result
+from rlhf.serving.completions import Answer, Done, Event, Failed, Piece, Queued, Request, Result, Started
 from rlhf.serving.engine_worker import work
 
 SILENT_S = (
@@ -33,11 +33,13 @@ class Pending:
     """Something asked of the engine process and not finished."""
 
     command: tuple[Any, ...]
-    tell: Callable[[Event], None]
+    tell: Callable[[Event], None] | None  # None once nobody waits for it, and its end is only counted
     asked_at: float = field(default_factory=time.monotonic)
     attempts: int = 1
+    has_started: bool = False
     text: str = ""  # passed on so far
     num_tokens: int = 0
+    num_pieces: int = 0
     again: str = ""  # said again since the engine was restarted
     num_again: int = 0
 
@@ -46,7 +48,16 @@ class Pending:
         """Seconds since it was asked."""
         return time.monotonic() - self.asked_at
 
-    def fresh_part(self, event: Piece) -> Event | None:
+    def fresh(self, event: Event) -> Event | None:
+        """What of an event has not been passed on before the engine died."""
+        if isinstance(event, Piece):
+            return self._fresh_part(event)
+        if isinstance(event, Queued | Started):
+            had_started, self.has_started = self.has_started, self.has_started or isinstance(event, Started)
+            return None if had_started else event
+        return event
+
+    def _fresh_part(self, event: Piece) -> Event | None:
         """What of a piece has not been passed on before the engine died; a Failed if it says something else now."""
         start, first = len(self.again), self.num_again
         self.again, self.num_again = self.again + event.text, self.num_again + len(event.tokens)
@@ -56,7 +67,10 @@ class Pending:
         text = event.text[max(0, len(self.text) - start) :]
         tokens = event.tokens[max(0, self.num_tokens - first) :]
         self.text, self.num_tokens = self.text + text, max(self.num_tokens, self.num_again)
-        return Piece(text, tokens) if text or tokens else None
+        if not text and not tokens:
+            return None
+        self.num_pieces += 1
+        return Piece(text, tokens)
 
 
 class EngineProcess:
@@ -78,7 +92,7 @@ class EngineProcess:
         silent_s: float = SILENT_S,
     ) -> None:
         self.settings = (max_rows, max_waiting, max_models, precision, dict(template_kwargs or {}))
-        self.silent_s = silent_s
+        self.max_rows, self.silent_s = max_rows, silent_s
         self.pending: dict[str, Pending] = {}
         self.listeners: list[Callable[[Pending, Event], None]] = []  # hear all that is told
         self.keys = map(str, itertools.count())
@@ -135,7 +149,7 @@ class EngineProcess:
     def _kill_if_hung(self) -> None:
         """End a process that owes somebody a word; nothing has been heard of it for `silent_s`."""
         with self.lock:
-            if any(pending.age_s > self.silent_s for pending in self.pending.values()):
+            if any(pending.tell and pending.age_s > self.silent_s for pending in self.pending.values()):
                 self.process.kill()
 
     def _restart(self) -> None:
@@ -145,7 +159,7 @@ class EngineProcess:
                 return
             self.process.join(10)
             for key, pending in list(self.pending.items()):
-                if pending.attempts >= ATTEMPTS:
+                if pending.tell and pending.attempts >= ATTEMPTS:
                     self._dispatch(
                         key, Failed("the model process died twice over this answer; it is given up")
                     )
@@ -156,8 +170,11 @@ class EngineProcess:
             if self.closing.is_set():
                 return
             self._start()
-            for pending in self.pending.values():
-                self.outbox.put(pending.command)
+            for key, pending in list(self.pending.items()):
+                if pending.tell:
+                    self.outbox.put(pending.command)
+                else:
+                    self._dispatch(key, Done("cancelled", 0))
 
     def _pause(self) -> float:
         """Seconds before the next start: none after the first death, then 1, 2, 4 …"""
@@ -170,13 +187,14 @@ class EngineProcess:
             pending = self.pending.get(key)
             if pending is None:
                 return
-            told: Event | None = pending.fresh_part(event) if isinstance(event, Piece) else event
+            told = pending.fresh(event)
             if isinstance(told, Done | Failed | Result):
                 del self.pending[key]
                 if isinstance(event, Piece):  # it failed on this side; the engine is still at it
                     self.outbox.put(("cancel", key))
             if told is not None:
-                pending.tell(told)
+                if pending.tell:
+                    pending.tell(told)
                 for hear in self.listeners:
                     hear(pending, told)
 
@@ -192,13 +210,19 @@ class EngineProcess:
 
     def _cancel(self, key: str) -> None:
         with self.lock:
-            if self.pending.pop(key, None) is not None:
-                self.outbox.put(("cancel", key))
+            pending = self.pending.get(key)
+            if pending is None:
+                return
+            self.outbox.put(("cancel", key))
+            if pending.command[0] == "submit":
+                pending.tell = None
+            else:
+                del self.pending[key]
 
     def stream(self, folder: str, request: Request) -> Iterator[Event]:
         """The events of one answer, ended by Done or Failed; leaving the loop earlier cancels it."""
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        key = self._ask("submit", events.put, folder, request)
+        key = self._ask("submit", events.put, folder, request, False)
         try:
             while True:
                 event = events.get()
@@ -217,18 +241,32 @@ class EngineProcess:
     async def astreams(
         self, folder: str, requests: Sequence[Request]
     ) -> AsyncGenerator[tuple[int, Event], None]:
-        """(place of the request, event) of several answers as they come, each ended by Done or Failed; leaving cancels all."""
+        """(place of the request, event) of several answers as they come, each ended by Done or Failed; leaving cancels all.
+
+        As many are asked for as have a slot in an idle engine; each further one follows one that has ended.
+        """
         events, tell = _async_queue()
         keys: list[str] = []
-        try:
-            for place, request in enumerate(requests):
+        coming = enumerate(requests)
+
+        def ask_next(follows: bool) -> None:
+            for place, request in itertools.islice(coming, 1):
                 told = partial(_with_place, tell, place)
-                keys.append(self._ask("submit", told, folder, request))
-            going = len(keys)
+                try:
+                    keys.append(self._ask("submit", told, folder, request, follows))
+                except ClosedError as error:
+                    told(Failed(str(error), "closed"))
+
+        try:
+            for _ in range(self.max_rows):
+                ask_next(follows=False)
+            going = len(requests)
             while going:
                 place, event = await events.get()
-                going -= isinstance(event, Done | Failed)
                 yield place, event
+                if isinstance(event, Done | Failed):
+                    going -= 1
+                    ask_next(follows=True)
         finally:
             for key in keys:
                 self._cancel(key)
@@ -247,12 +285,18 @@ class EngineProcess:
 
     async def answer(self, folder: str, request: Request) -> Answer:
         """The whole answer. Raises InputError for the request's fault, BusyError for a full line, EngineError."""
-        answer = Answer()
-        async for event in self.astream(folder, request):
-            if isinstance(event, Failed):
-                raise raised(event)
-            answer.add(event)
+        [answer] = await self.answers(folder, [request])
         return answer
+
+    async def answers(self, folder: str, requests: Sequence[Request]) -> list[Answer]:
+        """Several whole answers; the first failure ends the others, and is raised as by `answer`."""
+        answers = [Answer() for _ in requests]
+        async with aclosing(self.astreams(folder, requests)) as events:
+            async for place, event in events:
+                if isinstance(event, Failed):
+                    raise raised(event)
+                answers[place].add(event)
+        return answers
 
 
 def raised(failed: Failed) -> InputError | EngineError:

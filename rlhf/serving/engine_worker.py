@@ -1,6 +1,6 @@
 """The engine process: takes commands from a pipe, lets every model's engine make a step, sends back what they say.
 
-Commands are ("submit", key, folder, Request), ("cancel", key) and ("call", key, name, arguments). torch is imported
+Commands are ("submit", key, folder, Request, follows), ("cancel", key) and ("call", key, name, arguments). torch is imported
 by the process itself, so that the one that starts it needs none.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from rlhf.data import Message, Prompt
 from rlhf.errors import InputError
-from rlhf.serving.completions import Event, Failed, Result
+from rlhf.serving.completions import Event, Failed, Result, text_of
 from rlhf.serving.telling import Teller
 
 
@@ -81,6 +81,7 @@ class Models:
             "status": self.status,
             "tokenize": self.tokenize,
             "detokenize": self.detokenize,
+            "count_tokens": self.count_tokens,
             "score_text": self.score_text,
         }
 
@@ -95,14 +96,14 @@ class Models:
         name, key, *arguments = command
         if name == "cancel":
             self.texts.pop(key, None)
-            folder = self.owners.pop(key, None)
+            folder = self.owners.get(key)
             if folder in self.engines:
                 self.engines[folder].cancel(key)
             return
         try:
             if name == "submit":
-                folder, request = arguments
-                self.engine(folder).submit(key, request)
+                folder, request, follows = arguments
+                self.engine(folder).submit(key, request, follows)
                 self.owners[key] = folder
             else:
                 function, values = arguments
@@ -130,7 +131,7 @@ class Models:
         """A token for every answer under way, whatever the model; returns what there is to tell."""
         if self.texts:
             self._read_a_text()
-        events, self.events = self.events, []
+        events: list[tuple[str, Event]] = []
         for folder, engine in list(self.engines.items()):
             if not (engine.num_requests or engine.events):
                 continue
@@ -141,6 +142,8 @@ class Models:
                 del self.engines[folder]
                 failed = _failed(error)
                 events += [(key, failed) for key, owner in self.owners.items() if owner == folder]
+        events += self.events  # a status last: what it does not count any more has been told
+        self.events = []
         for key, event in events:
             if hasattr(event, "reason") or isinstance(event, Failed):
                 self.owners.pop(key, None)
@@ -167,7 +170,9 @@ class Models:
         return found
 
     def _make_room(self) -> None:
-        idle = [folder for folder, engine in self.engines.items() if not engine.num_requests]
+        idle = [
+            folder for folder, engine in self.engines.items() if not (engine.num_requests or engine.events)
+        ]
         for folder in idle[: max(0, len(self.engines) + 1 - self.max_models)]:
             del self.engines[folder]
 
@@ -201,7 +206,13 @@ class Models:
             tokens = encode_text(tokenizer, prompt)
         else:
             tokens = tokenizer.encode_prompt(list(prompt))
-        return tokens, [tokenizer.decode([token], keep_special=True) for token in tokens], engine.context
+        return tokens, [text_of(tokenizer.token_bytes(token)) for token in tokens], engine.context
+
+    def count_tokens(self, folder: str, prompt: str | tuple[int, ...]) -> int:
+        """How many tokens the model reads of a prompt without a chat."""
+        from rlhf.serving.prompts import given_tokens
+
+        return len(given_tokens(self.engine(folder).tokenizer, prompt))
 
     def detokenize(self, folder: str, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones too."""
@@ -211,7 +222,7 @@ class Models:
         return str(tokenizer.decode(given_tokens(tokenizer, tuple(tokens)), keep_special=True))
 
     def score_text(self, folder: str, prompt: str | tuple[int, ...], alternatives: int) -> Any:
-        """The first token's text, and each later token of a text with its probability."""
+        """The first token's bytes, and each later token of a text with its probability."""
         from rlhf.serving.prompts import given_tokens
         from rlhf.serving.scoring import score_text
 

@@ -16,12 +16,14 @@ CHUNK = 256  # tokens read between two steps of the answers under way
 
 def score_text(
     engine: Engine, tokens: list[int], alternatives: int
-) -> Generator[None, None, tuple[str, tuple[TokenInfo, ...]]]:
-    """The first token's text, and each later token as the model sees it behind those before it, at temperature 1.
+) -> Generator[None, None, tuple[bytes, tuple[TokenInfo, ...]]]:
+    """The first token's bytes, and each later token as the model sees it behind those before it, at temperature 1.
 
     A generator that pauses between chunks and returns the tokens. Raises InputError for a text longer than the
     model's context.
     """
+    if not tokens:
+        raise InputError("prompt is empty; give at least one token")
     if engine.context and len(tokens) > engine.context:
         raise InputError(
             f"the prompt has {len(tokens)} tokens and the model's context is {engine.context}; shorten it"
@@ -31,7 +33,7 @@ def score_text(
         after = tokens[len(infos) + 1 : len(infos) + 1 + len(logprobs)]
         infos += token_infos(engine.tokenizer, after, logprobs, alternatives)
         yield
-    return engine.tokenizer.decode(tokens[:1], keep_special=True), tuple(infos)
+    return engine.tokenizer.token_bytes(tokens[0]), tuple(infos)
 
 
 def logprobs_after(engine: Engine, tokens: list[int], given: int = 0) -> Iterator[Tensor]:
@@ -59,12 +61,12 @@ def token_infos(
     """Tokens with their own and the likeliest log-probabilities; logprobs (T, V), a row for each token's place."""
     best = logprobs.topk(min(alternatives, logprobs.shape[1]))
     own = logprobs.gather(1, torch.tensor(tokens)[:, None]).squeeze(1)
-
-    def text(token: int) -> str:
-        return str(tokenizer.decode([token], keep_special=True))
-
     rows = zip(tokens, own.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
     return tuple(
-        TokenInfo(text(token), value, tuple((text(i), each) for i, each in zip(ids, values, strict=True)))
+        TokenInfo(
+            tokenizer.token_bytes(token),
+            value,
+            tuple((tokenizer.token_bytes(i), each) for i, each in zip(ids, values, strict=True)),
+        )
         for token, value, ids, values in rows
     )

@@ -62,8 +62,11 @@ class Sampler:
         self.process: subprocess.Popen[bytes] | None = None
 
     def checkpoints(self) -> list[str]:
-        """Checkpoints that write text, newest first within a stage."""
-        return [entry.ref for stage in ANSWERING for entry in reversed(self.store.entries(stage))]
+        """Checkpoints that write text, newest first within a stage; damaged ones are said and left out."""
+        entries = [
+            self.store.entries(stage, lambda damaged: self.say(f"left out: {damaged}")) for stage in ANSWERING
+        ]
+        return [entry.ref for of_stage in entries for entry in reversed(of_stage)]
 
     def start(self) -> None:
         """Run the process from now on."""

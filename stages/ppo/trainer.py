@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import fingerprint, prompt_rows_in, read_options
-from rlhf.durable import link_or_copy
+from rlhf.durable import hold, link_or_copy
 from rlhf.errors import InputError
 from rlhf.inputs import entry_for_all, locate_parent
 from rlhf.learning.metrics import MetricLog
@@ -28,7 +28,7 @@ from rlhf.rollout_server import RolloutServers
 from rlhf.settings import hashed_settings
 from rlhf.sharding import gathered, refuse_launchers_sharding
 from rlhf.state_parts import StateFile
-from rlhf.store import Entry, Store, hold, inputs_hash
+from rlhf.store import Entry, Store, inputs_hash
 from stages.ppo.ahead import Sampling
 from stages.ppo.checks import check
 from stages.ppo.given import check_given

@@ -1,6 +1,7 @@
 """A conversation with checkpoints: what was said, how answers are drawn, and how fast the last one came."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -62,7 +63,9 @@ class Models:
         return load_offloaded(folder, torch.bfloat16 if half else torch.float32), False
 
     def names(self) -> list[str]:
-        return [entry.ref for entry in self.store.entries() if entry.stage != "reward"]
+        """What can be talked to; damaged entries are said and left out."""
+        entries = self.store.entries(damaged=lambda error: print(f"left out: {error}", file=sys.stderr))
+        return [entry.ref for entry in entries if entry.stage != "reward"]
 
 
 class Said:

@@ -1,16 +1,29 @@
 """The OpenAI-compatible API, asked by the official client."""
 
+import asyncio
+import json
+import shutil
 import threading
 import time
+from functools import partial
 
 import httpx
 import openai
 import pytest
+from starlette.testclient import TestClient
 
+from annotate.app.settings import AppSettings
+from annotate.chat.checkpoints import Checkpoints
+from annotate.chat.page_api import Defaults
+from annotate.chat.server import api_app, chat_app
 from annotate.labels import LabelStore
 from annotate.store.accounts import add_account, add_token
 from rlhf.models.checkpoints import load_policy
 from rlhf.sampling.generate import SamplingSettings, generate
+from rlhf.serving import engine_process
+from rlhf.serving.engine_process import EngineProcess
+from rlhf.store import Store
+from tests import forked
 from tests.chat.tiny import TOKENIZER, serving
 
 HELLO = [{"role": "user", "content": "where is the dog"}]
@@ -142,6 +155,8 @@ def test_stop_greedy_top_k_and_parts_are_understood(client):
         ({"logit_bias": {"9000": 1}}, "logit_bias", "the model has no such"),
         ({"extra_body": {"min_p": 2}}, "min_p", "between 0"), ({"extra_body": {"temprature": 0}}, "temprature", "not known"),
         ({"tool_choice": "required"}, "tool_choice", "not offered"),
+        ({"top_logprobs": 2}, "top_logprobs", "needs logprobs"),
+        ({"extra_body": {"stream_options": {"usage": True}}}, "stream_options.usage", "not known"),
         ({"messages": [{"role": "user", "content": "x", "audio": {"id": "1"}}]}, "messages.audio", "not known"),
         ({"extra_body": {"continue_final_message": True}}, "continue_final_message", "not the assistant"),
         ({"extra_body": {"add_generation_prompt": False}}, "add_generation_prompt", "opposite"),
@@ -220,6 +235,20 @@ def test_metrics_count_what_was_answered(client, address):
     assert after["rlhf_engine_starts"] == 1 and after['rlhf_requests_running{model="ppo/0001-tiny"}'] == 0
 
 
+def test_metrics_count_first_tokens_without_text_once_and_answers_that_were_left(client, address):
+    before, half = numbers(address), TOKENIZER.encode("é")[0]
+    asked = {"messages": HELLO, "max_tokens": 6, "logprobs": True, "logit_bias": {half: 100}}
+    list(client.chat.completions.create(model="ppo", **asked, stream=True))
+    first = 'rlhf_first_token_seconds_count{model="ppo/0001-tiny"}'
+    assert numbers(address)[first] == before.get(first, 0) + 1
+    with client.chat.completions.create(model="base", messages=HELLO, stream=True) as stream:
+        next(iter(stream))
+    left = 'rlhf_answers_total{model="base/0001-tiny",reason="cancelled"}'
+    deadline = time.monotonic() + 60
+    while numbers(address).get(left, 0) <= before.get(left, 0):
+        assert time.monotonic() < deadline
+
+
 def test_with_accounts_a_token_is_needed(chat_store, tmp_path):
     path = tmp_path / "labels.db"
     with LabelStore(path) as labels:
@@ -234,6 +263,68 @@ def test_with_accounts_a_token_is_needed(chat_store, tmp_path):
             stranger.chat.completions.create(model="ppo", messages=HELLO, stream=True)
         ada = openai.OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0)
         assert ada.chat.completions.create(model="ppo", messages=HELLO, max_tokens=2).choices
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    monkeypatch.setattr(engine_process, "multiprocessing", forked.CONTEXTS)
+    with EngineProcess() as running:
+        yield running
+
+
+@pytest.mark.parametrize("make", [api_app, partial(chat_app, defaults=Defaults())], ids=["api", "chat"])
+def test_what_is_refused_outside_the_engine_is_told_in_the_protocol_too(make, engine, chat_store, tmp_path):
+    """One checkpoint is damaged, and the engine has been closed."""
+    engine.close()
+    shutil.copytree(chat_store.root, tmp_path / "store")
+    (tmp_path / "store/sft/0001-tiny/manifest.json").write_text('{"stage":')
+    asked = {"model": "ppo", "messages": HELLO}
+    long = [b"x" * 2**16] * 80
+    with LabelStore(tmp_path / "labels.db") as labels:
+        app = make(labels, AppSettings(), engine, Checkpoints(Store(tmp_path / "store")))
+        web = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+        listed = web.get("/v1/models").json()["data"]
+        answers = {
+            503: [web.get("/health"), web.get("/metrics"), web.post("/v1/chat/completions", json=asked)],
+            500: [web.get("/v1/models/sft"), web.post("/v1/completions", json={"model": "sft"})],
+            413: [web.post("/v1/completions", content=each) for each in (iter(long), b"".join(long))],
+            404: [web.get("/v1/no%0Athing"), web.post("/v1/embeddings")],
+            405: [web.get("/v1/chat/completions")],
+            421: [web.get("/v1/models", headers={"Host": "rebound.example"})],
+        }
+    assert [model["id"] for model in listed] == ["ppo/0001-tiny", "base/0001-tiny"]
+    for status, some in answers.items():
+        for answer in some:
+            error = answer.json()["error"]
+            assert answer.status_code == status and error["message"] and "\n" not in error["message"]
+            assert error["type"] == ("server_error" if status >= 500 else "invalid_request_error")
+
+
+def test_a_client_that_hangs_up_ends_the_scoring_of_its_prompts(engine, chat_store, tmp_path, monkeypatch):
+    asked, call = [], engine.call
+    monkeypatch.setattr(engine, "call", lambda *arguments: asked.append(arguments) or call(*arguments))
+    body = {"model": "ppo", "prompt": ["a", "b", "c"] * 9, "max_tokens": 0, "echo": True, "logprobs": 1}
+    heard = iter([{"type": "http.request", "body": json.dumps(body).encode()}])
+    sent = []
+
+    async def receive():
+        return next(heard, {"type": "http.disconnect"})
+
+    async def send(message):
+        sent.append(message.get("status"))
+
+    headers = [(b"host", b"localhost")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/completions",
+        "query_string": b"",
+        "headers": headers,
+    }
+    with LabelStore(tmp_path / "labels.db") as labels:
+        app = api_app(labels, AppSettings(), engine, Checkpoints(chat_store))
+        asyncio.run(app(scope, receive, send))
+    assert sent[0] == 499 and len(asked) <= 1
 
 
 def test_a_page_elsewhere_cannot_ask(address):

@@ -65,6 +65,47 @@ def test_an_echo_has_the_probability_of_every_token_as_lm_eval_reads_it(client, 
         assert [text[at:] for at in told.text_offset][1].startswith(told.tokens[1])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_list_longer_than_the_line_is_answered_as_slots_become_free(client, stream):
+    prompts = [f"The red kite {i}" for i in range(100)]
+    asked = {"model": "sft", "seed": 4, "max_tokens": 2, "stream": stream}
+    answer, texts = client.completions.create(prompt=prompts, **asked), [""] * 100
+    for choice in (choice for part in (answer if stream else [answer]) for choice in part.choices):
+        texts[choice.index] += choice.text
+    for place in (0, 17, 99):
+        asked["stream"] = False
+        assert texts[place] == client.completions.create(prompt=prompts[place], **asked).choices[0].text
+
+
+def test_every_prompt_is_counted_once_whatever_is_asked_of_it(client):
+    def counted(num_prompts, **more):
+        asked = {"model": "sft", "prompt": [TEXT] * num_prompts, "max_tokens": 1} | more
+        return client.completions.create(**asked).usage.prompt_tokens
+
+    once = len(TOKENIZER.encode(TEXT))
+    echo = {"echo": True, "max_tokens": 0}
+    for more in ({}, {"n": 2}, echo, echo | {"n": 2}, echo | {"logprobs": 1, "n": 2}):
+        assert [counted(number, **more) for number in (1, 2)] == [once, 2 * once], more
+
+
+def test_parts_of_characters_are_told_as_bytes_and_begin_where_the_character_does(client, address):
+    text = "é日🙂 kite"
+    tokens = httpx.post(f"{address}/tokenize", json={"model": "ppo", "prompt": text}).json()["tokens"]
+    said = [TOKENIZER.encoding.decode_single_token_bytes(token) for token in tokens]
+    asked = {"model": "ppo", "logprobs": 1, "max_tokens": 2, "logit_bias": {tokens[0]: 100}}
+    for stream in (False, True):
+        answer = client.completions.create(**asked, prompt=text, echo=True, stream=stream)
+        told = [each.choices[0].logprobs for each in (answer if stream else [answer])]
+        offsets = [at for part in told if part for at in part.text_offset]
+        before = [len(b"".join(said[:i]).decode(errors="ignore")) for i in range(len(said) + 1)]
+        assert offsets == [*before, len(text) + 1]
+    asked |= {"logprobs": True, "top_logprobs": 1, "messages": [{"role": "user", "content": "?"}]}
+    [choice] = client.chat.completions.create(**asked).choices
+    assert [token.bytes for token in choice.logprobs.content] == [list(said[0])] * 2
+    likely = choice.logprobs.content[0].top_logprobs[0]
+    assert bytes(likely.bytes).decode(errors="replace") == likely.token
+
+
 def test_the_end_token_is_scored_too(client, model):
     """lm-eval cuts the last token off as the one that was generated: an answer that ends at once must have one."""
     bias = {TOKENIZER.eos_id: 100}

@@ -31,7 +31,7 @@ def check(store, content):
     path = store.root / "ppo" / "0001-a" / "manifest.json"
     path.write_bytes(content)
     for verb in (
-        store.entries, store.lineage, lambda: store.resolve("ppo"), lambda: store.resolve("ppo/a"), lambda: store.find("ppo", parents={}, settings={}, data={}, seed=0),
+        store.entries, lambda: store.resolve("ppo"), lambda: store.resolve("ppo/a"), lambda: store.find("ppo", parents={}, settings={}, data={}, seed=0),
         lambda: store.remove("sft"),
     ):  # fmt: skip
         with contextlib.suppress(StoreError):

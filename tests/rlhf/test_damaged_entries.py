@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from annotate.chat.checkpoints import Checkpoints
 from rlhf.errors import StoreError
 from rlhf.store import Store
+from stages.labeling.live import Sampler
+from stages.talk.conversation import Models
 
 
 @pytest.fixture
@@ -35,6 +38,23 @@ def test_others_are_found_while_one_is_damaged(store, content):
     for name in ("sft/b", "sft/0002-b"):
         with pytest.raises(StoreError, match=r"0002-b.*missing or damaged; restore it or remove"):
             store.resolve(name)
+
+
+def test_lists_of_what_can_be_talked_to_name_the_damaged_one_once_and_leave_it_out(store, capsys):
+    damage(store, "0002-b", "{")
+    said = []
+    others = ["sft/0001-a", "sft/0003-c"]
+    assert Models(store, "float32").names() == others
+    assert "0002-b" in capsys.readouterr().err
+    assert Sampler(store, "labels.db", said.append).checkpoints() == others[::-1]
+    assert len(said) == 1 and "0002-b" in said[0]
+    checkpoints = Checkpoints(store)
+    for _ in range(2):
+        assert [found.name for found in checkpoints.all()] == others[::-1]
+    assert capsys.readouterr().err.count("left out") == 1
+    assert checkpoints.named("sft/a").name == "sft/0001-a"
+    with pytest.raises(StoreError, match="restore it or remove"):
+        checkpoints.named("sft/b")
 
 
 def test_the_latest_is_never_an_older_one_because_the_newest_is_damaged(store):

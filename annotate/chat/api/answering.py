@@ -1,10 +1,10 @@
 """Requests on their way to an HTTP answer: whole, or as server-sent events."""
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -15,39 +15,38 @@ from rlhf.serving.completions import Answer, Done, Event, Failed, Piece, Queued,
 from rlhf.serving.engine_process import EngineProcess, raised
 
 
-async def whole(
-    engine: EngineProcess, folder: str, requests: Sequence[Request], shape: Shape, model: str
-) -> Response:
+@dataclass(frozen=True)
+class Asked:
+    """What one body asks for: `num_choices` answers in a row to each of its prompts, by one model."""
+
+    model: str
+    folder: str
+    requests: Sequence[Request]
+    num_choices: int
+    shape: Shape
+    wants_usage: bool = False  # in a stream
+
+
+async def whole(engine: EngineProcess, asked: Asked) -> Response:
     """All answers at once. Raises InputError, EngineError; one failure ends the others."""
-    answers = await _all(engine, folder, requests)
-    choices = [shape.whole(index, answer) for index, answer in enumerate(answers)]
-    return JSONResponse(
-        {**_head(shape.kind, shape.prefix, model), "choices": choices, "usage": _usage(requests, answers)}
-    )
+    answers = await engine.answers(asked.folder, asked.requests)
+    choices = [asked.shape.whole(index, answer) for index, answer in enumerate(answers)]
+    head = _head(asked.shape.kind, asked.shape.prefix, asked.model)
+    return JSONResponse({**head, "choices": choices, "usage": _usage(asked, answers)})
 
 
-def only_prompts(shape: TextShape, model: str) -> Response:
+def only_prompts(shape: TextShape, model: str, num_choices: int) -> Response:
     """The echoed prompts, to which nothing was added."""
     choices = [shape.whole(index, Answer(reason="length")) for index in range(len(shape.echoes))]
-    num_tokens = sum(len(echo.tokens) + bool(echo.first) for echo in shape.echoes)
+    num_tokens = sum(echo.num_tokens for echo in shape.echoes[::num_choices])
     head = _head(shape.kind, shape.prefix, model)
     return JSONResponse({**head, "choices": choices, "usage": usage(num_tokens, 0)})
 
 
-async def _all(engine: EngineProcess, folder: str, requests: Sequence[Request]) -> list[Answer]:
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(engine.answer(folder, request)) for request in requests]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-def _usage(requests: Sequence[Request], answers: Sequence[Answer]) -> dict[str, int]:
+def _usage(asked: Asked, answers: Sequence[Answer]) -> dict[str, int]:
     """Several choices of one prompt count it once."""
-    prompts = {str(request.prompt): answer for request, answer in zip(requests, answers, strict=True)}
     return usage(
-        sum(answer.prompt_tokens for answer in prompts.values()),
+        sum(answer.prompt_tokens for answer in answers[:: asked.num_choices]),
         sum(answer.completion_tokens for answer in answers),
     )
 
@@ -56,26 +55,20 @@ def _head(kind: str, prefix: str, model: str) -> dict[str, Any]:
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
-async def streamed(
-    engine: EngineProcess,
-    folder: str,
-    requests: Sequence[Request],
-    shape: Shape,
-    model: str,
-    wants_usage: bool,
-) -> Response:
-    """The answers as server-sent events. What fails before all have started fails as a plain answer does."""
-    events = engine.astreams(folder, requests)
+async def streamed(engine: EngineProcess, asked: Asked) -> Response:
+    """The answers as server-sent events. What fails before the first ones have started fails as a plain answer does."""
+    events = engine.astreams(asked.folder, asked.requests)
     begun: list[tuple[int, Event]] = []
+    num_first = min(len(asked.requests), engine.max_rows)  # the others follow when one of these has ended
     try:
-        while len({index for index, _ in begun}) < len(requests):
+        while len({index for index, _ in begun}) < num_first:
             begun.append(await anext(events))
             if isinstance(event := begun[-1][1], Failed):
                 raise raised(event)
     except BaseException:
         await events.aclose()
         raise
-    chunks = _chunks(_from_the_beginning(begun, events), requests, shape, model, wants_usage)
+    chunks = _chunks(_from_the_beginning(begun, events), asked)
     return StreamingResponse(chunks, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
@@ -90,18 +83,13 @@ async def _from_the_beginning(
             yield each
 
 
-async def _chunks(
-    events: AsyncGenerator[tuple[int, Event], None],
-    requests: Sequence[Request],
-    shape: Shape,
-    model: str,
-    wants_usage: bool,
-) -> AsyncIterator[str]:
-    head = _head(shape.chunk_kind, shape.prefix, model)
-    answers = [Answer() for _ in requests]
+async def _chunks(events: AsyncGenerator[tuple[int, Event], None], asked: Asked) -> AsyncIterator[str]:
+    shape = asked.shape
+    head = _head(shape.chunk_kind, shape.prefix, asked.model)
+    answers = [Answer() for _ in asked.requests]
 
     def chunk(choice: dict[str, Any]) -> str:
-        return sse({**head, "choices": [choice], **({"usage": None} if wants_usage else {})})
+        return sse({**head, "choices": [choice], **({"usage": None} if asked.wants_usage else {})})
 
     async with aclosing(events) as all_events:
         async for index, event in all_events:
@@ -117,6 +105,6 @@ async def _chunks(
             elif isinstance(event, Failed):
                 yield sse(refusal(raised(event)).body())
                 return
-    if wants_usage:
-        yield sse({**head, "choices": [], "usage": _usage(requests, answers)})
+    if asked.wants_usage:
+        yield sse({**head, "choices": [], "usage": _usage(asked, answers)})
     yield "data: [DONE]\n\n"

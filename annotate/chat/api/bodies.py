@@ -38,6 +38,7 @@ CHANGES_NOTHING = {
         "reasoning_content",
         "id",
         "timestamp",
+        "include_obfuscation",
     ),
 }
 Token = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -72,6 +73,10 @@ class Turn(Strict):
         return {"role": role, "content": "".join(part["text"] for part in self.content)}
 
 
+class StreamOptions(Strict):
+    include_usage: bool | None = False
+
+
 class Sampled(Strict):
     """What both kinds of completion take."""
 
@@ -89,7 +94,11 @@ class Sampled(Strict):
     stop: str | list[str] | None = None
     n: int | None = Field(1, ge=1, le=MAX_CHOICES)
     stream: bool | None = False
-    stream_options: dict[str, Any] | None = None
+    stream_options: StreamOptions | None = None
+
+    def ignored(self, where: str = "") -> list[str]:
+        options = self.stream_options.ignored("stream_options.") if self.stream_options else []
+        return sorted([*super().ignored(where), *options])
 
     def sampling(self, owner: str) -> dict[str, Any]:
         """The fields of the engine's request that both kinds share; what is not given is OpenAI's default."""
@@ -108,7 +117,7 @@ class Sampled(Strict):
 
     @property
     def wants_usage(self) -> bool:
-        return bool((self.stream_options or {}).get("include_usage"))
+        return bool(self.stream_options and self.stream_options.include_usage)
 
     def refuse(self, *names: str) -> None:
         """Raises Refused for a field that would change the answer and is not offered."""
@@ -139,6 +148,8 @@ class ChatBody(Sampled):
     def wanted(self, owner: str) -> list[Wanted]:
         """The engine's requests. Raises Refused for what is not offered, InputError for what is out of range."""
         self.refuse("tools", "functions")
+        if self.top_logprobs and not self.logprobs:
+            raise Refused(400, "top_logprobs needs logprobs", "top_logprobs", "invalid_value")
         continues = bool(self.continue_final_message)
         if self.tool_choice not in (None, "none", "auto"):
             raise Refused(400, "tool_choice is not offered here", "tool_choice", "unsupported_parameter")

@@ -23,7 +23,9 @@ class Metrics:
             "rlhf_answers", "Answers by how they ended", ["model", "reason"], registry=self.registry
         )
         seconds: Any = {**by_model, "buckets": SECONDS}
-        self.first = Histogram("rlhf_first_token_seconds", "From request to first text", **seconds)
+        self.first = Histogram(
+            "rlhf_first_token_seconds", "From request to the first of the answer", **seconds
+        )
         self.whole = Histogram("rlhf_answer_seconds", "From request to the answer's end", **seconds)
         self.running = Gauge("rlhf_requests_running", "Answers under way", **by_model)
         self.waiting = Gauge("rlhf_requests_waiting", "Requests in line", **by_model)
@@ -37,9 +39,9 @@ class Metrics:
         if pending.command[0] != "submit":
             return
         model = _name(pending.command[2])
-        if isinstance(event, Started) and pending.attempts == 1:
+        if isinstance(event, Started):
             self.prompt_tokens.labels(model).inc(event.prompt_tokens)
-        elif isinstance(event, Piece) and pending.text == event.text:
+        elif isinstance(event, Piece) and pending.num_pieces == 1:
             self.first.labels(model).observe(pending.age_s)
         elif isinstance(event, Done):
             self.completion_tokens.labels(model).inc(event.completion_tokens)

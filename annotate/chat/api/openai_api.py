@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
-from annotate.chat.api.answering import only_prompts, streamed, whole
+from annotate.chat.api.answering import Asked, only_prompts, streamed, whole
 from annotate.chat.api.bodies import (
     IGNORED_HEADER,
     ChatBody,
@@ -23,9 +23,11 @@ from annotate.chat.api.metrics import Metrics
 from annotate.chat.api.protocol import Refused, answered, refusal, until_hangup
 from annotate.chat.api.shapes import ChatShape, Echo, Shape, TextShape
 from annotate.chat.checkpoints import Checkpoints
-from rlhf.errors import EngineError, InputError
+from rlhf.errors import RLHFError
 from rlhf.serving.completions import Request as Wanted
 from rlhf.serving.engine_process import EngineProcess
+
+PATHS = ("/v1/", "/tokenize", "/detokenize", "/health", "/metrics")
 
 
 class Api:
@@ -44,16 +46,13 @@ class Api:
             raise Refused(refused.status_code, str(refused.detail), code="invalid_api_key") from None
 
     async def folder(self, name: str) -> str:
-        """Where the named checkpoint is. Raises InputError."""
+        """Where the named checkpoint is. Raises InputError, StoreError."""
         return (await asyncio.to_thread(self.checkpoints.named, name)).folder
 
-    async def complete(
-        self, request: Request, body: Sampled, wanted: list[Wanted], folder: str, shape: Shape
-    ) -> Response:
-        """The answers, as the client wants them; a client that hangs up ends them."""
-        if body.stream:
-            return await streamed(self.engine, folder, wanted, shape, body.model, body.wants_usage)
-        return await until_hangup(request, whole(self.engine, folder, wanted, shape, body.model))
+    async def complete(self, body: Sampled, wanted: list[Wanted], folder: str, shape: Shape) -> Response:
+        """The answers, as the client wants them."""
+        asked = Asked(body.model, folder, wanted, body.n or 1, shape, body.wants_usage)
+        return await (streamed if body.stream else whole)(self.engine, asked)
 
 
 def openai_router(
@@ -67,17 +66,24 @@ def openai_router(
     _add_tokens(router, api)
 
     @router.get("/health")
-    async def health() -> dict[str, int]:
+    async def health() -> Response:
         """How many answers are under way and how many requests in line: for monitors, so it needs no key."""
-        models = (await engine.call("status")).values()
-        return {name: sum(model[name] for model in models) for name in ("running", "waiting")}
+        try:
+            models = (await engine.call("status")).values()
+        except RLHFError as error:
+            return refusal(error).response()
+        return JSONResponse({name: sum(model[name] for model in models) for name in ("running", "waiting")})
 
     numbers = Metrics(engine)
 
     @router.get("/metrics")
     async def metrics() -> Response:
         """Counters and times for Prometheus; no key, as /health."""
-        return Response(await numbers.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        try:
+            text = await numbers.text()
+        except RLHFError as error:
+            return refusal(error).response()
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
@@ -115,7 +121,7 @@ def _add_completions(router: APIRouter, api: Api) -> None:
         async def make(body: ChatBody, owner: str) -> Response:
             wanted, folder = body.wanted(owner), await api.folder(body.model)
             shape = ChatShape(bool(body.logprobs), body.top_logprobs or 0)
-            return await api.complete(request, body, wanted, folder, shape)
+            return await api.complete(body, wanted, folder, shape)
 
         return await _carried_out(api, request, ChatBody, make)
 
@@ -126,8 +132,8 @@ def _add_completions(router: APIRouter, api: Api) -> None:
             echoes = [await _echo(api.engine, folder, body, prompt) for prompt in body.prompts()]
             shape = TextShape(body.logprobs, [echo for echo in echoes for _ in range(body.n or 1)])
             if not body.answers:
-                return only_prompts(shape, body.model)
-            return await api.complete(request, body, wanted, folder, shape)
+                return only_prompts(shape, body.model, body.n or 1)
+            return await api.complete(body, wanted, folder, shape)
 
         return await _carried_out(api, request, TextBody, make)
 
@@ -138,13 +144,16 @@ Body = TypeVar("Body", bound=Strict)
 async def _carried_out(
     api: Api, request: Request, kind: type[Body], make: Callable[[Body, str], Awaitable[Response]]
 ) -> Response:
-    """What `make` gives for the request's body and account; any failure as the protocol tells it."""
+    """What `make` gives for the request's body and account; any failure as the protocol tells it.
+
+    A client that hangs up before ends it.
+    """
     try:
         owner = await asyncio.to_thread(api.asking, request)
         body = kind.model_validate_json(await request.body())
         ignored = body.ignored()
-        response = await make(body, owner)
-    except (Refused, InputError, EngineError, ValidationError) as error:
+        response = await until_hangup(request, make(body, owner))
+    except (Refused, RLHFError, ValidationError) as error:
         return refusal(error, "prompt" if kind is TextBody else "messages").response()
     if ignored:
         response.headers[IGNORED_HEADER] = ", ".join(ignored)
@@ -156,10 +165,12 @@ async def _echo(engine: EngineProcess, folder: str, body: TextBody, prompt: str 
     if not body.echo:
         return Echo()
     text = prompt if isinstance(prompt, str) else await engine.call("detokenize", folder, prompt)
-    if body.logprobs is None:
+    if body.logprobs is not None:
+        first, tokens = await engine.call("score_text", folder, prompt, max(1, body.logprobs))
+        return Echo(text, first, tokens, len(tokens) + 1)
+    if body.answers:
         return Echo(text)
-    first, tokens = await engine.call("score_text", folder, prompt, max(1, body.logprobs))
-    return Echo(text, first, tokens)
+    return Echo(text, num_tokens=await engine.call("count_tokens", folder, prompt))
 
 
 def _add_tokens(router: APIRouter, api: Api) -> None:

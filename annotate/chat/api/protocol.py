@@ -2,14 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
+from starlette.datastructures import MutableHeaders
 
-from rlhf.errors import BusyError, ClosedError, EngineError, InputError
+from annotate.store.database import DatabaseDown
+from rlhf.errors import BusyError, ClosedError, InputError, RLHFError
 
 
 class Refused(Exception):
@@ -52,9 +55,9 @@ def refusal(error: Exception, prompt: str = "messages") -> Refused:
         return Refused(400, f"{where}: {first['msg']}", where)
     if isinstance(error, BusyError):
         return Refused(429, str(error), code="queue_full")
-    if isinstance(error, EngineError):
-        return Refused(503 if isinstance(error, ClosedError) else 500, str(error))
-    return _refused_input(str(error), prompt)
+    if isinstance(error, InputError):
+        return _refused_input(str(error), prompt)
+    return Refused(503 if isinstance(error, ClosedError | DatabaseDown) else 500, str(error))
 
 
 def _refused_input(message: str, prompt: str) -> Refused:
@@ -71,13 +74,54 @@ def answered(make: Callable[[], dict[str, Any]]) -> Response:
     """What `make` gives, or its refusal."""
     try:
         return JSONResponse(make())
-    except (Refused, InputError) as error:
+    except (Refused, RLHFError) as error:
         return refusal(error).response()
 
 
-async def until_hangup(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+class InProtocol:
+    """ASGI middleware: what is refused under `paths` with {"detail": …} by others than the API is told as its error."""
+
+    def __init__(self, app: Any, *, paths: tuple[str, ...]) -> None:
+        self.app, self.paths = app, paths
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(self.paths):
+            await self.app(scope, receive, send)
+            return
+        refused: dict[str, Any] = {}  # the beginning of an answer whose body is awaited
+        body = b""
+
+        async def sending(message: Any) -> None:
+            nonlocal body
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused.update(message)
+            elif not refused:
+                await send(message)
+            else:
+                body += message.get("body", b"")
+                if not message.get("more_body"):
+                    told = _in_protocol(body, refused["status"], f"{scope['method']} {quote(scope['path'])}")
+                    MutableHeaders(raw=refused["headers"])["content-length"] = str(len(told))
+                    await send(refused)
+                    await send({"type": "http.response.body", "body": told})
+
+        await self.app(scope, receive, sending)
+
+
+def _in_protocol(body: bytes, status: int, asked: str) -> bytes:
+    """A refusal's body; one with a detail alone as the protocol has it."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return body
+    if not isinstance(told, dict) or told.keys() != {"detail"}:
+        return body
+    return bytes(Refused(status, f"{asked}: {told['detail']}").response().body)
+
+
+async def until_hangup(request: Request, work: Awaitable[Response]) -> Response:
     """What `work` gives; it is cancelled, and its slot freed, when the client goes away first."""
-    answer = asyncio.create_task(work)
+    answer = asyncio.ensure_future(work)
     # The body has been read: the next message is the hang-up.
     gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
     try:

@@ -1,11 +1,12 @@
 """How an answer looks in OpenAI's two protocols, whole and in pieces."""
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from annotate.chat.api.protocol import finish_reason
-from rlhf.serving.completions import Answer, Piece, TokenInfo
+from rlhf.serving.completions import Answer, Piece, TokenInfo, text_of
 
 
 @dataclass(frozen=True)
@@ -13,8 +14,31 @@ class Echo:
     """A prompt that stands in front of its answer: its text, and its tokens where their probabilities are asked for."""
 
     text: str = ""
-    first: str = ""  # the first token's text; nothing is before it, so it has no probability
+    first: bytes | None = None  # the first token; nothing is before it, so it has no probability
     tokens: tuple[TokenInfo, ...] = ()
+    num_tokens: int = 0  # counted where no answer counts them
+
+
+REST = frozenset(
+    bytes([byte]) for byte in range(0x80, 0xC0)
+)  # what a character's second byte and later ones are
+
+
+class Offsets:
+    """Where each token of a choice begins in its text, the echo's first."""
+
+    def __init__(self, echo: Echo) -> None:
+        joined = (echo.first or b"") + b"".join(info.token for info in echo.tokens)
+        # What the tokenizer puts before a text, a first token or a space, is no part of it.
+        self.end = len(echo.text) - len(text_of(joined)) if joined else 0
+        self.characters = getincrementaldecoder("utf-8")("replace")
+
+    def next(self, token: bytes) -> int:
+        """The place of the next token; of a part of a character that of the whole one."""
+        is_cut = self.characters.getstate()[0] and token[:1] not in REST  # a character that is never finished
+        place = self.end + bool(is_cut)
+        self.end += len(self.characters.decode(token))
+        return max(0, place)
 
 
 class ChatShape:
@@ -47,12 +71,12 @@ class ChatShape:
         return {"index": index, "delta": delta, "logprobs": told, "finish_reason": reason}
 
     def _logprobs(self, tokens: Sequence[TokenInfo]) -> dict[str, Any]:
-        def one(text: str, logprob: float) -> dict[str, Any]:
-            return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        def one(token: bytes, logprob: float) -> dict[str, Any]:
+            return {"token": text_of(token), "logprob": logprob, "bytes": list(token)}
 
         def full(info: TokenInfo) -> dict[str, Any]:
             likely = [one(*pair) for pair in info.alternatives[: self.alternatives]]
-            return {**one(info.text, info.logprob), "top_logprobs": likely}
+            return {**one(info.token, info.logprob), "top_logprobs": likely}
 
         return {"content": [full(info) for info in tokens], "refusal": None}
 
@@ -63,7 +87,7 @@ class TextShape:
 
     alternatives: int | None
     echoes: list[Echo]  # by choice
-    offsets: dict[int, int] = field(default_factory=dict)  # characters said, by choice
+    offsets: dict[int, Offsets] = field(default_factory=dict)  # by choice
 
     kind = chunk_kind = "text_completion"
     prefix = "cmpl"
@@ -92,26 +116,24 @@ class TextShape:
         if self.alternatives is None:
             return None
         infos = [*echo.tokens, *tokens]
-        texts = ([echo.first] if echo.first else []) + [info.text for info in infos]
-        nothing = [None] if echo.first else []
-        offsets = []
-        for text in texts:
-            offsets.append(self.offsets.get(index, 0))
-            self.offsets[index] = offsets[-1] + len(text)
+        first = [] if echo.first is None else [echo.first]
+        nothing = [None for _ in first]
+        told = first + [info.token for info in infos]
+        offsets = self.offsets.setdefault(index, Offsets(echo))
         likely = [_by_text(info, self.alternatives) for info in infos]
         return {
-            "tokens": texts,
+            "tokens": [text_of(token) for token in told],
             "token_logprobs": nothing + [info.logprob for info in infos],
             "top_logprobs": nothing + likely,
-            "text_offset": offsets,
+            "text_offset": [offsets.next(token) for token in told],
         }
 
 
 def _by_text(info: TokenInfo, alternatives: int) -> dict[str, float]:
     """The likeliest tokens by their text; of two with the same text (parts of a character) the likelier."""
     likely: dict[str, float] = {}
-    for text, logprob in info.alternatives[:alternatives]:
-        likely.setdefault(text, logprob)
+    for token, logprob in info.alternatives[:alternatives]:
+        likely.setdefault(text_of(token), logprob)
     return likely
 
 

@@ -113,7 +113,7 @@ def tokenizer(kind, template):
         backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     if kind != "bytes":
         backend.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         )
         alphabet += ["▁"]
     fallback = [] if kind == "bytes" else [f"<0x{byte:02X}>" for byte in range(256)]

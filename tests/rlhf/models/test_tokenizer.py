@@ -17,6 +17,7 @@ from rlhf.models.tokenizer import (
     published_tokenizer,
     train_tokenizer,
 )
+from tests.rlhf.models import chat_templates
 
 CORPUS = [
     "The red kite is in the park. Tom's boat isn't blue!\n\n  Three   spaces, 1234 numbers and x = y + 1.",
@@ -92,6 +93,15 @@ def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
         tokenizer.eos_id,
         tokenizer.stop_ids,
     )
+
+
+@pytest.mark.parametrize("kind", ["ours", "bytes", "Llama 2", "Metaspace"])
+def test_the_bytes_of_tokens_are_those_of_the_text(kind, tokenizer):
+    of_kind = tokenizer if kind == "ours" else any_tokenizer(chat_templates.tokenizer(kind, None))
+    text = " The kite é日 🙂\n\0 � <0x41> Ã"
+    assert b"".join(map(of_kind.token_bytes, of_kind.encode_continuation(text))) == text.encode()
+    end = of_kind.decode([of_kind.eos_id], keep_special=True)
+    assert of_kind.token_bytes(of_kind.eos_id) == end.encode() and end
 
 
 def test_published_encoding_without_its_file_names_the_way_out(tmp_path, monkeypatch):

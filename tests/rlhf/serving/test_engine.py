@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Con
 
 from rlhf.errors import InputError
 from rlhf.models.gpt import GPT
-from rlhf.models.tokenizer import train_tokenizer
+from rlhf.models.tokenizer import any_tokenizer, train_tokenizer
 from rlhf.sampling.generate import SamplingSettings, generate
 from rlhf.serving.completions import Answer, Done, Failed, Queued, Request, Started
 from rlhf.serving.engine import Engine, TextStream
 from rlhf.serving.precision import cast
+from tests.rlhf.models import chat_templates
 
 TEXTS = [
     "The red kite is in the park. Tom has a blue boat. Where is the dog? The dog barks. Ünï 日本語 🙂"
@@ -254,6 +255,15 @@ def test_the_line_is_bounded_and_tells_the_place():
     assert places == {"r2": [1]}
 
 
+def test_free_slots_are_no_part_of_the_line_and_what_follows_an_ended_answer_is_let_in():
+    engine = Engine(GPT_MODEL, TOKENIZER, max_rows=4, max_waiting=2)
+    for i in range(7):
+        engine.submit(f"r{i}", ask(i))
+    engine.submit("next", ask(7), follows=True)
+    refused = [key for key, event in engine.step() if isinstance(event, Failed)]
+    assert refused == ["r6"] and "next" in run(engine, {})
+
+
 def test_one_account_with_many_requests_does_not_keep_another_waiting():
     engine = Engine(GPT_MODEL, TOKENIZER, max_rows=2)
     for i in range(8):
@@ -286,21 +296,66 @@ def test_stop_texts_end_an_answer_and_are_not_shown():
     assert answer.text == plain[: plain.index(stop)] and answer.reason == "stop"
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=3), max_size=2))
-def test_streamed_text_is_the_whole_text_up_to_the_first_stop(text, stops):
-    text = text.encode("utf-16", "replace").decode("utf-16", "replace")
-    stream, got = TextStream(TOKENIZER, stops), ""
-    for token in TOKENIZER.encode(text):
-        piece = stream.push(token)
-        got += piece
-        assert "�" not in piece or "�" in text
+def tokenizers():
+    """Ours, and those of others: bytes, and SentencePiece's two forms, which write rare characters as single bytes."""
+    return {"ours": TOKENIZER} | {
+        kind: any_tokenizer(chat_templates.tokenizer(kind, chat_templates.CHATML))
+        for kind in ("bytes", "Llama 2", "Metaspace")
+    }
+
+
+KINDS = tokenizers()
+CHARACTERS = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("ab é日本🙂�"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.lists(st.text(CHARACTERS, max_size=12), max_size=20),
+    st.lists(st.text(CHARACTERS, min_size=1, max_size=3), max_size=2),
+)
+def test_streamed_text_is_the_whole_text_up_to_the_first_stop(kind, texts, stops):
+    special = KINDS[kind].encode_prompt("?")[0]  # nothing of it is shown
+    tokens = [token for text in texts for token in (*KINDS[kind].encode(text), special)]
+    stream, got, whole = TextStream(KINDS[kind], stops), "", KINDS[kind].decode(tokens)
+    for token in tokens:
+        got += stream.push(token)
+        assert whole.startswith(got)
         if stream.stopped:
             break
     else:
         got += stream.flush()
-    ends = [text.find(stop) for stop in stops if stop in text]
-    assert got == (text[: min(ends)] if ends else text)
+    ends = [whole.find(stop) for stop in stops if stop in whole]
+    assert got == (whole[: min(ends)] if ends else whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_that_are_no_character_hold_up_nothing(kind):
+    tokenizer, stream = KINDS[kind], TextStream(KINDS[kind], ())
+    [*whole, last] = tokenizer.encode("a 𝄞")
+    rest = tokenizer.encode_continuation(" b")
+    assert "".join(map(stream.push, [*whole, last])).endswith("a 𝄞")
+    assert [stream.push(last) for _ in range(20)] == ["�"] * 20
+    first = next(
+        token for token in whole if tokenizer.token_bytes(token)[-1] == 0xF0
+    )  # of a character's four bytes
+    assert len("".join(stream.push(first) for _ in range(20))) > 15
+    assert "".join(map(stream.push, rest)).endswith(" b") and not stream.flush()
+    cut = TextStream(tokenizer, ())
+    assert "".join(map(cut.push, whole)).endswith("a ") and set(cut.flush()) == {"�"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_continues_a_text_keeps_the_space_at_its_beginning(kind):
+    tokenizer = KINDS[kind]
+    size = {"n_layer": 1, "n_head": 1, "n_embd": 8, "n_positions": 64}
+    engine = Engine(GPT(GPT2Config(vocab_size=tokenizer.vocab_size, **size)), tokenizer)
+    [said, *_] = tokenizer.encode_continuation(" boat")
+    forced = {"logit_bias": {said: 100}, "temperature": 0.0, "max_new_tokens": 1}
+    begun = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "the red"})
+    asked = [Request(prompt="the red", **forced), Request(messages=begun, continue_last=True, **forced)]
+    for request in asked:
+        assert run(engine, {0: [("a", request)]})["a"].text.startswith(" ")
 
 
 def test_the_time_limit_ends_an_answer_with_what_it_has():

@@ -19,7 +19,7 @@ from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.tokenizer import train_tokenizer
 from rlhf.sampling.generate import SamplingSettings, generate
 from rlhf.serving import engine_process
-from rlhf.serving.completions import Answer, Failed, Piece, Request
+from rlhf.serving.completions import Answer, Done, Failed, Piece, Request, Started
 from rlhf.serving.engine_process import EngineProcess
 from tests import forked
 
@@ -90,18 +90,19 @@ def test_a_killed_engine_is_restarted_and_answers_go_on_where_they_were(process,
     expected = TOKENIZER.decode(alone(load_policy(folders["policy"]), request).tokens)
 
     async def talk():
-        answer, killed = Answer(), False
+        answer, killed, num_started = Answer(), False, 0
         async for event in process.astream(folders["policy"], request):
             answer.add(event)
+            num_started += isinstance(event, Started)
             if not killed and len(answer.text) > 40:
                 killed = True
                 os.kill(process.process.pid, signal.SIGKILL)
             assert not isinstance(event, Failed)
-        return answer, killed
+        return answer, killed, num_started
 
     starts = process.num_starts
-    answer, killed = in_a_loop(talk())
-    assert killed and process.num_starts == starts + 1
+    answer, killed, num_started = in_a_loop(talk())
+    assert killed and process.num_starts == starts + 1 and num_started == 1
     assert answer.text == expected and answer.completion_tokens == 600
     assert not process.pending
 
@@ -178,7 +179,8 @@ def test_what_is_asked_of_a_closed_engine_is_refused():
 
 
 def test_leaving_the_loop_cancels_and_frees_the_slot(process, folders):
-    request = long_request(folders["policy"], 600)
+    request, heard = long_request(folders["policy"], 600), []
+    process.listeners.append(lambda _, event: heard.append(event) if isinstance(event, Done) else None)
     for event in process.stream(folders["policy"], request):
         if isinstance(event, Piece):
             break
@@ -186,6 +188,9 @@ def test_leaving_the_loop_cancels_and_frees_the_slot(process, folders):
     while (status := in_a_loop(process.call("status"))[folders["policy"]])["running"]:
         assert time.monotonic() < deadline, status
     assert not process.pending
+    [ended] = heard
+    assert ended.reason == "cancelled" and 0 < ended.completion_tokens < 600
+    process.listeners.clear()
 
 
 def test_a_full_line_and_a_missing_model_are_said(process, folders):
@@ -198,6 +203,13 @@ def test_a_full_line_and_a_missing_model_are_said(process, folders):
     assert sum(isinstance(answer, Answer) for answer in answers) >= 8
     with pytest.raises(InputError, match="no such folder"):
         in_a_loop(process.answer("/no/such/model", ask()))
+
+
+def test_more_requests_of_one_call_than_the_line_takes_follow_as_others_end(process, folders):
+    requests = [ask(seed=i, max_new_tokens=8) for i in range(20)]
+    together = in_a_loop(process.answers(folders["policy"], requests))
+    expected = [alone(load_policy(folders["policy"]), request).tokens for request in requests]
+    assert [answer.text for answer in together] == [TOKENIZER.decode(tokens) for tokens in expected]
 
 
 def test_two_models_answer_at_the_same_time(process, folders):

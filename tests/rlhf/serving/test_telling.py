@@ -9,7 +9,7 @@ from rlhf.serving.completions import Done, Piece, Started, TokenInfo
 from rlhf.serving.telling import Teller
 
 EVENTS = st.one_of(
-    st.builds(Piece, st.text(max_size=3), st.lists(st.builds(TokenInfo, st.text(max_size=1), st.just(-1.0), st.just(())), max_size=2).map(tuple)),
+    st.builds(Piece, st.text(max_size=3), st.lists(st.builds(TokenInfo, st.binary(max_size=1), st.just(-1.0), st.just(())), max_size=2).map(tuple)),
     st.just(Done("stop", 1)),
     st.just(Started(3, 0)),
 )  # fmt: skip
