@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError, first_line
-from rlhf.models.sources import UNREADABLE, find_source, sha256_of
+from rlhf.models.sources import find_source, reading, sha256_of
 from rlhf.store import Entry, Store, inputs_hash
 
 READ_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
@@ -69,10 +69,8 @@ def licence_of(path: Path) -> str | None:
     if path.is_file():
         from transformers.integrations.gguf.reader import read_gguf_metadata
 
-        try:
+        with reading(path, "this GGUF file is damaged"):
             return read_gguf_metadata(str(path))[0].get("general.license")
-        except UNREADABLE as problem:
-            raise InputError(f"{path}: this GGUF file is damaged: {first_line(problem)}") from problem
     card = path / "README.md"
     if not card.is_file():
         return None

@@ -15,9 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers.trainers import BpeTrainer
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
-    GenerationConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -26,7 +24,7 @@ from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError, first_line
 from rlhf.models.chat_template import ChatTemplate, parse_arguments
 from rlhf.models.given_template import template_for
-from rlhf.models.sources import UNREADABLE, Source, find_source, reason_of
+from rlhf.models.sources import declared_stops, find_source, reading, stops_in
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -144,6 +142,11 @@ class ForeignTokenizer:
         stops: Sequence[int] = (),
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        if tokenizer.eos_token_id is None:
+            name = tokenizer.name_or_path or type(tokenizer).__name__
+            raise InputError(
+                f"{name}: its tokenizer has no end token; set eos_token, in files in tokenizer_config.json"
+            )
         self.tokenizer, self.template_kwargs = tokenizer, dict(template_kwargs or {})
         self._chat_template = ChatTemplate(tokenizer, self.template_kwargs)
         self.document_end_id = int(tokenizer.eos_token_id)
@@ -288,15 +291,9 @@ def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
             raise InputError(f"template_kwargs: {name} has the chat format of this project, which takes none")
         return Tokenizer.load(Path(name))
     source = find_source(name)
-    try:
+    with reading(name, "no tokenizer there"):
         found = AutoTokenizer.from_pretrained(**source.arguments)
-    except UNREADABLE as problem:
-        raise InputError(f"{name}: no tokenizer there ({reason_of(problem)})") from None
-    if found.eos_token_id is None:
-        raise InputError(f"{name}: its tokenizer has no end token; set eos_token in tokenizer_config.json")
-    kept = Path(name) / TEMPLATE_FILE
-    saved = json.loads(kept.read_text()) if kept.is_file() else {}
-    return ForeignTokenizer(found, _declared_stops(source), saved | arguments)
+    return ForeignTokenizer(found, declared_stops(source), _saved_arguments(Path(name)) | arguments)
 
 
 def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
@@ -308,26 +305,16 @@ def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyToken
     return found
 
 
-def _declared_stops(source: Source) -> tuple[int, ...]:
-    """The end tokens in a checkpoint's generation settings, which may be more than the tokenizer's one.
-
-    Without such a file those of the model's own settings, as transformers takes them for a model in memory.
-    """
-    if source.gguf:
-        return ()
-    try:
-        return _stops_in(GenerationConfig.from_pretrained(source.place))
-    except OSError:
-        pass
-    try:
-        return _stops_in(AutoConfig.from_pretrained(source.place).get_text_config(decoder=True))
-    except UNREADABLE:  # a tokenizer alone
-        return ()
-
-
-def _stops_in(settings: Any) -> tuple[int, ...]:
-    ends = getattr(settings, "eos_token_id", None)
-    return tuple(ends) if isinstance(ends, list | tuple) else () if ends is None else (ends,)
+def _saved_arguments(folder: Path) -> dict[str, Any]:
+    """The chat template's arguments that `ForeignTokenizer.save` wrote; none where there is no such file."""
+    file = folder / TEMPLATE_FILE
+    if not file.is_file():
+        return {}
+    with reading(file, "these are no arguments of a chat template"):
+        saved = json.loads(file.read_text())
+        if not isinstance(saved, dict):
+            raise ValueError("an object of names and values is wanted")
+        return saved
 
 
 def same_tokens(one: AnyTokenizer, other: AnyTokenizer) -> bool:
@@ -369,4 +356,4 @@ def any_tokenizer(tokenizer: Any, model: Any = None) -> AnyTokenizer:
     """One of our tokenizers, or a Hugging Face tokenizer in our clothes, with the end tokens that its model declares."""
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return tokenizer  # type: ignore[no-any-return]
-    return ForeignTokenizer(tokenizer, _stops_in(getattr(model, "generation_config", None)))
+    return ForeignTokenizer(tokenizer, stops_in(getattr(model, "generation_config", None), "model"))

@@ -74,8 +74,8 @@ def refusal(name):
         try:
             load_policy(folder)
         except InputError as refused:
-            return f"refused: {refused}".replace(f"{folder}: ", "")
-    return ""
+            said = f"{refused}".replace(f"{folder}: ", "")
+            return "" if "is not in it" in said else f"refused: {said}"  # as are all weights of this file
 
 
 def way_of(model):

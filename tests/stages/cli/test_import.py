@@ -7,6 +7,7 @@ import sys
 import gguf
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rlhf.errors import InputError
@@ -138,6 +139,49 @@ def test_a_folder_is_imported_in_its_own_precision_with_the_licence_of_its_card(
     assert "states no licence" in said[0]
     again = import_model(store, str(folder), "mine", licence="cc0-1.0", say=quiet)
     assert again.manifest["settings"]["licence"] == "cc0-1.0"
+
+
+def changed(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def cut_in_half(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def without(folder, part):
+    weights = folder / "model.safetensors"
+    save_file({n: w for n, w in load_file(weights).items() if part not in n}, weights, {"format": "pt"})
+
+
+DAMAGES = {  # what is done to a folder, and what is said of it
+    "of another kind": (lambda f: without(f, "lm_head"), "not a whole language model, lm_head.weight is not in it"),
+    "a layer too few": (lambda f: without(f, "layers.1."), "model.layers.1.input_layernorm.weight is not in it"),
+    "of two models": (lambda f: changed(f / "config.json", intermediate_size=64), "is (32, 48) in it, and (32, 64)"),
+    "cut weights": (lambda f: cut_in_half(f / "model.safetensors"), "no model could be loaded"),
+    "a pointer": (lambda f: (f / "model.safetensors").write_text("version https://git-lfs"), "no model could be loaded"),
+    "no such config": (lambda f: changed(f / "config.json", num_hidden_layers="two"), "expected int, got str"),
+    "no generation": (lambda f: cut_in_half(f / "generation_config.json"), "its generation_config.json cannot be read"),
+    "a list": (lambda f: (f / "generation_config.json").write_text("[]"), "its generation_config.json cannot be read"),
+    "a named end": (lambda f: changed(f / "generation_config.json", eos_token_id="x"), "eos_token_id is 'x'"),
+    "cut arguments": (lambda f: (f / "template_kwargs.json").write_text("{br"), "no arguments of a chat template"),
+    "listed arguments": (lambda f: (f / "template_kwargs.json").write_text("[1]"), "no arguments of a chat template"),
+    "no such tokens": (lambda f: changed(f / "tokenizer.json", model={"type": "Nope"}), "no tokenizer there"),
+    "no end": (lambda f: changed(f / "tokenizer_config.json", eos_token=None), "no end token"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_folder_that_is_damaged_or_of_two_models_is_refused_in_one_line(damage, tmp_path, capsys):
+    folder, store = tmp_path / "model", tmp_path / "store"
+    tiny_llama(False).save_pretrained(folder)
+    TOKENIZER.fast().save_pretrained(folder)
+    damaging, said = DAMAGES[damage]
+    damaging(folder)
+    assert main(["import", str(folder), "--name", "x", "--store", str(store)]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"rlhf: error: {folder}") and said in lines[0], lines
+    assert not list(store.glob("base/*")) and not list(store.glob(".tmp*"))
 
 
 def test_sources_that_cannot_be_used_are_refused_in_one_line(tmp_path, capsys, monkeypatch):
