@@ -37,11 +37,12 @@ def import_model(
     if found := store.find("base", inputs_hash("base", **inputs)):
         say(f"import: {found.ref} is there already")
         return found
-    from rlhf.models.checkpoints import load_policy
+    from rlhf.models.checkpoints import check_fits, load_policy
     from rlhf.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(path)
     model = load_policy(path, dtype=None if source.gguf else "auto")
+    check_fits(tokenizer, model, name_of_source)
     if settings["licence"] is None:
         say(f"import: {name_of_source} states no licence; name it with --licence")
     with store.new("base", name, **inputs) as writer:

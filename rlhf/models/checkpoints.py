@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,32 @@ def context_length(config: Any) -> int | None:
     """The most tokens that a model of this config reads; None where it names no limit."""
     length = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
     return length if length and length > 0 else None  # XLNet says -1
+
+
+def num_tokens_of(model: Any) -> int:
+    """How many tokens the model has an embedding for; what its config says where that is no plain table."""
+    table = model.get_input_embeddings()
+    return getattr(table, "num_embeddings", None) or model.config.get_text_config(decoder=True).vocab_size
+
+
+def check_fits(tokenizer: Any, model: Any, name: object) -> None:
+    """Raises InputError where a text, the chat format or padding gives a token that the model has not.
+
+    tokenizer: one of rlhf/models/tokenizer.py. Rows of such tokens would be read from beyond the embedding.
+    """
+    wanted, there = tokenizer.largest_id + 1, num_tokens_of(model)
+    if wanted > there:
+        raise InputError(
+            f"{name}: its tokenizer has {wanted} tokens, the model's embedding {there}; resize it "
+            "(resize_token_embeddings), or give the tokenizer that the model was trained with"
+        )
+
+
+def check_known(tokens: Sequence[int], num_tokens: int, name: str) -> None:
+    """Raises InputError for a token that a model of so many has not."""
+    for token in (min(tokens, default=0), max(tokens, default=0)):
+        if not 0 <= token < num_tokens:
+            raise InputError(f"{name} has token {token}; the model has tokens 0 to {num_tokens - 1}")
 
 
 def context_of(source: str | Path) -> int | None:

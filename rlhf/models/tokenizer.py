@@ -35,6 +35,11 @@ CHAT_TEMPLATE = (
     "{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+TRIAL: Prompt = [  # a conversation that shows a chat format's tokens
+    {"role": "user", "content": "?"},
+    {"role": "assistant", "content": "!"},
+    {"role": "user", "content": "?"},
+]
 RANKS_FILE = "ranks.tiktoken"
 PATTERN_FILE = "encoding.json"
 TEMPLATE_FILE = "template_kwargs.json"
@@ -52,6 +57,7 @@ class Tokenizer:
         self.document_end_id = specials["<|endoftext|>"]
         self.stop_ids = frozenset((self.eos_id, self.document_end_id))
         self.vocab_size = self.encoding.n_vocab
+        self.largest_id = self.vocab_size - 1
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; unpaired surrogates become U+FFFD, special tokens stay their characters."""
@@ -153,7 +159,7 @@ class ForeignTokenizer:
         self.pad_id = self.document_end_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self.eos_id = self._turn_end()
         self.stop_ids = frozenset((self.eos_id, self.document_end_id, *stops))
-        self.vocab_size = len(tokenizer)
+        self.vocab_size = max(tokenizer.get_vocab().values()) + 1  # there may be gaps
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; special tokens stay their characters."""
@@ -197,6 +203,21 @@ class ForeignTokenizer:
         if self.tokenizer.chat_template is None:
             return None
         return self._chat_template
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token that a text, the chat format or padding may give.
+
+        Special tokens that the format does not write are left out: Gemma 3's tokenizer has an image's, which those of its
+        models that read text alone have no embedding for.
+        """
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        try:
+            written = self.encode_prompt(TRIAL)
+        except InputError:
+            written = []
+        plain = set(self.tokenizer.get_vocab().values()) - special
+        return max(*plain, *written, self.eos_id, self.pad_id, self.document_end_id)
 
     def _turn_end(self) -> int:
         """The first special token behind an answer in the chat template, else the tokenizer's end token."""

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from rlhf.errors import InputError
 from rlhf.machine import kernels
-from rlhf.models.checkpoints import context_length
+from rlhf.models.checkpoints import check_known, context_length, num_tokens_of
 from rlhf.models.padding import batches_by_length
 from rlhf.sampling.decoder import SHARED, AnyDecoder, decoder_for, is_described
 from rlhf.sampling.model_decoder import frozen_weights_cast
@@ -71,7 +71,8 @@ def generate(
     """One completion for each prompt, in the order of the prompts. The model is put into evaluation mode.
 
     first_row: the place of the first prompt in a longer list that several calls share; row i draws from (seed, place).
-    Raises InputError for an empty prompt and for one that leaves no room for a new token in the context.
+    Raises InputError for an empty prompt and for one that leaves no room for a new token in the context
+    or has a token that the model has not.
     """
     model.eval()
     limits = [_room(model, prompt, settings.max_new_tokens, index) for index, prompt in enumerate(prompts)]
@@ -93,6 +94,7 @@ def _room(model: PreTrainedModel, prompt: list[int], max_new_tokens: int, index:
         raise InputError(
             f"prompt {index + 1} has {len(prompt)} tokens and the model's context is {context}; shorten the prompt"
         )
+    check_known(prompt, num_tokens_of(model), f"prompt {index + 1}")
     return min(max_new_tokens, context - len(prompt))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.errors import EngineError, InputError
-from rlhf.models.checkpoints import context_length
+from rlhf.models.checkpoints import check_fits, context_length, num_tokens_of
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sampling.decoder import decoder_for
 from rlhf.sampling.generate import SamplingSettings, draw
@@ -124,7 +124,8 @@ class Engine:
         max_waiting: int = 64,
         packed: bool = False,
     ) -> None:
-        self.tokenizer = tokenizer
+        check_fits(tokenizer, model, model.name_or_path or "model")
+        self.tokenizer, self.num_tokens = tokenizer, min(tokenizer.vocab_size, num_tokens_of(model))
         self.max_rows, self.max_waiting = max_rows, max_waiting
         self.grammars = Grammars(tokenizer)
         self.scored = max_rows  # the slot of a text that is not answered but scored
@@ -150,8 +151,8 @@ class Engine:
             self.events.append((key, Failed(full, "busy")))
             return
         try:
-            prompt, dropped = fit(self.tokenizer, self.context, request)
-            changes = logit_changes(request, self.tokenizer.vocab_size, self.grammars)
+            prompt, dropped = fit(self.tokenizer, self.num_tokens, self.context, request)
+            changes = logit_changes(request, self.num_tokens, self.grammars)
         except InputError as error:
             self.events.append((key, Failed(str(error), "input")))
             return
@@ -274,7 +275,7 @@ class Engine:
 
     def _say(self, rows: Sequence[_Row], logits: Tensor) -> None:
         """Draw the next token of each row from logits (B, V), rows with the same settings together."""
-        logits = logits[:, : self.tokenizer.vocab_size]  # embeddings beyond are padding and have no text
+        logits = logits[:, : self.num_tokens]  # embeddings beyond are padding and have no text
         infos = [self._info(row, logits[i]) for i, row in enumerate(rows)]
         logits = self._changed(rows, logits)
         groups: dict[SamplingSettings, list[int]] = {}

@@ -207,8 +207,9 @@ class Models:
         """The text of tokens, special ones too."""
         from rlhf.serving.prompts import given_tokens
 
-        tokenizer = self.engine(folder).tokenizer
-        return str(tokenizer.decode(given_tokens(tokenizer, tuple(tokens)), keep_special=True))
+        engine = self.engine(folder)
+        known = given_tokens(engine.tokenizer, engine.num_tokens, tuple(tokens))
+        return str(engine.tokenizer.decode(known, keep_special=True))
 
     def score_text(self, folder: str, prompt: str | tuple[int, ...], alternatives: int) -> Any:
         """The first token's text, and each later token of a text with its probability."""
@@ -216,7 +217,7 @@ class Models:
         from rlhf.serving.scoring import score_text
 
         engine = self.engine(folder)
-        return score_text(engine, given_tokens(engine.tokenizer, prompt), alternatives)
+        return score_text(engine, given_tokens(engine.tokenizer, engine.num_tokens, prompt), alternatives)
 
     def explain(self, folder: str, reference: str | None, prompt: Prompt, answer: str) -> Any:
         """What the model in `folder` makes of an answer, beside the one in `reference`."""

@@ -11,7 +11,7 @@ from rlhf.intervals import interval_by
 from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.constraints import add_constraints
-from rlhf.models.checkpoints import load_policy
+from rlhf.models.checkpoints import check_fits, load_policy
 from stages.judging.answers import Model, sample_answers
 
 TEXT_WINDOW = 256
@@ -43,6 +43,7 @@ def follows(
 def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
     """Mean loss in nats per token on the first num_tokens of plain text, in windows of TEXT_WINDOW tokens."""
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
+    check_fits(tokenizer, policy, model.folder)
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
     window = min(TEXT_WINDOW, len(tokens))  # a short text is one window
     rows = tokens[: len(tokens) // window * window].view(-1, window)

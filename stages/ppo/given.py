@@ -13,6 +13,7 @@ from torch import nn
 from rlhf.errors import InputError
 from rlhf.learning.reward_sources import RewardSource
 from rlhf.models.adapters import is_adapted, weights_hash
+from rlhf.models.checkpoints import check_fits
 from rlhf.models.trunk import unwrapped
 
 TOO_COARSE = (torch.bfloat16, torch.float16)
@@ -35,6 +36,17 @@ def check_given(
         if not isinstance(value_model, nn.Module):
             raise InputError(f"value_model is a {_kind(value_model)}; pass a model with one label")
         _check_labels("value_model", value_model)
+    read_by = {
+        "model": (policy, tokenizer),
+        "ref_model": (reference, tokenizer),
+        "value_model": (value_model, tokenizer),
+    }
+    read_by |= {
+        reward.name: (reward.source, reward.tokenizer or tokenizer) for reward in rewards if reward.is_model
+    }
+    for name, (model, its_tokenizer) in read_by.items():
+        if model is not None:
+            check_fits(its_tokenizer, model, name)
 
 
 def _check_language_model(name: str, model: Any) -> None:

@@ -434,3 +434,18 @@ def test_a_prompt_without_room_is_refused():
         sample(model, [[]])
     with pytest.raises(InputError, match="context is 64"):
         sample(model, [list(range(3, 40)) * 2])
+
+
+@pytest.mark.parametrize("token", [40, -1, 50_000_000])
+def test_a_token_that_the_model_has_not_is_refused_and_never_read(token):
+    model, settings = build("llama"), SamplingSettings(max_new_tokens=2)
+    said = f"has token {token}; the model has tokens 0 to 39"
+    with pytest.raises(InputError, match=f"prompt 2 {said}"):
+        generate(model, [[5], [6, token]], settings, stop_ids=STOP, pad_id=2, seed=0)
+    decoder = decoder_for(model, 1)
+    assert isinstance(decoder, Decoder)
+    wanted = decoder.read([0], [[5, 6]]).clone()
+    decoder.forget(0)
+    with pytest.raises(InputError, match=said):
+        decoder.read([0], [[5, token]])
+    assert not decoder.num_held and torch.equal(decoder.read([0], [[5, 6]]), wanted)
