@@ -58,6 +58,8 @@ class Tokenizer:
         self.stop_ids = frozenset((self.eos_id, self.document_end_id))
         self.vocab_size = self.encoding.n_vocab
         self.largest_id = self.vocab_size - 1
+        taken = {*ranks.values(), *specials.values()}
+        self.unused = frozenset(range(self.vocab_size)) - taken  # published encodings number with gaps
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; unpaired surrogates become U+FFFD, special tokens stay their characters."""
@@ -72,9 +74,10 @@ class Tokenizer:
         return self.encoding.encode_ordinary_batch([_valid(text) for text in texts])
 
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
-        """Text of token ids; incomplete UTF-8 becomes U+FFFD."""
-        special = () if keep_special else set(self.specials.values())
-        return self.encoding.decode([i for i in ids if i not in special], errors="replace")
+        """Text of token ids; incomplete UTF-8 becomes U+FFFD, and a number that no token has is no text."""
+        silent = self.unused if keep_special else self.unused.union(self.specials.values())
+        shown = [i for i in ids if i not in silent and i < self.vocab_size]
+        return self.encoding.decode(shown, errors="replace")
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """The conversation in the chat format, up to and with `<|assistant|>`."""
@@ -89,7 +92,10 @@ class Tokenizer:
 
     def fast(self) -> PreTrainedTokenizerFast:
         """The same vocabulary as a transformers tokenizer, with the chat template."""
-        backend = BackendTokenizer(models.BPE(*_vocabulary_and_merges(self.ranks), ignore_merges=True))
+        vocabulary, merges = _vocabulary_and_merges(self.ranks)
+        # Here and not only added, which would number them from the vocabulary's size on; no text has a space at this place.
+        vocabulary |= self.specials | {f"<unused {i}>": i for i in self.unused}
+        backend = BackendTokenizer(models.BPE(vocabulary, merges, ignore_merges=True))
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Split(Regex(self.pattern), "isolated"),
