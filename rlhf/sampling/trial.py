@@ -86,8 +86,6 @@ def check_trainable(model: Any, in_training: bool = True) -> None:
 
 @torch.no_grad()
 def _tried(model: Any) -> CacheUse | None:
-    if any(parameter.is_meta for parameter in model.parameters()):
-        return CacheUse()  # each pass reads all weights from their files (rlhf/models/offload.py)
     check_causal(model)
     with _as_in_sampling(model):
         for use in USES:
