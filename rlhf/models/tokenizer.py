@@ -169,7 +169,7 @@ class ForeignTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; special tokens stay their characters."""
-        return self.tokenizer(_valid(text), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return self._chat_template.plain(_valid(text))
 
     def encode_continuation(self, text: str) -> list[int]:
         """Token ids of plain text behind other tokens: without the space that SentencePiece puts before a text."""
