@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 from rlhf.errors import InputError, first_line
+from rlhf.models.adapters import WAY_OUT, is_adapted
 from rlhf.models.trunk import accepted, unwrapped
 from rlhf.sampling.model_decoder import CacheUse, ModelDecoder, TextDecoder
 
@@ -81,7 +82,10 @@ def check_trainable(model: Any, in_training: bool = True) -> None:
                 torch.autograd.grad(logits.sum(), leaves, allow_unused=True)
         except Exception as error:  # whatever another's code raises
             reason = f"{type(error).__name__}: {first_line(error)}"
-            raise InputError(f"{_name(model)} cannot learn from a text of plain tokens: {reason}") from error
+            way_out = f"; without adapters it may: {WAY_OUT}" if is_adapted(model) else ""
+            raise InputError(
+                f"{_name(model)} cannot learn from a text of plain tokens: {reason}{way_out}"
+            ) from error
 
 
 @torch.no_grad()

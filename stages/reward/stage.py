@@ -232,6 +232,8 @@ def trainer_of(
     if settings.probe_l2 and not last_checkpoint(work):
         fit_head(model.to(device), rankings, tokenizer.pad_id, settings.probe_l2)
     model = limit_trainable(model, settings.last_blocks, settings.lora_rank, head="score")
+    if settings.lora_rank:
+        check_trainable(model)
     divide(model, settings.shard, say)
     config = RewardConfig(
         **common_arguments(settings, work),

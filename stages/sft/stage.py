@@ -146,11 +146,11 @@ def trainer_of(
     model = load_policy(folder)
     check_fits(tokenizer, model, folder)
     check_causal(model)
-    check_trainable(model)
     if model.generation_config is not None:  # so that other tools, too, end an answer where it ends
         model.generation_config.eos_token_id = sorted(tokenizer.stop_ids)
     set_dropout(model, settings.dropout)
     model = limit_trainable(model, settings.last_blocks, settings.lora_rank)
+    check_trainable(model)
     divide(model, settings.shard, prefixed("sft", say))
     max_length = within_context(model, settings.max_length)
     config = SFTConfig(
