@@ -22,7 +22,7 @@ from rlhf.models.checkpoints import check_known, context_length, num_tokens_of
 from rlhf.models.padding import batches_by_length
 from rlhf.sampling.decoder import SHARED, AnyDecoder, decoder_for, is_described
 from rlhf.sampling.model_decoder import frozen_weights_cast
-from rlhf.settings import Settings, bounded
+from rlhf.settings import COLDEST, Settings, bounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class SamplingSettings(Settings):
     processed_logprobs: those of the distribution drawn from, after min-p, top-k, top-p and repetition penalty (vLLM's name).
     """
 
-    max_new_tokens: int = bounded(64, at_least=0)
-    temperature: float = bounded(1.0, at_least=0)
+    max_new_tokens: int = bounded(64, at_least=1)
+    temperature: float = bounded(1.0, zero_or_at_least=COLDEST)
     top_k: int = bounded(0, at_least=0)
     top_p: float = bounded(1.0, above=0, at_most=1)
     min_p: float = bounded(0.0, at_least=0, at_most=1)

@@ -213,3 +213,10 @@ def test_end_tokens_that_only_the_models_settings_name_count_too(tmp_path, token
     assert found.stop_ids >= set(ends)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
     assert any_tokenizer(tokenizer.fast(), model).stop_ids == found.stop_ids
+
+
+def test_a_tokenizer_without_an_end_token_is_refused_in_python_too(tokenizer):
+    hub = tokenizer.fast()
+    hub.eos_token = None
+    with pytest.raises(InputError, match="its tokenizer has no end token; set eos_token"):
+        any_tokenizer(hub)
