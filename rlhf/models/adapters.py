@@ -55,9 +55,8 @@ def adapted(model: Any, peft_config: Any) -> Any:
     try:
         found = get_peft_model(model, peft_config)
     except ValueError as problem:
-        raise InputError(
-            f"{family}: peft puts no such adapters on it ({first_line(problem)}); {WAY_OUT}"
-        ) from None
+        reason = first_line(problem).partition(". ")[0]  # without advice for another who calls
+        raise InputError(f"{family}: peft puts no such adapters on it ({reason}); {WAY_OUT}") from None
     weights: dict[int, str] = {}
     for name, layer in found.named_modules():
         if (weight := getattr(getattr(layer, "base_layer", None), "weight", None)) is None:
@@ -79,7 +78,10 @@ def save_plain(model: Any, folder: Path, untied: bool = False) -> None:
     untied: a head that is the embedding is written as weights of its own.
     """
     if is_adapted(model):
-        model = copy.deepcopy(model).merge_and_unload()
+        passing = (each for module in model.modules() for each in vars(module).values())
+        # RecurrentGemma's layers keep the states of the last pass, which may belong to a gradient.
+        kept = {id(each): each.detach() for each in passing if isinstance(each, Tensor)}
+        model = copy.deepcopy(model, kept).merge_and_unload()
     if not (untied and model.config.tie_word_embeddings):
         model.save_pretrained(folder)
         return
