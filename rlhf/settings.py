@@ -18,15 +18,19 @@ def bounded(
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
+    zero_or_at_least: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] = (),
     **more: Any,
 ) -> Any:
     """A field of a `Settings` class with the values that it may have; more: further metadata."""
-    bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    bounds = {
+        "at_least": at_least, "above": above, "at_most": at_most, "below": below, "zero_or_at_least": zero_or_at_least,
+    }  # fmt: skip
     return field(default=default, metadata={"bounds": bounds, "choices": choices, **more})
 
 
+COLDEST = 1e-6  # the lowest temperature above 0: logits by a lower one overflow
 LARGEST = 2**31 - 1  # of a whole number that says nothing else: what the libraries below count with
 
 
@@ -88,6 +92,7 @@ def _shown(value: Any) -> str:
 HOLDS = {
     "at_least": lambda value, limit: value >= limit,
     "above": lambda value, limit: value > limit,
+    "zero_or_at_least": lambda value, limit: value == 0 or value >= limit,
     "at_most": lambda value, limit: value <= limit,
     "below": lambda value, limit: value < limit,
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import InputError, first_line
-from rlhf.models.sources import UNREADABLE, find_source, sha256_of
+from rlhf.models.sources import find_source, reading, sha256_of
 from rlhf.store import Entry, Store, check_name
 
 READ_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
@@ -38,11 +38,12 @@ def import_model(
     if found := store.find("base", **inputs):
         say(f"import: {found.ref} is there already")
         return found
-    from rlhf.models.checkpoints import load_policy
+    from rlhf.models.checkpoints import check_fits, load_policy
     from rlhf.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(path)
     model = load_policy(path, dtype=None if source.gguf else "auto")
+    check_fits(tokenizer, model, name_of_source)
     if settings["licence"] is None:
         say(f"import: {name_of_source} states no licence; name it with --licence")
     with store.new("base", name, **inputs) as writer:
@@ -70,10 +71,8 @@ def licence_of(path: Path) -> str | None:
     if path.is_file():
         from transformers.integrations.gguf.reader import read_gguf_metadata
 
-        try:
+        with reading(path, "this GGUF file is damaged"):
             return read_gguf_metadata(str(path))[0].get("general.license")
-        except UNREADABLE as problem:
-            raise InputError(f"{path}: this GGUF file is damaged: {first_line(problem)}") from problem
     card = path / "README.md"
     if not card.is_file():
         return None

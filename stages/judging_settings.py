@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rlhf.settings import Settings
+from rlhf.settings import COLDEST, Settings
 from stages.fields import GIVEN_TEMPLATE_KWARGS, ReadingSettings, seeding, setting
 
 
@@ -21,7 +21,7 @@ class BestOfNSettings(ReadingSettings):
         1.0, "taken from the score of a completion that does not end", at_least=0, flag=False
     )
     out: str | None = setting(None, "new .jsonl file for the demonstrations (default: only report)")
-    temperature: float = setting(1.0, "sampling temperature", at_least=0)
+    temperature: float = setting(1.0, "sampling temperature", zero_or_at_least=COLDEST)
     max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
     seed: int = seeding()
 
@@ -35,7 +35,7 @@ class JudgingSettings(Settings):
         "also judge the best of n answers of --against by --reward; the frontier for n = 1, 2, 4 … (64: all)",
         at_least=0,
     )
-    temperature: float = setting(1.0, "sampling temperature, 0 for greedy", at_least=0)
+    temperature: float = setting(1.0, "sampling temperature, 0 for greedy", zero_or_at_least=COLDEST)
     max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
     missing_eos_penalty: float = setting(
         1.0,

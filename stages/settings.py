@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from rlhf.settings import Settings
+from rlhf.settings import COLDEST, Settings
 from stages.fields import (
     GIVEN_TEMPLATE_KWARGS,
     GRADIENT_CHECKPOINTING,
@@ -113,7 +113,7 @@ class SampleSettings(ReadingSettings):
     template_kwargs: str = setting("", GIVEN_TEMPLATE_KWARGS, common=False)
     num_prompts: int = setting(1000, "how many prompts", at_least=1)
     k: int = setting(4, "completions per prompt, 2 to 9", at_least=2, at_most=9)
-    temperature: float = setting(1.0, "sampling temperature", above=0)
+    temperature: float = setting(1.0, "sampling temperature", at_least=COLDEST)
     max_new_tokens: int = setting(48, "longest completion in tokens", at_least=1)
     batch: str = setting(
         "round-1", "name of the batch of tasks", pattern=BATCH, pattern_text="at most 190 characters"
@@ -202,7 +202,7 @@ class PPOConfig(Settings):
     gamma: float = setting(1.0, "discount", above=0, at_most=1, flag=False)
     lam: float = setting(0.95, "λ of advantage estimation", at_least=0, at_most=1, flag=False)
     whiten_rewards: bool = setting(False, "divide rewards by their standard deviation", flag=False)
-    temperature: float = setting(1.0, "sampling temperature", above=0, common=False)
+    temperature: float = setting(1.0, "sampling temperature", at_least=COLDEST, common=False)
     top_p: float = setting(1.0, "nucleus mass of rollouts", above=0, at_most=1, flag=False)
     top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", at_least=0, flag=False)
     sampler: str = setting("own", "who draws completions", flag=False, choices=("own", "vllm"))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.serving.completions import RANGES
-from rlhf.settings import Settings
+from rlhf.settings import COLDEST, Settings
 from stages.fields import seeding, setting
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
@@ -26,7 +26,9 @@ class ChatSettings(Settings):
         "", "what its chat template is given, such as enable_thinking=false", common=False
     )
     system: str | None = setting(None, "system text in front of the conversation")
-    temperature: float = drawn("temperature", 0.7, "sampling temperature, 0 for greedy")
+    temperature: float = drawn(
+        "temperature", 0.7, "sampling temperature, 0 for greedy", zero_or_at_least=COLDEST
+    )
     top_p: float = setting(0.95, "nucleus mass", above=0, at_most=1)
     top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", at_least=0, flag=False)
     min_p: float = drawn(

@@ -26,7 +26,7 @@ from rlhf.learning.rewards import (
 )
 from rlhf.machine.devices import best_device
 from rlhf.models.adapters import reward_model_over
-from rlhf.models.checkpoints import context_length, load_scalar
+from rlhf.models.checkpoints import check_fits, context_length, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, any_tokenizer, load_tokenizer, same_tokens
 from rlhf.store import STAGES, Entry, Store
 
@@ -128,29 +128,15 @@ def readers_of(
 ) -> dict[str, Any]:
     """All models that read the policy's tokens, by name: the policy, first, others, and those of the rewards that do.
 
-    Raises InputError for one that lacks tokens which it will read: of prompts, of padding, or drawn by the policy.
+    Raises InputError for one that lacks tokens of the tokenizer.
     """
     readers = {
         **models,
         **{f"reward_model {one.name}": one.source for one in rewards if one.reads(tokenizer)},
     }
-    sizes = {name: getattr(_text_config(model), "vocab_size", None) for name, model in readers.items()}
-    policy = next(iter(sizes))
-    in_prompts = tokenizer.encode_prompt([{"role": "user", "content": "a"}])
-    needed = max(tokenizer.pad_id, tokenizer.eos_id, *in_prompts) + 1
-    drawn = min(sizes[policy] or tokenizer.vocab_size, tokenizer.vocab_size)
-    for name, size in sizes.items():
-        least = needed if name == policy else max(needed, drawn)
-        if size is not None and size < least:
-            raise InputError(
-                f"{name} knows {size} tokens, and of the policy's there are {least} at least; pass the model of this "
-                "tokenizer, or have it grown by resize_token_embeddings"
-            )
+    for name, model in readers.items():
+        check_fits(tokenizer, model, name)
     return readers
-
-
-def _text_config(model: Any) -> Any:
-    return model.config.get_text_config(decoder=True)
 
 
 def shortest_context(readers: Mapping[str, Any]) -> tuple[int | None, str]:

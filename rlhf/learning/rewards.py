@@ -18,7 +18,7 @@ from rlhf.learning.linear_probe import Heads
 from rlhf.learning.passes import completion_scores, completion_states, last_scores
 from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast
-from rlhf.models.checkpoints import context_length, reward_offset
+from rlhf.models.checkpoints import check_known, context_length, num_tokens_of, reward_offset
 from rlhf.models.padding import batches_by_length, pad_tokens
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sharding import is_sharded, whole
@@ -298,6 +298,9 @@ def score_rows(
 ) -> list[float]:
     """The reward of each row of tokens, read at its last one, in order; batched by length."""
     model.eval()
+    num_tokens = num_tokens_of(model)
+    for index, row in enumerate(tokens):
+        check_known(row, num_tokens, f"answer {index + 1}")
     scores = [0.0] * len(tokens)
     for chosen in batches_by_length([len(row) for row in tokens], batch_size):
         ids, mask = pad_tokens([tokens[i] for i in chosen], pad_id, round_to=8)

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlhf.errors import InputError, first_line
 from rlhf.models.checkpoints import load_policy, new_scalar_model
 from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.trunk import trunk_of
 
+WAY_OUT = "train all of it (lora_rank = 0), or its last_blocks"
 FOLDER = "adapter"  # in a checkpoint's folder
 
 
@@ -37,10 +39,33 @@ def lora(rank: int, head: str | None = None) -> Any:
 
 
 def with_adapters(model: Any, rank: int, head: str | None = None) -> Any:
-    """The model, of which from now on only new adapters (and the head) learn."""
+    """The model, of which from now on only new adapters (and the head) learn. Raises InputError as `adapted`."""
+    return adapted(model, lora(rank, head))
+
+
+def adapted(model: Any, peft_config: Any) -> Any:
+    """The model with the adapters of peft's configuration, of which from now on only they learn.
+
+    Raises InputError for a family that peft puts none on, and where two of them would be over one weight (Zamba's blocks
+    share theirs): merged into it, both would be in both places.
+    """
     from peft import get_peft_model
 
-    return get_peft_model(model, lora(rank, head))
+    family = model.config.model_type
+    try:
+        found = get_peft_model(model, peft_config)
+    except ValueError as problem:
+        reason = first_line(problem).partition(". ")[0]  # without advice for another who calls
+        raise InputError(f"{family}: peft puts no such adapters on it ({reason}); {WAY_OUT}") from None
+    weights: dict[int, str] = {}
+    for name, layer in found.named_modules():
+        if (weight := getattr(getattr(layer, "base_layer", None), "weight", None)) is None:
+            continue
+        if (other := weights.setdefault(id(weight), name)) != name:
+            raise InputError(
+                f"{family}: {other} and {name} are one weight, which can hold no two adapters; {WAY_OUT}"
+            )
+    return found
 
 
 def is_adapted(model: Any) -> bool:
@@ -53,7 +78,10 @@ def save_plain(model: Any, folder: Path, untied: bool = False) -> None:
     untied: a head that is the embedding is written as weights of its own.
     """
     if is_adapted(model):
-        model = copy.deepcopy(model).merge_and_unload()
+        passing = (each for module in model.modules() for each in vars(module).values())
+        # RecurrentGemma's layers keep the states of the last pass, which may belong to a gradient.
+        kept = {id(each): each.detach() for each in passing if isinstance(each, Tensor)}
+        model = copy.deepcopy(model, kept).merge_and_unload()
     if not (untied and model.config.tie_word_embeddings):
         model.save_pretrained(folder)
         return

@@ -7,9 +7,9 @@ Marks are characters that neither the template nor the conversation has, so that
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -31,6 +31,10 @@ class ChatTemplate:
         specials = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         names = sorted(specials, key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, names))) if names else None
+        made = (token for name in names for token in self._plain(name))
+        added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        # Special tokens that the model makes of characters, too: they stand among Unigram's pieces, as its best ones.
+        self.made = added.intersection(made) - {tokenizer.unk_token_id}
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """The tokens that `apply_chat_template` gives with the generation prompt."""
@@ -65,9 +69,22 @@ class ChatTemplate:
         turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
         return self._encode(self._render(turn, False, self._marks(turn)).partition(ANSWER)[2])
 
+    def plain(self, text: str) -> list[int]:
+        """Tokens of plain text, none of them special: where the model would make one, its characters are encoded apart."""
+        ids = self._plain(text)
+        if not self.made.intersection(ids):
+            return ids
+        behind_first = [found.start() + 1 for found in self.special.finditer(text)] if self.special else []
+        cuts = [place for place in behind_first if place < len(text)]
+        if not cuts:  # of other characters, which a normalizer makes the same, or of one alone
+            apart = [token for letter in text for token in self._continue(letter, self._plain)]
+            return [token for token in apart if token not in self.made]
+        first, *rest = (text[begin:end] for begin, end in pairwise([0, *cuts, len(text)]))
+        return self.plain(first) + [token for part in rest for token in self.continuation(part)]
+
     def continuation(self, text: str) -> list[int]:
         """Tokens of plain text that goes on where other text ended: no space is put before it."""
-        return self._continue(text, split_special_tokens=True)
+        return self._continue(text, self.plain)
 
     def _marks(self, messages: Sequence[Message]) -> "Marks":
         given = json.dumps(self.arguments, ensure_ascii=False, default=str)
@@ -90,11 +107,13 @@ class ChatTemplate:
 
     def _marked(self, text: str, marks: "Marks") -> str:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return (
-            self.special.sub(lambda found: f"{marks.open}{found[0]}{marks.close}", text)
-            if self.special
-            else text
-        )
+        if self.special is None:
+            return text
+        if self.made and self.made.intersection(
+            self._plain(self.special.sub(" ", text))
+        ):  # made by a normalizer
+            return f"{marks.open}{text}{marks.close}"
+        return self.special.sub(lambda found: f"{marks.open}{found[0]}{marks.close}", text)
 
     def _behind(self, asked: str, whole: str, marks: "Marks") -> list[int]:
         """Tokens of what `whole` has behind `asked`; the whole's own unless one of them reaches over the border."""
@@ -106,18 +125,24 @@ class ChatTemplate:
     def _tokens(self, rendered: str, marks: "Marks", is_begin: bool = True) -> list[int]:
         ids: list[int] = []
         for place, part in enumerate(marks.parts(rendered)):
-            is_plain = place % 2 == 1
-            begins = is_begin and place == 0
-            ids += self._encode(part) if begins else self._continue(part, split_special_tokens=is_plain)
+            if place % 2 == 1:
+                ids += self.continuation(part)
+            elif place == 0 and is_begin:
+                ids += self._encode(part)
+            else:
+                ids += self._continue(part, self._encode)
         return ids
 
-    def _continue(self, text: str, **how: Any) -> list[int]:
+    def _continue(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Tokens without the space that some tokenizers put before every text: behind an anchor they put none."""
         for anchor in ANCHORS:
-            before, both = self._encode(anchor, **how), self._encode(anchor + text, **how)
+            before, both = encode(anchor), encode(anchor + text)
             if both[: len(before)] == before:
                 return both[len(before) :]
-        return self._encode(text, **how)
+        return encode(text)
+
+    def _plain(self, text: str) -> list[int]:
+        return self._encode(text, split_special_tokens=True)
 
     def _encode(self, text: str, **how: Any) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, **how)["input_ids"] if text else []

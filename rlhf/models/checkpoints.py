@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,22 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from rlhf.errors import InputError, first_line
 from rlhf.models.gpt import GPT, ScalarGPT
-from rlhf.models.sources import UNREADABLE, find_source, reason_of
+from rlhf.models.sources import find_source, reading
 from rlhf.models.trunk import trunk_of
+
+# What a checkpoint should be, and what to do where it is not.
+WHOLE_MODEL = ("whole language model", "give one whose files are all there and belong together")
+REWARD_MODEL = ("reward model", "train one with rlhf reward --init, and name that")
+NOT_LOADED = "no model could be loaded"
 
 
 def load_policy(source: str | Path, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
     """A causal language model in evaluation mode: our GPT for GPT-2 checkpoints, else what transformers gives.
 
     source: a folder, a GGUF file or a hub id. dtype: float32 unless given; "auto" is the checkpoint's own.
-    Raises InputError where there is no model.
+    Raises InputError where there is no model, and where a weight of it is not in its files.
     """
-    return _load(source, GPT, AutoModelForCausalLM, dtype=dtype or torch.float32).eval()
+    return _load(source, GPT, AutoModelForCausalLM, WHOLE_MODEL, dtype=dtype or torch.float32)
 
 
 def context_length(config: Any) -> int | None:
@@ -39,9 +45,36 @@ def context_length(config: Any) -> int | None:
     return length if length and length > 0 else None  # XLNet says -1
 
 
+def num_tokens_of(model: Any) -> int:
+    """How many tokens the model has an embedding for; what its config says where that is no plain table."""
+    table = model.get_input_embeddings()
+    return getattr(table, "num_embeddings", None) or model.config.get_text_config(decoder=True).vocab_size
+
+
+def check_fits(tokenizer: Any, model: Any, name: object) -> None:
+    """Raises InputError where a text, the chat format or padding gives a token that the model has not.
+
+    tokenizer: one of rlhf/models/tokenizer.py. Rows of such tokens would be read from beyond the embedding.
+    """
+    wanted, there = tokenizer.largest_id + 1, num_tokens_of(model)
+    if wanted > there:
+        raise InputError(
+            f"{name}: its tokenizer has {wanted} tokens, the model's embedding {there}; resize it "
+            "(resize_token_embeddings), or give the tokenizer that the model was trained with"
+        )
+
+
+def check_known(tokens: Sequence[int], num_tokens: int, name: str) -> None:
+    """Raises InputError for a token that a model of so many has not."""
+    for token in (min(tokens, default=0), max(tokens, default=0)):
+        if not 0 <= token < num_tokens:
+            raise InputError(f"{name} has token {token}; the model has tokens 0 to {num_tokens - 1}")
+
+
 def context_of(source: str | Path) -> int | None:
     """`context_length` of a folder, a GGUF file or a hub id, without loading the model."""
-    return context_length(AutoConfig.from_pretrained(**find_source(source).arguments))
+    with reading(source, NOT_LOADED):
+        return context_length(AutoConfig.from_pretrained(**find_source(source).arguments))
 
 
 def load_scalar(source: str | Path) -> PreTrainedModel:
@@ -54,16 +87,9 @@ def load_scalar(source: str | Path) -> PreTrainedModel:
         raise InputError(
             f"{source}: a GGUF file holds a language model, not a reward model; train one with --init"
         )
-    model, loading = _load(
-        source, ScalarGPT, AutoModelForSequenceClassification,
-        dtype=torch.float32, settings={"num_labels": 1}, output_loading_info=True,
+    return _load(
+        source, ScalarGPT, AutoModelForSequenceClassification, REWARD_MODEL, dtype=torch.float32, settings={"num_labels": 1}
     )  # fmt: skip
-    if loading["missing_keys"]:
-        raise InputError(
-            f"{source}: not a reward model, {sorted(loading['missing_keys'])[0]} is not in it; "
-            "train one with rlhf reward --init, and name that"
-        )
-    return model.eval()
 
 
 def is_ours(config: Any) -> bool:
@@ -74,13 +100,19 @@ def is_ours(config: Any) -> bool:
 
 
 def _load(
-    name: str | Path, ours: Any, auto: Any, *, dtype: torch.dtype | str, settings: Any = None, **more: Any
+    name: str | Path,
+    ours: Any,
+    auto: Any,
+    wanted: tuple[str, str],
+    *,
+    dtype: torch.dtype | str,
+    settings: Any = None,
 ) -> Any:
-    """What `from_pretrained` gives of our class where that can represent the checkpoint, else of `auto`."""
+    """What `from_pretrained` gives of our class where that can represent the checkpoint, else of `auto`; nothing of chance."""
     source = find_source(name)
     if source.path.is_dir() and not (source.path / "config.json").is_file():
         raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
-    try:
+    with reading(name, NOT_LOADED):
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
         _check_whole(config, name)
         if auto is AutoModelForSequenceClassification:
@@ -88,11 +120,21 @@ def _load(
         made = auto._model_mapping.get(type(config), PreTrainedModel)
         _keep_loaded_embeddings(next(each for each in made.__mro__ if "_init_weights" in vars(each)))
         unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
-        return (ours if is_ours(config) else auto).from_pretrained(
-            **source.arguments, **unpacked, config=config, dtype=dtype, **attention_for(config), **more
-        )
-    except UNREADABLE as error:
-        raise InputError(f"{name}: no model could be loaded: {reason_of(error)}") from error
+        model, loading = (ours if is_ours(config) else auto).from_pretrained(
+            **source.arguments, **unpacked, config=config, dtype=dtype, **attention_for(config),
+            output_loading_info=True, ignore_mismatched_sizes=True,  # which are told by name
+        )  # fmt: skip
+    _check_loaded(name, loading, *wanted)
+    return model.eval()
+
+
+def _check_loaded(name: str | Path, loading: dict[str, Any], kind: str, way_out: str) -> None:
+    """Raises InputError where transformers drew a weight at random, since the files have none or one of another shape."""
+    for weight in sorted(loading["missing_keys"]):
+        raise InputError(f"{name}: not a {kind}, {weight} is not in it; {way_out}")
+    for weight, stored, expected in sorted(loading["mismatched_keys"]):
+        shapes = f"{tuple(stored)} in it, and {tuple(expected)} in the model of its config.json"
+        raise InputError(f"{name}: not a {kind}, {weight} is {shapes}; {way_out}")
 
 
 def _check_whole(config: Any, name: str | Path) -> None:

@@ -5,6 +5,8 @@ the checkpoint, from the system's file cache where that holds it, else from the 
 """
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,26 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from rlhf.errors import InputError
-from rlhf.models.checkpoints import attention_for, is_ours
+from rlhf.models.checkpoints import NOT_LOADED, attention_for, is_ours
 from rlhf.models.gpt import GPT
-from rlhf.models.sources import find_source
+from rlhf.models.sources import find_source, reading
 from rlhf.models.trunk import blocks_of
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor stands: the file, and the bytes in it."""
+
+    path: Path
+    format: str  # a key of DTYPES, or one that torch has not
+    shape: list[int]
+    first: int
+    size: int
 
 
 class StoredTensors:
@@ -29,34 +45,56 @@ class StoredTensors:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.places: dict[str, tuple[Path, torch.dtype, list[int], int, int]] = {}
+        """Raises InputError for a file that is damaged."""
+        self.places: dict[str, Place] = {}
         for path in sorted(folder.glob("*.safetensors")):
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size))
-            for name, each in header.items():
-                if name != "__metadata__":
-                    begin, end = each["data_offsets"]
-                    dtype = DTYPES.get(each["dtype"])
-                    if dtype is None:
-                        raise InputError(
-                            f"{path}: {name} is {each['dtype']}; only float weights can be streamed"
-                        )
-                    self.places[name] = (path, dtype, each["shape"], 8 + size + begin, end - begin)
+            with reading(path, "this is no whole safetensors file"):
+                self.places |= _places_in(path)
 
-    def read(self, name: str, dtype: torch.dtype) -> Tensor:
-        """One tensor in the format asked for."""
-        path, stored, shape, offset, size = self.places[name]
-        buffer = bytearray(size)
-        with path.open("rb") as file:
-            file.seek(offset)
-            file.readinto(buffer)
-        return torch.frombuffer(buffer, dtype=stored).view(shape).to(dtype)
+    def read(self, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """One tensor for the place that `like` has in a model; numbers with a fraction in `dtype`.
 
-    def name_of(self, parameter: str, prefix: str) -> str | None:
-        """The stored name of a model's parameter; published files may leave the trunk's prefix out."""
-        names = (parameter, parameter.removeprefix(f"{prefix}."))
+        Raises InputError for one of another shape or kind of numbers.
+        """
+        at, wanted = self.places[name], dtype if like.is_floating_point() else like.dtype
+        if tuple(at.shape) != tuple(like.shape):
+            raise InputError(
+                f"{at.path}: {name} is {tuple(at.shape)}, and {tuple(like.shape)} in the model of its config.json"
+            )
+        stored = DTYPES.get(at.format)
+        if stored is None or stored.is_floating_point != wanted.is_floating_point:
+            raise InputError(f"{at.path}: {name} is {at.format}; only float weights can be streamed")
+        buffer = bytearray(at.size)
+        with at.path.open("rb") as file:
+            file.seek(at.first)
+            if file.readinto(buffer) < at.size:
+                raise InputError(
+                    f"{at.path}: the file was cut off while it was read; start again with the whole one"
+                )
+        return torch.frombuffer(buffer, dtype=stored).view(at.shape).to(wanted)
+
+    def name_of(self, weight: str, prefix: str) -> str | None:
+        """The stored name of a model's parameter or buffer; published files may leave the trunk's prefix out."""
+        names = (weight, weight.removeprefix(f"{prefix}."))
         return next((name for name in names if name in self.places), None)
+
+
+def _places_in(path: Path) -> dict[str, Place]:
+    """The tensors of one file by name. Raises ValueError for a file that ends before they do."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        start, end = 8 + length, path.stat().st_size
+        if start > end:
+            raise ValueError("it ends before its table of contents does")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    found = {}
+    for name, each in header.items():
+        begin, behind = each["data_offsets"]
+        if start + behind > end:
+            raise ValueError(f"it ends before {name} does")
+        found[name] = Place(path, each["dtype"], each["shape"], start + begin, behind - begin)
+    return found
 
 
 def load_offloaded(source: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -70,14 +108,15 @@ def load_offloaded(source: str | Path, dtype: torch.dtype = torch.float32) -> Pr
         raise InputError(
             f"{source}: weights are streamed from safetensors files of a folder only; rlhf import makes one"
         )
-    model = _without_weights(AutoConfig.from_pretrained(found.place))
+    with reading(source, NOT_LOADED):
+        model = _without_weights(AutoConfig.from_pretrained(found.place))
     stored = StoredTensors(folder)
     model.tie_weights()
     blocks = blocks_of(model)
     streamed = {id(parameter) for parameter in blocks.parameters()}
-    resident = [name for name, parameter in model.named_parameters() if id(parameter) not in streamed]
-    for name in resident:
-        _put(model, name, stored.read(_found(stored, name, model, source), dtype))
+    for name, weight in _saved(model):
+        if id(weight) not in streamed and (there := _found(stored, name, model, source)):
+            _put(model, name, stored.read(there, weight, dtype))
     model.tie_weights()
     prefix = next(name for name, module in model.named_modules() if module is blocks)
     for place, block in enumerate(blocks):
@@ -89,8 +128,14 @@ def load_offloaded(source: str | Path, dtype: torch.dtype = torch.float32) -> Pr
     return model.eval()
 
 
+def _saved(model: Any) -> list[tuple[str, Tensor]]:
+    """Parameters, each once, and those buffers that a file has; the others are made with the model."""
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in model.state_dict()]
+    return [*model.named_parameters(), *buffers]
+
+
 def _without_weights(config: Any) -> Any:
-    """The model of a config with its parameters on the meta device, and with its buffers, which no file holds."""
+    """The model of a config with its parameters on the meta device, and with its buffers as they are made."""
 
     def built() -> Any:
         return (
@@ -107,10 +152,16 @@ def _without_weights(config: Any) -> Any:
     return model
 
 
-def _found(stored: StoredTensors, parameter: str, model: Any, source: Any) -> str:
-    name = stored.name_of(parameter, model.base_model_prefix)
+def _found(stored: StoredTensors, weight: str, model: Any, source: Any) -> str:
+    """The stored name of a weight; "" where the family does without. Raises InputError where it is not there."""
+    name = stored.name_of(weight, model.base_model_prefix)
+    if name is None and any(re.search(each, weight) for each in model._keys_to_ignore_on_load_missing or ()):
+        return ""
     if name is None:
-        raise InputError(f"{source}: {parameter} is not in its files")
+        raise InputError(
+            f"{source}: {weight} is not in its files: they lack it, or have it under another name or in parts, from which only "
+            f"a {model.config.model_type} that is loaded as a whole is put together; leave --offload out"
+        )
     return name
 
 
@@ -120,7 +171,7 @@ def _stream(block: nn.Module, names: dict[str, str], stored: StoredTensors, dtyp
 
     def fill(*_: Any) -> None:
         for name, stored_name in names.items():
-            _put(block, name, stored.read(stored_name, dtype))
+            _put(block, name, stored.read(stored_name, empty[name], dtype))
 
     def clear(*_: Any) -> None:
         for name, parameter in empty.items():
@@ -131,6 +182,8 @@ def _stream(block: nn.Module, names: dict[str, str], stored: StoredTensors, dtyp
 
 
 def _put(module: nn.Module, name: str, value: Tensor) -> None:
-    """Set the parameter of that dotted name."""
-    owner, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+    """Set the parameter or buffer of that dotted name."""
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    is_buffer = leaf in owner._buffers
+    setattr(owner, leaf, value if is_buffer else nn.Parameter(value, requires_grad=False))

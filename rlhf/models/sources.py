@@ -3,18 +3,15 @@
 import hashlib
 import importlib.util
 import os
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rlhf.errors import InputError, first_line
+from rlhf.errors import InputError, RLHFError, first_line
 from rlhf.hub_names import hub_name
 from rlhf.packages import how_to_install
-
-# What transformers and gguf raise for files that are cut off or damaged, and for want of a package that a family needs.
-UNREADABLE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError, ImportError, struct.error,
-)  # fmt: skip
 
 NOT_HERE = "no such folder or file; give a model's folder, a GGUF file or a hub id"
 
@@ -52,11 +49,60 @@ def find_source(name: str | Path) -> Source:
     return Source(hub_name(str(name), NOT_HERE))
 
 
-def reason_of(problem: Exception) -> str:
-    """A library's first line; of a package that is missing all of what it says, since its name comes later."""
-    if isinstance(problem, ImportError):
+@contextmanager
+def reading(name: str | Path, what: str) -> Iterator[None]:
+    """Raises InputError, with `what` is wrong, for whatever a library raises over files that are damaged or no such files.
+
+    No list of types is whole: safetensors, pickle and strict data classes have their own, tokenizers raises Exception.
+    """
+    try:
+        yield
+    except RLHFError:
+        raise
+    except Exception as problem:
+        raise InputError(f"{name}: {what}: {_reason_of(problem)}") from problem
+
+
+def _reason_of(problem: Exception) -> str:
+    """A library's first line; all of what it says where that line only announces it, or names no missing package yet."""
+    line = first_line(problem)
+    if isinstance(problem, ImportError) or line.endswith(":"):
         return " ".join(f"{problem}".split()).partition(" Please note")[0][:300]
-    return first_line(problem)
+    return line
+
+
+def declared_stops(source: Source) -> tuple[int, ...]:
+    """The end tokens in a checkpoint's generation settings, which may be more than the tokenizer's one.
+
+    Without such a file those of the model's own settings, as transformers takes them for a model in memory. Raises
+    InputError for a file that is damaged: an answer would not end where it should.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    if source.gguf:
+        return ()
+    with reading(source.place, "its generation_config.json cannot be read"):
+        try:
+            return stops_in(GenerationConfig.from_pretrained(source.place), source.place)
+        except OSError as problem:
+            if isinstance(problem.__context__, ValueError):  # a file is there, and it is no JSON
+                raise
+    try:
+        config = AutoConfig.from_pretrained(source.place).get_text_config(decoder=True)
+    except Exception:  # a tokenizer alone; whoever loads a model here says what is wrong with it
+        return ()
+    return stops_in(config, source.place)
+
+
+def stops_in(settings: Any, name: str) -> tuple[int, ...]:
+    """The end tokens of a model's or its generation's settings, one or a list. Raises InputError for other values."""
+    ends = getattr(settings, "eos_token_id", None)
+    ends = () if ends is None else tuple(ends) if isinstance(ends, list | tuple) else (ends,)
+    if wrong := [end for end in ends if not isinstance(end, int)]:
+        raise InputError(
+            f"{name}: eos_token_id is {wrong[0]!r}; an end token is given by its number, several as a list"
+        )
+    return ends
 
 
 def content_hash(name: str | Path) -> str:

@@ -7,8 +7,7 @@ import base64
 import itertools
 import json
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,23 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers.trainers import BpeTrainer
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
-    GenerationConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError, first_line
-from rlhf.models.chat_template import ChatTemplate, parse_arguments
-from rlhf.models.given_template import template_for
-from rlhf.models.sources import UNREADABLE, Source, find_source, reason_of
+from rlhf.models.chat_template import parse_arguments
+from rlhf.models.foreign_tokenizer import (
+    TEMPLATE_FILE,
+    TO_BYTE,
+    ForeignTokenizer,
+    bytes_to_unicode,
+    template_for,
+    valid,
+)
+from rlhf.models.sources import declared_stops, find_source, reading, stops_in
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -41,7 +45,6 @@ CHAT_TEMPLATE = (
 )
 RANKS_FILE = "ranks.tiktoken"
 PATTERN_FILE = "encoding.json"
-TEMPLATE_FILE = "template_kwargs.json"
 
 
 class Tokenizer:
@@ -56,10 +59,13 @@ class Tokenizer:
         self.document_end_id = specials["<|endoftext|>"]
         self.stop_ids = frozenset((self.eos_id, self.document_end_id))
         self.vocab_size = self.encoding.n_vocab
+        self.largest_id = self.vocab_size - 1
+        taken = {*ranks.values(), *specials.values()}
+        self.unused = frozenset(range(self.vocab_size)) - taken  # published encodings number with gaps
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; unpaired surrogates become U+FFFD, special tokens stay their characters."""
-        return self.encoding.encode_ordinary(_valid(text))
+        return self.encoding.encode_ordinary(valid(text))
 
     def encode_continuation(self, text: str) -> list[int]:
         """Token ids of plain text behind other tokens."""
@@ -67,12 +73,13 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on several threads."""
-        return self.encoding.encode_ordinary_batch([_valid(text) for text in texts])
+        return self.encoding.encode_ordinary_batch([valid(text) for text in texts])
 
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
-        """Text of token ids; incomplete UTF-8 becomes U+FFFD."""
-        special = () if keep_special else set(self.specials.values())
-        return self.encoding.decode([i for i in ids if i not in special], errors="replace")
+        """Text of token ids; incomplete UTF-8 becomes U+FFFD, and a number that no token has is no text."""
+        silent = self.unused if keep_special else self.unused.union(self.specials.values())
+        shown = [i for i in ids if i not in silent and i < self.vocab_size]
+        return self.encoding.decode(shown, errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
         """What a token stands for, be it a part of a character or special."""
@@ -91,7 +98,10 @@ class Tokenizer:
 
     def fast(self) -> PreTrainedTokenizerFast:
         """The same vocabulary as a transformers tokenizer, with the chat template."""
-        backend = BackendTokenizer(models.BPE(*_vocabulary_and_merges(self.ranks), ignore_merges=True))
+        vocabulary, merges = _vocabulary_and_merges(self.ranks)
+        # Here and not only added, which would number them from the vocabulary's size on; no text has a space at this place.
+        vocabulary |= self.specials | {f"<unused {i}>": i for i in self.unused}
+        backend = BackendTokenizer(models.BPE(vocabulary, merges, ignore_merges=True))
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Split(Regex(self.pattern), "isolated"),
@@ -134,129 +144,6 @@ class Tokenizer:
             raise InputError(
                 f"{folder}: the tokenizer's files are damaged ({problem}); restore or export it again"
             ) from None
-
-
-class ForeignTokenizer:
-    """A Hugging Face tokenizer with the methods of `Tokenizer`; its own chat template where it has one.
-
-    eos_id closes an answer: the special token the template puts behind one, which need not be the tokenizer's end
-    token (Gemma's turns end otherwise than its documents). stops: more tokens that end an answer. template_kwargs: what
-    the chat template is given beside the conversation, such as enable_thinking; kept with the tokenizer.
-    """
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        stops: Sequence[int] = (),
-        template_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.tokenizer, self.template_kwargs = tokenizer, dict(template_kwargs or {})
-        self._chat_template = ChatTemplate(tokenizer, self.template_kwargs)
-        self.document_end_id = int(tokenizer.eos_token_id)
-        self.pad_id = self.document_end_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-        self.eos_id = self._turn_end()
-        self.stop_ids = frozenset((self.eos_id, self.document_end_id, *stops))
-        self.vocab_size = len(tokenizer)
-        self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of plain text; special tokens stay their characters."""
-        return self.tokenizer(_valid(text), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-    def encode_continuation(self, text: str) -> list[int]:
-        """Token ids of plain text behind other tokens: without the space that SentencePiece puts before a text."""
-        return self._chat_template.continuation(_valid(text))
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts."""
-        return [self.encode(text) for text in texts]
-
-    def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
-        """Text of token ids; what ends an answer is no part of it, be it special or not."""
-        shown = ids if keep_special else [i for i in ids if i not in self.stop_ids]
-        return str(self.tokenizer.decode(shown, skip_special_tokens=not keep_special))
-
-    def token_bytes(self, token: int) -> bytes:
-        """What a token stands for behind others, be it a part of a character or special."""
-        if token not in self._bytes:
-            self._bytes[token] = self._find_bytes(token)
-        return self._bytes[token]
-
-    def _find_bytes(self, token: int) -> bytes:
-        before = self.encode("a")[-1:]  # SentencePiece leaves out the space that begins a text
-        text = self.decode([*before, token], keep_special=True)[len(self.decode(before, keep_special=True)) :]
-        if "\ufffd" not in text:
-            return text.encode()
-        piece = self.tokenizer.convert_ids_to_tokens(token)
-        if BYTE_PIECE.fullmatch(piece):
-            return bytes([int(piece[3:5], 16)])
-        return bytes(TO_BYTE[c] for c in piece) if set(piece) <= TO_BYTE.keys() else text.encode()
-
-    def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """The conversation in the model's own chat format, or as `User: …` lines where it has none.
-
-        Token for token what its template gives, except that no text becomes a special token.
-        """
-        messages = as_messages(prompt)
-        if self.template:
-            return self.template.encode_prompt(messages)
-        lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
-        start = self.tokenizer("")["input_ids"][:1]  # models that were trained with a first token need it
-        begins = start if start == [self.tokenizer.bos_token_id] else []
-        return [*begins, *self.encode("\n".join(lines) + "\nAssistant:")]
-
-    def encode_completion(self, text: str, prompt: Prompt | None = None) -> list[int]:
-        """An answer with the end token that closes it, as the chat template writes one behind this prompt."""
-        if self.template and prompt is not None:
-            return self.template.encode_answer(as_messages(prompt), _valid(text), self.eos_id)
-        return [*self.encode(text), self.eos_id]
-
-    @property
-    def template(self) -> ChatTemplate | None:
-        """The model's own chat template with its arguments, where it has one."""
-        if self.tokenizer.chat_template is None:
-            return None
-        return self._chat_template
-
-    def _turn_end(self) -> int:
-        """The first special token behind an answer in the chat template, else the tokenizer's end token."""
-        try:
-            behind = self.template.behind_answer() if self.template else []
-        except InputError:
-            behind = []
-        added = self.tokenizer.added_tokens_decoder
-        return next((i for i in behind if i in added and added[i].special), self.document_end_id)
-
-    def fast(self) -> PreTrainedTokenizerBase:
-        """The wrapped tokenizer, with a padding token."""
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        return self.tokenizer
-
-    def save(self, folder: Path) -> None:
-        """Write the wrapped tokenizer's files."""
-        self.tokenizer.save_pretrained(folder)
-        if self.template_kwargs:
-            (Path(folder) / TEMPLATE_FILE).write_text(json.dumps(self.template_kwargs) + "\n")
-
-
-def bytes_to_unicode() -> dict[int, str]:
-    """GPT-2's printable stand-in for each byte: printable Latin-1 as it is, the rest from U+0100 on."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-TO_BYTE = {character: byte for byte, character in bytes_to_unicode().items()}
-BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's, of a character that its vocabulary has not
-
-
-def _valid(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
@@ -314,15 +201,9 @@ def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
             raise InputError(f"template_kwargs: {name} has the chat format of this project, which takes none")
         return Tokenizer.load(Path(name))
     source = find_source(name)
-    try:
+    with reading(name, "no tokenizer there"):
         found = AutoTokenizer.from_pretrained(**source.arguments)
-    except UNREADABLE as problem:
-        raise InputError(f"{name}: no tokenizer there ({reason_of(problem)})") from None
-    if found.eos_token_id is None:
-        raise InputError(f"{name}: its tokenizer has no end token; set eos_token in tokenizer_config.json")
-    kept = Path(name) / TEMPLATE_FILE
-    saved = json.loads(kept.read_text()) if kept.is_file() else {}
-    return ForeignTokenizer(found, _declared_stops(source), saved | arguments)
+    return ForeignTokenizer(found, declared_stops(source), _saved_arguments(Path(name)) | arguments)
 
 
 def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
@@ -334,26 +215,16 @@ def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyToken
     return found
 
 
-def _declared_stops(source: Source) -> tuple[int, ...]:
-    """The end tokens in a checkpoint's generation settings, which may be more than the tokenizer's one.
-
-    Without such a file those of the model's own settings, as transformers takes them for a model in memory.
-    """
-    if source.gguf:
-        return ()
-    try:
-        return _stops_in(GenerationConfig.from_pretrained(source.place))
-    except OSError:
-        pass
-    try:
-        return _stops_in(AutoConfig.from_pretrained(source.place).get_text_config(decoder=True))
-    except UNREADABLE:  # a tokenizer alone
-        return ()
-
-
-def _stops_in(settings: Any) -> tuple[int, ...]:
-    ends = getattr(settings, "eos_token_id", None)
-    return tuple(ends) if isinstance(ends, list | tuple) else () if ends is None else (ends,)
+def _saved_arguments(folder: Path) -> dict[str, Any]:
+    """The chat template's arguments that `ForeignTokenizer.save` wrote; none where there is no such file."""
+    file = folder / TEMPLATE_FILE
+    if not file.is_file():
+        return {}
+    with reading(file, "these are no arguments of a chat template"):
+        saved = json.loads(file.read_text())
+        if not isinstance(saved, dict):
+            raise ValueError("an object of names and values is wanted")
+        return saved
 
 
 def same_tokens(one: AnyTokenizer, other: AnyTokenizer) -> bool:
@@ -400,4 +271,4 @@ def any_tokenizer(tokenizer: Any, model: Any = None) -> AnyTokenizer:
     """One of our tokenizers, or a Hugging Face tokenizer in our clothes, with the end tokens that its model declares."""
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return tokenizer  # type: ignore[no-any-return]
-    return ForeignTokenizer(tokenizer, _stops_in(getattr(model, "generation_config", None)))
+    return ForeignTokenizer(tokenizer, stops_in(getattr(model, "generation_config", None), "model"))

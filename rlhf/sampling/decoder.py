@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rlhf.machine import decoding
 from rlhf.machine.huge_pages import use_huge_pages
-from rlhf.models.checkpoints import context_length
+from rlhf.models.checkpoints import check_known, context_length
 from rlhf.models.gpt import compute_dtype
 from rlhf.sampling.families import Family, Undescribed, describe
 from rlhf.sampling.model_decoder import ModelDecoder, TextDecoder
@@ -122,6 +122,7 @@ class Decoder:
 
     def _run(self, slots: Any, tokens: Any, positions: Any, wanted: Any) -> Tensor:
         """Rows (N,) of tokens at positions of slots; logits of those wanted (B,), ascending."""
+        check_known((tokens.min(), tokens.max()), self.family.num_tokens, "a text")  # the loops do not look
         np.maximum.at(self.lengths, slots, positions + 1)
         for slot in np.unique(slots[positions >= self.addresses[2, slots]]):
             self._make_room(int(slot), int(self.lengths[slot]))

@@ -36,6 +36,7 @@ class Family:
     """A model's bare weights. The structure holds addresses of the tensors in `kept`, and of the model's own."""
 
     dtype: torch.dtype
+    num_tokens: int  # rows of the embedding
     packed: bool  # weights of products in 8 bits, with a scale for every output
     structure: decoding.Model
     kept: list[Any]
@@ -180,7 +181,7 @@ class _Parts:
             inner=layers[0].up.outputs, activation=activations.pop(), embedding=self.keep(table).data_ptr(),
             embedding_is_float=table.dtype == torch.float32, layers=array, last=self.norm(last), head=words, **more,
         )  # fmt: skip
-        return Family(self.dtype, self.packed, structure, self.kept, {}, [], array)
+        return Family(self.dtype, len(table), self.packed, structure, self.kept, {}, [], array)
 
     def keep(self, tensor: Tensor) -> Tensor:
         bare = type(tensor) is Tensor and tensor.untyped_storage().size() > 0  # not of a model in shards

@@ -18,11 +18,12 @@ from transformers import PreTrainedModel
 
 from rlhf.errors import InputError
 from rlhf.machine import kernels
-from rlhf.models.checkpoints import context_length
+from rlhf.models.checkpoints import check_known, context_length, num_tokens_of
 from rlhf.models.padding import batches_by_length
 from rlhf.sampling.decoder import SHARED, AnyDecoder, decoder_for, is_described
 from rlhf.sampling.model_decoder import frozen_weights_cast
-from rlhf.settings import Settings, bounded
+from rlhf.sampling.trial import NO_NUMBERS
+from rlhf.settings import COLDEST, Settings, bounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,8 @@ class SamplingSettings(Settings):
     processed_logprobs: those of the distribution drawn from, after min-p, top-k, top-p and repetition penalty (vLLM's name).
     """
 
-    max_new_tokens: int = bounded(64, at_least=0)
-    temperature: float = bounded(1.0, at_least=0)
+    max_new_tokens: int = bounded(64, at_least=1)
+    temperature: float = bounded(1.0, zero_or_at_least=COLDEST)
     top_k: int = bounded(0, at_least=0)
     top_p: float = bounded(1.0, above=0, at_most=1)
     min_p: float = bounded(0.0, at_least=0, at_most=1)
@@ -71,7 +72,8 @@ def generate(
     """One completion for each prompt, in the order of the prompts. The model is put into evaluation mode.
 
     first_row: the place of the first prompt in a longer list that several calls share; row i draws from (seed, place).
-    Raises InputError for an empty prompt and for one that leaves no room for a new token in the context.
+    Raises InputError for an empty prompt and for one that leaves no room for a new token in the context
+    or has a token that the model has not.
     """
     model.eval()
     limits = [_room(model, prompt, settings.max_new_tokens, index) for index, prompt in enumerate(prompts)]
@@ -93,6 +95,7 @@ def _room(model: PreTrainedModel, prompt: list[int], max_new_tokens: int, index:
         raise InputError(
             f"prompt {index + 1} has {len(prompt)} tokens and the model's context is {context}; shorten the prompt"
         )
+    check_known(prompt, num_tokens_of(model), f"prompt {index + 1}")
     return min(max_new_tokens, context - len(prompt))
 
 
@@ -164,6 +167,8 @@ class _Writer:
         uniforms = torch.from_numpy(self.uniforms[rows, places]).to(logits.device)
         chosen, logprobs = draw(logits, uniforms, self.settings, self._seen(rows, logits))
         self.tokens[rows, places], self.logprobs[rows, places] = chosen.cpu().numpy(), logprobs.cpu().numpy()
+        if np.isnan(self.logprobs[rows, places]).any():
+            raise InputError(NO_NUMBERS)
         self.counts[rows] += 1
         self.ended[rows] = np.isin(self.tokens[rows, places], self.stop_ids)
         going = ~self.ended[rows] & (self.counts[rows] < self.limits[rows])

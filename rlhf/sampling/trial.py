@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 from rlhf.errors import InputError, first_line
+from rlhf.models.adapters import WAY_OUT, is_adapted
 from rlhf.models.trunk import accepted, unwrapped
 from rlhf.sampling.model_decoder import CacheUse, ModelDecoder, TextDecoder
 
@@ -22,6 +23,9 @@ COARSE = 0.1  # in half precision
 # A deep model with large logits is off by more than that where nothing but the number of rows differs (Gemma 3 270M: 4e-5).
 TIMES_ROUNDING, ROUNDING_AT_MOST = 5.0, 2e-4
 USES = [CacheUse(padded, pieces) for padded in (True, False) for pieces in (True, False)]
+
+# Of damaged weights, or of some that a format of fewer bits cannot hold.
+NO_NUMBERS = "the model's logits are no numbers (nan): its weights are damaged, or overflow in this precision"
 
 _found: WeakKeyDictionary[nn.Module, CacheUse | None] = WeakKeyDictionary()
 
@@ -48,9 +52,12 @@ def check_causal(model: Any) -> None:
     with _as_in_sampling(model):
         try:
             is_causal = _agrees(TextDecoder(model), *_texts(model))
+            is_damaged = not is_causal and any(_whole(model, text).isnan().any() for text in _texts(model))
         except Exception as error:  # whatever another's code raises
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise InputError(f"{_name(model)} cannot read a text of plain tokens: {reason}") from error
+    if is_damaged:
+        raise InputError(f"{_name(model)}: {NO_NUMBERS}")
     if not is_causal:
         raise InputError(
             f"{_name(model)} is no causal language model: what it says of a token depends on what stands behind it; "
@@ -81,13 +88,14 @@ def check_trainable(model: Any, in_training: bool = True) -> None:
                 torch.autograd.grad(logits.sum(), leaves, allow_unused=True)
         except Exception as error:  # whatever another's code raises
             reason = f"{type(error).__name__}: {first_line(error)}"
-            raise InputError(f"{_name(model)} cannot learn from a text of plain tokens: {reason}") from error
+            way_out = f"; without adapters it may: {WAY_OUT}" if is_adapted(model) else ""
+            raise InputError(
+                f"{_name(model)} cannot learn from a text of plain tokens: {reason}{way_out}"
+            ) from error
 
 
 @torch.no_grad()
 def _tried(model: Any) -> CacheUse | None:
-    if any(parameter.is_meta for parameter in model.parameters()):
-        return CacheUse()  # each pass reads all weights from their files (rlhf/models/offload.py)
     check_causal(model)
     with _as_in_sampling(model):
         for use in USES:

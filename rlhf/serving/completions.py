@@ -6,6 +6,7 @@ from typing import Any
 
 from rlhf.data import ROLES, Message
 from rlhf.errors import InputError
+from rlhf.settings import COLDEST
 
 RANGES: dict[str, tuple[float, float, str]] = {
     "max_new_tokens": (1, 1 << 20, "at least 1 and at most 1048576"),
@@ -61,6 +62,10 @@ class Request:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise InputError(f"{name} is {value}; give a number {words}")
+        if 0 < self.temperature < COLDEST:
+            raise InputError(
+                f"temperature is {self.temperature}; give 0 (greedy), or a number from {COLDEST} on"
+            )
         if any(not -100 <= bias <= 100 for bias in self.logit_bias.values()):
             raise InputError("logit_bias has a number outside -100 to 100")
         if len(self.stop) > 4 or not all(self.stop):

@@ -5,6 +5,7 @@ running answer. An answer depends on its request and seed only, not on who else 
 are those that `generate` draws for a batch of one, so up to the rounding of the matrix products it is the same.
 """
 
+import math
 import time
 import traceback
 from codecs import getincrementaldecoder
@@ -18,10 +19,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.errors import EngineError, InputError
-from rlhf.models.checkpoints import context_length
+from rlhf.models.checkpoints import check_fits, context_length, num_tokens_of
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sampling.decoder import decoder_for
 from rlhf.sampling.generate import SamplingSettings, draw
+from rlhf.sampling.trial import NO_NUMBERS
 from rlhf.serving.completions import Done, Event, Failed, Piece, Queued, Request, Started, TokenInfo
 from rlhf.serving.grammar import Grammars
 from rlhf.serving.logits import LogitChanges, logit_changes
@@ -150,7 +152,8 @@ class Engine:
         max_waiting: int = 64,
         packed: bool = False,
     ) -> None:
-        self.tokenizer = tokenizer
+        check_fits(tokenizer, model, model.name_or_path or "model")
+        self.tokenizer, self.num_tokens = tokenizer, min(tokenizer.vocab_size, num_tokens_of(model))
         self.max_rows, self.max_waiting = max_rows, max_waiting
         self.grammars = Grammars(tokenizer)
         self.scored = max_rows  # the slot of a text that is not answered but scored
@@ -180,8 +183,8 @@ class Engine:
             self.events.append((key, Failed(full, "busy")))
             return
         try:
-            prompt, dropped = fit(self.tokenizer, self.context, request)
-            changes = logit_changes(request, self.tokenizer.vocab_size, self.grammars)
+            prompt, dropped = fit(self.tokenizer, self.num_tokens, self.context, request)
+            changes = logit_changes(request, self.num_tokens, self.grammars)
         except InputError as error:
             self.events.append((key, Failed(str(error), "input")))
             return
@@ -304,7 +307,7 @@ class Engine:
 
     def _say(self, rows: Sequence[_Row], logits: Tensor) -> None:
         """Draw the next token of each row from logits (B, V), rows with the same settings together."""
-        logits = logits[:, : self.tokenizer.vocab_size]  # embeddings beyond are padding and have no text
+        logits = logits[:, : self.num_tokens]  # embeddings beyond are padding and have no text
         infos = [self._info(row, logits[i]) for i, row in enumerate(rows)]
         logits = self._changed(rows, logits)
         groups: dict[SamplingSettings, list[int]] = {}
@@ -318,9 +321,12 @@ class Engine:
                 seen = torch.zeros_like(some, dtype=torch.bool)
                 for place, i in enumerate(members):
                     seen[place, rows[i].prompt + rows[i].completion] = True
-            chosen, _ = draw(some, uniforms.to(logits.device), settings, seen)
-            for i, token in zip(members, chosen.tolist(), strict=True):
-                self._tell(rows[i], token, infos[i])
+            chosen, logprobs = draw(some, uniforms.to(logits.device), settings, seen)
+            for i, token, logprob in zip(members, chosen.tolist(), logprobs.tolist(), strict=True):
+                if math.isnan(logprob):
+                    rows[i].failure = NO_NUMBERS
+                else:
+                    self._tell(rows[i], token, infos[i])
 
     def _changed(self, rows: Sequence[_Row], logits: Tensor) -> Tensor:
         if any(row.changes for row in rows):

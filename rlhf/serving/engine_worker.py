@@ -212,14 +212,16 @@ class Models:
         """How many tokens the model reads of a prompt without a chat."""
         from rlhf.serving.prompts import given_tokens
 
-        return len(given_tokens(self.engine(folder).tokenizer, prompt))
+        engine = self.engine(folder)
+        return len(given_tokens(engine.tokenizer, engine.num_tokens, prompt))
 
     def detokenize(self, folder: str, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones too."""
         from rlhf.serving.prompts import given_tokens
 
-        tokenizer = self.engine(folder).tokenizer
-        return str(tokenizer.decode(given_tokens(tokenizer, tuple(tokens)), keep_special=True))
+        engine = self.engine(folder)
+        known = given_tokens(engine.tokenizer, engine.num_tokens, tuple(tokens))
+        return str(engine.tokenizer.decode(known, keep_special=True))
 
     def score_text(self, folder: str, prompt: str | tuple[int, ...], alternatives: int) -> Any:
         """The first token's bytes, and each later token of a text with its probability."""
@@ -227,7 +229,7 @@ class Models:
         from rlhf.serving.scoring import score_text
 
         engine = self.engine(folder)
-        return score_text(engine, given_tokens(engine.tokenizer, prompt), alternatives)
+        return score_text(engine, given_tokens(engine.tokenizer, engine.num_tokens, prompt), alternatives)
 
     def explain(self, folder: str, reference: str | None, prompt: Prompt, answer: str, ended: bool) -> Any:
         """What the model in `folder` makes of an answer, beside the one in `reference`."""

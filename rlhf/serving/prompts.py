@@ -2,6 +2,7 @@
 
 from rlhf.data import Message
 from rlhf.errors import InputError
+from rlhf.models.checkpoints import check_known
 from rlhf.models.tokenizer import AnyTokenizer, Tokenizer
 from rlhf.serving.completions import Request
 
@@ -21,23 +22,25 @@ def encode_text(tokenizer: AnyTokenizer, text: str) -> list[int]:
     return first + tokens if needs_first else tokens
 
 
-def fit(tokenizer: AnyTokenizer, context: int | None, request: Request) -> tuple[list[int], int]:
+def fit(
+    tokenizer: AnyTokenizer, num_tokens: int, context: int | None, request: Request
+) -> tuple[list[int], int]:
     """The prompt's tokens, and how many of the oldest messages were left out to make room for an answer.
 
-    Raises InputError for a prompt that does not fit, that is empty, or with a token that the model has not.
+    num_tokens: that the model reads and the tokenizer knows. Raises InputError for a prompt that does not fit, that is empty, or with a token that the model has not.
     """
     if request.prompt is not None:
-        prompt, dropped = given_tokens(tokenizer, request.prompt), 0
+        prompt, dropped = given_tokens(tokenizer, num_tokens, request.prompt), 0
     else:
         prompt, dropped = _fit_messages(tokenizer, context, request)
+        check_known(prompt, num_tokens, "prompt")
     if not prompt:
         raise InputError("prompt is empty; give at least one token")
     if context is not None and len(prompt) >= context:
         raise InputError(
             f"the prompt has {len(prompt)} tokens and the model's context is {context}; shorten it"
         )
-    if any(token >= tokenizer.vocab_size for token in request.logit_bias):
-        raise InputError(f"logit_bias names a token of {tokenizer.vocab_size} or more; the model has no such")
+    check_known([*request.logit_bias], num_tokens, "logit_bias")
     return prompt, dropped
 
 
@@ -47,15 +50,14 @@ def longest_answer(context: int | None, prompt: list[int], request: Request) -> 
     return min(request.max_new_tokens or room, room)
 
 
-def given_tokens(tokenizer: AnyTokenizer, prompt: str | tuple[int, ...]) -> list[int]:
+def given_tokens(tokenizer: AnyTokenizer, num_tokens: int, prompt: str | tuple[int, ...]) -> list[int]:
     """The tokens of a text without a chat, or those given. Raises InputError for a token that the model has not."""
     if isinstance(prompt, str):
-        return encode_text(tokenizer, prompt) or [tokenizer.document_end_id]
-    if unknown := [token for token in prompt if not 0 <= token < tokenizer.vocab_size]:
-        raise InputError(
-            f"prompt has token {unknown[0]}; the model has tokens 0 to {tokenizer.vocab_size - 1}"
-        )
-    return list(prompt)
+        tokens = encode_text(tokenizer, prompt) or [tokenizer.document_end_id]
+    else:
+        tokens = list(prompt)
+    check_known(tokens, num_tokens, "prompt")
+    return tokens
 
 
 def _fit_messages(tokenizer: AnyTokenizer, context: int | None, request: Request) -> tuple[list[int], int]:

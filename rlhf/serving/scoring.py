@@ -49,7 +49,7 @@ def logprobs_after(engine: Engine, tokens: list[int], given: int = 0) -> Iterato
                     logits = engine.decoder.read([engine.scored], [tokens[first:last]])[:0]
                 else:
                     logits = engine.decoder.read_each(engine.scored, tokens[first:last])
-                logprobs = logits[:, : engine.tokenizer.vocab_size].log_softmax(-1).cpu()
+                logprobs = logits[:, : engine.num_tokens].log_softmax(-1).cpu()
             yield logprobs
     finally:
         engine.decoder.forget(engine.scored)

@@ -13,7 +13,7 @@ from rlhf.intervals import interval_by
 from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.constraints import Constraint, draw_constraints
-from rlhf.models.checkpoints import load_policy
+from rlhf.models.checkpoints import check_fits, load_policy
 from stages.judging.answers import Model, fitting_rows, sample_answers
 from stages.judging_settings import JudgingSettings
 
@@ -72,6 +72,7 @@ def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
     are comparable where it is equal. Raises InputError where the loss is no number.
     """
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
+    check_fits(tokenizer, policy, model.folder)
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
     window = min(within_context(policy, TEXT_WINDOW), len(tokens))
     rows = tokens[: len(tokens) // window * window].view(-1, window)

@@ -12,7 +12,7 @@ from rlhf.learning.reward_sources import RewardSource
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, is_autocast
 from rlhf.machine.memory import give_back_at_once
-from rlhf.models.adapters import copy_sharing_frozen, is_adapted, train_adapters
+from rlhf.models.adapters import adapted, copy_sharing_frozen, is_adapted, train_adapters
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
 from rlhf.models.tokenizer import AnyTokenizer
@@ -153,11 +153,9 @@ def policy_and_reference(
             "ref_model is the model itself, which will learn; leave it out to have a frozen copy made"
         )
     if peft_config is not None:
-        from peft import get_peft_model
-
         if hasattr(model, "peft_config"):
             raise InputError("model has adapters already: merge them first, or leave peft_config out")
-        policy = get_peft_model(model, peft_config)
+        policy = adapted(model, peft_config)
         check_tied_head(policy)
     else:
         policy = model

@@ -26,7 +26,7 @@ from rlhf.machine import processes
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.measuring.evaluate import ranking_accuracy
 from rlhf.models.adapters import is_adapted, save_adapters, trunk_hash
-from rlhf.models.checkpoints import fold_bias, load_policy, scalar_from_policy
+from rlhf.models.checkpoints import check_fits, fold_bias, load_policy, scalar_from_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.sampling.trial import check_causal, check_trainable
 from rlhf.sharding import refuse_launchers_sharding, whole
@@ -220,6 +220,7 @@ def trainer_of(
     """
     device = best_device()
     policy = load_policy(folder)
+    check_fits(tokenizer, policy, folder)
     check_causal(policy)
     check_trainable(policy)
     model = scalar_from_policy(policy)
@@ -231,6 +232,8 @@ def trainer_of(
     if settings.probe_l2 and not last_checkpoint(work):
         fit_head(model.to(device), rankings, tokenizer.pad_id, settings.probe_l2)
     model = limit_trainable(model, settings.last_blocks, settings.lora_rank, head="score")
+    if settings.lora_rank:
+        check_trainable(model)
     divide(model, settings.shard, say)
     config = RewardConfig(
         **common_arguments(settings, work),

@@ -15,7 +15,7 @@ from rlhf.learning.training import seed_everything, set_dropout
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
-from rlhf.models.checkpoints import load_policy, load_scalar
+from rlhf.models.checkpoints import check_fits, load_policy, load_scalar
 from rlhf.models.tokenizer import AnyTokenizer, load_chat_tokenizer, load_tokenizer
 from rlhf.sampling.trial import check_causal, check_trainable
 from rlhf.sharding import refuse_launchers_sharding, whole
@@ -144,12 +144,13 @@ def trainer_of(
 ) -> DemonstrationTrainer:
     """trl's trainer of the model in `folder`, set up; reward picks the epoch where there is one."""
     model = load_policy(folder)
+    check_fits(tokenizer, model, folder)
     check_causal(model)
-    check_trainable(model)
     if model.generation_config is not None:  # so that other tools, too, end an answer where it ends
         model.generation_config.eos_token_id = sorted(tokenizer.stop_ids)
     set_dropout(model, settings.dropout)
     model = limit_trainable(model, settings.last_blocks, settings.lora_rank)
+    check_trainable(model)
     divide(model, settings.shard, prefixed("sft", say))
     max_length = within_context(model, settings.max_length)
     config = SFTConfig(

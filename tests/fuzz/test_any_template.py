@@ -10,7 +10,7 @@ from rlhf.models.tokenizer import ForeignTokenizer
 from tests.fuzz.examples import TEXTS, examples
 from tests.rlhf.models.chat_templates import FAMILIES, SPECIALS, tokenizer
 
-TOKENIZERS = {kind: tokenizer(kind, None) for kind in ("bytes", "Llama 2", "Metaspace")}
+TOKENIZERS = {kind: tokenizer(kind, None) for kind in ("bytes", "Llama 2", "Metaspace", "Unigram")}
 PARTS = re.compile(r"\{%.*?%\}|\{\{.*?\}\}|\n|[^{\n]+|\{", re.DOTALL)
 ODD = (
     "\r\n", "{{ raise_exception('no system text') }}", "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}",

@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 
 from rlhf.errors import InputError
 from rlhf.learning.passes import text_logprobs
+from rlhf.models.adapters import save_plain, with_adapters
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.trunk import accepted
 from rlhf.sampling.decoder import is_described
@@ -25,11 +27,44 @@ from tests.slow.tiny_architectures import NAMES, tiny_config, tiny_model
 from tests.tiny_ppo import PROMPTS, TOKENIZER, config, count_e, quiet
 
 DOC = Path(__file__).parents[2] / "docs" / "architectures.md"
-COLUMNS = ("SFT", "value model", "sampled by", "sampling = training", "PPO step", "saved and loaded")
+COLUMNS = (
+    "SFT", "value model", "sampled by", "sampling = training", "PPO step", "saved and loaded", "adapters",
+)  # fmt: skip
 
 
 def tried(name):
     """For each of COLUMNS yes, or the reason of the refusal, or the error."""
+    found = stages_tried(name)
+    return found | {"adapters": adapters_tried(name) if found["SFT"] == "yes" else ""}
+
+
+def adapters_tried(name):
+    """Whether adapters learn, and merged, saved and loaded are what they were; else why not."""
+    try:
+        model = with_adapters(tiny_model(name), 2)
+        check_trainable(model)
+        model.eval()  # without dropout
+        rows = torch.tensor([TOKENIZER.encode(" ".join(PROMPTS))[:24]] * 2)
+        optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=0.05)
+        before = whole_logits(model, rows).detach()
+        for _ in range(3):
+            (-text_logprobs(model, rows).mean()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            save_plain(model, Path(folder))
+            learned, loaded = whole_logits(model, rows), whole_logits(load_policy(folder), rows)
+        assert not torch.allclose(learned, before, atol=1e-3), "nothing was learned"
+        assert torch.allclose(loaded, learned, atol=1e-4), "another model was saved"
+        return "yes"
+    except InputError as refused:
+        return re.sub(r"/\S*: ", "", f"refused: {refused}", count=1)  # without the folder
+    except Exception as error:
+        return f"fails: {said(error)}"
+
+
+def stages_tried(name):
+    """What `tried` finds of the stages that train all weights."""
     found = dict.fromkeys(COLUMNS, "")
     column = COLUMNS[0]
     try:
@@ -74,8 +109,8 @@ def refusal(name):
         try:
             load_policy(folder)
         except InputError as refused:
-            return f"refused: {refused}".replace(f"{folder}: ", "")
-    return ""
+            said = f"{refused}".replace(f"{folder}: ", "")
+            return "" if "is not in it" in said else f"refused: {said}"  # as are all weights of this file
 
 
 def way_of(model):
@@ -130,9 +165,10 @@ HEAD = f"""# Architectures
 
 What becomes of every causal language model of transformers {transformers.__version__}, each tried at a tiny size with random
 weights on a CPU: the gradient of SFT's loss; a value model over its trunk; log-probabilities of sampling within 1e-4 nats of
-those of training; an iteration of PPO; policy and value model saved, loaded and equal. Encoders are tried as decoders
-(`is_decoder`). A dash: not reached. A refusal comes before anything is trained. `python -m tests.slow.architectures` makes this
-page; `tests/slow/test_architectures.py` tries its rows again.
+those of training; an iteration of PPO; policy and value model saved, loaded and equal; adapters
+(`lora_rank`) trained, merged, saved, loaded and equal. Encoders are tried as decoders (`is_decoder`). A dash: not reached. A
+refusal comes before anything is trained. `python -m tests.slow.architectures` makes this page;
+`tests/slow/test_architectures.py` tries its rows again.
 
 Sampled by: *bare weights*, compiled loops over the described model; *its cache*, the model's own forward pass over
 transformers' cache, all rows in one pass; *whole texts*, the forward pass over the whole of every text for each token, which

@@ -13,7 +13,10 @@ from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Store
 from stages import ppo, reward, sft
 from stages.ppo.models import assemble_models
+from stages.ppo.trainer import PPOTrainer
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
+from tests.slow.tiny_architectures import tiny_model
+from tests.tiny_ppo import PROMPTS, TOKENIZER, config, count_e
 
 SMALL = {"lora_rank": 4, "lr": 1e-2, "name": "f"}
 PPO = {"policy": "sft", "episodes": 16, "batch_size": 8, "minibatch_size": 4, "max_new_tokens": 8, **SMALL}
@@ -115,3 +118,29 @@ def test_what_does_not_go_with_adapters_is_refused(tuned, data, more):
     settings = RewardSettings(data=data["rankings"], **SMALL | {"name": "x"} | more)
     with pytest.raises(InputError, match=r"choose one of them|leave it 0"):
         reward.run(settings, tuned, say=quiet)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mamba", "mamba: peft puts no such adapters on it"),
+        ("zamba2", "zamba2: .* and .* are one weight"),
+        ("phimoe", "Phimoe.* cannot .* a text of plain tokens: AttributeError"),
+    ],
+)
+def test_families_that_adapters_do_not_go_with_are_refused_before_training(name, said, data, tmp_path):
+    folder, store = tmp_path / name, Store(tmp_path / "store")
+    tiny_model(name).save_pretrained(folder)
+    TOKENIZER.save(folder)
+    stages = (
+        lambda: sft.run(SFTSettings(base=str(folder), data=data["demonstrations"], **SMALL), store, quiet),
+        lambda: reward.run(RewardSettings(init=str(folder), data=data["rankings"], **SMALL), store, say=quiet),
+        lambda: PPOTrainer(
+            config(), processing_class=TOKENIZER, model=load_policy(folder), reward_model=count_e, peft_config=lora(4),
+            train_dataset=PROMPTS, say=quiet,
+        ),
+    )  # fmt: skip
+    for stage in stages:
+        with pytest.raises(InputError, match=said):
+            stage()
+    assert not store.entries()

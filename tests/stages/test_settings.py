@@ -37,8 +37,9 @@ def outside(kind, field):
         return [3, True, ["a"], *unlike, *([] if field.default == "" else ["", "  "])]
     step = 1 if expected is int else 1e-6
     limits = metadata["bounds"]
-    beyond = {"at_least": -step, "above": 0, "at_most": step, "below": 0}
-    found = [limits[name] + more for name, more in beyond.items() if limits[name] is not None]
+    beyond = {"at_least": -step, "above": 0, "at_most": step, "below": 0, "zero_or_at_least": -step / 2}
+    found = [-step] if limits["zero_or_at_least"] else []
+    found += [limits[name] + more for name, more in beyond.items() if limits[name] is not None]
     if expected is int and limits["at_most"] is None and limits["below"] is None:
         found.append(2**31)
     return [
@@ -59,7 +60,8 @@ def outside(kind, field):
 def test_a_value_outside_is_refused_by_name(kind, field):
     if value_type(kind, field.name) in (int, float):
         limits = field.metadata["bounds"]
-        assert limits["at_least"] is not None or limits["above"] is not None, "it says from where on"
+        starts = [limits[name] for name in ("at_least", "above", "zero_or_at_least")]
+        assert any(start is not None for start in starts), "it says from where on"
     for value in outside(kind, field):
         with pytest.raises(InputError, match=field.name):
             kind(**{field.name: value})
@@ -113,7 +115,7 @@ def test_the_largest_step_of_adaptive_kl_leaves_beta_above_zero():
     "command, name",
     [
         (["ppo", "--episodes", "0"], "--episodes: episodes is 0; it is at least 1"),
-        (["ppo", "--temperature", "-1"], "temperature is -1.0; it is above 0"),
+        (["ppo", "--temperature", "-1"], "temperature is -1.0; it is at least 1e-06"),
         (["ppo", "--set", "bf16=True"], "bf16 is one of auto, on, off"),
         (["eval", "--temperature=-0.5"], "temperature is -0.5"),
         (["sft", "--epochs", "nan"], "epochs is nan"),

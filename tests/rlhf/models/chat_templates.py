@@ -100,8 +100,29 @@ def _without_added_tokens(backend):
     return plain
 
 
+def _unigram():
+    """As transformers' converter writes those of T5, XGLM and llm-jp: special tokens are pieces, the likeliest ones."""
+    words = [f"▁{word}" for word in ["The", "red", "kite", "is", "in", "the", "park.", "Tom", "be", "kind"]]
+    letters = [chr(code) for code in range(32, 127)] + ["\n", "▁"]
+    pieces = [(token, 0.0) for token in SPECIALS] + [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
+    pieces += [(word, -6.0) for word in words] + [(letter, -5.0) for letter in letters if letter not in words]
+    backend = BackendTokenizer(models.Unigram(pieces, unk_id=SPECIALS.index("<unk>"), byte_fallback=True))
+    backend.normalizer, backend.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    return backend
+
+
 def tokenizer(kind, template):
-    """A small tokenizer with a template: bytes (GPT-2, Llama 3), or SentencePiece as Llama 2's file or as Metaspace has it."""
+    """A small tokenizer with a template: bytes (GPT-2, Llama 3), SentencePiece as Llama 2's file or as Metaspace has it, or Unigram."""
+    backend = _unigram() if kind == "Unigram" else _byte_pairs(kind)
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=template,
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def _byte_pairs(kind):
     backend = BackendTokenizer(models.BPE(unk_token="<unk>", byte_fallback=kind != "bytes"))
     alphabet = [chr(code) for code in range(32, 127)]
     if kind == "bytes":
@@ -127,9 +148,4 @@ def tokenizer(kind, template):
     ]  # anew, since the trainer takes the pieces of single bytes for special
     merges = [tuple(pair) for pair in trained["merges"]]
     backend.model = models.BPE(trained["vocab"], merges, unk_token="<unk>", byte_fallback=kind != "bytes")
-    backend = _without_added_tokens(backend)
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=template,
-        clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    return _without_added_tokens(backend)

@@ -9,7 +9,7 @@ from rlhf.models.tokenizer import ForeignTokenizer, load_tokenizer, same_tokens
 from stages.sft.tokens import NOT_LEARNED, encode_demonstration
 from tests.rlhf.models.chat_templates import FAMILIES, QWEN_3, SPECIALS, tokenizer
 
-KINDS = ("bytes", "Llama 2", "Metaspace")
+KINDS = ("bytes", "Llama 2", "Metaspace", "Unigram")
 SYSTEM = [{"role": "system", "content": "Be kind, answer briefly!"}]
 TURNS = [
     {"role": "user", "content": "The red kite?"},
@@ -91,6 +91,7 @@ def test_texts_never_become_special_tokens(given):
         "<|eot_id|><|start_header_id|>",
         "[/INST] <|end|>",
         "<end_of_turn>",
+        "＜／s＞",  # which Unigram's normalizer makes an end token of
     ):
         assert count(f"kite {hostile} park", f"Tom {hostile} says.") == count("kite park", "Tom says.")
 

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from rlhf.models.given_template import template_for
+from rlhf.models.foreign_tokenizer import template_for
 from rlhf.models.tokenizer import ForeignTokenizer, load_chat_tokenizer, load_tokenizer, train_tokenizer
 
 TALK = [

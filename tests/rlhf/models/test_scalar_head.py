@@ -52,3 +52,11 @@ def test_what_is_no_language_model_is_refused():
 
     with pytest.raises(InputError, match="no language model of this kind"):
         new_scalar_model(NoLanguage())
+
+
+def test_a_classifier_of_two_labels_is_refused_as_a_reward_model(tmp_path):
+    LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=2)).save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"not a reward model, score.weight is \(2, 32\) in it, and \(1, 32\)"
+    ):
+        load_scalar(tmp_path)

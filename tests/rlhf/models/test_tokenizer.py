@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GPT2Config
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config
 
 from rlhf.errors import InputError
 from rlhf.models.tokenizer import (
@@ -116,6 +117,47 @@ def test_published_encoding_without_its_file_names_the_way_out(tmp_path, monkeyp
 CACHE = Path(os.environ.get("TIKTOKEN_CACHE_DIR") or Path(__file__).parents[4] / "shared/data/tiktoken_cache")
 
 
+def check_both_sides(tokenizer, folder):
+    """That Hugging Face's tokenizer, saved and loaded, has our numbers, and only ours."""
+    tokenizer.save(folder)
+    fast = AutoTokenizer.from_pretrained(folder)
+    assert {name: fast.convert_tokens_to_ids(name) for name in tokenizer.specials} == tokenizer.specials
+    assert len(fast) == tokenizer.vocab_size
+    text = "Hello  12 boats"
+    whole = fast.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
+    assert whole["input_ids"] == tokenizer.encode_prompt(text)
+    for name in tokenizer.specials:
+        ids = fast(f"a {name}{name} b", split_special_tokens=True)["input_ids"]
+        assert ids == tokenizer.encode(f"a {name}{name} b") and not {*ids} & {*tokenizer.specials.values()}
+    everything = range(tokenizer.vocab_size + 3)
+    assert (
+        tokenizer.decode(everything, keep_special=True) and tokenizer.decode(sorted(tokenizer.unused)) == ""
+    )
+
+
+@pytest.mark.skipif(not CACHE.is_dir(), reason="no cached published encodings")
+@pytest.mark.parametrize(
+    "name",
+    ["gpt2", "r50k_base", "p50k_base", "cl100k_base", pytest.param("o200k_base", marks=pytest.mark.slow)],
+)
+def test_a_published_encoding_has_the_same_numbers_on_both_sides(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(CACHE))
+    check_both_sides(published_tokenizer(name), tmp_path)
+
+
+@pytest.mark.parametrize("end", [-5, 1], ids=["among the ranks", "behind a gap"])
+def test_numbers_with_gaps_are_the_same_on_both_sides(tokenizer, end, tmp_path, monkeypatch):
+    """As p50k_base has its end of text among its ranks, and cl100k_base behind a number that no token has."""
+    place = len(tokenizer.ranks) + end
+    ranks = {token: rank + (rank >= place) for token, rank in tokenizer.ranks.items()}
+    published = tiktoken.Encoding(
+        "made", pat_str=tokenizer.pattern, mergeable_ranks=ranks,
+        special_tokens={"<|endoftext|>": place, "<|endofprompt|>": len(ranks) + 20},
+    )  # fmt: skip
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: published)
+    check_both_sides(published_tokenizer("made"), tmp_path)
+
+
 @pytest.mark.skipif(not CACHE.is_dir(), reason="no cached published encodings")
 def test_published_gpt2_is_gpt2(monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(CACHE))
@@ -181,3 +223,10 @@ def test_end_tokens_that_only_the_models_settings_name_count_too(tmp_path, token
     assert found.stop_ids >= set(ends)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
     assert any_tokenizer(tokenizer.fast(), model).stop_ids == found.stop_ids
+
+
+def test_a_tokenizer_without_an_end_token_is_refused_in_python_too(tokenizer):
+    hub = tokenizer.fast()
+    hub.eos_token = None
+    with pytest.raises(InputError, match="its tokenizer has no end token; set eos_token"):
+        any_tokenizer(hub)

@@ -18,6 +18,7 @@ from transformers import (
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GPT2LMHeadModel,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -434,3 +435,30 @@ def test_a_prompt_without_room_is_refused():
         sample(model, [[]])
     with pytest.raises(InputError, match="context is 64"):
         sample(model, [list(range(3, 40)) * 2])
+
+
+@pytest.mark.parametrize("token", [40, -1, 50_000_000])
+def test_a_token_that_the_model_has_not_is_refused_and_never_read(token):
+    model, settings = build("llama"), SamplingSettings(max_new_tokens=2)
+    said = f"has token {token}; the model has tokens 0 to 39"
+    with pytest.raises(InputError, match=f"prompt 2 {said}"):
+        generate(model, [[5], [6, token]], settings, stop_ids=STOP, pad_id=2, seed=0)
+    decoder = decoder_for(model, 1)
+    assert isinstance(decoder, Decoder)
+    wanted = decoder.read([0], [[5, 6]]).clone()
+    decoder.forget(0)
+    with pytest.raises(InputError, match=said):
+        decoder.read([0], [[5, token]])
+    assert not decoder.num_held and torch.equal(decoder.read([0], [[5, 6]]), wanted)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("place", [2, 20])  # within what a model is tried on before, and beyond
+@pytest.mark.parametrize("make", [GPT, GPT2LMHeadModel])
+def test_logits_that_are_no_numbers_draw_no_token(make, place, temperature):
+    model = make(GPT2Config(vocab_size=50, n_layer=1, n_head=2, n_embd=16, n_positions=32))
+    model.transformer.wpe.weight.data[place] = float("nan")
+    settings = SamplingSettings(max_new_tokens=28, temperature=temperature)
+    rows = [[1, 2], [3, 4]]
+    with pytest.raises(InputError, match="logits are no numbers"):
+        generate(model, rows, settings, stop_ids=frozenset(), pad_id=0, seed=0)

@@ -420,7 +420,7 @@ def test_a_repetition_penalty_forbids_what_was_said_before(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", -1), ("temperature", 2.5), ("top_p", 0), ("top_p", 1.1), ("top_k", -1), ("max_new_tokens", 0),
+    [("temperature", -1), ("temperature", 2.5), ("temperature", 1e-30), ("top_p", 0), ("top_p", 1.1), ("top_k", -1), ("max_new_tokens", 0),
      ("seed", -1), ("repetition_penalty", 0), ("alternatives", 21), ("stop", ("",)), ("messages", ())],
 )  # fmt: skip
 def test_parameters_out_of_range_are_named(name, value):

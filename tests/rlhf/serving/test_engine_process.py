@@ -151,23 +151,29 @@ def test_an_engine_that_keeps_dying_is_started_after_longer_and_longer_pauses(fo
 
 
 def test_a_prompt_that_the_model_cannot_read_fails_alone(process, folders, tmp_path):
-    """A model with fewer embeddings than its tokenizer has tokens: some prompts raise inside the engine."""
+    """Damaged weights: behind place 400 the model gives no numbers."""
     torch.manual_seed(0)
-    small = GPT2Config(vocab_size=200, n_layer=1, n_head=2, n_embd=16, n_positions=2048)
-    GPT(small).save_pretrained(tmp_path)
+    damaged = GPT(
+        GPT2Config(vocab_size=TOKENIZER.vocab_size, n_layer=1, n_head=2, n_embd=16, n_positions=2048)
+    )
+    damaged.transformer.wpe.weight.data[400] = float("nan")
+    damaged.save_pretrained(tmp_path)
     TOKENIZER.save(tmp_path)
-    good = {"max_new_tokens": 300, "temperature": 1.0}
+    good = {
+        "max_new_tokens": 300,
+        "temperature": 1.0,
+        "logit_bias": dict.fromkeys(TOKENIZER.stop_ids, -100.0),
+    }
 
     async def both():
-        wanted = [Request(prompt=(1, 2, 3), seed=i, **good) for i in range(2)] + [
-            Request(prompt=(299,), **good)
-        ]
+        wanted = [Request(prompt=(1, 2, 3), seed=i, **good) for i in range(2)]
+        wanted.append(Request(prompt=(7,) * 500, **good))
         asked = [process.answer(str(tmp_path), request) for request in wanted]
         return await asyncio.gather(*asked, return_exceptions=True)
 
     one, two, bad = in_a_loop(both())
     assert one.completion_tokens == two.completion_tokens == 300
-    assert type(bad) is EngineError and "IndexError" in str(bad)
+    assert type(bad) is EngineError and "logits are no numbers" in str(bad)
     assert not process.pending
 
 

@@ -16,7 +16,7 @@ ASKED = ({"role": "user", "content": "The red kite?"},)
 def test_an_answer_that_was_begun_goes_on_without_a_space_before_it(kind, family, begun):
     found = ForeignTokenizer(tokenizer(kind, FAMILIES[family]))
     request = Request(messages=(*ASKED, {"role": "assistant", "content": begun}), continue_last=True)
-    prompt, dropped = fit(found, None, request)
+    prompt, dropped = fit(found, found.vocab_size, None, request)
     before = found.encode_prompt(ASKED)
     assert prompt[: len(before)] == before and dropped == 0
     assert found.decode(prompt, keep_special=True) == found.decode(before, keep_special=True) + begun

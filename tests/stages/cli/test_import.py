@@ -7,16 +7,20 @@ import sys
 import gguf
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rlhf.errors import InputError
 from rlhf.models.checkpoints import load_policy, load_scalar
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
+from rlhf.serving.completions import Done, Failed, Request
+from rlhf.serving.engine import Engine
 from rlhf.store import Store
 from stages import sft
 from stages.cli.main import main
 from stages.import_model import import_model
-from stages.settings import SFTSettings
+from stages.ppo.trainer import PPOTrainer
+from stages.settings import PPOConfig, SFTSettings
 from tests.stages.conftest import TEXTS
 
 TOKENIZER = train_tokenizer(TEXTS, 400)
@@ -138,6 +142,97 @@ def test_a_folder_is_imported_in_its_own_precision_with_the_licence_of_its_card(
     assert "states no licence" in said[0]
     again = import_model(store, str(folder), "mine", licence="cc0-1.0", say=quiet)
     assert again.manifest["settings"]["licence"] == "cc0-1.0"
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}"
+)
+TOKENIZER_OF_MORE = TOKENIZER.fast()
+TOKENIZER_OF_MORE.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+TOKENIZER_OF_MORE.chat_template = CHATML
+SIZE = TOKENIZER.vocab_size
+TOO_MANY = f"its tokenizer has {SIZE + 2} tokens, the model's embedding {SIZE}; resize it"
+
+
+def changed(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def cut_in_half(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def without(folder, part):
+    weights = folder / "model.safetensors"
+    save_file({n: w for n, w in load_file(weights).items() if part not in n}, weights, {"format": "pt"})
+
+
+DAMAGES = {  # what is done to a folder, and what is said of it
+    "of another kind": (lambda f: without(f, "lm_head"), "not a whole language model, lm_head.weight is not in it"),
+    "a layer too few": (lambda f: without(f, "layers.1."), "model.layers.1.input_layernorm.weight is not in it"),
+    "of two models": (lambda f: changed(f / "config.json", intermediate_size=64), "is (32, 48) in it, and (32, 64)"),
+    "cut weights": (lambda f: cut_in_half(f / "model.safetensors"), "no model could be loaded"),
+    "a pointer": (lambda f: (f / "model.safetensors").write_text("version https://git-lfs"), "no model could be loaded"),
+    "no such config": (lambda f: changed(f / "config.json", num_hidden_layers="two"), "expected int, got str"),
+    "no generation": (lambda f: cut_in_half(f / "generation_config.json"), "its generation_config.json cannot be read"),
+    "a list": (lambda f: (f / "generation_config.json").write_text("[]"), "its generation_config.json cannot be read"),
+    "a named end": (lambda f: changed(f / "generation_config.json", eos_token_id="x"), "eos_token_id is 'x'"),
+    "cut arguments": (lambda f: (f / "template_kwargs.json").write_text("{br"), "no arguments of a chat template"),
+    "listed arguments": (lambda f: (f / "template_kwargs.json").write_text("[1]"), "no arguments of a chat template"),
+    "no such tokens": (lambda f: changed(f / "tokenizer.json", model={"type": "Nope"}), "no tokenizer there"),
+    "more tokens than rows": (lambda f: TOKENIZER_OF_MORE.save_pretrained(f), TOO_MANY),
+    "no end": (lambda f: changed(f / "tokenizer_config.json", eos_token=None), "no end token"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_folder_that_is_damaged_or_of_two_models_is_refused_in_one_line(damage, tmp_path, capsys):
+    folder, store = tmp_path / "model", tmp_path / "store"
+    tiny_llama(False).save_pretrained(folder)
+    TOKENIZER.fast().save_pretrained(folder)
+    damaging, said = DAMAGES[damage]
+    damaging(folder)
+    assert main(["import", str(folder), "--name", "x", "--store", str(store)]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"rlhf: error: {folder}") and said in lines[0], lines
+    assert not list(store.glob("base/*")) and not list(store.glob(".tmp*"))
+
+
+def test_every_stage_refuses_a_tokenizer_of_more_tokens_than_the_model(tmp_path, capsys):
+    folder, store = tmp_path / "model", ["--store", str(tmp_path / "store")]
+    tiny_llama(False).save_pretrained(folder)
+    TOKENIZER_OF_MORE.save_pretrained(folder)
+    rows = [
+        {"prompt": f"Say {n}", "completion": "Hm", "chosen": "The boat", "rejected": "No"} for n in range(40)
+    ]
+    for name, columns in (("sft", ("prompt", "completion")), ("reward", ("prompt", "chosen", "rejected"))):
+        lines = [json.dumps({column: row[column] for column in columns}) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+        model = ["--base" if name == "sft" else "--init", str(folder)]
+        assert main([*store, name, *model, "--data", str(tmp_path / f"{name}.jsonl")]) == 2
+        assert f"{folder}: {TOO_MANY}" in capsys.readouterr().err
+    with pytest.raises(InputError, match=TOO_MANY):
+        Engine(load_policy(folder), load_tokenizer(folder))
+    with pytest.raises(InputError, match=f"model: {TOO_MANY}"):
+        PPOTrainer(
+            PPOConfig(episodes=4, batch_size=4), processing_class=TOKENIZER_OF_MORE, model=load_policy(folder),
+            reward_model=lambda prompts, completions: [0.0] * len(prompts), train_dataset=["Say 1"] * 4, say=quiet,
+        )  # fmt: skip
+
+
+def test_special_tokens_that_no_text_becomes_need_no_embedding(tmp_path):
+    """Gemma 3's tokenizer has one for images, those of its models that read text alone have none."""
+    fast = TOKENIZER.fast()
+    fast.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
+    fast.save_pretrained(tmp_path / "model")
+    tiny_llama(False).save_pretrained(tmp_path / "model")
+    entry = import_model(Store(tmp_path / "store"), str(tmp_path / "model"), "gemma", say=quiet)
+    engine = Engine(load_policy(entry.path), load_tokenizer(entry.path))
+    *_, refused = engine.stream(Request(prompt="a<image_soft_token>", max_new_tokens=3))
+    assert refused == Failed(f"prompt has token {SIZE}; the model has tokens 0 to {SIZE - 1}", "input")
+    *_, end = engine.stream(Request(prompt="a", max_new_tokens=3, presence_penalty=0.5, alternatives=2))
+    assert isinstance(end, Done)
 
 
 def test_sources_that_cannot_be_used_are_refused_in_one_line(tmp_path, capsys, monkeypatch):

@@ -117,7 +117,10 @@ def test_the_best_of_n_become_demonstrations(place):
 
 @pytest.mark.parametrize(
     ("smaller", "complaint"),
-    [({"n_positions": 8}, "the context of 8 of reward_model small"), ({"vocab_size": 10}, "knows 10 tokens")],
+    [
+        ({"n_positions": 8}, "the context of 8 of reward_model small"),
+        ({"vocab_size": 10}, "embedding 10; resize it"),
+    ],
 )
 @pytest.mark.parametrize("command", ["ppo", "best-of-n"])
 def test_a_reward_model_too_small_for_the_policys_tokens_is_one_line(
