@@ -43,7 +43,7 @@ def _at(rows: Sequence[T], places: Sequence[int]) -> Sequence[T]:
     return rows.at(places) if isinstance(rows, Rows) else [rows[i] for i in places]
 
 
-def part_of(prompt: Prompt, shares: Mapping[str, float]) -> str:
+def assigned_split(prompt: Prompt, shares: Mapping[str, float]) -> str:
     """The part that a prompt's conversation falls into; shares add up to at most 1 and what is left is "rest"."""
     at = split_point(prompt)
     for name, share in shares.items():

@@ -116,7 +116,7 @@ def _load(
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
         _check_whole(config, name)
         if auto is AutoModelForSequenceClassification:
-            know_scalar_class(config)
+            register_scalar_class(config)
         made = auto._model_mapping.get(type(config), PreTrainedModel)
         _keep_loaded_embeddings(next(each for each in made.__mro__ if "_init_weights" in vars(each)))
         unpacked = {"quantization_config": GgufConfig(dequantize=True)} if source.gguf else {}
@@ -181,7 +181,7 @@ def attention_for(config: Any) -> dict[str, str]:
 
 def new_scalar_model(config: Any, **more: Any) -> PreTrainedModel:
     """A model of one label over the trunk of a language model's config. Raises InputError where none can be made."""
-    know_scalar_class(config)
+    register_scalar_class(config)
     try:
         model = AutoModelForSequenceClassification.from_config(config, **more)
     except (
@@ -200,7 +200,7 @@ def new_scalar_model(config: Any, **more: Any) -> PreTrainedModel:
     return model
 
 
-def know_scalar_class(config: Any) -> None:
+def register_scalar_class(config: Any) -> None:
     """Let AutoModelForSequenceClassification know a class for this kind of config, one of ours where there is none."""
     kind: Any = type(config)
     if kind not in AutoModelForSequenceClassification._model_mapping:

@@ -233,7 +233,7 @@ class Trunk(GPTPreTrained):
         if attention_mask is None:
             if position_ids is None:
                 return positions, None
-            return position_ids, self.same_sequence(position_ids)
+            return position_ids, self.packed_sequence_mask(position_ids)
         real = attention_mask.bool()
         # Right padding needs no mask: a causal token never looks to its right.
         if real.all() or (self.causal and not (real[:, 1:] > real[:, :-1]).any()):
@@ -260,7 +260,7 @@ class Trunk(GPTPreTrained):
             position_ids = torch.arange(T, device=device)[None] + past
         return position_ids, visible
 
-    def same_sequence(self, position_ids: Tensor) -> Tensor | None:
+    def packed_sequence_mask(self, position_ids: Tensor) -> Tensor | None:
         """Packed rows: positions (B, T) that do not go up by one start another sequence; None where none do."""
         starts = position_ids[:, 1:] != position_ids[:, :-1] + 1
         if not starts.any():

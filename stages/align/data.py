@@ -29,7 +29,7 @@ from rlhf.errors import InputError
 from rlhf.hub_names import SCHEME
 from rlhf.measuring.constraints import add_constraints, constrained_row
 from rlhf.models.tokenizer import AnyTokenizer
-from rlhf.splits import conversation_key, in_random_order, interleaved, part_of, split_point
+from rlhf.splits import assigned_split, conversation_key, in_random_order, interleaved, split_point
 from stages.reading import prefixed
 from stages.settings import AlignDataSettings
 
@@ -125,7 +125,7 @@ class Division:
         self.tests |= {conversation_key(task) for task in sources.tasks}
 
     def part(self, prompt: Prompt) -> str:
-        return "test" if conversation_key(prompt) in self.tests else part_of(prompt, self.shares)
+        return "test" if conversation_key(prompt) in self.tests else assigned_split(prompt, self.shares)
 
     def rows(self, rows: Iterable[T], part: str) -> list[T]:
         """The rows of one part, in an order of their own."""
@@ -168,7 +168,7 @@ def divide(
                       for part in ("rest", "validation")}  # fmt: skip
     trained = interleaved(demonstrations["rest"], settings.num_demonstrations)
     texts = {
-        part: [t for t in sources.texts if part_of(t, {"test": settings.test_share}) == part]
+        part: [t for t in sources.texts if assigned_split(t, {"test": settings.test_share}) == part]
         for part in ("test", "rest")
     }
     parts: dict[str, Sequence[Any]] = {

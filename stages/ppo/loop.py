@@ -167,7 +167,7 @@ def update(
     minibatches = experience.shuffled(config.minibatch_size, config.inner_epochs, learner.generator)
     for step, minibatch in enumerate(minibatches):
         losses = torch.zeros(2, device=policy.device)
-        for part, is_real in own_parts(config, policy, minibatch):
+        for part, is_real in local_micro_batches(config, policy, minibatch):
             part = part.to(policy.device)
             actor, critic, logged = losses_of(config, learner, part, with_gap=step == 0)  # (b, T)
             if not policy_learns:
@@ -200,7 +200,9 @@ def update(
     }
 
 
-def own_parts(config: PPOConfig, policy: Any, minibatch: Experience) -> Iterator[tuple[Experience, bool]]:
+def local_micro_batches(
+    config: PPOConfig, policy: Any, minibatch: Experience
+) -> Iterator[tuple[Experience, bool]]:
     """This process's parts of a minibatch. Of sharded models all processes take equally many, some an idle one.
 
     An idle part is a row of another's, whose loss is to count nothing; without it the others would wait for ever.

@@ -243,12 +243,12 @@ class PPOTrainer:
         if not self.state_file or (state := load_state(self.state_file.path)) is None:
             return
         check_same_run(self.state_file.path, state.get("identity"), self.identity)
-        self.go_on_from(state)
+        self.load_training_state(state)
         if processes.is_main_process():
             self.samples.rewind(len(self.log.history))
         say(f"ppo: continuing at iteration {self.learner.iteration}")
 
-    def go_on_from(self, state: dict[str, Any] | None) -> None:
+    def load_training_state(self, state: dict[str, Any] | None) -> None:
         """Continue where the run of this state was, which may be another's."""
         if state is not None:
             self.learner.load_state_dict(state)
@@ -324,7 +324,7 @@ def run(
         pretrain_dataset=texts, output_dir=work, logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip
     if extended and trainer.learner.iteration == 0:
-        trainer.go_on_from(load_state(extended.path / STATE))
+        trainer.load_training_state(load_state(extended.path / STATE))
         say(f"ppo: {extended.ref} goes on at iteration {trainer.learner.iteration}")
     with Stopwatch(work) as watch:
         trainer.train()

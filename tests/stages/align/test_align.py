@@ -18,7 +18,7 @@ from rlhf.errors import InputError
 from rlhf.measuring.constraints import REWARD, Constraint
 from rlhf.models.gpt import GPT
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
-from rlhf.splits import conversation_key, interleaved, part_of, split_point
+from rlhf.splits import assigned_split, conversation_key, interleaved, split_point
 from rlhf.store import Store
 from stages import align
 from stages.align.data import demonstration_row, divide
@@ -179,7 +179,7 @@ def test_places_do_not_change_with_case_space_or_later_turns():
     assert split_point("a question") == split_point([*follow_up, {"role": "user", "content": "more"}])
     assert split_point("a question") != split_point("another question")
     shares = {"test": 0.2, "gold": 0.3}
-    parts = [part_of(str(i), shares) for i in range(2000)]
+    parts = [assigned_split(str(i), shares) for i in range(2000)]
     assert abs(parts.count("test") / 2000 - 0.2) < 0.03 and abs(parts.count("gold") / 2000 - 0.3) < 0.04
     assert interleaved([[1, 2, 3, 4], [5]], 4) == [1, 5, 2, 3]
 
