@@ -82,8 +82,8 @@ class Tokenizer:
         return self.encoding.decode(shown, errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """What a token stands for, be it a part of a character or special."""
-        return self.encoding.decode_single_token_bytes(token)
+        """What a token stands for, be it a part of a character or special; nothing for a number that no token has."""
+        return b"" if token in self.unused else self.encoding.decode_single_token_bytes(token)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """The conversation in the chat format, up to and with `<|assistant|>`."""

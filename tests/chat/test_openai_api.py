@@ -152,7 +152,7 @@ def test_stop_greedy_top_k_and_parts_are_understood(client):
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", "text only"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not offered"),
         ({"presence_penalty": 3}, "presence_penalty", "between -2"), ({"logit_bias": {"5": 101}}, "logit_bias", "-100"),
-        ({"logit_bias": {"9000": 1}}, "logit_bias", "the model has no such"),
+        ({"logit_bias": {"9000": 1}}, "logit_bias", "has token 9000; the model has tokens 0 to "),
         ({"extra_body": {"min_p": 2}}, "min_p", "between 0"), ({"extra_body": {"temprature": 0}}, "temprature", "not known"),
         ({"tool_choice": "required"}, "tool_choice", "not offered"),
         ({"top_logprobs": 2}, "top_logprobs", "needs logprobs"),

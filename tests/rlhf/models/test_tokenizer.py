@@ -133,6 +133,7 @@ def check_both_sides(tokenizer, folder):
     assert (
         tokenizer.decode(everything, keep_special=True) and tokenizer.decode(sorted(tokenizer.unused)) == ""
     )
+    assert not any(map(tokenizer.token_bytes, tokenizer.unused))
 
 
 @pytest.mark.skipif(not CACHE.is_dir(), reason="no cached published encodings")
