@@ -43,9 +43,11 @@ gemma: $(STAMP)
 gemma-night: $(if $(filter base/gemma,$(BASE)),gemma,$(STAMP)) smollm2
 	$(BIN)/rlhf align --recipe $(GEMMA_RECIPE) --base $(BASE) $(if $(DATA),--data $(DATA))
 
+# Two workers a core: with one a core half of the time nobody computes, while servers, browsers and databases are waited for.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(2 * (os.cpu_count() or 1), 16))')
 test: $(STAMP)
 	tests/prepare
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP)
 	tests/prepare
