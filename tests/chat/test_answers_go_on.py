@@ -129,7 +129,7 @@ def test_an_engine_that_gives_up_is_told_and_the_stream_ends(server, web):
 
 
 def test_an_error_inside_the_engine_is_a_500_for_who_asked(chat_store, tmp_path):
-    """A model with fewer embeddings than its tokenizer has tokens raises at some prompts."""
+    """Damaged weights: behind place 100 the model gives no numbers."""
     import torch
     from transformers import GPT2Config
 
@@ -137,17 +137,21 @@ def test_an_error_inside_the_engine_is_a_500_for_who_asked(chat_store, tmp_path)
     from tests.chat.tiny import TOKENIZER
 
     torch.manual_seed(0)
-    GPT(GPT2Config(vocab_size=200, n_layer=1, n_head=2, n_embd=16)).save_pretrained(tmp_path / "small")
+    damaged = GPT(GPT2Config(vocab_size=TOKENIZER.vocab_size, n_layer=1, n_head=2, n_embd=16))
+    damaged.transformer.wpe.weight.data[100] = float("nan")
+    damaged.save_pretrained(tmp_path / "small")
     TOKENIZER.save(tmp_path / "small")
     arguments = ("serve", "--policy", str(tmp_path / "small"))
     with serving(chat_store, tmp_path / "labels.db", *arguments) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         asked = {"model": str(tmp_path / "small"), "max_tokens": 3}
-        with pytest.raises(openai.InternalServerError, match="IndexError") as refused:
-            client.completions.create(prompt=[299], **asked)
+        asked["logit_bias"] = {str(token): -100 for token in TOKENIZER.stop_ids}
+        long = [7] * 200
+        with pytest.raises(openai.InternalServerError, match="logits are no numbers") as refused:
+            client.completions.create(prompt=long, **asked)
         assert refused.value.status_code == 500
-        with pytest.raises(openai.APIError, match="IndexError"):
-            list(client.completions.create(prompt=[299], stream=True, **asked))
+        with pytest.raises(openai.APIError, match="logits are no numbers"):
+            list(client.completions.create(prompt=long, stream=True, **asked))
         assert client.completions.create(prompt=[1, 2], **asked).usage.completion_tokens == 3
 
 

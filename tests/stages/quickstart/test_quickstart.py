@@ -213,7 +213,7 @@ def test_interrupted_pretraining_ends_bit_for_bit_where_uninterrupted_ends(tmp_p
         pretrain.run(tiny_pretraining(tokens=12_000, name="stopped"), store, quiet)
     only = Store(tmp_path, resume_only=True)
     with pytest.raises(StoreError, match="--resume: no base run"):
-        pretrain.run(tiny_pretraining(tokens=12_000, name="never started"), only, quiet)
+        pretrain.run(tiny_pretraining(tokens=12_000, name="never-started"), only, quiet)
     resumed = pretrain.run(tiny_pretraining(tokens=12_000, name="stopped"), only, quiet)
     assert same_weights(whole.path, resumed.path)
 
