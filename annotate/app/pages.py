@@ -87,12 +87,12 @@ def shell(
         "root": doorman.settings.root_path,
         "user": account.name,
         "role": account.role,
+        "is_lead": account.at_least("lead"),
         "csrf": csrf_token(request.cookies[doorman.settings.cookie]),
         "texts": {name: section for name, section in words.items() if name not in TEMPLATES_ONLY},
     }
     values: dict[str, Any] = {
         "boot": boot,
-        "is_lead": account.at_least("lead"),
         "local": account.name == LOCAL,
     }
     values["has_chat"] = request.app.state.home == "/chat"

@@ -103,7 +103,7 @@ def report_on_pairs(pairs: Sequence[RankedPair], labelers_agree: float | None = 
 
 
 def accuracy(pairs: Sequence[RankedPair]) -> list[float]:
-    """Share of the pairs ordered as people did, and its 95 % interval, by conversation."""
+    """Share of the pairs ordered as their labelers did, and its 95 % interval, by conversation."""
     right = [float(pair.right) for pair in pairs]
     conversations = [conversation_key(pair.prompt) for pair in pairs]
     return _rounded(sum(right) / len(right), *interval_by(conversations, right, [1.0] * len(right)))

@@ -130,7 +130,7 @@ def reward_model(name: str, found: Mapping[str, Any]) -> str:
         else ", which it does not clearly beat"
     )
     says = (
-        f"{name} orders {share(accuracy[0])} of {found['pairs']:,} held-out pairs as people did {between(accuracy[1:])}; "
+        f"{name} orders {share(accuracy[0])} of {found['pairs']:,} held-out pairs as their labelers did {between(accuracy[1:])}; "
         f"the longer answer would be right for {share(longer[0])} (p = {found['p_against_longer']:.2g}){beats}"
     )
     if found["labelers_agree"] is not None:

@@ -13,7 +13,9 @@ from annotate.store.accounts import add_token
 from annotate.work.asks import Asks
 from annotate.work.batches import batch_settings
 from annotate.work.history import history
+from rlhf.store import Store
 from tests.browser.conftest import answer, batch_row, sign_in, upload
+from tests.chat.tiny import serving
 
 
 @pytest.fixture
@@ -272,3 +274,12 @@ def test_rest_makes_changes_and_refuses_batches(world, rest):
         files={"file": ("r.jsonl", b'{"x": 1}')},
     )
     assert upload.status_code == 409 and "r.jsonl:1" in upload.json()["detail"]
+
+
+def test_where_nothing_is_to_be_done_a_lead_is_shown_where_to_begin(browse, tmp_path):
+    with serving(Store(tmp_path / "store"), tmp_path / "labels.db", "label") as server:
+        page = browse(server)
+        page.goto(server.url)
+        expect(page.get_by_text("There are no open tasks.")).to_be_visible()
+        page.get_by_role("link", name="Make a batch").click()
+        expect(page.locator("#new-name")).to_be_visible()

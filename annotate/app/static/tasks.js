@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { h } from "./board/dom.js";
-import { at, t } from "./boot.js";
+import { at, boot, t } from "./boot.js";
 
 export async function tasks({ element }) {
   const { batches } = await call("GET", "/api/batches");
@@ -19,6 +19,7 @@ export async function tasks({ element }) {
   element.replaceChildren(
     h("h1", {}, t("home.title")),
     cards.length ? h("ul", { class: "batches" }, ...cards) : h("p", {}, t("home.nothing")),
+    ...(cards.length || !boot.is_lead ? [] : [h("p", {}, h("a", { class: "button primary", href: at("/lead/new") }, t("home.make")))]),
     h("p", {}, h("a", { href: at("/label/history") }, t("history.title"))),
   );
   element.querySelector("a.button")?.focus();
