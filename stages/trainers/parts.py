@@ -37,7 +37,7 @@ def common_arguments(settings: SFTSettings | RewardSettings, work: Path | str) -
         "bf16": has_fast_bf16(device),
         "use_cpu": device.type == "cpu",
         "save_total_limit": 1,
-        "report_to": trackers(settings.report_to),
+        "report_to": [*trackers(settings.report_to)],
         "logging_nan_inf_filter": False,  # else a step that is no number is left out of the loss that is told
         "seed": settings.seed,
         "data_seed": settings.seed,
@@ -47,14 +47,14 @@ def common_arguments(settings: SFTSettings | RewardSettings, work: Path | str) -
     }
 
 
-def trackers(report_to: str) -> list[str]:
-    """Names of transformers' trackers in a setting, commas between. Raises InputError for one that is not there."""
+def trackers(report_to: str) -> dict[str, TrainerCallback]:
+    """transformers' callbacks for what `report_to` names, commas between. Raises InputError for one that is not there."""
     names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
-    try:
-        get_reporting_integration_callbacks(names)
+    try:  # a callback looks for its package only when it is made
+        made = [kind() for kind in get_reporting_integration_callbacks(names)]
     except (RuntimeError, ValueError, ImportError) as problem:
         raise InputError(f"report_to = {report_to}: {first_line(problem)}") from None
-    return names
+    return dict(zip(names, made, strict=True))
 
 
 def divide(model: Any, wanted: str, say: Callable[[str], None]) -> None:

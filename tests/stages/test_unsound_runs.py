@@ -148,4 +148,6 @@ def test_rewards_need_a_validation_prompt_with_room(store, tmp_path):
 def test_a_tracker_that_is_not_there_is_one_line_and_commas_stand_between_two(stage, store, tmp_path):
     with pytest.raises(InputError, match="report_to = tensorboard, nonsense: nonsense is not supported"):
         run(stage, store, tmp_path, report_to="tensorboard, nonsense", name="tracked")
-    assert parts.trackers("none") == [] and parts.trackers("tensorboard") == ["tensorboard"]
+    with pytest.raises(InputError, match="report_to = comet_ml: CometCallback requires comet-ml"):
+        run(stage, store, tmp_path, report_to="comet_ml", name="tracked")
+    assert [*parts.trackers("none")] == [] and [*parts.trackers("tensorboard")] == ["tensorboard"]

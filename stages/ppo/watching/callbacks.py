@@ -13,7 +13,6 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.integrations import get_reporting_integration_callbacks
 
 from rlhf.errors import InputError
 from rlhf.machine import processes
@@ -36,7 +35,7 @@ class Callbacks:
         folder: Path | None,
         **more: Any,
     ) -> None:
-        self.callbacks = [*checked(given, bool(config.eval_every)), *reporters(config.report_to)]
+        self.callbacks = [*checked(given, bool(config.eval_every)), *trackers(config.report_to).values()]
         self.more = more
         self.control = TrainerControl()
         if not self.callbacks:
@@ -121,8 +120,3 @@ class _Arguments(TrainingArguments):
 
     def to_dict(self) -> dict[str, Any]:
         return super().to_dict() | self.settings
-
-
-def reporters(report_to: str) -> list[TrainerCallback]:
-    """transformers' callbacks for what `report_to` names, commas between. Raises InputError for what is not there."""
-    return [kind() for kind in get_reporting_integration_callbacks(trackers(report_to))]

@@ -139,9 +139,12 @@ def test_an_evaluation_without_prompts_is_one_line():
             evaluate()
 
 
-def test_report_to_names_what_transformers_knows():
-    with pytest.raises(InputError, match="report_to = nowhere"):
-        trainer(config(report_to="nowhere"))
+@pytest.mark.parametrize(
+    "tracker", ["nowhere", "comet_ml"]
+)  # unknown to transformers, and not installed here
+def test_report_to_names_what_transformers_knows(tracker):
+    with pytest.raises(InputError, match=f"report_to = {tracker}"):
+        trainer(config(report_to=tracker))
 
 
 def test_a_run_by_name_holds_prompts_out_and_keeps_the_best_in_its_entry(tmp_path):
