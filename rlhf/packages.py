@@ -4,6 +4,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+PACKAGES = ("torch", "transformers", "trl", "datasets", "tiktoken", "tokenizers")  # a result depends on them
 EXTRAS = {
     "label": (
         "gradio",
@@ -31,15 +32,13 @@ def how_to_install(module: str) -> str | None:
     return None
 
 
-PACKAGES = ("torch", "transformers", "trl", "datasets", "tiktoken", "tokenizers")
-
-
 def versions() -> dict[str, str | None]:
     """The versions of the packages that a result depends on; None for one that is not here."""
-    return {package: _version(package) for package in PACKAGES}
+    return {package: version_of(package) for package in PACKAGES}
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The version of a package, by its name on the index; None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

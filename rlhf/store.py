@@ -1,8 +1,8 @@
 """The checkpoint store: a folder of finished entries, each with a manifest; nothing half-written is ever visible.
 
 store/STAGE/0001-NAME/ holds the Hugging Face files, the tokenizer and manifest.json. An entry is written to
-store/.tmp-…, whose lock beside it says that its writer lives, every file fsynced, then renamed into place. A number is given once, also when its entry was removed:
-store/STAGE/.last-number keeps the highest.
+store/.tmp-…, whose lock beside it says that its writer lives, every file fsynced, then renamed into place. A number is
+given once, also when its entry was removed: store/STAGE/.last-number keeps the highest.
 """
 
 import contextlib
@@ -146,14 +146,15 @@ class Store:
 
     def resolve(self, reference: str) -> Entry:
         """The entry that `ppo`, `ppo:latest`, `ppo/NAME` (the newest of that name) or `ppo/0001-NAME` names."""
-        if not self.has(reference):
+        matching = self._matching(reference)
+        if not matching:
             stage = reference.partition("/")[0]
             paths = self._paths(stage) if stage in STAGES else []
             there = ", ".join(f"{stage}/{path.name}" for path in paths) or "nothing"
             raise StoreError(
                 f"{reference}: no such checkpoint in {self.root} (of that stage there is: {there})"
             )
-        return self._entry(self._matching(reference)[-1])
+        return self._entry(matching[-1])
 
     def has(self, reference: str) -> bool:
         """Whether there is an entry of that name, whole or damaged."""
@@ -279,10 +280,8 @@ class Store:
         left = [path for path in self.root.absolute().glob(".tmp-*") if HIDDEN.fullmatch(path.name)]
         if not left:
             return
-        with (
-            contextlib.suppress(OSError),
-            locked(self.root, LOCK_PATIENCE_S),
-        ):  # in another user's store nothing is ours to delete
+        # In another user's store nothing is ours to delete.
+        with contextlib.suppress(OSError), locked(self.root, LOCK_PATIENCE_S):
             for folder in {path.with_suffix("") for path in left}:
                 lock = folder.with_suffix(".lock")
                 if lock not in HELD and keep_lock(lock) is None:

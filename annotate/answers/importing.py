@@ -127,8 +127,9 @@ def rows_by_task(rankings: Sequence[Ranking], watch: Watch = unwatched) -> tuple
     tasks, names = RowsByTask(), set()
     for start in watch(range(0, len(rankings), AT_ONCE), "rankings"):
         for ranking in rankings[start : start + AT_ONCE]:
-            tasks.append(fingerprint([ranking.prompt, sorted(ranking.completions)]), _name(ranking))
-            names.add(_name(ranking))
+            name = _name(ranking)
+            tasks.append(fingerprint([ranking.prompt, sorted(ranking.completions)]), name)
+            names.add(name)
     tasks.close()
     return tasks, names
 

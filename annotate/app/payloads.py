@@ -14,7 +14,7 @@ from annotate.app.rendering import rendered, rendered_messages
 from annotate.work.asks import Asks
 from annotate.work.assign import TaskView
 from annotate.work.history import PastAnswer
-from annotate.work.submit import VERDICT_RANKS, Submission
+from annotate.work.submit import VERDICT_RANKS, Submission, verdict_of
 from rlhf.data import as_messages
 
 T = TypeVar("T")
@@ -162,7 +162,7 @@ def said_by_choice(kind: str, choice: Any) -> dict[str, Any]:
         return {}
     if kind == "compare" and choice == "both_bad":
         return {"verdict": choice}
-    verdict = "tie" if choice == 0 else "a" if choice < 0 else "b"
+    verdict = verdict_of((choice, 0))
     said = {"verdict": verdict} if kind == "compare" else {"ranks": list(VERDICT_RANKS[verdict])}
     return {**said, "strength": abs(choice) or None}
 

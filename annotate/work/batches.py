@@ -260,9 +260,9 @@ def _check_task(number: int, task: NewTask, kind: str) -> None:
         raise LabelError(f"{where}: {size} answers; {wanted}")
     messages = as_messages(task.prompt)
     if not messages:
-        raise LabelError(f"task {number}: the prompt has no message; give a text or at least one message")
+        raise LabelError(f"{where}: the prompt has no message; give a text or at least one message")
     if not math.isfinite(task.priority):
-        raise LabelError(f"task {number}: a priority of {task.priority}; give a finite number")
+        raise LabelError(f"{where}: a priority of {task.priority}; give a finite number")
     for message in messages:
         if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
             raise LabelError(f"{where}: a message has a role ({', '.join(ROLES)}) and a content of text")

@@ -6,11 +6,10 @@ import shutil
 import sqlite3
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from rlhf.errors import without_password
-from rlhf.packages import how_to_install
+from rlhf.packages import how_to_install, version_of
 
 PACKAGES = (
     "torch",
@@ -109,14 +108,9 @@ def _gpu() -> Check:
 
 
 def _package(name: str) -> Check:
-    try:
-        return Check(name, metadata.version(name))
-    except metadata.PackageNotFoundError:
-        return Check(
-            name,
-            "not installed",
-            how_to_install(name) or f"pip install {name}",
-        )
+    if (version := version_of(name)) is None:
+        return Check(name, "not installed", how_to_install(name) or f"pip install {name}")
+    return Check(name, version)
 
 
 def _sqlite() -> Check:

@@ -125,11 +125,9 @@ def sequence_kl(
     temperature: that of sampling, above 0; both models are taken at it.
     """
 
-    def logprobs(model: object, part: Rollout) -> Tensor:
-        return completion_logprobs(model, part, temperature)
-
     def difference(part: Rollout) -> Tensor:
         with autocast(policy.device):  # type: ignore[attr-defined]
-            return (logprobs(policy, part) - logprobs(reference, part)).sum(1)
+            both = [completion_logprobs(model, part, temperature) for model in (policy, reference)]
+            return (both[0] - both[1]).sum(1)
 
     return torch.stack(in_length_order(rollout, batch_size, difference))

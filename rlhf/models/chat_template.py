@@ -23,6 +23,11 @@ ANCHORS = ("\n", ".", "a")
 ANSWER = "an answer that no template has in itself"
 
 
+def valid(text: str) -> str:
+    """The text with U+FFFD for halves of surrogate pairs, which no encoding has."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class ChatTemplate:
     """A tokenizer's chat template with the arguments it is to get, such as enable_thinking."""
 
@@ -106,12 +111,11 @@ class ChatTemplate:
             ) from None
 
     def _marked(self, text: str, marks: "Marks") -> str:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = valid(text)
         if self.special is None:
             return text
-        if self.made and self.made.intersection(
-            self._plain(self.special.sub(" ", text))
-        ):  # made by a normalizer
+        # Where a normalizer makes a special token of other characters, nobody knows of which.
+        if self.made and self.made.intersection(self._plain(self.special.sub(" ", text))):
             return f"{marks.open}{text}{marks.close}"
         return self.special.sub(lambda found: f"{marks.open}{found[0]}{marks.close}", text)
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError
-from rlhf.models.chat_template import ChatTemplate
+from rlhf.models.chat_template import ChatTemplate, valid
 
 TEMPLATE_FILE = "template_kwargs.json"
 TRIAL: Prompt = [  # a conversation that shows a chat format's tokens
@@ -53,11 +54,6 @@ TO_BYTE = {character: byte for byte, character in bytes_to_unicode().items()}
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's, of a character that its vocabulary has not
 
 
-def valid(text: str) -> str:
-    """The text with U+FFFD for halves of surrogate pairs, which no encoding has."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 class ForeignTokenizer:
     """A Hugging Face tokenizer with the methods of `Tokenizer`; its own chat template where it has one.
 
@@ -83,7 +79,6 @@ class ForeignTokenizer:
         self.pad_id = self.document_end_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self.eos_id = self._turn_end()
         self.stop_ids = frozenset((self.eos_id, self.document_end_id, *stops))
-        self.vocab_size = len(tokenizer)
         self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for
         self.vocab_size = max(tokenizer.get_vocab().values()) + 1  # there may be gaps
 
@@ -146,7 +141,7 @@ class ForeignTokenizer:
             return None
         return self._chat_template
 
-    @property
+    @cached_property
     def largest_id(self) -> int:
         """The largest token that a text, the chat format or padding may give.
 

@@ -130,7 +130,8 @@ def load_offloaded(source: str | Path, dtype: torch.dtype = torch.float32) -> Pr
 
 def _saved(model: Any) -> list[tuple[str, Tensor]]:
     """Parameters, each once, and those buffers that a file has; the others are made with the model."""
-    buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in model.state_dict()]
+    saved = model.state_dict().keys()
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in saved]
     return [*model.named_parameters(), *buffers]
 
 

@@ -23,14 +23,13 @@ from transformers import (
 
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError, first_line
-from rlhf.models.chat_template import parse_arguments
+from rlhf.models.chat_template import parse_arguments, valid
 from rlhf.models.foreign_tokenizer import (
     TEMPLATE_FILE,
     TO_BYTE,
     ForeignTokenizer,
     bytes_to_unicode,
     template_for,
-    valid,
 )
 from rlhf.models.sources import declared_stops, find_source, reading, stops_in
 
@@ -60,8 +59,11 @@ class Tokenizer:
         self.stop_ids = frozenset((self.eos_id, self.document_end_id))
         self.vocab_size = self.encoding.n_vocab
         self.largest_id = self.vocab_size - 1
-        taken = {*ranks.values(), *specials.values()}
-        self.unused = frozenset(range(self.vocab_size)) - taken  # published encodings number with gaps
+        special = frozenset(specials.values())
+        self.unused = frozenset(range(self.vocab_size)) - special.union(
+            ranks.values()
+        )  # published encodings have gaps
+        self.silent = self.unused | special
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; unpaired surrogates become U+FFFD, special tokens stay their characters."""
@@ -77,7 +79,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
         """Text of token ids; incomplete UTF-8 becomes U+FFFD, and a number that no token has is no text."""
-        silent = self.unused if keep_special else self.unused.union(self.specials.values())
+        silent = self.unused if keep_special else self.silent
         shown = [i for i in ids if i not in silent and i < self.vocab_size]
         return self.encoding.decode(shown, errors="replace")
 

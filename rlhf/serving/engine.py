@@ -47,9 +47,8 @@ class TextStream:
         # The latest tokens, from the beginning of a character on.
         self.window: list[int] = tokenizer.encode("a")[-1:] if goes_on else []
         self.shown = tokenizer.decode(self.window)  # the window's text that was taken
-        self.num_whole = len(
-            self.window
-        )  # tokens of the window up to the last whole character that was taken
+        # Tokens of the window up to the last whole character that was taken.
+        self.num_whole = len(self.window)
         self.characters = getincrementaldecoder("utf-8")("replace")
         self.num_open = 0  # tokens that have begun or continued a character since the last text
         self.held = ""  # may be the beginning of a stop text

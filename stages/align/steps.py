@@ -68,8 +68,7 @@ def run(
     from stages.report.report import write_report
 
     label = check(recipe, name, seed)
-    if data is not None and not data.is_dir():
-        raise InputError(f"--data {data}: no such folder; name one, or leave --data out")
+    check_folder(data)
     processes.join_process_group()
     say = say if processes.is_main_process() else lambda line: None
     peers = _peers(recipe, store)
@@ -114,6 +113,12 @@ def check(recipe: Mapping[str, Mapping[str, Any]], name: str, seed: int) -> str:
             raise InputError(f"recipe, [{step}]: rlhf align itself sets {', '.join(given)}")
     _check_rewards(recipe)
     return checked_label(name, seed, seed + GOLD_SEED)
+
+
+def check_folder(data: Path | None) -> None:
+    """Raises InputError for a folder of data that is not there."""
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data {data}: no such folder; name one, or leave --data out")
 
 
 def _check_rewards(recipe: Mapping[str, Mapping[str, Any]]) -> None:

@@ -35,8 +35,10 @@ def run_doctor(options: argparse.Namespace) -> None:
 
     if (options.data or options.recipe) and not options.base:
         raise InputError("--data and --recipe are for estimates of a model's stages; name it with --base")
-    if options.data and not Path(options.data).is_dir():
-        raise InputError(f"--data {options.data}: no such folder; name one, or leave --data out")
+    if options.data:
+        from stages.align.steps import check_folder
+
+        check_folder(Path(options.data))
     for check in report(store_of(options).root, labels_url_of(options)):
         print(f"{'!' if check.advice else ' '} {check.name:<18} {check.found}")
         if check.advice:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data import Prompt, PromptRow, as_messages
+from rlhf.errors import InputError
 from rlhf.learning.prompts import ROUND_TO, encode_prompts
 from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import autocast, best_device
@@ -145,4 +146,13 @@ def best_of(answers: Answers, rewards: Sequence[float], n: int, kl: float | None
         [answers.ended[i] for i in best],
         [answers.lengths[i] for i in best],
         [kl] * len(best),
+    )
+
+
+def not_finite(scorer: str, prompt: Prompt) -> InputError:
+    """The refusal of a score that is no finite number: it would win or lose against all others."""
+    asked = as_messages(prompt)[-1]["content"]
+    return InputError(
+        f"{scorer}: the score of an answer to {asked!r:.80} is no finite number; "
+        "a function says None of what it does not judge"
     )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.data import as_messages, read_options
+from rlhf.data import read_options
 from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
@@ -31,7 +31,7 @@ from rlhf.measuring.best_of import kl_of_best_of
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.store import Store
-from stages.judging.answers import sample_answers
+from stages.judging.answers import not_finite, sample_answers
 from stages.judging_settings import BestOfNSettings
 from stages.reading import prefixed
 
@@ -173,11 +173,7 @@ def _scores(reward: Reward, rollout: Rollout) -> Tensor:
     components = reward.components(rollout)
     for name, found in zip(reward.scorers, components.isinf().T, strict=True):
         if found.any():
-            asked = as_messages(rollout.conversations[int(found.nonzero()[0])])[-1]["content"]
-            raise InputError(
-                f"reward {name}: the score of an answer to {asked!r:.80} is no finite number; "
-                "a function says None of what it does not judge"
-            )
+            raise not_finite(f"reward {name}", rollout.conversations[int(found.nonzero()[0])])
     return reward.combined(components).masked_fill(components.isnan().all(1), torch.nan)
 
 

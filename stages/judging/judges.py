@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlhf.data import PromptRow, as_messages, fingerprint
+from rlhf.data import PromptRow, fingerprint
 from rlhf.errors import InputError
 from rlhf.inputs import locate_model
 from rlhf.learning.reward_sources import is_function, load_function
@@ -16,7 +16,7 @@ from rlhf.models.checkpoints import load_scalar
 from rlhf.models.sources import content_hash
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.store import Store
-from stages.judging.answers import Answers
+from stages.judging.answers import Answers, not_finite
 from stages.judging.kept import MeasurementCache
 
 BATCH_SIZE = 32
@@ -57,14 +57,11 @@ class Scorer:
         )
 
     def _numbers(self, rows: Sequence[PromptRow], answers: Answers) -> list[float | None]:
-        """The scores. Raises InputError for one that is no finite number: it would win or lose against all others."""
+        """The scores. Raises InputError for one that is no finite number."""
         scores = self.score(rows, answers)
         for (row, _), score in zip(_beside(rows, answers), scores, strict=True):
             if score is not None and not math.isfinite(score):
-                raise InputError(
-                    f"judge {self.name}: the score of an answer to {as_messages(row.prompt)[-1]['content']!r:.80} is no finite "
-                    "number; a function says None of what it does not judge"
-                )
+                raise not_finite(f"judge {self.name}", row.prompt)
         return scores
 
     def compare(

@@ -66,8 +66,11 @@ def run(
                 item.prompt: item for item in take_items(settings.split, settings.num_prompts, settings.seed)
             }
             given = simulate(labels, settings.batch, items, settings.seed)
-            ranked = f"{given} rankings by simulated labelers in batch {settings.batch}"
-            say(f"sample: {ranked if given else f'batch {settings.batch} is ranked already'}")
+            say(
+                f"sample: {given} rankings by simulated labelers in batch {settings.batch}"
+                if given
+                else f"sample: batch {settings.batch} is ranked already"
+            )
         else:
             say(
                 f"sample: batch {settings.batch} waits for labelers: {labels.progress(settings.batch).tasks} tasks"

@@ -134,10 +134,8 @@ def new_learner(
 
 def summary(history: list[dict[str, float]], seconds: float) -> dict[str, float]:
     """What the manifest keeps: score and KL of the last five iterations, the best evaluation, completions learned from, seconds."""
-    last, learned = (
-        history[-5:],
-        [row for row in history if "policy/lr" in row],
-    )  # a KL budget ends without an update
+    last = history[-5:]
+    learned = [row for row in history if "policy/lr" in row]  # a KL budget ends without an update
     measured = [row for row in history if "eval/objective" in row]
     best = max(measured, key=lambda row: row["eval/objective"]) if measured else None
     return {

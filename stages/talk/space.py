@@ -1,7 +1,6 @@
 """A folder that is a Hugging Face Space: the labeling app, or a checkpoint to talk to. It runs anywhere by `python app.py`."""
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rlhf import __version__
@@ -9,7 +8,7 @@ from rlhf.durable import copy_files, new_folder
 from rlhf.errors import InputError
 from rlhf.hub_names import SCHEME
 from rlhf.inputs import locate_model
-from rlhf.packages import how_to_install
+from rlhf.packages import how_to_install, version_of
 from rlhf.store import Store
 
 LABEL_APP = '''"""The labeling app as a Space: people sign in, labels are kept in the persistent folder or in PostgreSQL."""
@@ -194,7 +193,6 @@ def _requirements(extras: str) -> str:
 
 def _gradio() -> str:
     """The version this was tried with."""
-    try:
-        return version("gradio")
-    except PackageNotFoundError:
-        raise InputError(f"a Space needs gradio: {how_to_install('gradio')}") from None
+    if (version := version_of("gradio")) is None:
+        raise InputError(f"a Space needs gradio: {how_to_install('gradio')}")
+    return version

@@ -176,10 +176,9 @@ def run(
 ) -> None:
     """Read lines from `source` (default stdin) and answer on `out` (default stdout) until /quit or the end."""
     set_threads(0)
+    # What is no text, or no letter of this terminal, ends no conversation.
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(
-            stream, TextIOWrapper
-        ):  # what is no text, or no letter of this terminal, ends no conversation
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     given = {settings.policy: settings.template_kwargs}
     models = Models(store, settings.precision, settings.offload, given)

@@ -62,15 +62,15 @@ def opened(chromium):
         context.close()
 
 
-PAGE = """
-import json
+HEAD = """import json
 import gradio as gr
 from annotate.app.components.ranking_board import RankingBoard
 from annotate.work.asks import Asks
 
 def told(answer, event=None):
     return json.dumps(answer)
-
+"""
+PAGE = """
 with gr.Blocks() as page:
     gr.Textbox(label="Somebody's own field")
     board = RankingBoard({"prompt": "q", "completions": ["<b>one</b>", "two", "x" * 9000]},
@@ -93,7 +93,7 @@ def test_the_example_of_the_docs_ranks_four_answers(example, opened):
 
 
 def test_values_go_in_and_answers_come_out_and_keys_stay_with_the_board(example, opened, tmp_path):
-    (tmp_path / "page.py").write_text(PAGE)
+    (tmp_path / "page.py").write_text(HEAD + PAGE)
     page = opened(example(tmp_path / "page.py"))
     sent, seen = page.get_by_label("sent"), page.get_by_label("seen")
     assert page.locator(".card b").count() == 0
@@ -121,23 +121,18 @@ def test_values_go_in_and_answers_come_out_and_keys_stay_with_the_board(example,
 
 
 RATING = """
-import json
-import gradio as gr
-from annotate.app.components.ranking_board import RankingBoard
-from annotate.work.asks import Asks
-
 with gr.Blocks() as page:
     value = {"prompt": "q", "completions": ["<b>one</b>", "two"], "ratings": [None, 2]}
     board = RankingBoard(value, kind="rate", asks=Asks(scale=5, comment_below=3))
     sent, seen = gr.Textbox(label="sent"), gr.Textbox(label="seen")
-    board.submit(lambda answer: json.dumps(answer), board, sent)
-    board.select(lambda answer: json.dumps(answer), board, seen)
+    board.submit(told, board, sent)
+    board.select(told, board, seen)
 page.launch()
 """
 
 
 def test_a_rating_board_gives_ratings(example, opened, tmp_path):
-    (tmp_path / "page.py").write_text(RATING)
+    (tmp_path / "page.py").write_text(HEAD + RATING)
     page = opened(example(tmp_path / "page.py"))
     sent, seen = page.get_by_label("sent"), page.get_by_label("seen")
     assert page.locator(".card b").count() == 0
@@ -156,23 +151,18 @@ def test_a_rating_board_gives_ratings(example, opened, tmp_path):
 
 
 PAIRS = """
-import json
-import gradio as gr
-from annotate.app.components.ranking_board import RankingBoard
-from annotate.work.asks import Asks
-
 value = {"prompt": "q", "completions": ["one", "two"]}
 with gr.Blocks() as page:
     seen = gr.Textbox(label="seen")
     for kind, known in (("rank", {"ranks": [1, 0]}), ("compare", {"verdict": "a", "strength": 2})):
         board = RankingBoard({**value, **known}, kind=kind, asks=Asks(strength=kind == "compare"))
-        board.select(lambda answer: json.dumps(answer), board, seen)
+        board.select(told, board, seen)
 page.launch()
 """
 
 
 def test_of_two_answers_the_known_choice_is_shown_and_a_new_one_told(example, opened, tmp_path):
-    (tmp_path / "page.py").write_text(PAIRS)
+    (tmp_path / "page.py").write_text(HEAD + PAIRS)
     page = opened(example(tmp_path / "page.py"))
     seen, boards = page.get_by_label("seen"), page.locator(".ranking-board")
     expect(boards.locator("[data-choice][aria-pressed=true]")).to_have_count(2)

@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 
 def site_pages():
     """docs/site_pages.py, which is a plugin of the site's builder and no package."""
-    pytest_mkdocs = importlib.util.spec_from_file_location("site_pages", ROOT / "docs/site_pages.py")
-    module = importlib.util.module_from_spec(pytest_mkdocs)
-    pytest_mkdocs.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("site_pages", ROOT / "docs/site_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 

@@ -19,9 +19,7 @@ class Echo:
     num_tokens: int = 0  # counted where no answer counts them
 
 
-REST = frozenset(
-    bytes([byte]) for byte in range(0x80, 0xC0)
-)  # what a character's second byte and later ones are
+REST = frozenset(bytes([byte]) for byte in range(0x80, 0xC0))  # a character's second byte and later ones
 
 
 class Offsets:

@@ -20,7 +20,6 @@ const REJOIN_MS = 1000;
 class Chat {
   constructor(main, server) {
     this.server = server;
-    this.models = server.models;
     this.thread = h("div", { id: "thread", role: "log", "aria-live": "off", tabindex: "-1" });
     this.field = h("textarea", { id: "say", rows: 1, "aria-label": t("chat.say"), placeholder: t("chat.say_here"), title: t("chat.say_keys"), oninput: () => this.fit(), onkeydown: (event) => this.typed(event) });
     this.button = h("button", { type: "button", id: "send", class: "primary", onclick: () => (this.watching ? this.stop() : this.send()) });
@@ -153,8 +152,8 @@ class Chat {
   }
 
   welcome() {
-    if (!this.models.length) return h("p", { class: "nothing" }, t("chat.no_models"));
-    const model = this.models.find((one) => one.name === this.settings.value.model_a);
+    if (!this.server.models.length) return h("p", { class: "nothing" }, t("chat.no_models"));
+    const model = this.server.models.find((one) => one.name === this.settings.value.model_a);
     const tries = (model?.suggestions ?? []).map((text) => h("button", { type: "button", onclick: () => this.ask(text, null) }, text));
     return h("div", { class: "nothing welcome" }, h("h1", {}, t("chat.begin")), tries.length ? h("p", { class: "quiet" }, t("chat.knows")) : null, h("div", { class: "tries" }, ...tries));
   }
@@ -184,7 +183,7 @@ class Chat {
 
   send() {
     const text = this.field.value;
-    if (!text.trim() || this.watching || !this.models.length) return;
+    if (!text.trim() || this.watching || !this.server.models.length) return;
     this.field.value = "";
     this.fit();
     const leaf = this.tree.turns.get(this.tree.leaf); // a question that got no answer is replaced, not continued

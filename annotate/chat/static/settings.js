@@ -3,7 +3,6 @@
 import { t } from "../boot.js";
 import { h } from "../board/dom.js";
 
-const DEFAULTS = { temperature: 0.7, top_p: 0.95, top_k: 0, repetition_penalty: 1, max_new_tokens: null, seed: null };
 const FIELDS = [
   ["temperature", { min: 0, max: 2, step: 0.05 }],
   ["top_p", { min: 0.01, max: 1, step: 0.01 }],
@@ -31,7 +30,7 @@ export class Settings {
       side_by_side: Boolean(given.side_by_side),
       blind: given.blind ?? true,
       system: given.system ?? defaults.system,
-      sampling: { ...DEFAULTS, ...defaults.sampling, ...given.sampling },
+      sampling: { ...defaults.sampling, ...given.sampling },
       defaults: JSON.stringify(defaults),
     };
     this.bar = h("div", { class: "pickers" });
@@ -86,7 +85,7 @@ export class Settings {
   }
 
   reset() {
-    this.value.sampling = { ...DEFAULTS, ...this.defaults.sampling };
+    this.value.sampling = { ...this.defaults.sampling };
     this.value.system = this.defaults.system;
     this.draw();
     this.changed();

@@ -234,9 +234,8 @@ def _turns_between(value: str, found: list[re.Match[str]], column: str, mark: st
 def unended(said: str) -> str:
     """What a turn of a text with markers says, without spaces around it and the markers of its end."""
     said, whole = said.strip(), ""
-    ends = (
-        ("<|endoftext|>",) if "<s>" in said else ("<|endoftext|>", "</s>")
-    )  # which may strike words out, too
+    # </s> may also end words that <s> strikes out.
+    ends = ("<|endoftext|>",) if "<s>" in said else ("<|endoftext|>", "</s>")
     while said != whole:
         whole = said
         for end in ends:

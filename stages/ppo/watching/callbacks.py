@@ -85,7 +85,7 @@ class Callbacks:
             self.state.log_history.append({**values, "step": self.state.global_step})
             if measured := {name: value for name, value in values.items() if name.startswith("eval/")}:
                 named = {
-                    name.replace("/", "_"): value for name, value in measured.items()
+                    name.replace("/", "_"): measured[name] for name in measured
                 }  # as transformers has them
                 self.tell("on_evaluate", metrics=measured | named)
                 found, best = measured["eval/objective"], self.state.best_metric
