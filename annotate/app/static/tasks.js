@@ -19,7 +19,7 @@ export async function tasks({ element }) {
   element.replaceChildren(
     h("h1", {}, t("home.title")),
     cards.length ? h("ul", { class: "batches" }, ...cards) : h("p", {}, t("home.nothing")),
-    ...(cards.length || !boot.is_lead ? [] : [h("p", {}, h("a", { class: "button primary", href: at("/lead/new") }, t("home.make")))]),
+    ...(cards.length || !boot.is_lead ? [] : [h("p", { class: "begin" }, h("a", { class: "button primary", href: at("/lead/new") }, t("home.make")))]),
     h("p", {}, h("a", { href: at("/label/history") }, t("history.title"))),
   );
   element.querySelector("a.button")?.focus();
