@@ -44,33 +44,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after a one-line error, 130 after Ctrl-C."""
     options = parse(arguments)
     quiet_libraries()
+    status, why = outcome(options)
+    if why:  # said when the frames of an error are gone, and with them the progress bars that they held open
+        say(f"rlhf: {why}")
+    return status
+
+
+def outcome(options: argparse.Namespace) -> tuple[int, str | None]:
+    """Carry out a command: the exit status, and one line that says why it did not end as it should."""
     try:
         if getattr(options, "stage", None) in SLOW_TO_START and "torch" not in sys.modules:
             say(f"{options.stage}: loading torch, transformers and trl")
         with disk_problems_explained(store_of(options).root):
             options.run(options)
     except KeyboardInterrupt:
-        print("rlhf: stopped; the same command goes on from the last save", file=sys.stderr)
-        return 130
+        return 130, "stopped; the same command goes on from the last save"
     except BrokenPipeError:
         sys.stderr.close()
-        return 0
     except ModuleNotFoundError as error:
         command = how_to_install(error.name or "")
         if options.debug or command is None:
             raise
-        return refused(f"this needs {error.name}, which is not installed: {command}")
+        return 2, f"error: this needs {error.name}, which is not installed: {command}"
     except RLHFError as error:
         if options.debug:
             raise
-        return refused(error)
-    return 0
-
-
-def refused(why: object) -> int:
-    """Say why a command did not run; returns its exit status."""
-    print(f"rlhf: error: {why}", file=sys.stderr)
-    return 2
+        return 2, f"error: {error}"
+    return 0, None
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

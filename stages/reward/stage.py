@@ -44,7 +44,7 @@ from stages.reward.trainer import RankingTrainer
 from stages.settings import RewardSettings
 from stages.sft.kept import kept_demonstrations
 from stages.stopwatch import Stopwatch
-from stages.trainers.parts import common_arguments, divide, last_checkpoint, show_progress
+from stages.trainers.parts import common_arguments, divide, last_checkpoint, train_with_progress
 
 HEADS_L2 = 0.3  # of an ensemble's heads, where probe_l2 names no other
 
@@ -90,8 +90,7 @@ def run(
     log = MetricLog(store.root / "logs" / f"reward-{settings.name}" if processes.is_main_process() else None)
     with Stopwatch(work) as watch:
         trainer = trainer_of(settings, folder, tokenizer, training, work, prefixed("reward", say))
-        show_progress(trainer, "reward", log)
-        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+        train_with_progress(trainer, "reward", log, work)
     metrics = {"prompts": len(trainer.train_dataset), "train_s": round(watch.seconds, 1)}
     with whole(trainer.model) as model:
         if processes.is_main_process():

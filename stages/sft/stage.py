@@ -28,7 +28,7 @@ from stages.sft.kept import keep_demonstrations
 from stages.sft.tokens import Extent, tokenize_demonstrations
 from stages.sft.trainer import DemonstrationTrainer, mean_reward
 from stages.stopwatch import Stopwatch
-from stages.trainers.parts import common_arguments, divide, last_checkpoint, show_progress
+from stages.trainers.parts import common_arguments, divide, train_with_progress
 
 VALIDATION_SHARE = 0.1
 
@@ -68,8 +68,7 @@ def run(
         trainer = trainer_of(
             settings, folder, tokenizer, training, validation, work, _loaded_reward(reward.folder), say
         )
-        show_progress(trainer, "sft", log)
-        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+        train_with_progress(trainer, "sft", log, work)
     best, at = trainer.state.best_metric, trainer.state.best_global_step
     loss = next(
         row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row and row["step"] == at

@@ -126,7 +126,8 @@ class Progress(TrainerCallback):
                 self.bar.set_postfix({name: f"{value:.3f}"})
         self.log.write(state.global_step, _without_epoch(logs or {}))
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def close(self) -> None:
+        """End the bar's line, so that what is printed next has a line of its own."""
         if self.bar is not None:
             self.bar.close()
 
@@ -156,12 +157,17 @@ def _without_epoch(logs: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in logs.items() if key != "epoch"}
 
 
-def show_progress(trainer: Trainer, name: str, log: MetricLog) -> None:
-    """Replace a trainer's own printing by one bar, send its numbers to our log, and let it save from time to time."""
+def train_with_progress(trainer: Trainer, name: str, log: MetricLog, work: Path) -> None:
+    """Train from the newest checkpoint in `work`: one bar, the numbers in our log, and a save from time to time."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Progress(name, log))
+    progress = Progress(name, log)
+    trainer.add_callback(progress)
     trainer.add_callback(TimedSaves())
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    finally:
+        progress.close()
 
 
 def last_checkpoint(work: Path) -> str | None:

@@ -8,12 +8,14 @@ import torch
 from rlhf.errors import InputError, TrainingError
 from rlhf.models.checkpoints import load_policy
 from stages import reward, sft
+from stages.cli.main import main
+from stages.ppo import loop
 from stages.reward import trainer as reward_trainer
 from stages.settings import RewardSettings, SFTSettings
 from stages.sft import stage as sft_stage
 from stages.sft import trainer as sft_trainer
 from stages.trainers import parts
-from tests.tiny_ppo import PROMPTS, quiet, tiny_store
+from tests.tiny_ppo import PROMPTS, ppo_command, quiet, tiny_store
 
 
 @pytest.fixture
@@ -82,6 +84,28 @@ def test_a_loss_that_is_no_number_ends_the_run_and_nothing_of_it_is_saved(
     kept = list((store.root / ".work").rglob("checkpoint-*/trainer_state.json"))
     steps = {json.loads(path.read_text())["global_step"] for path in kept}
     assert max(steps, default=0) < step
+
+
+@pytest.mark.parametrize("name", ["sft", "reward", "ppo"])
+def test_the_line_that_ends_a_run_stands_below_its_bar(name, store, tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise TrainingError("stopped here")
+
+    begin = [name, "--store", str(store.root), "--data", rows(tmp_path / "rows.jsonl", 40, name == "reward")]
+    arguments = {
+        "sft": [*begin, "--base", "sft/tiny", "--max-length", "48"],
+        "reward": [*begin, "--init", str(store.resolve("sft").path), "--max-length", "48"],
+        "ppo": ppo_command(store, rows(tmp_path / "prompts.jsonl", 8), "stopped"),
+    }[name]
+    monkeypatch.setattr(parts.Progress, "on_step_end", stopped)
+    monkeypatch.setattr(loop, "set_learning_rates", stopped)
+    assert main(arguments) == 2
+
+    said = capsys.readouterr().err
+    assert "\x1b" not in said  # one bar, which stays in its line
+    *_, bar, why = said.strip("\n").split("\n")
+    assert bar.split("\r")[-1].startswith(f"{name}: ")
+    assert why == "rlhf: error: stopped here"
 
 
 def test_a_reward_model_of_a_few_rankings_learns(store, tmp_path):
