@@ -88,9 +88,9 @@ class RolloutServers:
         settings: SamplingSettings,
         stop_ids: frozenset[int],
         seed: int,
-        first_row: int,
+        places: Sequence[int],
     ) -> list[Sample]:
-        """One completion of each prompt, in the order of the prompts; row i draws from (seed, first_row + i).
+        """One completion of each prompt, in the order of the prompts; row i draws from (seed, places[i]).
 
         Raises TrainingError where no server is left, InputError for a request that a server does not take.
         """
@@ -107,7 +107,7 @@ class RolloutServers:
                 except queue.Empty:
                     continue  # another server may die and give its rows back
                 try:
-                    request = request_of(prompts[row], settings, stop_ids, row_seed(seed, first_row + row))
+                    request = request_of(prompts[row], settings, stop_ids, row_seed(seed, places[row]))
                     samples[row] = self._sample(server, request, stop_ids)
                 except httpx.HTTPError:
                     server.version = None

@@ -1,11 +1,11 @@
 """Batched sampling: each prompt is read once, and a row that ends makes room for the next prompt.
 
-Row i of a call draws its own random numbers from (seed, i): the same prompt gets the same completion in a batch of
+The row in place i draws its own random numbers from (seed, i): the same prompt gets the same completion in a batch of
 one as in a batch of a thousand, up to the rounding of the matrix products where the model's own forward pass is used.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -67,24 +67,32 @@ def generate(
     pad_id: int,
     seed: int,
     batch_size: int = 64,
-    first_row: int = 0,
+    places: Sequence[int] | None = None,
+    on_sample: Callable[[int, Sample], None] | None = None,
 ) -> list[Sample]:
     """One completion for each prompt, in the order of the prompts. The model is put into evaluation mode.
 
-    first_row: the place of the first prompt in a longer list that several calls share; row i draws from (seed, place).
+    places: of each prompt in a longer list that several calls share; in place i a row draws from (seed, i).
+    on_sample: called with the place and the completion as soon as one is whole.
     Raises InputError for an empty prompt and for one that leaves no room for a new token in the context
     or has a token that the model has not.
     """
     model.eval()
-    limits = [_room(model, prompt, settings.max_new_tokens, index) for index, prompt in enumerate(prompts)]
-    shape = (first_row + len(prompts), settings.max_new_tokens)
-    uniforms = np.random.Generator(np.random.Philox(seed)).random(shape)[first_row:]
+    places = range(len(prompts)) if places is None else places
+    limits = [
+        _room(model, prompt, settings.max_new_tokens, place)
+        for place, prompt in zip(places, prompts, strict=True)
+    ]
+    shape = (max(places, default=-1) + 1, settings.max_new_tokens)
+    uniforms = np.random.Generator(np.random.Philox(seed)).random(shape)[list(places)]
     with nullcontext() if is_described(model) else frozen_weights_cast(model):
         slots = min(batch_size, len(prompts))
         writer = _Writer(decoder_for(model, slots), slots, prompts, limits, settings, stop_ids, uniforms)
         while writer.going:
-            writer.step()
-    return writer.samples()
+            for row in writer.step():
+                if on_sample:
+                    on_sample(places[row], writer.sample(row))
+    return [writer.sample(row) for row in range(len(prompts))]
 
 
 def _room(model: PreTrainedModel, prompt: list[int], max_new_tokens: int, index: int) -> int:
@@ -130,20 +138,20 @@ class _Writer:
         """Whether there is something left to write."""
         return bool(self.waiting) or len(self.rows) > 0
 
-    def step(self) -> None:
-        """Begin rows where slots are free, else add a token to every row."""
+    def step(self) -> list[int]:
+        """Begin rows where slots are free, else add a token to every row; returns the rows that are whole now."""
         few = max(
             1, self.num_slots // 8
         )  # prompts are read in groups: the weights pass by for all of them at once
         if self.waiting and len(self.free) >= min(few, len(self.waiting)):
             rows = [self.waiting.popleft() for _ in range(min(len(self.free), len(self.waiting)))]
             slots = [self.free.pop() for _ in rows]
-            self._say(np.array(rows), np.array(slots), self._read(slots, [self.prompts[row] for row in rows]))
-        else:
-            going, places = self.rows, self.slots
-            self.rows, self.slots = going[:0], places[:0]
-            last = torch.from_numpy(self.tokens[going, self.counts[going] - 1])
-            self._say(going, places, self.decoder.step(places.tolist(), last))
+            logits = self._read(slots, [self.prompts[row] for row in rows])
+            return self._say(np.array(rows), np.array(slots), logits)
+        going, places = self.rows, self.slots
+        self.rows, self.slots = going[:0], places[:0]
+        last = torch.from_numpy(self.tokens[going, self.counts[going] - 1])
+        return self._say(going, places, self.decoder.step(places.tolist(), last))
 
     def _read(self, slots: list[int], texts: list[list[int]]) -> Tensor:
         """Logits (B, V) after texts; what they begin with in common is read once."""
@@ -161,8 +169,8 @@ class _Writer:
         order = torch.tensor([place for wave in waves for place in wave])
         return torch.cat(logits)[order.argsort()]
 
-    def _say(self, rows: Any, slots: Any, logits: Tensor) -> None:
-        """Draw a token of each row; those that go on stay."""
+    def _say(self, rows: Any, slots: Any, logits: Tensor) -> list[int]:
+        """Draw a token of each row; those that go on stay, those that do not are returned."""
         places = self.counts[rows]
         uniforms = torch.from_numpy(self.uniforms[rows, places]).to(logits.device)
         chosen, logprobs = draw(logits, uniforms, self.settings, self._seen(rows, logits))
@@ -177,6 +185,8 @@ class _Writer:
         for slot in slots[~going].tolist():
             self.decoder.forget(slot)
             self.free.append(slot)
+        done: list[int] = rows[~going].tolist()
+        return done
 
     def _seen(self, rows: Any, logits: Tensor) -> Tensor | None:
         if self.settings.repetition_penalty == 1:
@@ -187,13 +197,12 @@ class _Writer:
             seen[place, np.concatenate([self.prompts[row], said]).tolist()] = True
         return seen
 
-    def samples(self) -> list[Sample]:
-        """What was written, in the order of the prompts."""
-        written = zip(self.tokens, self.logprobs, self.counts, self.ended, strict=True)
-        return [
-            Sample(tokens[:count].tolist(), logprobs[:count].tolist(), bool(ended))
-            for tokens, logprobs, count, ended in written
-        ]
+    def sample(self, row: int) -> Sample:
+        """What was written in a row."""
+        tokens, logprobs = (
+            written[row, : self.counts[row]].tolist() for written in (self.tokens, self.logprobs)
+        )
+        return Sample(tokens, logprobs, bool(self.ended[row]))
 
 
 def draw(

@@ -4,21 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any
 
 from rlhf.data import Prompt, PromptRow, as_messages
 from rlhf.errors import InputError
 from rlhf.learning.prompts import ROUND_TO, encode_prompts
 from rlhf.learning.rollout import Rollout
-from rlhf.machine.devices import autocast, best_device
+from rlhf.machine.devices import best_device
 from rlhf.measuring.evaluate import sequence_kl
 from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer, same_tokens
-from rlhf.sampling.generate import Sample, SamplingSettings, generate
+from stages.judging.sampled import SampleFile, sample_answers
 from stages.judging_settings import EvalSettings
 from stages.settings import SampleSettings
-
-BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -89,14 +86,15 @@ def answer(
     temperature: float,
     max_new_tokens: int,
     seed: int,
+    file: SampleFile | None = None,
 ) -> Answers:
-    """n sampled answers to every prompt.
+    """n sampled answers to every prompt; those that the file has are not sampled again.
 
     The nats are None without a reference, to one that reads other tokens, and of greedy answers, which are no samples.
     """
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(n)]
-    samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
+    samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed, file)
     kl: list[float | None] = [None] * len(samples)
     if reference is not None and temperature and same_tokens(tokenizer, reference.tokenizer()):
         other = load_policy(reference.folder).to(policy.device).eval()
@@ -110,22 +108,6 @@ def answer(
         [len(sample.tokens) for sample in samples],
         kl,
     )
-
-
-def sample_answers(
-    policy: Any,
-    tokenizer: AnyTokenizer,
-    rows: list[list[int]],
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
-) -> list[Sample]:
-    """One sample for each row of prompt tokens, in the number format the stages use."""
-    sampling = SamplingSettings(max_new_tokens=max_new_tokens, temperature=temperature)
-    with autocast(policy.device):
-        return generate(
-            policy, rows, sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed, batch_size=BATCH_SIZE
-        )  # fmt: skip
 
 
 def rewards_as_seen(

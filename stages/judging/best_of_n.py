@@ -5,14 +5,14 @@ SFT on what it writes is rejection sampling (Bai et al. 2022 call it best-of-n d
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf.data import read_options
+from rlhf.data import fingerprint, read_options
 from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
@@ -29,13 +29,15 @@ from rlhf.learning.rollout import Rollout
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.measuring.best_of import kl_of_best_of
 from rlhf.models.checkpoints import load_policy
+from rlhf.models.sources import content_hash
 from rlhf.models.tokenizer import AnyTokenizer, load_tokenizer
 from rlhf.store import Store
-from stages.judging.answers import not_finite, sample_answers
+from stages.judging.answers import not_finite
+from stages.judging.sampled import SampleFile, kept_until_done, sample_answers
 from stages.judging_settings import BestOfNSettings
 from stages.reading import prefixed
 
-PROMPTS_AT_ONCE = 512  # bounds what is held in memory; each group is written before the next is sampled
+PROMPTS_AT_ONCE = 512  # bounds what is held in memory besides the chosen answers
 
 
 def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     """
     out = _new_file(settings.out) if settings.out else None
     set_threads(0)
-    folder, _ = locate_model(store, settings.policy)
+    folder, entry = locate_model(store, settings.policy)
     policy, tokenizer = (
         load_policy(folder).to(best_device()).eval(),
         load_tokenizer(folder, settings.template_kwargs),
@@ -70,20 +72,13 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     )
     columns_read(sources, [row.columns for row in prompts])
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
-    demonstrations: list[dict[str, Any]] = []
-    of_all, of_best = Tensor(), Tensor()
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-        some = prompts[start : start + PROMPTS_AT_ONCE]
-        candidates = sample_candidates(
-            policy, tokenizer, reward, some, settings.n, settings.temperature, settings.max_new_tokens,
-            settings.seed * 1_000_003 + start, settings.missing_eos_penalty,
-        )  # fmt: skip
-        of_all, of_best = torch.cat([of_all, candidates.means()]), torch.cat([of_best, candidates.of_best()])
-        demonstrations += as_demonstrations(candidates.rollout.select(candidates.best()), tokenizer)
-    unjudged = _num_unjudged(len(prompts), len(of_best), settings.reward, say)
-    if out:
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in demonstrations)
-        write_text(out, lines)
+    made_of = entry.hash if entry else content_hash(settings.policy)
+    key = fingerprint([made_of, [row.tokens for row in prompts], asdict(replace(settings, out=None))])
+    with kept_until_done(store, "best-of-n", key) as work:
+        of_all, of_best, demonstrations = _chosen(policy, tokenizer, reward, prompts, settings, work)
+        unjudged = _num_unjudged(len(prompts), len(of_best), settings.reward, say)
+        if out:
+            write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in demonstrations))
     return {
         "policy": settings.policy,
         "reward": settings.reward,
@@ -106,6 +101,32 @@ def _new_file(name: str) -> Path:
             f"{out}: {'exists already' if out.exists() else 'not a .jsonl file'}; name a new .jsonl file"
         )
     return out
+
+
+def _chosen(
+    policy: Any,
+    tokenizer: AnyTokenizer,
+    reward: Reward,
+    prompts: Sequence[EncodedPrompt],
+    settings: BestOfNSettings,
+    work: Path,
+) -> tuple[Tensor, Tensor, list[dict[str, Any]]]:
+    """Mean and highest score of each judged prompt, and its best completion as a demonstration where that ended.
+
+    What is sampled is kept under `work`, so that an interrupted run goes on with the rest.
+    """
+    of_all, of_best = Tensor(), Tensor()
+    demonstrations: list[dict[str, Any]] = []
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        some = prompts[start : start + PROMPTS_AT_ONCE]
+        candidates = sample_candidates(
+            policy, tokenizer, reward, some, settings.n, settings.temperature, settings.max_new_tokens,
+            settings.seed * 1_000_003 + start, settings.missing_eos_penalty,
+            SampleFile(work / f"{start}.samples", f"best-of-n, prompts {start + 1} to {start + len(some)}"),
+        )  # fmt: skip
+        of_all, of_best = torch.cat([of_all, candidates.means()]), torch.cat([of_best, candidates.of_best()])
+        demonstrations += as_demonstrations(candidates.rollout.select(candidates.best()), tokenizer)
+    return of_all, of_best, demonstrations
 
 
 def _num_unjudged(prompts: int, judged: int, reward: str, say: Callable[[str], None]) -> int:
@@ -155,11 +176,12 @@ def sample_candidates(
     max_new_tokens: int,
     seed: int,
     missing_eos_penalty: float,
+    file: SampleFile | None = None,
 ) -> Candidates:
     """n completions of every prompt with the scores PPO would see, its missing-EOS penalty included."""
     conversations = [row.prompt for row in prompts for _ in range(n)]
     rows = [row.tokens for row in prompts for _ in range(n)]
-    samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed)
+    samples = sample_answers(policy, tokenizer, rows, temperature, max_new_tokens, seed, file)
     rollout = Rollout.from_samples(
         rows, samples, tokenizer.pad_id, round_to=ROUND_TO, conversations=conversations, end_id=tokenizer.eos_id,
         columns=[row.columns for row in prompts for _ in range(n)],

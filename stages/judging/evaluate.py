@@ -1,10 +1,11 @@
 """`rlhf eval`: checkpoints judged against each other on prompts that no stage has seen, and a reward model on rankings."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlhf.data import PromptRow, Ranking, read_options, read_prompts, read_rankings, read_texts
+from rlhf.data import PromptRow, Ranking, fingerprint, read_options, read_prompts, read_rankings, read_texts
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model, starter_items
 from rlhf.learning.reward_sources import is_function
@@ -18,6 +19,7 @@ from stages.judging.judgment import Judgment
 from stages.judging.kept import MeasurementCache
 from stages.judging.measure import Task, fitting_tasks
 from stages.judging.reward_models import report_on_reward_model
+from stages.judging.sampled import kept_until_done
 from stages.judging_settings import EvalSettings
 from stages.reading import prefixed
 
@@ -28,12 +30,28 @@ def run(
     labels_url: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Judge checkpoints; returns what `rlhf eval --json` prints. With a name every measurement is kept in store/reports/NAME.
+    """Judge checkpoints; returns what `rlhf eval --json` prints.
+
+    Every measurement is kept until all are made, with a name also after that, in store/reports/NAME.
 
     On starter prompts the world's own judge compares unless another is named; on a file's prompts --judge or --reward does.
     """
     _check(settings)
-    kept = MeasurementCache(store.root / "reports" / settings.name / "kept" if settings.name else None, say)
+    if settings.name:
+        return _judged(settings, store, labels_url, store.root / "reports" / settings.name / "kept", say)
+    with kept_until_done(store, "eval", fingerprint(asdict(settings))) as folder:
+        return _judged(settings, store, labels_url, folder, say)
+
+
+def _judged(
+    settings: EvalSettings,
+    store: Store,
+    labels_url: str | Path | None,
+    folder: Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """What the judgment of these settings says; its measurements are kept in the folder."""
+    kept = MeasurementCache(folder, say)
     models = {name: _model(store, name, settings.template_kwargs) for name in _names(settings)}
     rows, items = _prompts(settings, models, say)
     scorer = named_scorer(store, settings.reward, kept) if settings.reward else None
@@ -45,10 +63,10 @@ def run(
         settings, models, settings.against, rows, judge, scorer, kept, settings.seed, tasks, settings.texts
     ).run()
     if rankings:
-        folder, entry = locate_model(store, str(settings.reward))
+        model, entry = locate_model(store, str(settings.reward))
         longest = entry.manifest["settings"]["max_length"] if entry else None
         results["reward_models"] = {
-            str(settings.reward): {"test": report_on_reward_model(folder, rankings, longest)}
+            str(settings.reward): {"test": report_on_reward_model(model, rankings, longest)}
         }
     return results
 

@@ -91,16 +91,18 @@ class Judgment:
         prompts = [row.prompt for row in self.rows]
         temperature, longest = self.settings.temperature, self.settings.max_new_tokens
         inputs = [model.hash, reference and reference.hash, temperature, longest, prompts, n, seed]
-        found = self.kept.get_or_measure(
-            f"answers of {policy}" if n == 1 else f"{n} answers of {policy}",
-            inputs,
-            lambda: asdict(
+        name = f"answers of {policy}" if n == 1 else f"{n} answers of {policy}"
+        file = self.kept.samples(name, inputs)
+
+        def made() -> dict[str, Any]:
+            return asdict(
                 answer(
-                    model, reference, prompts, n=n, temperature=temperature, max_new_tokens=longest, seed=seed
+                    model, reference, prompts,
+                    n=n, temperature=temperature, max_new_tokens=longest, seed=seed, file=file,
                 )
-            ),
-        )
-        return Answers(**found)
+            )  # fmt: skip
+
+        return Answers(**self.kept.get_or_measure(name, inputs, made))
 
     def _add_best_of(self, given: dict[str, Answers]) -> list[dict[str, Any]]:
         """Put the reference's best of n behind it; returns what the best of each smaller n gives."""
@@ -175,15 +177,12 @@ class Judgment:
 
     def _tasks(self, policy: str) -> dict[str, Any]:
         model, settings = self.policies[policy], self.settings
+        name = f"tasks by {policy}"
+        asked = [(prompt, constraint.text) for prompt, constraint in self.tasks]
+        inputs = [model.hash, asked, settings.max_task_tokens, self.seed]
+        file = self.kept.samples(name, inputs)
         return self.kept.get_or_measure(
-            f"tasks by {policy}",
-            [
-                model.hash,
-                [(prompt, constraint.text) for prompt, constraint in self.tasks],
-                settings.max_task_tokens,
-                self.seed,
-            ],
-            lambda: follows(model, self.tasks, settings.max_task_tokens, self.seed),
+            name, inputs, lambda: follows(model, self.tasks, settings.max_task_tokens, self.seed, file)
         )
 
     def _text_loss(self, policy: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Measurements as JSON files in a folder, each made once for the same inputs."""
 
 import json
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlhf.data import fingerprint
-from rlhf.durable import write_text
+from rlhf.durable import append_lines, write_text
 from rlhf.machine.memory import FreedMemory, give_back_freed_memory
+from stages.judging.sampled import SampleFile
 
 T = TypeVar("T")
 Asked = TypeVar("Asked")
@@ -38,8 +38,14 @@ class MeasurementCache:
             self.freed.step()
             self.made[name, key] = measure()
             if path:
-                write_text(path, _line(key, self.made[name, key]))
+                write_text(path, _line(key, self.made[name, key]) + "\n")
+                _samples_beside(path).unlink(missing_ok=True)
         return self.made[name, key]
+
+    def samples(self, name: str, inputs: Any) -> SampleFile | None:
+        """Where samples that these inputs' measurement is made of are kept until it is there; None where nothing is kept."""
+        path = self._path(name, fingerprint(inputs))
+        return SampleFile(_samples_beside(path), name) if path else None
 
     def get_or_measure_each(
         self, name: str, shared: Any, asked: Sequence[Asked], measure: Callable[[Asked], T], at_once: int
@@ -61,7 +67,7 @@ class MeasurementCache:
             with writing:
                 self.made[name, item[0]] = result
                 if path:
-                    _append(path, _line(item[0], result))
+                    append_lines(path, [_line(item[0], result)])
 
         with ThreadPoolExecutor(at_once) as pool:
             list(pool.map(measured, missing.items()))
@@ -80,18 +86,12 @@ class MeasurementCache:
                 self.say(f"judge: {path}: a line is damaged; what it held is measured again")
 
 
+def _samples_beside(path: Path) -> Path:
+    return path.with_suffix(".samples")
+
+
 def _line(key: str, result: Any) -> str:
-    return json.dumps({"inputs": key, "result": result}, ensure_ascii=False) + "\n"
-
-
-def _append(path: Path, line: str) -> None:
-    """Add a line to a file that may end in the middle of one."""
-    with path.open("a+b") as file:
-        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
-            file.write(b"\n")
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    return json.dumps({"inputs": key, "result": result}, ensure_ascii=False)
 
 
 def _file_name(name: str) -> str:

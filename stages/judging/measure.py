@@ -14,7 +14,8 @@ from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.constraints import Constraint, draw_constraints
 from rlhf.models.checkpoints import check_fits, load_policy
-from stages.judging.answers import Model, fitting_rows, sample_answers
+from stages.judging.answers import Model, fitting_rows
+from stages.judging.sampled import SampleFile, sample_answers
 from stages.judging_settings import JudgingSettings
 
 TEXT_WINDOW = 256
@@ -45,11 +46,13 @@ def fitting_tasks(
     return [row.columns["task"] for row in fitting]
 
 
-def follows(model: Model, tasks: Sequence[Task], max_new_tokens: int, seed: int) -> dict[str, Any]:
+def follows(
+    model: Model, tasks: Sequence[Task], max_new_tokens: int, seed: int, file: SampleFile | None = None
+) -> dict[str, Any]:
     """Share of tasks whose greedy answer keeps the constraint, with interval, and by kind."""
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     rows = [tokenizer.encode_prompt(as_messages(constraint.behind(prompt))) for prompt, constraint in tasks]
-    samples = sample_answers(policy, tokenizer, rows, 0.0, max_new_tokens, seed)
+    samples = sample_answers(policy, tokenizer, rows, 0.0, max_new_tokens, seed, file)
     texts = [tokenizer.decode(sample.tokens).strip() for sample in samples]
     kept = [float(constraint.holds(text)) for text, (_, constraint) in zip(texts, tasks, strict=True)]
     by_kind: dict[str, list[float]] = {}

@@ -137,7 +137,7 @@ class _Model:
     def answers(self, request: live.SamplingRequest) -> dict[str, bool]:
         """Different answers to one prompt, each with whether it ended."""
         from rlhf.data import as_messages
-        from stages.judging.answers import sample_answers
+        from stages.judging.sampled import sample_answers
         from stages.labeling.sample import different
 
         rows = [self.tokenizer.encode_prompt(as_messages(request.prompt))] * request.k

@@ -21,7 +21,8 @@ from rlhf.sampling.generate import Sample
 from rlhf.settings import hashed_settings, without_places
 from rlhf.starter.items import take_items
 from rlhf.store import Store
-from stages.judging.answers import fitting_prompts, sample_answers
+from stages.judging.answers import fitting_prompts
+from stages.judging.sampled import SampleFile, kept_until_done, sample_answers
 from stages.reading import prefixed
 from stages.settings import SampleSettings
 
@@ -59,8 +60,9 @@ def run(
             fitting = fitting_prompts(
                 [folder for folder, _ in named], prompts, settings, prefixed("sample", say)
             )
-            tasks = _tasks(settings, named, [row.prompt for row in fitting])
-            labels.add_batch(settings.batch, tasks, kind=kind, overlap=settings.overlap, source=source)
+            with kept_until_done(store, "sample", source) as work:
+                tasks = _tasks(settings, named, [row.prompt for row in fitting], work)
+                labels.add_batch(settings.batch, tasks, kind=kind, overlap=settings.overlap, source=source)
         if settings.simulate:
             items = {
                 item.prompt: item for item in take_items(settings.split, settings.num_prompts, settings.seed)
@@ -120,16 +122,22 @@ def _sampling(settings: SampleSettings) -> dict[str, Any]:
 
 
 def _tasks(
-    settings: SampleSettings, named: Sequence[tuple[str, str]], prompts: Sequence[Prompt]
+    settings: SampleSettings, named: Sequence[tuple[str, str]], prompts: Sequence[Prompt], work: Path
 ) -> list[NewTask]:
-    """A task for each prompt with k answers, an equal share from every model of (folder, checkpoint)."""
+    """A task for each prompt with k answers, an equal share from every model of (folder, checkpoint).
+
+    What is sampled is kept under `work`, so that an interrupted run goes on with the rest.
+    """
     share = settings.k // len(named)
     answers: list[dict[str, tuple[bool, str]]] = [{} for _ in prompts]
     for number, (folder, checkpoint) in enumerate(named):
         policy, tokenizer = _loaded(settings, folder)
         rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(share)]
         seed = settings.seed + 77 + number
-        samples = sample_answers(policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed)
+        file = SampleFile(work / f"{number}.samples", f"sample {checkpoint}")
+        samples = sample_answers(
+            policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed, file
+        )
         for place, found in enumerate(answers):
             for text, ended in different(tokenizer, samples[place * share : (place + 1) * share]).items():
                 found.setdefault(text, (ended, checkpoint))

@@ -68,11 +68,11 @@ def draw(
     )  # fmt: skip
     if servers is not None or policy is None:
         assert servers is not None
-        return servers.complete(own, sampling, tokenizer.stop_ids, seed, mine.start)
+        return servers.complete(own, sampling, tokenizer.stop_ids, seed, mine)
     with autocast(policy.device, config.bf16):
         return generate(
             policy, own, sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed,
-            batch_size=config.batch_size, first_row=mine.start,
+            batch_size=config.batch_size, places=mine,
         )  # fmt: skip
 
 

@@ -4,15 +4,14 @@ import json
 from pathlib import Path
 
 from rlhf.data import ROLES, Message
+from rlhf.durable import append_lines
 from rlhf.errors import InputError
 
 
 def save(path: Path, messages: list[Message]) -> None:
     """Append a conversation. Raises InputError."""
-    line = json.dumps({"messages": messages}, ensure_ascii=False) + "\n"
     try:
-        with path.open("ab") as file:
-            file.write(line.encode(errors="replace"))
+        append_lines(path, [json.dumps({"messages": messages}, ensure_ascii=False)])
     except OSError as error:
         raise InputError(f"not saved: {path}: {error.strerror}") from None
 

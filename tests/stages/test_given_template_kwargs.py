@@ -16,7 +16,7 @@ from rlhf.models.tokenizer import load_tokenizer
 from rlhf.serving.engine_process import EngineProcess
 from rlhf.store import Store
 from stages.judging import best_of_n, evaluate
-from stages.judging.answers import sample_answers
+from stages.judging.sampled import sample_answers
 from stages.judging_settings import BestOfNSettings, EvalSettings
 from stages.labeling import sample
 from stages.settings import SampleSettings

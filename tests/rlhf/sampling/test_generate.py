@@ -87,6 +87,18 @@ def test_a_completion_does_not_depend_on_its_batch(model):
     assert [s.tokens for s in together] == [s.tokens for s in alone]
 
 
+def test_a_completion_depends_on_its_place_and_is_told_as_soon_as_it_is_whole(model):
+    told = {}
+    places = [4, 1, 2]
+    some = generate(
+        model, [PROMPTS[place] for place in places], SamplingSettings(max_new_tokens=16), stop_ids=STOP, pad_id=2,
+        seed=3, batch_size=2, places=places, on_sample=lambda place, sample: told.setdefault(place, sample),
+    )  # fmt: skip
+    together = sample(model)
+    assert [s.tokens for s in some] == [together[place].tokens for place in places]
+    assert told == dict(zip(places, some, strict=True))
+
+
 def test_completions_stop_at_the_stop_token_or_at_the_limit(model):
     for one in sample(model, PROMPTS * 8):
         assert one.ended == (one.tokens[-1] in STOP)
