@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.hub import DownloadBar
 from rlhf.errors import InputError, first_line
-from rlhf.models.sources import find_source, reading, sha256_of
+from rlhf.models.sources import fetch_weights, find_source, reading, sha256_of
 from rlhf.store import Entry, Store, check_name
 
-READ_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
+BESIDE_WEIGHTS = ["*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
 
 
 def import_model(
@@ -59,7 +60,8 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=READ_FILES))
+        fetch_weights(hub_id)
+        return Path(snapshot_download(hub_id, allow_patterns=BESIDE_WEIGHTS, tqdm_class=DownloadBar))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
         raise InputError(
             f"{hub_id}: no such folder or file, and the hub gave no such model: {first_line(problem)}"

@@ -9,11 +9,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from rlhf.data.files import kind_of
 from rlhf.durable import write_text
 from rlhf.errors import InputError, first_line
 
 DEFAULT_SPLIT = "train"
+SHOWN_AFTER_S = 1.0
 
 
 def fetched(
@@ -32,7 +35,7 @@ def fetched(
         else:
             sha = f"{HfApi().dataset_info(repository, revision=revision).sha}"
             paths = _paths(name, repository, inside, split, sha)
-        files = [_file(repository, path, sha) for path in paths]
+        files = [download(repository, path, "dataset", sha) for path in paths]
         if not offline():
             _remember(repository, asked, sha, paths)
         return files, sha
@@ -47,10 +50,20 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
-def _file(repository: str, path: str, sha: str) -> Path:
+class DownloadBar(tqdm):  # type: ignore[type-arg]
+    """Shows what takes more than a second to fetch; the hub's own bars are off, with all others of libraries."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **{**given, "delay": SHOWN_AFTER_S, "mininterval": 1, "leave": False})
+
+
+def download(repository: str, path: str, repo_type: str | None = None, revision: str | None = None) -> Path:
+    """A repository's file in the hub's cache; fetched, with a bar, where it is not there."""
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(repository, path, repo_type="dataset", revision=sha))
+    return Path(
+        hf_hub_download(repository, path, repo_type=repo_type, revision=revision, tqdm_class=DownloadBar)
+    )
 
 
 def _memory(repository: str) -> Path:

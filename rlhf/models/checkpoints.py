@@ -21,7 +21,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from rlhf.errors import InputError, first_line
 from rlhf.models.gpt import GPT, ScalarGPT
-from rlhf.models.sources import find_source, reading
+from rlhf.models.sources import fetch_weights, find_source, reading
 from rlhf.models.trunk import trunk_of
 
 # What a checkpoint should be, and what to do where it is not.
@@ -112,6 +112,8 @@ def _load(
     source = find_source(name)
     if source.path.is_dir() and not (source.path / "config.json").is_file():
         raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
+    if not source.path.exists():
+        fetch_weights(source.place)
     with reading(name, NOT_LOADED):
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
         _check_whole(config, name)

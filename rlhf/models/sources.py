@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.hub import download
 from rlhf.errors import InputError, RLHFError, first_line
 from rlhf.hub_names import hub_name
 from rlhf.packages import how_to_install
 
+# As transformers looks for them, one after another.
+WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
 NOT_HERE = "no such folder or file; give a model's folder, a GGUF file or a hub id"
 
 
@@ -120,6 +126,22 @@ def content_hash(name: str | Path) -> str:
         return Path(hf_hub_download(source.place, "config.json")).parent.name
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
         raise InputError(f"{name}: the hub gave no such model: {first_line(problem)}") from None
+
+
+def fetch_weights(hub_id: str) -> None:
+    """Bring the weights that `from_pretrained` reads of a hub's model into the hub's cache, with a bar.
+
+    Where the hub does not give them nothing is said: whoever loads the model says why.
+    """
+    for name in WEIGHTS:
+        try:
+            index = download(hub_id, name)
+            if name.endswith(".json"):
+                for part in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+                    download(hub_id, part)
+            return
+        except (OSError, ValueError, LookupError):  # the hub's own errors are of these
+            continue
 
 
 def sha256_of(path: Path) -> str:
