@@ -97,6 +97,7 @@ class Progress(TrainerCallback):
         self.log = log
         self.watch, self.freed = ThreadWatch(), FreedMemory()
         self.bar: tqdm[Any] | None = None
+        self.num_measured = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.log.history = [_without_epoch(row) for row in state.log_history]  # of a run that goes on
@@ -110,6 +111,17 @@ class Progress(TrainerCallback):
         self.freed.step()
         if self.bar is not None:
             self.bar.update(1)
+
+    def on_prediction_step(
+        self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
+    ) -> None:
+        """The bar's steps stand still while held-out rows are measured, which may take minutes."""
+        self.num_measured += 1
+        if self.bar is not None and eval_dataloader is not None:
+            self.bar.set_postfix_str(f"measured {self.num_measured} of {len(eval_dataloader)} batches")
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.num_measured = 0
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any

@@ -108,6 +108,13 @@ def test_the_line_that_ends_a_run_stands_below_its_bar(name, store, tmp_path, mo
     assert why == "rlhf: error: stopped here"
 
 
+def test_the_bar_says_that_held_out_rows_are_measured(store, tmp_path, capsys):
+    run(sft, store, tmp_path, name="told", epochs=1.0)
+    said = capsys.readouterr().err.split("\r")
+    assert any("10/10" in line and "measured 1 of 1 batches" in line for line in said)
+    assert "eval_loss" in said[-1] and "measured" not in said[-1]
+
+
 def test_a_reward_model_of_a_few_rankings_learns(store, tmp_path):
     entry = run(reward, store, tmp_path, number=4, name="few", epochs=1.0, lr=1e-3)
     before, after = load_policy(store.resolve("sft").path).base_model, load_policy(entry.path).base_model
