@@ -283,3 +283,4 @@ def test_where_nothing_is_to_be_done_a_lead_is_shown_where_to_begin(browse, tmp_
         expect(page.get_by_text("There are no open tasks.")).to_be_visible()
         page.get_by_role("link", name="Make a batch").click()
         expect(page.locator("#new-name")).to_be_visible()
+        page.close()  # it may still be fetching when the server ends
