@@ -74,7 +74,7 @@ def run(settings: BestOfNSettings, store: Store, say: Callable[[str], None] = pr
     say(f"best-of-n: {settings.n} answers to each of {len(prompts)} prompts")
     made_of = entry.hash if entry else content_hash(settings.policy)
     key = fingerprint([made_of, [row.tokens for row in prompts], asdict(replace(settings, out=None))])
-    with kept_until_done(store, "best-of-n", key) as work:
+    with kept_until_done(store, "best-of-n", key, say) as work:
         of_all, of_best, demonstrations = _chosen(policy, tokenizer, reward, prompts, settings, work)
         unjudged = _num_unjudged(len(prompts), len(of_best), settings.reward, say)
         if out:
@@ -109,7 +109,7 @@ def _chosen(
     reward: Reward,
     prompts: Sequence[EncodedPrompt],
     settings: BestOfNSettings,
-    work: Path,
+    work: Path | None,
 ) -> tuple[Tensor, Tensor, list[dict[str, Any]]]:
     """Mean and highest score of each judged prompt, and its best completion as a demonstration where that ended.
 
@@ -122,7 +122,7 @@ def _chosen(
         candidates = sample_candidates(
             policy, tokenizer, reward, some, settings.n, settings.temperature, settings.max_new_tokens,
             settings.seed * 1_000_003 + start, settings.missing_eos_penalty,
-            SampleFile(work / f"{start}.samples", f"best-of-n, prompts {start + 1} to {start + len(some)}"),
+            SampleFile(work and work / f"{start}.samples", f"best-of-n, prompts {start + 1} to {start + len(some)}"),
         )  # fmt: skip
         of_all, of_best = torch.cat([of_all, candidates.means()]), torch.cat([of_best, candidates.of_best()])
         demonstrations += as_demonstrations(candidates.rollout.select(candidates.best()), tokenizer)

@@ -39,7 +39,7 @@ def run(
     _check(settings)
     if settings.name:
         return _judged(settings, store, labels_url, store.root / "reports" / settings.name / "kept", say)
-    with kept_until_done(store, "eval", fingerprint(asdict(settings))) as folder:
+    with kept_until_done(store, "eval", fingerprint(asdict(settings)), say) as folder:
         return _judged(settings, store, labels_url, folder, say)
 
 
@@ -47,7 +47,7 @@ def _judged(
     settings: EvalSettings,
     store: Store,
     labels_url: str | Path | None,
-    folder: Path,
+    folder: Path | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """What the judgment of these settings says; its measurements are kept in the folder."""

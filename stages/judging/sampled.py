@@ -1,9 +1,10 @@
 """Completions of many prompts by a policy: a bar while they are drawn, and an interrupted run goes on with what is missing."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from errno import EACCES, EPERM, EROFS
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,10 +25,10 @@ WRITE_EVERY_S = 1.0
 class SampleFile:
     """The samples of one call, a line each with its row; the path says everything that decides them.
 
-    name: of the bar. Whoever uses the samples deletes the file once they are no longer needed.
+    path: None where nothing can be kept. name: of the bar. Whoever uses the samples deletes the file afterwards.
     """
 
-    path: Path
+    path: Path | None
     name: str
     waiting: list[str] = field(default_factory=list)
     written: float = field(default_factory=monotonic)
@@ -35,7 +36,7 @@ class SampleFile:
     def read(self) -> dict[int, Sample]:
         """The samples by row; a line that a crash cut short is left out, and its row is drawn again."""
         found = {}
-        for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
+        for line in self.path.read_bytes().splitlines() if self.path and self.path.exists() else ():
             try:
                 row, *sample = json.loads(line)
                 found[int(row)] = Sample(*sample)
@@ -62,21 +63,44 @@ class SampleFile:
                 self._write()
 
     def _write(self) -> None:
-        append_lines(self.path, self.waiting)
+        if self.path:
+            append_lines(self.path, self.waiting)
         self.waiting, self.written = [], monotonic()
 
 
 @contextmanager
-def kept_until_done(store: Store, work: str, inputs_hash: str) -> Iterator[Path]:
-    """A work folder of the store that is deleted at the end; after an error it stays where something is in it."""
-    folder = store.work_folder(work, inputs_hash)
+def kept_until_done(
+    store: Store, work: str, inputs_hash: str, say: Callable[[str], None]
+) -> Iterator[Path | None]:
+    """A work folder of the store that is deleted at the end; after an error it stays where something is in it.
+
+    None where the store is read-only: then nothing is kept, and that is said.
+    """
+    is_new = not store.root.exists()
+    try:
+        folder = store.work_folder(work, inputs_hash)
+    except OSError as problem:
+        if problem.errno not in (EROFS, EACCES, EPERM):
+            raise
+        say(f"{work}: {store.root} is read-only; an interrupted run will begin anew")
+        yield None
+        return
     try:
         yield folder
     except BaseException:
         if all(path.name == HOLDER for path in folder.iterdir()):
-            store.discard_work(work, inputs_hash)
+            _discard(store, work, inputs_hash, is_new)
         raise
+    _discard(store, work, inputs_hash, is_new)
+
+
+def _discard(store: Store, work: str, inputs_hash: str, is_new: bool) -> None:
+    """Delete a work folder, and a store that it alone was in."""
     store.discard_work(work, inputs_hash)
+    if is_new:
+        with suppress(OSError):  # it holds something else by now
+            (store.root / ".work").rmdir()
+            store.root.rmdir()
 
 
 def sample_answers(

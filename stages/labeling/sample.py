@@ -60,7 +60,7 @@ def run(
             fitting = fitting_prompts(
                 [folder for folder, _ in named], prompts, settings, prefixed("sample", say)
             )
-            with kept_until_done(store, "sample", source) as work:
+            with kept_until_done(store, "sample", source, say) as work:
                 tasks = _tasks(settings, named, [row.prompt for row in fitting], work)
                 labels.add_batch(settings.batch, tasks, kind=kind, overlap=settings.overlap, source=source)
         if settings.simulate:
@@ -122,7 +122,7 @@ def _sampling(settings: SampleSettings) -> dict[str, Any]:
 
 
 def _tasks(
-    settings: SampleSettings, named: Sequence[tuple[str, str]], prompts: Sequence[Prompt], work: Path
+    settings: SampleSettings, named: Sequence[tuple[str, str]], prompts: Sequence[Prompt], work: Path | None
 ) -> list[NewTask]:
     """A task for each prompt with k answers, an equal share from every model of (folder, checkpoint).
 
@@ -134,7 +134,7 @@ def _tasks(
         policy, tokenizer = _loaded(settings, folder)
         rows = [tokenizer.encode_prompt(as_messages(prompt)) for prompt in prompts for _ in range(share)]
         seed = settings.seed + 77 + number
-        file = SampleFile(work / f"{number}.samples", f"sample {checkpoint}")
+        file = SampleFile(work and work / f"{number}.samples", f"sample {checkpoint}")
         samples = sample_answers(
             policy, tokenizer, rows, settings.temperature, settings.max_new_tokens, seed, file
         )

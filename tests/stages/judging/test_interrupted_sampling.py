@@ -1,7 +1,11 @@
 """Sampling for labels, demonstrations and judgments goes on where it was stopped, with the samples of an unbroken run."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from stages.judging import sampled
 from stages.judging.sampled import SampleFile, kept_until_done, sample_answers
 from tests.tiny_ppo import PROMPTS, TOKENIZER, tiny_store
 
+ROOT = Path(__file__).parents[3]
 ROWS = [TOKENIZER.encode(text) for text in PROMPTS * 3]
 
 
@@ -137,14 +142,34 @@ def test_a_command_goes_on_where_it_was_interrupted(name, total, store, tmp_path
     assert not any((store.root / ".work").iterdir())
 
 
+def test_a_store_that_is_read_only_is_sampled_from(store, tmp_path):
+    if os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("mounting takes root")
+    command, _ = commands(store, tmp_path)["best-of-n"]
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    run = ["unshare", "-m", "sh", "-c", mount, str(store.root), sys.executable, "-m", "stages.cli", *command]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0 and (tmp_path / "best.jsonl").exists(), done.stderr
+    assert f"best-of-n: {store.root} is read-only; an interrupted run will begin anew" in done.stderr
+
+
+def test_where_there_was_no_store_none_is_left(store, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    command = [
+        "--store", str(elsewhere), "best-of-n", "--policy", str(store.resolve("sft").path), "--n", "2",
+        "--reward", str(store.resolve("reward").path), "--prompts", prompts_file(tmp_path), *RANDOM,
+    ]  # fmt: skip
+    assert main(command) == 0 and not elsewhere.exists()
+
+
 def test_an_error_before_anything_was_sampled_leaves_nothing_in_the_store(store):
-    with pytest.raises(InputError), kept_until_done(store, "eval", "a" * 16):
+    with pytest.raises(InputError), kept_until_done(store, "eval", "a" * 16, print):
         raise InputError("refused")
     assert not any((store.root / ".work").iterdir())
-    with pytest.raises(KeyboardInterrupt), kept_until_done(store, "eval", "a" * 16) as folder:
+    with pytest.raises(KeyboardInterrupt), kept_until_done(store, "eval", "a" * 16, print) as folder:
         (folder / "1.json").touch()
         raise KeyboardInterrupt
     assert folder.exists()
-    with kept_until_done(store, "eval", "a" * 16) as again:
+    with kept_until_done(store, "eval", "a" * 16, print) as again:
         assert again == folder
     assert not folder.exists()
