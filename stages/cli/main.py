@@ -29,7 +29,10 @@ from stages.cli.stage_commands import RUNNERS
 from stages.cli.store_commands import add_store_commands
 from stages.quiet import quiet_libraries
 
-SLOW_TO_START = STAGES.keys() - {"chat", "serve"}  # whose first words are their own
+LONG = STAGES.keys() - {
+    "chat",
+    "serve",
+}  # which say at once that they have begun, and keep what they have done
 OTHERS = (
     add_data_commands,
     add_import_command,
@@ -53,12 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def outcome(options: argparse.Namespace) -> tuple[int, str | None]:
     """Carry out a command: the exit status, and one line that says why it did not end as it should."""
     try:
-        if getattr(options, "stage", None) in SLOW_TO_START and "torch" not in sys.modules:
+        if getattr(options, "stage", None) in LONG and "torch" not in sys.modules:
             say(f"{options.stage}: loading torch, transformers and trl")
         with disk_problems_explained(store_of(options).root):
             options.run(options)
     except KeyboardInterrupt:
-        return 130, "stopped; the same command goes on from the last save"
+        goes_on = (
+            "; the same command goes on from the last save" if getattr(options, "resumes", False) else ""
+        )
+        return 130, f"stopped{goes_on}"
     except BrokenPipeError:
         sys.stderr.close()
     except ModuleNotFoundError as error:
@@ -101,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
             add_proxy(command.add_argument_group("behind a proxy, with --web"))
         if name in ("eval", "best-of-n"):
             command.add_argument("--json", action="store_true", help="print one JSON object")
-        command.set_defaults(run=RUNNERS[name], stage=name)
+        command.set_defaults(run=RUNNERS[name], stage=name, resumes=name in LONG)
 
     for add_more in OTHERS:
         add_more(commands, shared)

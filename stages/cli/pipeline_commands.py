@@ -19,7 +19,7 @@ def add_pipeline_commands(commands: Any, shared: argparse.ArgumentParser) -> Non
     quickstart.add_argument(
         "--json", action="store_true", help="print the report's numbers as one JSON object"
     )
-    quickstart.set_defaults(run=run_quickstart)
+    quickstart.set_defaults(run=run_quickstart, resumes=True)
     align = commands.add_parser(
         "align",
         parents=[shared],
@@ -39,7 +39,7 @@ def add_pipeline_commands(commands: Any, shared: argparse.ArgumentParser) -> Non
         help="divide the weights between processes (default: as the recipe says)",
     )
     align.add_argument("--json", action="store_true", help="print the report's numbers as one JSON object")
-    align.set_defaults(run=run_align)
+    align.set_defaults(run=run_align, resumes=True)
     report = commands.add_parser(
         "report", parents=[shared], help="the page of a run or of rlhf eval --name, made anew"
     )

@@ -158,6 +158,22 @@ def test_errors_are_one_line_and_end_with_status_two(arguments, reason, tmp_path
     assert error.startswith("rlhf: error:") and reason in error
 
 
+@pytest.mark.parametrize(
+    "command, goes_on", [("quickstart", True), ("eval", True), ("store", False), ("chat", False)]
+)
+def test_ctrl_c_promises_only_what_a_command_keeps(command, goes_on, tmp_path, capsys, monkeypatch):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    options = parse(["--store", str(tmp_path), command, *(["list"] if command == "store" else [])])
+    options.run = stopped
+    monkeypatch.setattr("stages.cli.main.parse", lambda _: options)
+    assert main([command]) == 130
+    assert (
+        capsys.readouterr().err.strip().endswith("goes on from the last save" if goes_on else "rlhf: stopped")
+    )
+
+
 def test_a_malformed_row_is_named_or_skipped_on_request(base_store, tmp_path, capsys):
     rows = tmp_path / "r.jsonl"
     good = '{"prompt": "q%s", "chosen": "good", "rejected": "bad"}\n'
