@@ -167,7 +167,7 @@ def test_ctrl_c_promises_only_what_a_command_keeps(command, goes_on, tmp_path, c
 
     options = parse(["--store", str(tmp_path), command, *(["list"] if command == "store" else [])])
     options.run = stopped
-    monkeypatch.setattr("stages.cli.main.parse", lambda _: options)
+    monkeypatch.setattr(sys.modules[main.__module__], "parse", lambda _: options)
     assert main([command]) == 130
     assert (
         capsys.readouterr().err.strip().endswith("goes on from the last save" if goes_on else "rlhf: stopped")
