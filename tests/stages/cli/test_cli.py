@@ -165,7 +165,7 @@ def test_ctrl_c_promises_only_what_a_command_keeps(command, goes_on, tmp_path, c
     def stopped(_):
         raise KeyboardInterrupt
 
-    options = parse(["--store", str(tmp_path), command, *(["list"] if command == "store" else [])])
+    options = parse(["--store", str(tmp_path), command, *(["ls"] if command == "store" else [])])
     options.run = stopped
     monkeypatch.setattr(sys.modules[main.__module__], "parse", lambda _: options)
     assert main([command]) == 130
