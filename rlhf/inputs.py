@@ -115,3 +115,9 @@ def packed_tokens(tokenizer: AnyTokenizer, texts: Sequence[str]) -> Tensor:
     """All documents in one row of tokens (N,), int64, each closed by the end-of-document token."""
     rows = tokenizer.encode_batch(texts)
     return torch.tensor([token for row in rows for token in (*row, tokenizer.document_end_id)])
+
+
+def begun(tokenizer: AnyTokenizer, rows: Tensor) -> Tensor:
+    """Pieces of text (B, S), int64, behind the first token that the model was trained with, where there is one."""
+    first = torch.tensor(tokenizer.first_ids, dtype=rows.dtype)
+    return torch.cat([first.expand(len(rows), -1), rows], dim=1)

@@ -57,7 +57,7 @@ BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's, of a character th
 class ForeignTokenizer:
     """A Hugging Face tokenizer with the methods of `Tokenizer`; its own chat template where it has one.
 
-    eos_id closes an answer: the special token the template puts behind one, which need not be the tokenizer's end
+    first_ids: what stands in front of every text, the model's first token or nothing. eos_id closes an answer: the special token the template puts behind one, which need not be the tokenizer's end
     token (Gemma's turns end otherwise than its documents). stops: more tokens that end an answer. template_kwargs: what
     the chat template is given beside the conversation, such as enable_thinking; kept with the tokenizer.
     """
@@ -76,6 +76,7 @@ class ForeignTokenizer:
         self.tokenizer, self.template_kwargs = tokenizer, dict(template_kwargs or {})
         self._chat_template = ChatTemplate(tokenizer, self.template_kwargs)
         self.document_end_id = int(tokenizer.eos_token_id)
+        self.first_ids = first_ids_of(tokenizer)
         self.pad_id = self.document_end_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self.eos_id = self._turn_end()
         self.stop_ids = frozenset((self.eos_id, self.document_end_id, *stops))
@@ -124,9 +125,7 @@ class ForeignTokenizer:
         if self.template:
             return self.template.encode_prompt(messages)
         lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
-        start = self.tokenizer("")["input_ids"][:1]  # models that were trained with a first token need it
-        begins = start if start == [self.tokenizer.bos_token_id] else []
-        return [*begins, *self.encode("\n".join(lines) + "\nAssistant:")]
+        return [*self.first_ids, *self.encode("\n".join(lines) + "\nAssistant:")]
 
     def encode_completion(self, text: str, prompt: Prompt | None = None) -> list[int]:
         """An answer with the end token that closes it, as the chat template writes one behind this prompt."""
@@ -185,5 +184,13 @@ def template_for(tokenizer: Any) -> str:
     """
     special = set(tokenizer.get_added_vocab())
     known = (text for tokens, text in BY_TURN_TOKENS.items() if set(tokens) <= special)
-    begins = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return ("{{ bos_token }}" if begins else "") + next(known, LINES)
+    return ("{{ bos_token }}" if first_ids_of(tokenizer) else "") + next(known, LINES)
+
+
+def first_ids_of(tokenizer: Any) -> tuple[int, ...]:
+    """What stands in front of every text that the model was trained on: its first token, or nothing.
+
+    A model that had one reads a text without it badly: Gemma 3 270M by 1.3 nats a token.
+    """
+    first = tokenizer("")["input_ids"][:1]
+    return tuple(first) if first == [tokenizer.bos_token_id] else ()

@@ -56,6 +56,7 @@ class Tokenizer:
         )
         self.pad_id, self.eos_id = specials["<|pad|>"], specials["<|end|>"]
         self.document_end_id = specials["<|endoftext|>"]
+        self.first_ids: tuple[int, ...] = ()  # in front of every text
         self.stop_ids = frozenset((self.eos_id, self.document_end_id))
         self.vocab_size = self.encoding.n_vocab
         self.largest_id = self.vocab_size - 1

@@ -17,9 +17,8 @@ def encode_text(tokenizer: AnyTokenizer, text: str) -> list[int]:
     if isinstance(tokenizer, Tokenizer):
         return tokenizer.encoding.encode(text, allowed_special="all")
     tokens: list[int] = tokenizer.tokenizer(text, add_special_tokens=False)["input_ids"]
-    first = [tokenizer.tokenizer.bos_token_id]
-    needs_first = tokenizer.tokenizer("")["input_ids"][:1] == first and tokens[:1] != first
-    return first + tokens if needs_first else tokens
+    first = list(tokenizer.first_ids)
+    return tokens if tokens[: len(first)] == first else first + tokens
 
 
 def fit(

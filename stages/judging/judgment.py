@@ -188,7 +188,7 @@ class Judgment:
     def _text_loss(self, policy: str) -> dict[str, Any]:
         model, file, num_tokens = self.policies[policy], str(self.texts), self.settings.text_tokens
         return self.kept.get_or_measure(
-            f"plain text by {policy}",
+            f"text loss of {policy}",
             [model.hash, sha256_of(Path(file)) if Path(file).exists() else file, num_tokens],
             lambda: text_loss(model, file, num_tokens),
         )

@@ -8,7 +8,7 @@ import torch
 
 from rlhf.data import Prompt, PromptRow, as_messages, fingerprint, read_texts
 from rlhf.errors import InputError
-from rlhf.inputs import packed_tokens, within_context
+from rlhf.inputs import begun, packed_tokens, within_context
 from rlhf.intervals import interval_by
 from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
@@ -71,14 +71,15 @@ def follows(
 def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
     """Mean loss in nats per token on the first num_tokens of plain text, in windows of TEXT_WINDOW tokens.
 
-    A model of less context, or a short text, has shorter windows. `windows` is what the loss was taken on: two losses
+    Each begins with the first token that the model was trained with, where there is one. A model of less context, or a short text, has shorter windows. `windows` is what the loss was taken on: two losses
     are comparable where it is equal. Raises InputError where the loss is no number.
     """
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     check_fits(tokenizer, policy, model.folder)
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
     window = min(within_context(policy, TEXT_WINDOW), len(tokens))
-    rows = tokens[: len(tokens) // window * window].view(-1, window)
+    own = window - len(tokenizer.first_ids)
+    rows = begun(tokenizer, tokens[: len(tokens) // own * own].view(-1, own))
     total, count = 0.0, 0
     for part in rows.split(8):
         part = part.to(policy.device)

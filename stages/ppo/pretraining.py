@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlhf.data import read_texts, rows_in
 from rlhf.errors import InputError
-from rlhf.inputs import packed_tokens
+from rlhf.inputs import begun, packed_tokens
 from rlhf.models.checkpoints import context_length
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.starter.corpus import corpus
@@ -20,17 +20,22 @@ PTX_LENGTH = 128  # tokens of a pretraining row, fewer where the context is shor
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Text for PPO-ptx as one row of tokens (N,). Which pieces a step gets depends on seed and step only."""
+    """Text for PPO-ptx as one row of tokens (N,). Which pieces a step gets depends on seed and step only.
+
+    length: of a row, with the first token of a model that was trained with one.
+    """
 
     tokens: Tensor
     length: int
     seed: int
+    tokenizer: AnyTokenizer
 
     def rows(self, iteration: int, step: int, num_rows: int) -> Tensor:
-        """(num_rows, length + 1) consecutive tokens from random places of the text."""
+        """(num_rows, length): consecutive tokens from random places of the text, begun as the model's texts are."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration * 1_009 + step)
-        starts = torch.randint(0, len(self.tokens) - self.length, (num_rows,), generator=generator)
-        return self.tokens[starts[:, None] + torch.arange(self.length + 1)]
+        own = self.length - len(self.tokenizer.first_ids)
+        starts = torch.randint(0, len(self.tokens) - own + 1, (num_rows,), generator=generator)
+        return begun(self.tokenizer, self.tokens[starts[:, None] + torch.arange(own)])
 
 
 def pretraining_text(source: str | None, seed: int) -> Sequence[str]:
@@ -50,11 +55,11 @@ def pretraining_rows(
         return None
     if texts is None:
         raise InputError("ptx_coef is set: PPO-ptx needs texts, pretrain_dataset")
-    length = min(PTX_LENGTH, context_length(policy.config) or PTX_LENGTH) - 1
+    length = min(PTX_LENGTH, context_length(policy.config) or PTX_LENGTH)
     tokens = packed_tokens(tokenizer, [_text(row) for row in rows_in(texts, "pretrain_dataset")])
-    if len(tokens) <= length:
-        raise InputError(f"pretraining text: {len(tokens)} tokens; PPO-ptx needs more than {length}")
-    return Pretraining(tokens, length, config.seed)
+    if len(tokens) < length:
+        raise InputError(f"pretraining text: {len(tokens)} tokens; PPO-ptx needs {length} or more")
+    return Pretraining(tokens, length, config.seed, tokenizer)
 
 
 def _text(row: Any) -> str:

@@ -11,6 +11,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config
 
 from rlhf.errors import InputError
+from rlhf.models.foreign_tokenizer import ForeignTokenizer
 from rlhf.models.tokenizer import (
     Tokenizer,
     any_tokenizer,
@@ -211,6 +212,7 @@ def test_without_a_template_a_prompt_begins_as_the_tokenizer_begins_texts(foreig
         hub.backend_tokenizer.post_processor = TemplateProcessing(
             single="<|endoftext|> $A", special_tokens=first
         )
+    foreign = ForeignTokenizer(hub)
     lines = foreign.encode("User: Hm\nAssistant:")
     assert foreign.encode_prompt("Hm") == ([hub.bos_token_id] if begins else []) + lines
 

@@ -266,7 +266,7 @@ def test_ppo_ptx_without_text_and_text_without_ppo_ptx_are_refused():
         trainer(config(ptx_coef=1.0))
     with pytest.raises(InputError, match="ptx_coef is 0"):
         trainer(pretrain_dataset=TEXTS)
-    with pytest.raises(InputError, match="PPO-ptx needs more"):
+    with pytest.raises(InputError, match="PPO-ptx needs"):
         trainer(config(ptx_coef=1.0), pretrain_dataset=["short"])
 
 
