@@ -15,6 +15,7 @@ from rlhf.errors import RLHFError, StoreError
 
 HOLDER = ".holder"
 FULL_BYTES = 2**16
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)  # of a disk or folder that may not be written
 # Lock files that this process holds. POSIX locks: the process may take its own again, and loses it by closing the file.
 HELD: dict[Path, IO[str]] = {}
 
@@ -154,7 +155,7 @@ def _disk_problem(problem: Exception, place: Path) -> str | None:
     if full or number == errno.EDQUOT:
         return f"{place}: no space left on its disk; free some, then run the same command again"
     named = f"{problem.filename or ''}" if isinstance(problem, OSError) else ""
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM) or named.startswith(f"{place}"):
+    if number in FORBIDDEN or named.startswith(f"{place}"):
         return f"{named or place}: cannot be read or written ({problem.args[-1]}); give the right to, or name another folder"
     return None
 

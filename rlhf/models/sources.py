@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +120,15 @@ def content_hash(name: str | Path) -> str:
     source = find_source(name)
     if os.path.exists(source.path):
         return sha256_of(source.path)
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(source.place, "config.json")).parent.name
+        return download(source.place, "config.json").parent.name
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
         raise InputError(f"{name}: the hub gave no such model: {first_line(problem)}") from None
 
 
+@cache  # a model is loaded more than once; the hub is asked once
 def fetch_weights(hub_id: str) -> None:
     """Bring the weights that `from_pretrained` reads of a hub's model into the hub's cache, with a bar.
 

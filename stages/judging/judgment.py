@@ -19,6 +19,7 @@ from stages.judging.answers import Answers, Model, answer, best_of, rewards_as_s
 from stages.judging.judges import Judge, Outcome, Scorer
 from stages.judging.kept import MeasurementCache
 from stages.judging.measure import Task, follows, text_loss
+from stages.judging.sampled import SampleFile
 from stages.judging_settings import JudgingSettings
 
 NUM_EXAMPLES = 100
@@ -92,9 +93,8 @@ class Judgment:
         temperature, longest = self.settings.temperature, self.settings.max_new_tokens
         inputs = [model.hash, reference and reference.hash, temperature, longest, prompts, n, seed]
         name = f"answers of {policy}" if n == 1 else f"{n} answers of {policy}"
-        file = self.kept.samples(name, inputs)
 
-        def made() -> dict[str, Any]:
+        def sampled(file: SampleFile | None) -> dict[str, Any]:
             return asdict(
                 answer(
                     model, reference, prompts,
@@ -102,7 +102,7 @@ class Judgment:
                 )
             )  # fmt: skip
 
-        return Answers(**self.kept.get_or_measure(name, inputs, made))
+        return Answers(**self.kept.get_or_sample(name, inputs, sampled))
 
     def _add_best_of(self, given: dict[str, Answers]) -> list[dict[str, Any]]:
         """Put the reference's best of n behind it; returns what the best of each smaller n gives."""
@@ -177,12 +177,11 @@ class Judgment:
 
     def _tasks(self, policy: str) -> dict[str, Any]:
         model, settings = self.policies[policy], self.settings
-        name = f"tasks by {policy}"
         asked = [(prompt, constraint.text) for prompt, constraint in self.tasks]
-        inputs = [model.hash, asked, settings.max_task_tokens, self.seed]
-        file = self.kept.samples(name, inputs)
-        return self.kept.get_or_measure(
-            name, inputs, lambda: follows(model, self.tasks, settings.max_task_tokens, self.seed, file)
+        return self.kept.get_or_sample(
+            f"tasks by {policy}",
+            [model.hash, asked, settings.max_task_tokens, self.seed],
+            lambda file: follows(model, self.tasks, settings.max_task_tokens, self.seed, file),
         )
 
     def _text_loss(self, policy: str) -> dict[str, Any]:

@@ -39,13 +39,16 @@ class MeasurementCache:
             self.made[name, key] = measure()
             if path:
                 write_text(path, _line(key, self.made[name, key]) + "\n")
-                _samples_beside(path).unlink(missing_ok=True)
         return self.made[name, key]
 
-    def samples(self, name: str, inputs: Any) -> SampleFile | None:
-        """Where samples that these inputs' measurement is made of are kept until it is there; None where nothing is kept."""
+    def get_or_sample(self, name: str, inputs: Any, measure: Callable[[SampleFile | None], T]) -> T:
+        """`get_or_measure` of what is sampled first; the file keeps the samples until the measurement is there."""
         path = self._path(name, fingerprint(inputs))
-        return SampleFile(_samples_beside(path), name) if path else None
+        file = SampleFile(path.with_suffix(".samples"), name) if path else None
+        found = self.get_or_measure(name, inputs, lambda: measure(file))
+        if file and file.path:
+            file.path.unlink(missing_ok=True)
+        return found
 
     def get_or_measure_each(
         self, name: str, shared: Any, asked: Sequence[Asked], measure: Callable[[Asked], T], at_once: int
@@ -84,10 +87,6 @@ class MeasurementCache:
                 self.made[name, saved["inputs"]] = saved["result"]
             except (ValueError, LookupError, TypeError):
                 self.say(f"judge: {path}: a line is damaged; what it held is measured again")
-
-
-def _samples_beside(path: Path) -> Path:
-    return path.with_suffix(".samples")
 
 
 def _line(key: str, result: Any) -> str:

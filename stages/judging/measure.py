@@ -77,8 +77,7 @@ def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
     policy, tokenizer = load_policy(model.folder).to(best_device()).eval(), model.tokenizer()
     check_fits(tokenizer, policy, model.folder)
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
-    window = min(within_context(policy, TEXT_WINDOW), len(tokens))
-    own = window - len(tokenizer.first_ids)
+    own = min(within_context(policy, TEXT_WINDOW) - len(tokenizer.first_ids), len(tokens))
     rows = begun(tokenizer, tokens[: len(tokens) // own * own].view(-1, own))
     total, count = 0.0, 0
     for part in rows.split(8):

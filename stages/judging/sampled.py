@@ -4,14 +4,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from errno import EACCES, EPERM, EROFS
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from tqdm import tqdm
 
-from rlhf.durable import HOLDER, append_lines
+from rlhf.durable import FORBIDDEN, HOLDER, append_lines
 from rlhf.machine.devices import autocast
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sampling.generate import Sample, SamplingSettings, generate
@@ -63,7 +62,7 @@ class SampleFile:
                 self._write()
 
     def _write(self) -> None:
-        if self.path:
+        if self.path and self.waiting:
             append_lines(self.path, self.waiting)
         self.waiting, self.written = [], monotonic()
 
@@ -80,7 +79,7 @@ def kept_until_done(
     try:
         folder = store.work_folder(work, inputs_hash)
     except OSError as problem:
-        if problem.errno not in (EROFS, EACCES, EPERM):
+        if problem.errno not in FORBIDDEN:
             raise
         say(f"{work}: {store.root} is read-only; an interrupted run will begin anew")
         yield None
@@ -113,7 +112,7 @@ def sample_answers(
     file: SampleFile | None = None,
 ) -> list[Sample]:
     """One sample for each row of prompt tokens, in the number format the stages use; those in a file are not drawn again."""
-    found = {row: sample for row, sample in (file.read() if file else {}).items() if row < len(rows)}
+    found = file.read() if file else {}
     missing = [row for row in range(len(rows)) if row not in found]
     if missing:
         sampling = SamplingSettings(max_new_tokens=max_new_tokens, temperature=temperature)

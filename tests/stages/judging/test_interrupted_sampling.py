@@ -133,6 +133,9 @@ def test_a_command_goes_on_where_it_was_interrupted(name, total, store, tmp_path
     for left in ("labels.db", "best.jsonl"):
         (tmp_path / left).unlink(missing_ok=True)
 
+    stopped.drawn, stopped.limit = 0, 0
+    assert main(command) == 130 and not any((store.root / ".work").iterdir())
+    capsys.readouterr()
     stopped.drawn, stopped.limit = 0, total - 4
     assert main(command) == 130
     assert "goes on from the last save" in capsys.readouterr().err
