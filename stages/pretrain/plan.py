@@ -17,9 +17,12 @@ EARLY = 0.8  # of the training: best weights from before it say that the text wa
 def planned(settings: PretrainSettings, num_bytes: int | None) -> PretrainSettings:
     """The settings with all that was left open decided by the bytes to learn from; None: the starter corpus."""
     chosen = STARTER if num_bytes is None else by_size(num_bytes)
-    return replace(
-        settings, **{name: value for name, value in chosen.items() if getattr(settings, name) in (None, 0)}
-    )
+    left_open = {
+        "vocab_size": not settings.vocab_size,
+        "tokens": not settings.tokens,
+        "dropout": settings.dropout is None,
+    }
+    return replace(settings, **{name: value for name, value in chosen.items() if left_open[name]})
 
 
 def by_size(num_bytes: int) -> dict[str, Any]:

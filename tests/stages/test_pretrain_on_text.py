@@ -140,6 +140,7 @@ def test_the_size_of_the_text_decides_what_is_left_open_and_it_is_said(tmp_path)
     assert f"{chosen['tokens']:,} are read" in line and "held out" in line and "vocabulary" in line
     assert plan.planned(PretrainSettings(tokens=7, dropout=0.3), 10**6).tokens == 7
     assert plan.planned(PretrainSettings(tokens=7, dropout=0.3), 10**6).dropout == 0.3
+    assert plan.planned(PretrainSettings(tokens=10**6, dropout=0.0), 10**4).dropout == 0.0
 
 
 def test_more_text_is_read_less_often_with_a_larger_vocabulary():
