@@ -28,7 +28,7 @@ from annotate.app.work_api import router as work_router
 from annotate.figures.computed import Computed
 from annotate.labels import LabelStore
 from annotate.store.accounts import has_accounts
-from annotate.store.database import DatabaseDown
+from annotate.store.database import DatabaseDown, storable
 from annotate.work.webhooks import deliver_due
 from rlhf.errors import InputError, LabelError, RLHFError
 
@@ -131,13 +131,14 @@ def _deliver(store: LabelStore, ended: threading.Event) -> None:
 
 async def _refused(request: Request, error: Any) -> JSONResponse:
     """503 while the database is away, so that a page keeps its draft and tries again; 409 for what is refused."""
-    return JSONResponse({"detail": str(error)}, 503 if isinstance(error, DatabaseDown) else 409)
+    detail = storable(str(error))  # it may name what was sent, and half a surrogate pair is no UTF-8
+    return JSONResponse({"detail": detail}, 503 if isinstance(error, DatabaseDown) else 409)
 
 
 async def _invalid(request: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])
-    return JSONResponse({"detail": f"{where}: {first['msg']}"}, 422)
+    return JSONResponse({"detail": storable(f"{where}: {first['msg']}")}, 422)
 
 
 def serve(

@@ -25,6 +25,7 @@ ROWS_KEYS = ("data", "rows", "train", "examples", "samples", "records", "items")
 CHUNK = 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 JSON = json.JSONDecoder().decode
+HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: texts that were cut within an emoji
 ROWS_TO_JUDGE_A_COLUMN = 20
 STRUCTURED = re.compile(r"\s*(\[.*\]|\{.*\})\s*", re.DOTALL)
 OUR_LISTS, OUR_LIST = ("completions", "ranks", "flags", "ratings", "scores"), re.compile(r"\[.*\]", re.DOTALL)
@@ -135,13 +136,23 @@ def _lines(file: Any, path: Path) -> Iterator[Placed]:
 def json_row(line: bytes) -> Any:
     """The row of one line of JSON, or the BadRow that says what is wrong with it."""
     try:
-        return JSON(line.removeprefix(BYTE_ORDER_MARK).decode())
+        row = JSON(line.removeprefix(BYTE_ORDER_MARK).decode())
+        return without_halves(row) if b"\\ud" in line or b"\\uD" in line else row
     except RecursionError:
         return BadRow("nested too deep")
     except UnicodeDecodeError:
         return BadRow("no UTF-8 text")
     except ValueError as problem:
         return BadRow(f"not JSON ({getattr(problem, 'msg', problem)})")
+
+
+def without_halves(value: Any) -> Any:
+    """The value with U+FFFD for halves of surrogate pairs, as tokenizers have it: no file, page or hash can hold one."""
+    if isinstance(value, str):
+        return HALVES.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {without_halves(key): without_halves(inner) for key, inner in value.items()}
+    return [without_halves(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _json(file: Any, path: Path) -> Iterator[Placed]:
@@ -212,7 +223,8 @@ def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:
                 problem = found
             if problem is None and (end < len(buffer) or is_end):
                 num_rows, is_after_row = num_rows + 1, True
-                yield f"{path}:{num_rows}", row
+                is_cut = any(buffer.find(escape, at, end) >= 0 for escape in ("\\ud", "\\uD"))
+                yield f"{path}:{num_rows}", without_halves(row) if is_cut else row
                 at, size = end, CHUNK
                 continue
         if is_end or isinstance(problem, RecursionError):
@@ -314,7 +326,7 @@ def _cell(text: str, is_structured: bool, is_ours: bool) -> Any:
     if not is_structured or not text:
         return text
     try:
-        return json.loads(text)
+        return without_halves(json.loads(text))
     except (ValueError, RecursionError):
         return BadRow(
             "holds a list or object that is not JSON (Python's spelling?); save the set as JSON lines"

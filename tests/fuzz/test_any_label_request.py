@@ -84,3 +84,13 @@ def test_any_request_is_answered_or_refused(asked, data):
     assert reply.status_code < 500, reply.text
     if reply.status_code >= 400:
         assert "Traceback" not in reply.text and len(reply.text) < 20_000
+
+
+def test_half_a_surrogate_pair_in_a_name_is_answered(asked):
+    """Found by `make fuzz WHAT=bodies`: the name came back as it was sent, which is no UTF-8."""
+    client, _ = asked
+    headers = {"Content-Type": "application/json"}
+    one = client.post("/api/lead/people", content=rb'{"names": ["half \ud800"]}', headers=headers)
+    assert [each["name"] for each in one.json()["people"]] == ["half \ufffd"]
+    twice = client.post("/api/lead/people", content=rb'{"names": ["\ud800", "\ud800"]}', headers=headers)
+    assert twice.status_code == 409 and "\ufffd: is given twice" in twice.json()["detail"]

@@ -102,3 +102,10 @@ def test_any_file_becomes_a_batch_or_is_refused_whole(client, upload, data):
         assert made == {reply.json()["batch"]}
     else:
         assert not made and reply.json()["detail"] and "Traceback" not in reply.text
+
+
+def test_half_a_surrogate_pair_in_a_column_is_refused(client):
+    """Found by `make fuzz WHAT=uploads`: the refusal named the column as it was, which is no UTF-8."""
+    file = ("file.json", rb'[{"\ud800": false}]')
+    reply = client.post("/api/lead/upload", data={"settings": json.dumps(SETTINGS)}, files={"file": file})
+    assert reply.status_code == 409 and "columns found: \ufffd" in reply.json()["detail"]

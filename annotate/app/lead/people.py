@@ -14,7 +14,7 @@ from annotate.store.accounts import (
     set_active,
     set_password,
 )
-from annotate.store.database import Database
+from annotate.store.database import Database, storable
 from rlhf.errors import LabelError
 
 PASSWORD_BYTES = 12
@@ -41,7 +41,7 @@ def add_people(database: Database, lead: Account, people: PeopleIn) -> list[dict
 
     Raises LabelError, with no account made, for a name that is taken, given twice, or none.
     """
-    names = [name.strip() for name in people.names]
+    names = [storable(name.strip()) for name in people.names]
     if twice := [name for name in names if names.count(name) > 1]:
         raise LabelError(f"account {twice[0]}: is given twice; name each once")
     passwords = {name: secrets.token_urlsafe(PASSWORD_BYTES) for name in names}
