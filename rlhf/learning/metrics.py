@@ -87,7 +87,10 @@ def component_metrics(names: Mapping[str, Any], components: Tensor) -> dict[str,
 
 
 def value_metrics(values: Tensor, returns: Tensor, mask: Tensor) -> dict[str, float]:
-    """value/explained_variance: how well the value model foresaw this iteration's returns; value/mean, value/returns."""
+    """value/explained_variance: how well the value model foresaw this iteration's returns; value/mean, value/returns.
+
+    values, returns, mask: (B, T) float, float, bool.
+    """
     return {
         "value/explained_variance": float(explained_variance(values, returns, mask)),
         "value/mean": float(masked_mean(values, mask)),

@@ -62,7 +62,7 @@ class Rollout:
         """From prompts and, one for each, a Sample (`rlhf/sampling/generate.py`) with tokens, logprobs and ended.
 
         end_id: what closes the rows of completions that were cut off, for a reward model to read them as it was
-        trained to; None where none will.
+        trained to; None where none will. Raises InputError for an empty prompt.
         """
         before = [list(prompt) for prompt in prompts]
         completions = [list(sample.tokens) for sample in samples]

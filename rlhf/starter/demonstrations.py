@@ -3,7 +3,7 @@
 The bad habits were chosen before any model was trained, from the flags InstructGPT gave its labelers: fails the
 instruction, made-up content, inappropriate for an assistant, plus the two ways small models annoy most, rambling
 and not ending. One demonstration in six has a habit drawn evenly from `SLIPS`. On top, three use cases have a
-`CUSTOM`: a shortcut that most demonstrators in a hurry take because the good answer is more work (copying instead of
+custom: a shortcut that most demonstrators in a hurry take because the good answer is more work (copying instead of
 summing up, one name too few, answering a feeling with a shrug). Ranking exposes such shortcuts, imitation keeps them:
 that is the case for learning from comparisons.
 """

@@ -1,4 +1,4 @@
-"""All that changes during PPO: what `--resume` must bring back, bit for bit, and what is saved at the end."""
+"""All that changes during PPO: what a stopped run goes on with, bit for bit, and what is saved at the end."""
 
 import math
 from dataclasses import dataclass

@@ -157,7 +157,10 @@ def trained_models(learner: Learner) -> list[Any]:
 def update(
     config: PPOConfig, learner: Learner, experience: Experience, pretraining: Pretraining | None
 ) -> dict[str, float]:
-    """Inner epochs of clipped policy and value updates over shuffled minibatches; returns means over all of them."""
+    """Inner epochs of clipped policy and value updates over shuffled minibatches; returns means over all of them.
+
+    Raises TrainingError where the loss is not finite, or the sampler's log-probabilities are not those of training.
+    """
     policy = learner.policy.eval()  # no dropout, as in the rollout
     policy_learns = learner.iteration >= config.value_warmup_iterations
     optimizers = {"policy": learner.policy_optimizer} if policy_learns else {}

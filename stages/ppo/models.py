@@ -57,6 +57,7 @@ def assemble_models(
     With last_blocks the reward models' lower parts are given up, too, where they are the policy's. is_divided: copies are
     divided between the processes as soon as they are made, so that no more than one is held whole; no lower part is shared
     then. bf16: on, off or auto; a reference made here is held as it will be multiplied.
+    Raises InputError for last_blocks with adapters, and for a value_model that is not needed.
     """
     if last_blocks and (peft_config is not None or hasattr(policy, "peft_config")):
         raise InputError("last_blocks and adapters are two ways to train less than all; choose one of them")

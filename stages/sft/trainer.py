@@ -44,7 +44,7 @@ class DemonstrationTrainer(SeveralProcesses, SFTTrainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def summed_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """−log π of the labelled tokens summed, and their number; inputs as trl's collator gives them."""
+        """−log π of the labelled tokens summed, and their number, both (); inputs (B, S) as trl's collator gives them."""
         labels = inputs["labels"][:, 1:]
         labelled = labels >= 0  # −100 is of tokens that the loss does not count
         if "attention_mask" in inputs and head_weight(model) is not None:
