@@ -198,7 +198,7 @@ def update(
         if learner.average:
             learner.average.update(policy)
     each_norm = torch.tensor(norms).mean(0).tolist() if norms else []
-    return means.means(UPDATE_METRICS, processes.sum_over_processes) | {
+    return means.means(UPDATE_METRICS) | {
         f"{name}/grad_norm": norm for name, norm in zip(optimizers, each_norm, strict=False)
     }
 
@@ -270,7 +270,7 @@ def actor_loss(
 
 def check_sampler(means: TokenMeans, iteration: int) -> None:
     """Raises TrainingError where the sampler gave other log-probabilities than a forward pass of the same policy."""
-    gap = means.means(["policy/sampling_gap"], processes.sum_over_processes)["policy/sampling_gap"]
+    gap = means.means(["policy/sampling_gap"])["policy/sampling_gap"]
     if gap > MAX_SAMPLING_GAP:
         raise TrainingError(
             f"iteration {iteration}: log-probabilities from sampling are {gap:.2f} nats a token away from those of "
