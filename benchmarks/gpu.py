@@ -92,9 +92,7 @@ def sampling(dry: bool) -> dict[str, Any]:
 
         def ours(model: Any = model, prompts: Any = prompts, settings: Any = settings) -> Any:
             with autocast(best_device()):
-                return generate(
-                    model, prompts, settings, stop_ids=frozenset(), pad_id=0, seed=0, batch_size=rows
-                )
+                return generate(model, prompts, settings, stop_ids=frozenset(), seed=0, batch_size=rows)
 
         samples = ours()
         found[name] = {"tokens_s": rows * new / seconds(ours, 1), "gap": gap(model, prompts, samples)}

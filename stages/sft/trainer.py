@@ -115,9 +115,7 @@ def mean_reward(
     rows = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     settings = SamplingSettings(max_new_tokens=64)
     with autocast(policy.device):
-        samples = generate(
-            policy, rows, settings, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=0
-        )
+        samples = generate(policy, rows, settings, stop_ids=tokenizer.stop_ids, seed=0)
     answers = [
         (prompt, tokenizer.decode(sample.tokens)) for prompt, sample in zip(prompts, samples, strict=True)
     ]

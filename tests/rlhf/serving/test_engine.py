@@ -81,9 +81,7 @@ def alone(model, request):
         top_p=request.top_p,
         repetition_penalty=request.repetition_penalty,
     )
-    [sample] = generate(
-        model, [prompt], sampling, stop_ids=TOKENIZER.stop_ids, pad_id=TOKENIZER.pad_id, seed=request.seed
-    )
+    [sample] = generate(model, [prompt], sampling, stop_ids=TOKENIZER.stop_ids, seed=request.seed)
     return TOKENIZER.decode(sample.tokens), sample.ended
 
 
@@ -392,7 +390,6 @@ def test_probabilities_and_alternatives_are_those_of_the_model():
         [prompt],
         SamplingSettings(max_new_tokens=6),
         stop_ids=TOKENIZER.stop_ids,
-        pad_id=TOKENIZER.pad_id,
         seed=6,
     )
     said = sample.tokens  # the end token too, where the model said it
