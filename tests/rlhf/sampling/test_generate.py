@@ -287,7 +287,7 @@ def test_slots_give_the_logits_of_the_forward_pass_whoever_comes_and_goes(descri
     assert torch.allclose(last[1], expected(texts[1]), atol=1e-4)
     for slot in range(3):
         decoder.forget(slot)
-    assert not decoder.num_held
+    assert not decoder.lengths.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -461,7 +461,7 @@ def test_a_token_that_the_model_has_not_is_refused_and_never_read(token):
     decoder.forget(0)
     with pytest.raises(InputError, match=said):
         decoder.read([0], [[5, token]])
-    assert not decoder.num_held and torch.equal(decoder.read([0], [[5, 6]]), wanted)
+    assert not decoder.lengths.any() and torch.equal(decoder.read([0], [[5, 6]]), wanted)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
