@@ -26,6 +26,7 @@ def locate_model(store: Store, name: str) -> tuple[str, Entry | None]:
     """Where to load a model from: a store entry's folder, a folder outside the store, a GGUF file or a hub id.
 
     A name whose first part is a stage is looked up in the store; an existing folder or file is taken as it is.
+    Raises StoreError for what is none of these or is not in the store, InputError for a file or folder that is not there.
     """
     if name.split("/")[0].split(":")[0] in STAGES:
         entry = store.resolve(name)

@@ -125,7 +125,7 @@ def fulfil_request(
 ) -> int | None:
     """Make a task of the sampled answers; returns its id, None where another sampler was faster.
 
-    Raises LabelError for fewer than two answers that differ: then call `fail`.
+    Raises LabelError for fewer than two answers that differ: then call `fail_request`.
     """
     with database.write() as connection:
         query = (

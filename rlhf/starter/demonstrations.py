@@ -32,11 +32,11 @@ def demonstrate(item: Item, rng: Random, careless_share: float = CARELESS_SHARE)
     if rng.random() < careless_share:
         return slip(rng.choice(SLIPS), item, rng)
     if item.use_case in CUSTOMS and rng.random() < CUSTOM_SHARE:
-        return custom(item, rng)
+        return custom(item)
     return item.answer
 
 
-def custom(item: Item, rng: Random) -> str:
+def custom(item: Item) -> str:
     """The shortcut demonstrators in a hurry take in this use case."""
     if item.use_case == "summarisation":
         return item.prompt.split(": ", 1)[-1].removesuffix(" Say it in one short sentence.")

@@ -140,7 +140,10 @@ def place(
 def policy_and_reference(
     model: Any, reference: Any, peft_config: Any, lower: Lower | None
 ) -> tuple[Any, Any]:
-    """The policy, with adapters if asked for, and its frozen reference; None for the policy without its adapters."""
+    """The policy, with adapters if asked for, and its frozen reference; None for the policy without its adapters.
+
+    Raises InputError where the reference is the policy itself, and for adapters over adapters.
+    """
     if reference is model:
         raise InputError(
             "ref_model is the model itself, which will learn; leave it out to have a frozen copy made"
