@@ -23,7 +23,7 @@ from annotate.work import assign, batches, submit
 from annotate.work.asks import Asks
 from annotate.work.assign import TaskView
 from annotate.work.batches import BatchOverview, BatchSettings, NewTask, batch_id
-from annotate.work.submit import LABELED, Source, Submission
+from annotate.work.submit import Submission
 from rlhf.data import Demonstration, Ranking
 from rlhf.errors import LabelError
 
@@ -129,13 +129,11 @@ class LabelStore:
         return self.submit_many(labeler, [submission])[0]
 
     @retried
-    def submit_many(
-        self, labeler: str, submissions: Sequence[Submission], source: Source = LABELED
-    ) -> list[int]:
+    def submit_many(self, labeler: str, submissions: Sequence[Submission]) -> list[int]:
         """Keep several answers of one labeler in one transaction; returns their ids."""
         with self.database.write() as connection:
             number = labeler_id(connection, labeler, lock=True)
-            return submit.write_submissions(connection, number, submissions, source)
+            return submit.write_submissions(connection, number, submissions)
 
     def snapshot(self, batch: str | None = None, *, choice: Choice | None = None) -> SnapshotRecord:
         """Fix the set of answers that stand now under an id; later answers and edits do not change it."""

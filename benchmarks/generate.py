@@ -39,7 +39,7 @@ def ours(size: Model) -> Any:
         with autocast(torch.device("cpu")):
             samples = generate(
                 model, prompts.tolist(), SamplingSettings(max_new_tokens=num_new), stop_ids=frozenset(),
-                pad_id=0, seed=0, batch_size=ROWS,
+                seed=0, batch_size=ROWS,
             )  # fmt: skip
         return sum(len(sample.tokens) for sample in samples)
 

@@ -82,7 +82,7 @@ def ceilings(dry: bool) -> dict[str, float]:
 
 
 def sampling(dry: bool) -> dict[str, Any]:
-    """Tokens a second of `rlhf.generate` and of transformers' generate, and the largest gap to a forward pass."""
+    """Tokens a second of `rlhf.sampling.generate` and of transformers' generate, and the largest gap to a forward pass."""
     rows, prompt, new = (4, 8, 8) if dry else (256, 64, 256)
     found = {}
     for name in ("GPT-2", *(("tiny",) if dry else ("SmolLM2-135M", "Qwen2.5-0.5B"))):
@@ -92,9 +92,7 @@ def sampling(dry: bool) -> dict[str, Any]:
 
         def ours(model: Any = model, prompts: Any = prompts, settings: Any = settings) -> Any:
             with autocast(best_device()):
-                return generate(
-                    model, prompts, settings, stop_ids=frozenset(), pad_id=0, seed=0, batch_size=rows
-                )
+                return generate(model, prompts, settings, stop_ids=frozenset(), seed=0, batch_size=rows)
 
         samples = ours()
         found[name] = {"tokens_s": rows * new / seconds(ours, 1), "gap": gap(model, prompts, samples)}

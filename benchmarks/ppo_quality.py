@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from rlhf.data import PromptRow
-from rlhf.inputs import packed_tokens, starter_items
+from rlhf.inputs import packed_tokens
 from rlhf.measuring.best_of import kl_of_best_of
 from rlhf.measuring.evaluate import win_rate
 from rlhf.models.checkpoints import load_policy
 from rlhf.models.tokenizer import load_tokenizer
 from rlhf.starter.corpus import corpus
+from rlhf.starter.items import take_items
 from rlhf.store import Store
 from stages import ppo
 from stages.judging.answers import Model, answer, best_of, rewards_as_seen
@@ -51,7 +52,7 @@ def trained(store, seed):
 
 def scores_by_name(store, references, seed):
     """Scores of all answers by name, and their KL to the SFT model."""
-    items, kept = starter_items("test", NUM_PROMPTS, seed + 1), MeasurementCache(None, lambda line: None)
+    items, kept = take_items("test", NUM_PROMPTS, seed + 1), MeasurementCache(None, lambda line: None)
     rows = [PromptRow(prompt=item.prompt) for item in items]
     models = {name: Model(store.resolve(ref).path, ref) for name, ref in references.items()}
     how: Any = {"temperature": 1.0, "max_new_tokens": 48}

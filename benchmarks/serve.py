@@ -240,9 +240,7 @@ def alone(model: Path, num_requests: int, max_tokens: int) -> list[tuple[dict[st
             "stream": True,
         }
         prompt = tokenizer.encode_prompt(messages)
-        [sample] = generate(
-            policy, [prompt], settings, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed
-        )
+        [sample] = generate(policy, [prompt], settings, stop_ids=tokenizer.stop_ids, seed=seed)
         pairs.append((body, tokenizer.decode(sample.tokens)))
     return pairs
 

@@ -1,6 +1,6 @@
-"""The pictures of the pages in docs/images/pages, made of made-up work: python docs/pictures.py [FOLDER]
+"""Screenshots of every page over made-up work, to be looked at: python docs/pictures.py FOLDER
 
-One sheet for each page: desk and phone, light and dark. With FOLDER the single screenshots go there, to be looked at.
+Each page at a desk and on a phone, light and dark.
 """
 
 import random
@@ -13,14 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-SHEETS = ROOT / "docs" / "images" / "pages"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 DESK, PHONE = (1280, 844), (390, 844)
-GAP, QUALITY = 24, 60
 PATIENCE_MS = 120_000
 DAY_S = 86_400
 PASSWORD = "correct horse battery"
@@ -49,34 +45,30 @@ class Shot:
 
 
 def main() -> None:
-    """Take every picture anew."""
+    """Take every picture."""
     from playwright.sync_api import sync_playwright
 
-    kept = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    SHEETS.mkdir(parents=True, exist_ok=True)
+    if len(sys.argv) != 2:
+        sys.exit("error: say where the pictures go: python docs/pictures.py FOLDER")
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as scratch:
         found = next(filter(None, map(shutil.which, CHROMIUM)))
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         for serving, shots in ((labeling_app, LABELING), (own_page_app, OWN_PAGE), (chat_app, CHAT)):
             with serving(Path(scratch)) as (url, cookies):
                 for shot in shots:
-                    sheet(shot, browser, url, cookies, kept or Path(scratch))
+                    four_of(shot, browser, url, cookies, folder)
         browser.close()
 
 
-def sheet(shot: Shot, browser: Any, url: str, cookies: dict[str, Any], folder: Path) -> None:
-    """One page at a desk and on a phone, in the light, and in the dark below."""
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = Image.new("RGB", (DESK[0] + GAP + PHONE[0], 2 * PHONE[1] + GAP), "#8a929c")
-    for top, light in ((0, "light"), (PHONE[1] + GAP, "dark")):
-        for left, size, kind in ((0, DESK, "desk"), (DESK[0] + GAP, PHONE, "phone")):
+def four_of(shot: Shot, browser: Any, url: str, cookies: dict[str, Any], folder: Path) -> None:
+    """One page at a desk and on a phone, in the light and in the dark."""
+    for light in ("light", "dark"):
+        for kind, size in (("desk", DESK), ("phone", PHONE)):
             path = folder / f"{shot.name}-{kind}-{light}.png"
             taken(shot, browser, url, cookies.get(shot.who), size, light, path)
-            whole.paste(Image.open(path).convert("RGB"), (left, top))
-    small = whole.resize((whole.width // 2, whole.height // 2), Image.Resampling.LANCZOS)
-    file = SHEETS / f"{shot.name}.webp"
-    small.save(file, quality=QUALITY, method=6)
-    print(f"{shot.name}: {file.stat().st_size / 1000:.0f} kB", flush=True)
+    print(shot.name, flush=True)
 
 
 def taken(

@@ -47,7 +47,7 @@ def sample(model, tokenizer, num_tokens, seed):
     """What the model writes after a line break."""
     settings = SamplingSettings(max_new_tokens=min(num_tokens, LENGTH - 4), temperature=0.8)
     prompt, stops = tokenizer.encode("\n"), frozenset({tokenizer.document_end_id})
-    made = generate(model, [prompt], settings, stop_ids=stops, pad_id=tokenizer.pad_id, seed=seed)
+    made = generate(model, [prompt], settings, stop_ids=stops, seed=seed)
     return tokenizer.decode(made[0].tokens)
 
 

@@ -18,7 +18,7 @@ from rlhf.models.checkpoints import context_length
 from rlhf.models.last_blocks import freeze_lower
 from rlhf.models.sources import content_hash, find_source
 from rlhf.models.tokenizer import AnyTokenizer
-from rlhf.starter.items import Item, take_items
+from rlhf.starter.items import take_items
 from rlhf.store import STAGES, Entry, Store
 
 
@@ -26,6 +26,7 @@ def locate_model(store: Store, name: str) -> tuple[str, Entry | None]:
     """Where to load a model from: a store entry's folder, a folder outside the store, a GGUF file or a hub id.
 
     A name whose first part is a stage is looked up in the store; an existing folder or file is taken as it is.
+    Raises StoreError for what is none of these or is not in the store, InputError for a file or folder that is not there.
     """
     if name.split("/")[0].split(":")[0] in STAGES:
         entry = store.resolve(name)
@@ -106,18 +107,13 @@ def load_prompts(
     return rows, {source: rows.fingerprint()}
 
 
-def starter_items(split: str, num_items: int, seed: int, held_out: bool = False) -> list[Item]:
-    """Items of the starter world with what the judge needs to score answers to them."""
-    return take_items(split, num_items, seed, held_out)
-
-
 def packed_tokens(tokenizer: AnyTokenizer, texts: Sequence[str]) -> Tensor:
     """All documents in one row of tokens (N,), int64, each closed by the end-of-document token."""
     rows = tokenizer.encode_batch(texts)
     return torch.tensor([token for row in rows for token in (*row, tokenizer.document_end_id)])
 
 
-def begun(tokenizer: AnyTokenizer, rows: Tensor) -> Tensor:
+def with_first_tokens(tokenizer: AnyTokenizer, rows: Tensor) -> Tensor:
     """Pieces of text (B, S), int64, behind the first token that the model was trained with, where there is one."""
     first = torch.tensor(tokenizer.first_ids, dtype=rows.dtype)
     return torch.cat([first.expand(len(rows), -1), rows], dim=1)

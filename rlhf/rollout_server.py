@@ -53,6 +53,7 @@ class RolloutServers:
         """Put new weights into the folder; `save` writes a model to the one it is given, untied or not, as the folder's is.
 
         Files are replaced one by one, each whole: a server that starts meanwhile never reads half of one.
+        Raises InputError where the folder has no model.
         """
         if not (self.folder / "config.json").exists():
             raise InputError(

@@ -95,7 +95,7 @@ class Writer:
 def inputs_hash(stage: str, parents: dict[str, Entry], settings: Any, data: Any, seed: int) -> str:
     """What decides an entry's content: equal hashes mean the stage need not run again.
 
-    settings: a dictionary, or a dataclass of which `deciding` counts.
+    settings: a dictionary, or a dataclass, of which `hashed_settings` tells what counts.
     """
     found = {role: entry.hash for role, entry in parents.items()}
     text = json.dumps([stage, found, hashed_settings(settings), data, seed], sort_keys=True, default=str)
@@ -145,7 +145,7 @@ class Store:
         return Entry(path.parent.name, path.name.split("-", 1)[1], path, manifest)
 
     def resolve(self, reference: str) -> Entry:
-        """The entry that `ppo`, `ppo:latest`, `ppo/NAME` (the newest of that name) or `ppo/0001-NAME` names."""
+        """The entry that `ppo`, `ppo:latest`, `ppo/NAME` (the newest of that name) or `ppo/0001-NAME` names, or StoreError."""
         matching = self._matching(reference)
         if not matching:
             stage = reference.partition("/")[0]
@@ -168,7 +168,7 @@ class Store:
         return [path for path in paths if path.name == name] or named
 
     def at(self, ref: str) -> Entry:
-        """The entry of this very reference, stage/0001-name, such as a manifest gives of a parent."""
+        """The entry of this very reference, stage/0001-name, as a manifest gives of a parent. Raises StoreError without."""
         found = self.resolve(ref)
         if found.ref != ref:
             raise StoreError(f"{ref}: no such checkpoint in {self.root}; {found.ref} only has that name")
@@ -250,7 +250,7 @@ class Store:
         return max(0, *taken, int(given) if given.isdecimal() else 0) + 1
 
     def verify(self, reference: str | None = None) -> list[str]:
-        """What is wrong, a line per damaged, missing or unlisted file; empty when all is as it was written."""
+        """What is wrong, a line per damaged, missing or unlisted file; [] if nothing. Raises StoreError without a store."""
         if not self.root.is_dir():
             raise StoreError(f"{self.root}: no store is there to verify; name another with --store")
         self._remove_leftovers()
@@ -289,7 +289,7 @@ class Store:
                     give_back_lock(lock)
 
     def remove(self, reference: str, force: bool = False) -> Entry:
-        """Delete an entry; refused while another entry names it as a parent, unless forced."""
+        """Delete an entry. Raises StoreError while another entry names it as a parent, unless forced."""
         entry = self.resolve(reference)
         children = [
             other.ref
@@ -310,7 +310,10 @@ class Store:
     def export(
         self, reference: str, folder: str | Path, finish: Callable[[Path], None] = lambda folder: None
     ) -> Path:
-        """Copy an entry's files to a new folder that transformers can load; `finish` may change them before it is there."""
+        """Copy an entry's files to a new folder that transformers can load; `finish` may change them before it is there.
+
+        Raises StoreError for a folder among the entries.
+        """
         entry, target = self.resolve(reference), Path(folder)
         if any((self.root / stage).resolve() in target.resolve().parents for stage in STAGES):
             raise StoreError(f"{target} would lie among the store's entries; name a folder elsewhere")

@@ -73,7 +73,7 @@ class SamplerServer:
             top_k=max(0, asked["top_k"]), processed_logprobs=self.processes,
         )  # fmt: skip
         sample = generate(
-            self.model, [asked["prompt"]], settings, stop_ids=frozenset(asked["stop_token_ids"]), pad_id=0, seed=asked["seed"],
+            self.model, [asked["prompt"]], settings, stop_ids=frozenset(asked["stop_token_ids"]), seed=asked["seed"],
         )[0]  # fmt: skip
         self.answers += 1
         if self.left is not None:

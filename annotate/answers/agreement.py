@@ -14,7 +14,7 @@ TIE, BETTER, WORSE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Group:
-    """Rankings of the same K answers by L labelers: ranks (L, K), 0 best. Groups of one prompt are resampled together."""
+    """Rankings of the same K answers by L labelers: ranks (L, K), 0 best. Groups of one prompt count together in the interval."""
 
     prompt: str
     labelers: Sequence[str]

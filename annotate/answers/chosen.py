@@ -11,7 +11,7 @@ from rlhf.errors import LabelError
 
 
 def chosen_annotations(connection: Connection, choice: Choice, only: Any = None) -> list[int]:
-    """Ids of the answers, oldest first; only: a condition on Annotation that they meet."""
+    """Ids of the answers, oldest first; only: a condition on Annotation that they meet. Raises LabelError."""
     if choice.min_agreement is not None and not 0 <= choice.min_agreement <= 1:
         raise LabelError(f"minimum agreement {choice.min_agreement}: give a share from 0 to 1")
     query = standing(connection, choice, select(Annotation.id, Annotation.task_id)).order_by(Annotation.id)

@@ -63,7 +63,7 @@ def _snapshot_of(connection: Connection, ids: Sequence[int]) -> SnapshotRecord:
 
 
 def ids_in(connection: Connection, snapshot: str) -> list[int]:
-    """Ids of a snapshot's answers, whether they still stand or not."""
+    """Ids of a snapshot's answers, whether they still stand or not. Raises LabelError where there is no such snapshot."""
     if connection.execute(select(Snapshot.id).where(Snapshot.id == snapshot)).scalar() is None:
         raise LabelError(f"snapshot {snapshot}: no such snapshot in the label store")
     query = select(SnapshotAnnotation.annotation_id).where(SnapshotAnnotation.snapshot_id == snapshot)

@@ -28,14 +28,13 @@ class ChatAnswer:
 
 def record_comparison(
     database: Database, labeler: str, client_id: str, prompt: list[Message], a: ChatAnswer, b: ChatAnswer, verdict: str,
-    *, strength: int | None = None, shown_order: tuple[int, ...] = (0, 1), time_s: float = 0.0,
-    context: dict[str, Any] | None = None, replaces: int | None = None,
+    *, time_s: float = 0.0, context: dict[str, Any] | None = None, replaces: int | None = None,
 ) -> int:  # fmt: skip
-    """Keep which of two answers was preferred (verdict: a, b, tie, both_bad); returns the annotation's id.
+    """Keep which of two answers, a shown first, was preferred (verdict: a, b, tie, both_bad); returns the annotation's id.
 
     A known client id changes nothing. replaces: the id of an own earlier verdict on the same answers, superseded.
     """
-    values = {"verdict": verdict, "strength": strength, "shown_order": shown_order, "time_s": time_s}
+    values = {"verdict": verdict, "shown_order": (0, 1), "time_s": time_s}
     return _record(database, labeler, client_id, "compare", prompt, (a, b), values, context, replaces)
 
 
@@ -76,15 +75,13 @@ def _record(
         task = _earlier_task(connection, number, kind, replaces) if replaces is not None else None
         if task is None:
             batch = _chat_batch(connection, kind)
-            (task,) = add_tasks(
-                connection, batch, settings_of(connection, batch), [_task(kind, prompt, answers)]
-            )
+            (task,) = add_tasks(connection, batch, settings_of(connection, batch), [_task(prompt, answers)])
         submission = Submission(task_id=task, client_id=client_id, kind=kind, **values)
         source = Source(origin="chat", context=storable(context))
         return write_submissions(connection, number, [submission], source)[0]
 
 
-def _task(kind: str, prompt: list[Message], answers: tuple[ChatAnswer, ...]) -> NewTask:
+def _task(prompt: list[Message], answers: tuple[ChatAnswer, ...]) -> NewTask:
     return NewTask(
         prompt=storable(prompt),
         completions=tuple(storable(answer.text) for answer in answers),

@@ -95,7 +95,7 @@ def _add_conversations(router: APIRouter, checkpoints: Checkpoints, defaults: De
     @router.get("/api/chat/models")
     def models(account: SignedIn) -> dict[str, Any]:
         return {
-            "models": [_model(checkpoints, found) for found in checkpoints.all()],
+            "models": [_model(found) for found in checkpoints.all()],
             "defaults": vars(defaults),
         }
 
@@ -154,7 +154,7 @@ def _add_changes(router: APIRouter) -> None:
         return {}
 
 
-def _model(checkpoints: Checkpoints, found: Any) -> dict[str, Any]:
+def _model(found: Any) -> dict[str, Any]:
     suggestions = [item.prompt for item in take_items("test", 4, 0)] if found.starter else []
     return {"name": found.name, "stage": found.stage, "suggestions": suggestions}
 

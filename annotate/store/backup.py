@@ -13,7 +13,10 @@ from rlhf.errors import LabelError, first_line
 
 
 def backup(database: Database, target: Path) -> None:
-    """Copy a SQLite label database to a file that does not exist yet, by SQLite's backup interface."""
+    """Copy a SQLite label database to a file that does not exist yet, by SQLite's backup interface.
+
+    Raises LabelError for PostgreSQL and for a file that is there.
+    """
     if not database.is_sqlite:
         raise LabelError("a backup of PostgreSQL is made with pg_dump")
     if target.exists():

@@ -43,10 +43,3 @@ def save_draft(database: Database, labeler: str, task: int, content: dict[str, A
         elif known < revision:
             connection.execute(KEEP_NEWER, {**mine, **values})
         return known is None or known < revision
-
-
-def draft_of(database: Database, labeler: str, task: int) -> dict[str, Any] | None:
-    """The labeler's own draft of a task."""
-    with database.read() as connection:
-        mine = {"task": task, "labeler": labeler_id(connection, labeler)}
-        return connection.execute(CONTENT, mine).scalar()

@@ -95,7 +95,7 @@ def request_more(connection: Connection, batch: int, labeler: int | None = None)
 
 
 @retried
-def claim_requests(database: Database, num: int = 8, batch: str | None = None) -> list[SamplingRequest]:
+def claim_requests(database: Database, num: int = 8) -> list[SamplingRequest]:
     """Prompts for a sampler to work on now, at most `num`; each to one sampler, again once its claim is old."""
     now = time.time()
     ready = or_(
@@ -112,8 +112,6 @@ def claim_requests(database: Database, num: int = 8, batch: str | None = None) -
         .with_for_update(of=LiveRequest, skip_locked=True)
     )
     with database.write() as connection:
-        if batch is not None:
-            query = query.where(LiveRequest.batch_id == batch_id(connection, batch))
         rows = connection.execute(query).all()
         if rows:
             taken = LiveRequest.id.in_([row.id for row in rows])
@@ -127,7 +125,7 @@ def fulfil_request(
 ) -> int | None:
     """Make a task of the sampled answers; returns its id, None where another sampler was faster.
 
-    Raises LabelError for fewer than two answers that differ: then call `fail`.
+    Raises LabelError for fewer than two answers that differ: then call `fail_request`.
     """
     with database.write() as connection:
         query = (

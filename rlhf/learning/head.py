@@ -57,7 +57,10 @@ def _is_whole(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
 
 
 def logprobs_at(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """The same of a head's fresh logits (N, V), which the backward pass may overwrite: read them before it or not at all."""
+    """log softmax(logits / temperature) at the labels: (N, V), (N,) int64 → (N,) float32. A label of −100 gives 0.
+
+    The backward pass may write the gradient over the logits, so nothing else may read them after it.
+    """
     if kernels.fits(logits):
         return kernels.token_logprobs(logits, labels.contiguous(), temperature)
     return -F.cross_entropy(scaled(logits, temperature), labels, reduction="none")

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from rlhf.learning.losses import clip_fraction
-from rlhf.learning.rl import Total, explained_variance, kl_k1, kl_k3, masked_mean, one_process
+from rlhf.learning.rl import explained_variance, kl_k1, kl_k3, masked_mean
 from rlhf.learning.rollout import Rollout
+from rlhf.machine import processes
 
 # Behind reward/, where otherwise the name of each of several rewards stands.
 OF_ALL_REWARDS = ("score", "score_std", "objective")
@@ -87,7 +88,10 @@ def component_metrics(names: Mapping[str, Any], components: Tensor) -> dict[str,
 
 
 def value_metrics(values: Tensor, returns: Tensor, mask: Tensor) -> dict[str, float]:
-    """value/explained_variance: how well the value model foresaw this iteration's returns; value/mean, value/returns."""
+    """value/explained_variance: how well the value model foresaw this iteration's returns; value/mean, value/returns.
+
+    values, returns, mask: (B, T) float, float, bool.
+    """
     return {
         "value/explained_variance": float(explained_variance(values, returns, mask)),
         "value/mean": float(masked_mean(values, mask)),
@@ -129,8 +133,8 @@ class TokenMeans:
             self.sums[name] = self.sums.get(name, 0) + torch.where(mask, x.detach(), 0).sum()
             self.counts[name] = self.counts.get(name, 0) + num_tokens
 
-    def means(self, names: list[str], total: Total = one_process) -> dict[str, float]:
+    def means(self, names: list[str]) -> dict[str, float]:
         """The means over all processes. names: in one order everywhere; a process may have seen none of them."""
         pairs = [[float(self.sums.get(name, 0)), float(self.counts.get(name, 0))] for name in names]
-        table = total(torch.tensor(pairs, dtype=torch.float64))
+        table = processes.sum_over_processes(torch.tensor(pairs, dtype=torch.float64))
         return {name: float(s / n) for name, (s, n) in zip(names, table, strict=True) if n}

@@ -161,7 +161,10 @@ def last_states(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def scores_by_length(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
-    """`last_scores` of rows in a few parts of about equal length, each without the columns that are padding in all of it."""
+    """`last_scores` of rows in a few parts of about equal length, each without the columns that are padding in all of it.
+
+    tokens, attention_mask: (R, S) int64, bool. Returns (R,) float32.
+    """
     lengths = attention_mask.sum(1)
     order = lengths.argsort(stable=True)
     scores = []

@@ -68,7 +68,10 @@ class RewardSource:
 
 
 def reward_sources(reward_model: Any, tokenizers: Any) -> list[RewardSource]:
-    """Reward models and functions, one or a list, each with its tokenizer, as rewards with names."""
+    """Reward models and functions, one or a list, each with its tokenizer, as rewards with names.
+
+    Raises InputError for an empty list and for another number of tokenizers than of rewards.
+    """
     models = list(reward_model) if isinstance(reward_model, list | tuple) else [reward_model]
     if not models:
         raise InputError("reward_model is an empty list; pass a model, a function or several of them")
@@ -164,6 +167,7 @@ def load_rewards(
     """The rewards that --reward names, the store entries among them by role, and what identifies the others.
 
     policy: a model over whose weights the reward models are put that were trained by adapters over the same.
+    Raises InputError where no reward is named, or one that cannot be loaded; StoreError for an entry that is not there.
     """
     sources: list[RewardSource] = []
     parents: dict[str, Entry] = {}

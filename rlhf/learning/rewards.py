@@ -280,8 +280,8 @@ def score_completions(
 ) -> list[float]:
     """The reward of each (prompt, completion) text, in order; batched by length, the end of a row read by length.
 
-    Every completion is closed by the end token, as in training, one that was cut off too: after any other token the
-    score means nothing. A row of more than max_length tokens, by default the model's context, loses its beginning.
+    Every completion is closed by the end token, also one that was cut off: the model was trained on such rows alone, so
+    that a score after any other token means nothing. A row of more than max_length tokens, by default the model's context, loses its beginning.
     """
     tokens = [
         tokenizer.encode_prompt(as_messages(prompt)) + tokenizer.encode_completion(text, prompt)

@@ -4,18 +4,10 @@ Everything is (B, T) float32 over completion tokens with a (B, T) bool mask, tru
 the left of a row. What lies outside the mask is never read, whatever it holds, and comes back as zero.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-Total = Callable[[Tensor], Tensor]  # sums a tensor over all processes
-
-
-def one_process(x: Tensor) -> Tensor:
-    """The sum over processes where there is one."""
-    return x
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -114,32 +106,31 @@ def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:
     return ((lengths - (limit - buffer)).float() / buffer).clamp(0, 1)
 
 
-def whiten(x: Tensor, mask: Tensor, total: Total = one_process) -> Tensor:
-    """x (B, T) shifted and scaled to mean 0 and variance 1 over the real tokens of all processes; zero outside mask."""
-    mean, variance = _moments(x, mask, total)
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """x (B, T) shifted and scaled to mean 0 and variance 1 over the real tokens; zero outside mask."""
+    mean, variance = _moments(x, mask)
     return _kept((x - mean) * torch.rsqrt(variance + 1e-8), mask)
 
 
-def rescale(x: Tensor, mask: Tensor, total: Total = one_process) -> Tensor:
-    """x (B, T) scaled about its mean to variance 1 over the real tokens of all processes; zero outside mask.
+def rescale(x: Tensor, mask: Tensor) -> Tensor:
+    """x (B, T) scaled about its mean to variance 1 over the real tokens; zero outside mask.
 
     The mean stays, so that rewards keep their sign on the whole: `whiten` with shift_mean=False of Ziegler et al. 2019.
     """
-    mean, variance = _moments(x, mask, total)
+    mean, variance = _moments(x, mask)
     return _kept((x - mean) * torch.rsqrt(variance + 1e-8) + mean, mask)
 
 
-def _moments(x: Tensor, mask: Tensor, total: Total) -> tuple[Tensor, Tensor]:
-    """Mean and population variance over the real tokens of all processes."""
-    count = total(mask.sum()).clamp(min=1)
-    mean = total(_kept(x, mask).sum()) / count
-    return mean, total(_kept(x - mean, mask).square().sum()) / count
+def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population variance over the real tokens."""
+    mean = masked_mean(x, mask)
+    return mean, masked_mean((x.float() - mean).square(), mask)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """1 − Var(returns − values) / Var(returns) over real tokens, a scalar; 0 where the returns do not vary."""
-    _, variance = _moments(returns, mask, one_process)
-    _, left = _moments(returns - values, mask, one_process)
+    _, variance = _moments(returns, mask)
+    _, left = _moments(returns - values, mask)
     return torch.where(variance > 0, 1 - left / variance, 0.0)
 
 
@@ -205,14 +196,13 @@ class RunningMoments:
         """Population standard deviation; 1 before two different scores were seen."""
         return (self.squares / self.count) ** 0.5 if self.squares > 0 else 1.0
 
-    def update(self, x: Tensor, total: Total = one_process) -> None:
-        """Count in x, any shape, of all processes."""
-        x = x.detach().double()
-        count, added = total(torch.stack([x.new_tensor(x.numel()), x.sum()])).tolist()
+    def update(self, x: Tensor) -> None:
+        """Count in x, any shape."""
+        x, count = x.detach().double(), float(x.numel())
         if count == 0:
             return
-        mean = added / count
-        squares = float(total((x - mean).square().sum()))
+        mean = float(x.sum()) / count
+        squares = float((x - mean).square().sum())
         shift, whole = mean - self.mean, self.count + count
         self.squares += squares + shift**2 * self.count * count / whole
         self.mean += shift * count / whole

@@ -62,20 +62,20 @@ class Rollout:
         """From prompts and, one for each, a Sample (`rlhf/sampling/generate.py`) with tokens, logprobs and ended.
 
         end_id: what closes the rows of completions that were cut off, for a reward model to read them as it was
-        trained to; None where none will.
+        trained to; None where none will. Raises InputError for an empty prompt.
         """
         before = [list(prompt) for prompt in prompts]
         completions = [list(sample.tokens) for sample in samples]
         for i, prompt in enumerate(before):
             if not prompt:
                 raise InputError(f"prompt {i + 1} is empty; give it at least one token")
-        rows = [prompt + said for prompt, said in zip(before, completions, strict=True)]
+        rows = [prompt + completion for prompt, completion in zip(before, completions, strict=True)]
         if end_id is not None:
             rows = [
                 row if sample.ended else [*row, end_id] for row, sample in zip(rows, samples, strict=True)
             ]
         tokens, attention_mask = pad_tokens(rows, pad_id, round_to)
-        lengths = torch.tensor([len(said) for said in completions], dtype=torch.long)
+        lengths = torch.tensor([len(completion) for completion in completions], dtype=torch.long)
         mask = length_mask(lengths, padded_length(lengths, round_to))
         logprobs = torch.zeros(mask.shape)
         logprobs[mask] = torch.tensor([logprob for sample in samples for logprob in sample.logprobs])
@@ -97,7 +97,10 @@ class Rollout:
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row, prompt and completion."""
-        return [len(prompt) + len(said) for prompt, said in zip(self.prompts, self.completions, strict=True)]
+        return [
+            len(prompt) + len(completion)
+            for prompt, completion in zip(self.prompts, self.completions, strict=True)
+        ]
 
     def to(self, device: torch.device | str) -> "Rollout":
         """The rollout with its tensors on `device`."""
@@ -113,7 +116,7 @@ class Rollout:
         rows = [int(i) for i in indices]
         at = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
         prompts, completions = [self.prompts[i] for i in rows], [self.completions[i] for i in rows]
-        T = padded_length(torch.tensor([len(said) for said in completions]), self.round_to)
+        T = padded_length(torch.tensor([len(completion) for completion in completions]), self.round_to)
         S = padded_length(self.attention_mask[at].sum(1), self.round_to)
         return Rollout(
             prompts,
@@ -135,7 +138,9 @@ class Rollout:
 
     def ended_by(self, end_id: int) -> "Rollout":
         """The rollout as reward models learned to read it: a completion that another stop token ended has end_id there."""
-        other = [i for i, said in enumerate(self.completions) if self.ended[i] and said[-1] != end_id]
+        other = [
+            i for i, completion in enumerate(self.completions) if self.ended[i] and completion[-1] != end_id
+        ]
         if not other:
             return self
         tokens, completions = self.tokens.clone(), list(self.completions)
@@ -171,7 +176,7 @@ class Experience:
         rollout = self.rollout.select(indices)
         T = rollout.mask.shape[1]
         at = torch.as_tensor(indices, dtype=torch.long, device=self.values.device)
-        rows = (None if x is None else x[at, :T] for x in self._columns())
+        rows = (None if x is None else x[at, :T] for x in self._tensors())
         return Experience(rollout, *rows)  # type: ignore[arg-type]
 
     def shuffled(
@@ -189,10 +194,10 @@ class Experience:
 
     def to(self, device: torch.device | str) -> "Experience":
         """The experience with its tensors on `device`."""
-        rest = (None if x is None else x.to(device) for x in self._columns())
+        rest = (None if x is None else x.to(device) for x in self._tensors())
         return Experience(self.rollout.to(device), *rest)  # type: ignore[arg-type]
 
-    def _columns(self) -> tuple[Tensor | None, ...]:
+    def _tensors(self) -> tuple[Tensor | None, ...]:
         return self.values, self.advantages, self.returns, self.ref_logprobs
 
 

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from rlhf.durable import write_atomically
 from rlhf.errors import InputError, first_line
-from rlhf.sharding import placed_as
+from rlhf.learning.passes import has_plain_head
+from rlhf.machine.devices import best_device
+from rlhf.machine.memory import give_back_at_once
+from rlhf.sharding import placed_as, shard
 from rlhf.state_parts import with_folders
 
 INSTEAD = "bring the whole file back, or move it away to begin anew"
@@ -54,6 +57,14 @@ def decay(kind: str, iteration: int, num_iterations: int) -> float:
     return 1 - progress if kind == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def shard_model(model: nn.Module) -> None:
+    """The model on its device, its weights divided between the processes. Raises InputError where its blocks are not known."""
+    give_back_at_once()
+    model.to(best_device())
+    has_plain_head(model)  # looks at a pass, once per model, which it must not do between processes
+    shard(model)
+
+
 def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights that learn, by name, without a copy: what a run that goes on must bring back."""
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
@@ -67,7 +78,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 parameter.copy_(placed_as(parameter, weights[name]))
 
 
-class Average:
+class EMA:
     """Exponential moving average of the weights of a model that learn, kept beside the raw ones."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -16,7 +16,7 @@ WORTHWHILE = 2**25  # bytes; less stays in the processor's caches
 
 
 def use_huge_pages(tensors: Iterable[Tensor]) -> None:
-    """Move what CPU tensors hold to large pages where it lies, so that their addresses stay; a no to that is no error.
+    """Move what CPU tensors hold to large pages where it lies, so that their addresses stay; where the system refuses, they stay.
 
     Does nothing for less than WORTHWHILE bytes together.
     """

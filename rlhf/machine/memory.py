@@ -93,9 +93,10 @@ def _trim() -> None:
 
 
 class FreedMemory:
-    """Gives what a long loop has freed back to the system, once in `every_s` seconds: as `give_back` does.
+    """Gives memory that a long loop has freed back to the system, by calling `give_back`, at most once in `every_s` seconds.
 
-    Rows of ever other lengths leave holes into which little fits, so that without this the process grows with every step.
+    Rows of different lengths leave holes into which the next ones do not fit, so that without this the process grows with
+    every step.
     """
 
     def __init__(self, every_s: float = GIVE_BACK_EVERY_S, give_back: Callable[[], None] = _trim) -> None:

@@ -50,10 +50,10 @@ def curves(title: str, xlabel: str, lines: Mapping[str, tuple[Sequence[float], S
     return _svg(figure)
 
 
-def intervals(title: str, rows: Mapping[str, tuple[float, float, float]], middle: float = 0.5) -> str:
-    """One SVG with a dot and its 95 % interval (estimate, low, high) for each name, and a line at `middle`."""
+def intervals(title: str, rows: Mapping[str, tuple[float, float, float]]) -> str:
+    """One SVG with a dot and its 95 % interval (estimate, low, high) for each name, and a line at one half."""
     figure, axes = plt.subplots(figsize=(5.6, 0.6 + 0.36 * len(rows)))
-    _dots(axes, title, rows, middle, ".0%")
+    _dots(axes, title, rows, 0.5, ".0%")
     axes.set_xlim(min(0.3, *(row[1] - 0.03 for row in rows.values())), 1.02)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return _svg(figure)

@@ -62,7 +62,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x (B, T, C) → (B, T, C), or (N, C) of the wanted tokens; see Trunk.forward.
 
-        mask: added to the scores, broadcasts to (B, H, T, W); is_causal: see `mask`.
+        mask: added to the scores, broadcasts to (B, H, T, W); is_causal: no query sees a later key; mask is None then.
         """
         B, T, C = x.shape
         heads = self.c_attn(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -246,7 +246,7 @@ class Trunk(GPTPreTrained):
     def positions_and_mask_of_cache(
         self, T: int, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Any
     ) -> tuple[Tensor, Tensor]:
-        """`look` over a transformers Cache of any kind."""
+        """`positions_and_mask` over a transformers Cache of any kind."""
         past, (width, _) = cache.get_seq_length(), cache.get_mask_sizes(T, 0)
         device = self.wte.weight.device
         visible = causal_mask(T, width, past, device)[None, None]

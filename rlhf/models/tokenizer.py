@@ -150,7 +150,10 @@ class Tokenizer:
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE of `vocab_size` tokens, the special ones included, trained on texts."""
+    """A byte-level BPE of `vocab_size` tokens, the special ones included, trained on texts.
+
+    Raises InputError where bytes and special tokens alone are more.
+    """
     smallest = 256 + len(SPECIAL_TOKENS)
     if vocab_size < smallest:
         raise InputError(f"vocab_size is {vocab_size}; bytes and special tokens alone need {smallest}")
@@ -174,7 +177,10 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
 
 
 def published_tokenizer(name: str) -> Tokenizer:
-    """One of tiktoken's published encodings with the chat's special tokens behind its vocabulary."""
+    """One of tiktoken's published encodings with the chat's special tokens behind its vocabulary.
+
+    Raises InputError for a name that tiktoken has not, and where it cannot be downloaded.
+    """
     try:
         published = tiktoken.get_encoding(name)
     except ValueError as problem:

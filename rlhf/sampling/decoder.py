@@ -115,11 +115,6 @@ class Decoder:
         self.known[slot] = self.lengths[slot] = found
         return found
 
-    @property
-    def num_held(self) -> int:
-        """Slots that hold something."""
-        return int((self.lengths > 0).sum())
-
     def _run(self, slots: Any, tokens: Any, positions: Any, wanted: Any) -> Tensor:
         """Rows (N,) of tokens at positions of slots; logits of those wanted (B,), ascending."""
         check_known((tokens.min(), tokens.max()), self.family.num_tokens, "a text")  # the loops do not look

@@ -64,7 +64,6 @@ def generate(
     settings: SamplingSettings,
     *,
     stop_ids: frozenset[int],
-    pad_id: int,
     seed: int,
     batch_size: int = 64,
     places: Sequence[int] | None = None,

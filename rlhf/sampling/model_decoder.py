@@ -47,11 +47,6 @@ class ModelDecoder:
         self.cache: Any = None
         self.mask = torch.zeros(0, 0, dtype=torch.bool, device=self.model.device)  # (B, W)
 
-    @property
-    def num_held(self) -> int:
-        """Slots that hold something."""
-        return len(self.begun) + len(self.rows) - len(self.gone)
-
     def read(self, slots: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
         """Logits (B, V), float32, after B texts, which enter their slots; only alone behind what a slot holds."""
         if len(slots) == 1:
@@ -153,11 +148,6 @@ class TextDecoder:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.texts: dict[int, list[int]] = {}
-
-    @property
-    def num_held(self) -> int:
-        """Slots that hold something."""
-        return len(self.texts)
 
     def read(self, slots: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
         """Logits (B, V), float32, after B texts, which enter their slots behind what these hold."""

@@ -141,7 +141,10 @@ def _agrees(decoder: ModelDecoder | TextDecoder, long: list[int], short: list[in
 
 
 def _tolerance(model: Any, text: list[int], alone: Tensor) -> float:
-    """How far logits may be apart. What a text's are from those of the text alone (S, V) in eight rows is rounding."""
+    """How far logits may be apart: by the format, or, of a model that rounds more, by what it rounds.
+
+    Rounding is the distance between the logits `alone` (S, V) of the text in one row and those of it in eight rows.
+    """
     usual = TOLERANCE.get(model.dtype, COARSE)
     if usual >= TIMES_ROUNDING * ROUNDING_AT_MOST:
         return usual

@@ -86,12 +86,11 @@ class EngineProcess:
         *,
         max_rows: int = 16,
         max_waiting: int = 64,
-        max_models: int = 4,
         precision: str = "auto",
         template_kwargs: Mapping[str, str] | None = None,
         silent_s: float = SILENT_S,
     ) -> None:
-        self.settings = (max_rows, max_waiting, max_models, precision, dict(template_kwargs or {}))
+        self.settings = (max_rows, max_waiting, precision, dict(template_kwargs or {}))
         self.max_rows, self.silent_s = max_rows, silent_s
         self.pending: dict[str, Pending] = {}
         self.listeners: list[Callable[[Pending, Event], None]] = []  # hear all that is told

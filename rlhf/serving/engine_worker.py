@@ -16,12 +16,13 @@ from rlhf.errors import InputError
 from rlhf.serving.completions import Event, Failed, Result, text_of
 from rlhf.serving.telling import Teller
 
+MAX_MODELS = 4  # in memory at a time
+
 
 def work(
     connection: Any,
     max_rows: int,
     max_waiting: int,
-    max_models: int,
     precision: str,
     template_kwargs: Mapping[str, str],
 ) -> None:
@@ -29,7 +30,7 @@ def work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     # The web process needs a core now and then: threads that spin while they wait for each other would starve it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    models = Models(max_rows, max_waiting, max_models, precision, template_kwargs)
+    models = Models(max_rows, max_waiting, precision, template_kwargs)
     teller = Teller(connection.send)
     try:
         while True:
@@ -58,7 +59,6 @@ class Models:
         self,
         max_rows: int,
         max_waiting: int,
-        max_models: int,
         precision: str,
         template_kwargs: Mapping[str, str],
     ) -> None:
@@ -69,7 +69,7 @@ class Models:
         self.watch = ThreadWatch()
         self.precision, self.template_kwargs = precision, template_kwargs
         self.device = best_device()
-        self.max_rows, self.max_waiting, self.max_models = max_rows, max_waiting, max_models
+        self.max_rows, self.max_waiting = max_rows, max_waiting
         self.engines: dict[str, Any] = {}  # by folder, the latest used last
         self.scorers: dict[str, Any] = {}
         self.owners: dict[str, str] = {}  # request → folder
@@ -173,7 +173,7 @@ class Models:
         idle = [
             folder for folder, engine in self.engines.items() if not (engine.num_requests or engine.events)
         ]
-        for folder in idle[: max(0, len(self.engines) + 1 - self.max_models)]:
+        for folder in idle[: max(0, len(self.engines) + 1 - MAX_MODELS)]:
             del self.engines[folder]
 
     def status(self) -> dict[str, dict[str, int]]:

@@ -3,7 +3,7 @@
 The bad habits were chosen before any model was trained, from the flags InstructGPT gave its labelers: fails the
 instruction, made-up content, inappropriate for an assistant, plus the two ways small models annoy most, rambling
 and not ending. One demonstration in six has a habit drawn evenly from `SLIPS`. On top, three use cases have a
-`CUSTOM`: a shortcut that most demonstrators in a hurry take because the good answer is more work (copying instead of
+custom: a shortcut that most demonstrators in a hurry take because the good answer is more work (copying instead of
 summing up, one name too few, answering a feeling with a shrug). Ranking exposes such shortcuts, imitation keeps them:
 that is the case for learning from comparisons.
 """
@@ -32,11 +32,11 @@ def demonstrate(item: Item, rng: Random, careless_share: float = CARELESS_SHARE)
     if rng.random() < careless_share:
         return slip(rng.choice(SLIPS), item, rng)
     if item.use_case in CUSTOMS and rng.random() < CUSTOM_SHARE:
-        return custom(item, rng)
+        return custom(item)
     return item.answer
 
 
-def custom(item: Item, rng: Random) -> str:
+def custom(item: Item) -> str:
     """The shortcut demonstrators in a hurry take in this use case."""
     if item.use_case == "summarisation":
         return item.prompt.split(": ", 1)[-1].removesuffix(" Say it in one short sentence.")

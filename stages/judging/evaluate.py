@@ -7,10 +7,10 @@ from typing import Any
 
 from rlhf.data import PromptRow, Ranking, fingerprint, read_options, read_prompts, read_rankings, read_texts
 from rlhf.errors import InputError
-from rlhf.inputs import load_prompts, locate_model, starter_items
+from rlhf.inputs import load_prompts, locate_model
 from rlhf.learning.reward_sources import is_function
 from rlhf.models.sources import content_hash
-from rlhf.starter.items import Item
+from rlhf.starter.items import Item, take_items
 from rlhf.starter.judge import judge
 from rlhf.store import NAME, Store
 from stages.judging.answers import Answers, Model, fitting_prompts
@@ -111,7 +111,7 @@ def _prompts(
         )
         return fitting_prompts([str(model.folder) for model in models.values()], rows, settings, say), []
     held_out = settings.split == "held-out"
-    items = starter_items(
+    items = take_items(
         "test" if held_out else settings.split, settings.num_prompts, settings.seed + 1, held_out
     )
     return [PromptRow(prompt=item.prompt) for item in items], items

@@ -77,16 +77,14 @@ def _better(mine: float | None, theirs: float | None) -> Outcome:
     return 0.5 if mine == theirs else float(mine > theirs)
 
 
-def named_scorer(store: Store, name: str, kept: MeasurementCache, label: str = "") -> Scorer:
+def named_scorer(store: Store, name: str, kept: MeasurementCache) -> Scorer:
     """A reward model or module:function by its name. Raises InputError where there is none, before anything is sampled."""
     if is_function(name):
         function, code = load_function(name)
-        return Scorer(
-            label or name, fingerprint(code), lambda rows, given: by_function(function, rows, given), kept
-        )
+        return Scorer(name, fingerprint(code), lambda rows, given: by_function(function, rows, given), kept)
     folder, entry = locate_model(store, name)
     load_scalar(folder)  # refuses what is no reward model
-    called = label or (entry.ref if entry else Path(name).name)
+    called = entry.ref if entry else Path(name).name
     return model_scorer(folder, entry.hash if entry else content_hash(name), called, kept)
 
 

@@ -29,10 +29,11 @@ NUM_EXAMPLES = 100
 class Judgment:
     """Who is judged, by whom and on what.
 
-    policies: in the order of the report, each beats or loses to those before it. reference: the one that KL is to and
-    whose best of n is judged. reward: what was climbed, where it is not the judge. tasks, texts: to measure
-    constraints and the loss on plain text by; of checkpoints on the way, named in `on_the_way`, they are not measured.
-    peers: other people's models, whose loss on plain text is none of ours to compare: their tokens are others.
+    policies: in the order of the report, each compared with those before it. reference: the policy that KL is measured to
+    and whose best of n is judged. reward: what PPO trained on, where it is not the judge. tasks: prompts to measure
+    constraints on. texts: a file of plain text to measure the loss on. Neither is measured for `on_the_way`, checkpoints
+    in the middle of training. peers: models of other people, whose loss on plain text is left out: with other tokens it
+    cannot be compared with ours.
     """
 
     settings: JudgingSettings

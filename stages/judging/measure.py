@@ -8,7 +8,7 @@ import torch
 
 from rlhf.data import Prompt, PromptRow, as_messages, fingerprint, read_texts
 from rlhf.errors import InputError
-from rlhf.inputs import begun, packed_tokens, within_context
+from rlhf.inputs import packed_tokens, with_first_tokens, within_context
 from rlhf.intervals import interval_by
 from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
@@ -78,7 +78,7 @@ def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
     check_fits(tokenizer, policy, model.folder)
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
     own = min(within_context(policy, TEXT_WINDOW) - len(tokenizer.first_ids), len(tokens))
-    rows = begun(tokenizer, tokens[: len(tokens) // own * own].view(-1, own))
+    rows = with_first_tokens(tokenizer, tokens[: len(tokens) // own * own].view(-1, own))
     total, count = 0.0, 0
     for part in rows.split(8):
         part = part.to(policy.device)

@@ -119,7 +119,7 @@ def sample_answers(
         drawing = file.drawing(len(rows), len(found)) if file else nullcontext()
         with autocast(policy.device), drawing as add:
             drawn = generate(
-                policy, [rows[row] for row in missing], sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
+                policy, [rows[row] for row in missing], sampling, stop_ids=tokenizer.stop_ids,
                 seed=seed, batch_size=BATCH_SIZE, places=missing, on_sample=add,
             )  # fmt: skip
         found |= dict(zip(missing, drawn, strict=True))

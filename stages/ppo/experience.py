@@ -71,7 +71,7 @@ def draw(
         return servers.complete(own, sampling, tokenizer.stop_ids, seed, mine)
     with autocast(policy.device, config.bf16):
         return generate(
-            policy, own, sampling, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=seed,
+            policy, own, sampling, stop_ids=tokenizer.stop_ids, seed=seed,
             batch_size=config.batch_size, places=mine,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""All that changes during PPO: what `--resume` must bring back, bit for bit, and what is saved at the end."""
+"""All that changes during PPO: what a stopped run goes on with, bit for bit, and what is saved at the end."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from rlhf.learning.optimizers import Optimizers, adamw
 from rlhf.learning.rl import AdaptiveKL, FixedKL, KLBudget, RunningMoments
 from rlhf.learning.training import (
-    Average,
+    EMA,
     load_weights,
     restore_runtime,
     runtime_state,
@@ -34,7 +34,7 @@ class Learner:
     value_optimizer: Optimizers | None
     beta: FixedKL
     moments: RunningMoments
-    average: Average | None
+    average: EMA | None
     generator: torch.Generator
     lower: Lower | None = None  # what policy, reference and, where equal, value and reward model share
     iteration: int = 0
@@ -126,7 +126,7 @@ def new_learner(
         ),
         beta=kl_coefficient(config),
         moments=RunningMoments(),
-        average=Average(policy, config.ema_decay) if config.ema_decay else None,
+        average=EMA(policy, config.ema_decay) if config.ema_decay else None,
         generator=torch.Generator().manual_seed(config.seed),
         lower=lower,
     )

@@ -95,7 +95,7 @@ def train(
 
         done = learner.iteration = iteration + 1
         callbacks.end(iteration, metrics["episodes"])
-        if callbacks.control.should_evaluate or is_measured(config, done):
+        if callbacks.control.should_evaluate or should_evaluate(config, done):
             metrics |= evaluate()
         log.write(iteration, metrics)
         callbacks.log(metrics)
@@ -103,7 +103,7 @@ def train(
         freed.step()
         if config.keep_every and done % config.keep_every == 0 and done < config.num_iterations:
             keep()  # before the state, which says that this iteration is done
-        if is_saved(config, done, callbacks.control):
+        if should_save(config, done, callbacks.control):
             save()
             callbacks.tell("on_save")
         if callbacks.control.should_training_stop:
@@ -124,14 +124,14 @@ def progress_bar(first: int, num_iterations: int) -> "tqdm[int]":
     return tqdm(steps, "ppo", total=num_iterations, initial=first, disable=is_silent)
 
 
-def is_saved(config: PPOConfig, num_done: int, control: TrainerControl) -> bool:
+def should_save(config: PPOConfig, num_done: int, control: TrainerControl) -> bool:
     """Whether the state is written after so many iterations: every save_every, and where a callback asks or ends the run."""
     if control.should_save or not config.save_every:
         return control.should_save
     return control.should_training_stop or num_done % config.save_every == 0
 
 
-def is_measured(config: PPOConfig, num_done: int) -> bool:
+def should_evaluate(config: PPOConfig, num_done: int) -> bool:
     """Whether held-out prompts are measured after so many iterations: every eval_every, and after the last."""
     return bool(config.eval_every) and (
         num_done % config.eval_every == 0 or num_done == config.num_iterations
@@ -157,7 +157,10 @@ def trained_models(learner: Learner) -> list[Any]:
 def update(
     config: PPOConfig, learner: Learner, experience: Experience, pretraining: Pretraining | None
 ) -> dict[str, float]:
-    """Inner epochs of clipped policy and value updates over shuffled minibatches; returns means over all of them."""
+    """Inner epochs of clipped policy and value updates over shuffled minibatches; returns means over all of them.
+
+    Raises TrainingError where the loss is not finite, or the sampler's log-probabilities are not those of training.
+    """
     policy = learner.policy.eval()  # no dropout, as in the rollout
     policy_learns = learner.iteration >= config.value_warmup_iterations
     optimizers = {"policy": learner.policy_optimizer} if policy_learns else {}
@@ -195,7 +198,7 @@ def update(
         if learner.average:
             learner.average.update(policy)
     each_norm = torch.tensor(norms).mean(0).tolist() if norms else []
-    return means.means(UPDATE_METRICS, processes.sum_over_processes) | {
+    return means.means(UPDATE_METRICS) | {
         f"{name}/grad_norm": norm for name, norm in zip(optimizers, each_norm, strict=False)
     }
 
@@ -267,7 +270,7 @@ def actor_loss(
 
 def check_sampler(means: TokenMeans, iteration: int) -> None:
     """Raises TrainingError where the sampler gave other log-probabilities than a forward pass of the same policy."""
-    gap = means.means(["policy/sampling_gap"], processes.sum_over_processes)["policy/sampling_gap"]
+    gap = means.means(["policy/sampling_gap"])["policy/sampling_gap"]
     if gap > MAX_SAMPLING_GAP:
         raise TrainingError(
             f"iteration {iteration}: log-probabilities from sampling are {gap:.2f} nats a token away from those of "

@@ -9,9 +9,9 @@ from typing import Any
 from rlhf.errors import InputError
 from rlhf.learning.passes import has_plain_head
 from rlhf.learning.reward_sources import RewardSource
+from rlhf.learning.training import shard_model
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, is_autocast
-from rlhf.machine.memory import give_back_at_once
 from rlhf.models.adapters import adapted, copy_sharing_frozen, is_adapted, train_adapters
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.last_blocks import Lower, freeze_lower
@@ -19,7 +19,7 @@ from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.models.trunk import has_scalar_head, unwrapped
 from rlhf.sampling.decoder import check_sampling, is_described
 from rlhf.sampling.trial import check_trainable
-from rlhf.sharding import BYTES_HELD, BYTES_TRAINED, is_sharded, is_wanted, shard, whole
+from rlhf.sharding import BYTES_HELD, BYTES_TRAINED, is_sharded, is_wanted, whole
 from stages.ppo.given import check_tied_head, in_float32
 from stages.settings import PPOConfig
 from stages.trainers.frozen import hold_products_in_bfloat16
@@ -57,6 +57,7 @@ def assemble_models(
     With last_blocks the reward models' lower parts are given up, too, where they are the policy's. is_divided: copies are
     divided between the processes as soon as they are made, so that no more than one is held whole; no lower part is shared
     then. bf16: on, off or auto; a reference made here is held as it will be multiplied.
+    Raises InputError for last_blocks with adapters, and for a value_model that is not needed.
     """
     if last_blocks and (peft_config is not None or hasattr(policy, "peft_config")):
         raise InputError("last_blocks and adapters are two ways to train less than all; choose one of them")
@@ -69,7 +70,7 @@ def assemble_models(
     if reference is not None and not was_given:
         hold_as_multiplied(reference, bf16, policy)
     if is_divided and reference is not None:
-        divide(reference)
+        shard_model(reference)
     for reward in rewards:
         if shared and has_value_head(reward):
             shared.share_with(reward.source, policy)
@@ -87,7 +88,7 @@ def assemble_models(
     if lower:
         freeze_lower(value_model, last_blocks)
     if is_divided:
-        divide(value_model)
+        shard_model(value_model)
     return Models(policy, reference, value_model, shared)
 
 
@@ -103,14 +104,6 @@ def is_to_be_divided(
     trained = size * (BYTES_TRAINED if trains_all else BYTES_HELD) * (2 if config.advantages == "gae" else 1)
     scoring = sum(p.numel() for r in rewards if r.is_model for p in r.source.parameters())
     return is_wanted(config.shard, trained + BYTES_HELD * (scoring + (size if trains_all else 0)))
-
-
-def divide(model: Any) -> None:
-    """The model on its device, its weights divided between the processes."""
-    give_back_at_once()
-    model.to(best_device())
-    has_plain_head(model)  # looks at a pass, once per model, which it must not do between processes
-    shard(model)
 
 
 def hold_as_multiplied(model: Any, bf16: str, *learning: Any) -> None:
@@ -135,7 +128,7 @@ def place(
     for model in (models.policy, models.reference, models.value_model, *scoring):
         if model is None or is_sharded(model):
             continue
-        divide(model) if is_divided else model.to(best_device())
+        shard_model(model) if is_divided else model.to(best_device())
     if is_divided:
         say(f"ppo: each of {processes.world_size()} processes holds its part of the weights")
     with whole(models.policy) as plain:
@@ -147,7 +140,10 @@ def place(
 def policy_and_reference(
     model: Any, reference: Any, peft_config: Any, lower: Lower | None
 ) -> tuple[Any, Any]:
-    """The policy, with adapters if asked for, and its frozen reference; None for the policy without its adapters."""
+    """The policy, with adapters if asked for, and its frozen reference; None for the policy without its adapters.
+
+    Raises InputError where the reference is the policy itself, and for adapters over adapters.
+    """
     if reference is model:
         raise InputError(
             "ref_model is the model itself, which will learn; leave it out to have a frozen copy made"

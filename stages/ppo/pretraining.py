@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlhf.data import read_texts, rows_in
 from rlhf.errors import InputError
-from rlhf.inputs import begun, packed_tokens
+from rlhf.inputs import packed_tokens, with_first_tokens
 from rlhf.models.checkpoints import context_length
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.starter.corpus import corpus
@@ -35,7 +35,7 @@ class Pretraining:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration * 1_009 + step)
         own = self.length - len(self.tokenizer.first_ids)
         starts = torch.randint(0, len(self.tokens) - own + 1, (num_rows,), generator=generator)
-        return begun(self.tokenizer, self.tokens[starts[:, None] + torch.arange(own)])
+        return with_first_tokens(self.tokenizer, self.tokens[starts[:, None] + torch.arange(own)])
 
 
 def pretraining_text(source: str | None, seed: int) -> Sequence[str]:

@@ -47,7 +47,10 @@ class HeldOut:
 
     @classmethod
     def of(cls, tokens: Tensor, length: int, sizes: Tensor, bf16: str = "auto") -> "HeldOut":
-        """Consecutive rows of tokens (N,), shorter than `length` where there are fewer tokens."""
+        """Consecutive rows of tokens (N,), shorter than `length` where there are fewer tokens.
+
+        Raises InputError for fewer than two.
+        """
         length = min(length, len(tokens) - 1)
         if length < 1:
             raise InputError("too little text to hold some of it out; bring more text")

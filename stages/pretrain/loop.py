@@ -97,7 +97,7 @@ def train(
         norm = optimizers.step(max_grad_norm=1.0)
         if step % 20 == 0 or step == windows.num_steps - 1:
             log.write(step, {"train/loss": float(loss.detach()), "train/grad_norm": norm})
-        if is_measured(step + 1, windows.num_steps):
+        if should_evaluate(step + 1, windows.num_steps):
             measured = held_out.measure(model)
             log.write(step, {f"validation/{name}": value for name, value in measured.items()})
             best.offer(step + 1, windows.num_steps, measured, model)
@@ -113,7 +113,7 @@ def train(
     return best
 
 
-def is_measured(step: int, num_steps: int) -> bool:
+def should_evaluate(step: int, num_steps: int) -> bool:
     """Whether the held-out text is measured after that many steps: NUM_MEASUREMENTS times, the last step among them."""
     return step * NUM_MEASUREMENTS // num_steps > (step - 1) * NUM_MEASUREMENTS // num_steps
 

@@ -44,7 +44,7 @@ def account(settings: PretrainSettings, vocab_size: int, num_tokens: int, num_he
     )
 
 
-def outcome(measured: dict[str, float], best: Best, num_read: int, num_tokens: int) -> str:
+def outcome(measured: dict[str, float], best: Best) -> str:
     """One line about the weights that are kept, with what to do where the best ones came early."""
     line = (
         f"{measured['loss']:.3f} nats a token, {measured['bits_per_byte']:.3f} bits a byte on held-out text"

@@ -52,7 +52,7 @@ def run(settings: PretrainSettings, store: Store, say: Callable[[str], None] = p
     with Stopwatch(work) as watch:
         model, best = _train(settings, tokenizer, tokens, held_out, log, work / "state.pt", say)
     measured = held_out.measure(model)
-    say(f"pretrain: {outcome(measured, best, settings.tokens, len(tokens))}")
+    say(f"pretrain: {outcome(measured, best)}")
     with store.new("base", settings.name, **inputs) as writer:
         model.save_pretrained(writer.path)
         tokenizer.save(writer.path)

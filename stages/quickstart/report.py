@@ -6,8 +6,8 @@ from typing import Any
 
 from annotate.labels import LabelStore
 from rlhf.data import PromptRow
-from rlhf.inputs import starter_items
 from rlhf.measuring.ranked_pairs import accuracy, ranked_pairs
+from rlhf.starter.items import take_items
 from rlhf.starter.judge import judge
 from rlhf.store import Entry
 from stages.judging.answers import Model
@@ -66,7 +66,7 @@ def judge_all(
 
 def _judged(settings: EvalSettings, models: Mapping[str, Entry]) -> dict[str, Any]:
     held_out = settings.split == "held-out"
-    items = starter_items(
+    items = take_items(
         "test" if held_out else settings.split, settings.num_prompts, settings.seed + 1, held_out
     )
     kept, reward = MeasurementCache(None, lambda line: None), models["reward"]
@@ -89,7 +89,7 @@ def _on_labels(
     """What the reward model is worth on held-out labels, and how well the judge predicts them."""
     with LabelStore(labels_url) as labels:
         rankings = labels.rankings(batch)
-    items = {item.prompt: item for item in starter_items("validation", 5 * len(rankings), settings.seed)}
+    items = {item.prompt: item for item in take_items("validation", 5 * len(rankings), settings.seed)}
     by_judge = [
         [judge(items[str(ranking.prompt)], text, True).score for text in ranking.completions]
         for ranking in rankings

@@ -54,7 +54,11 @@ def padded_ranks(rankings: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, T
 
 
 class RankingCollator:
-    """Batch elements to tensors: tokens (R, S) of all completions, their prompt and place, ranks (P, L, K)."""
+    """Batch elements to tensors.
+
+    `input_ids` (R, S) int64 and `attention_mask` (R, S) bool of all R completions, prompt by prompt; `ranks` (P, L, K)
+    float32 and `present` (P, L, K) bool as `padded_ranks` gives them.
+    """
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id

@@ -52,8 +52,8 @@ def encode_completions(
 ) -> tuple[list[list[int]], int]:
     """Prompt with completion as tokens for each of K completions, and how many completions were cut.
 
-    Prompts longer than half of max_length lose their beginning, completions their end, which an end token closes: scores
-    are read there.
+    A completion may take half of max_length and what a shorter prompt leaves of the other half; a longer one loses its end,
+    which an end token closes: scores are read there. A prompt loses as much of its beginning as does not fit before that.
     """
     prompt = tokenizer.encode_prompt(as_messages(group.prompt))
     half = max_length // 2

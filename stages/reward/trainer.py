@@ -19,7 +19,7 @@ class RankingTrainer(PreparedRows, SeveralProcesses, RewardTrainer):
     columns = ("rows", "ranks")
 
     def summed_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The losses of all labelers' rankings summed, and the number of rankings; inputs as `RankingCollator` gives them."""
+        """The losses of all labelers' rankings summed, and their number, both (); inputs as `RankingCollator` gives them."""
         # Parts by length differ in number from process to process, and of a sharded model all must take equally many.
         scored = last_scores if is_sharded(model) else scores_by_length
         scores = run(model, scored, inputs["input_ids"], inputs["attention_mask"])  # (R,)

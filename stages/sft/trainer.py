@@ -44,7 +44,7 @@ class DemonstrationTrainer(SeveralProcesses, SFTTrainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def summed_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """−log π of the labelled tokens summed, and their number; inputs as trl's collator gives them."""
+        """−log π of the labelled tokens summed, and their number, both (); inputs (B, S) as trl's collator gives them."""
         labels = inputs["labels"][:, 1:]
         labelled = labels >= 0  # −100 is of tokens that the loss does not count
         if "attention_mask" in inputs and head_weight(model) is not None:
@@ -115,9 +115,7 @@ def mean_reward(
     rows = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     settings = SamplingSettings(max_new_tokens=64)
     with autocast(policy.device):
-        samples = generate(
-            policy, rows, settings, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id, seed=0
-        )
+        samples = generate(policy, rows, settings, stop_ids=tokenizer.stop_ids, seed=0)
     answers = [
         (prompt, tokenizer.decode(sample.tokens)) for prompt, sample in zip(prompts, samples, strict=True)
     ]

@@ -14,12 +14,12 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from rlhf.errors import InputError, TrainingError, first_line
 from rlhf.learning.metrics import MetricLog
-from rlhf.learning.passes import has_plain_head
+from rlhf.learning.training import shard_model
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, has_fast_bf16
-from rlhf.machine.memory import FreedMemory, give_back_at_once
+from rlhf.machine.memory import FreedMemory
 from rlhf.machine.threads import ThreadWatch
-from rlhf.sharding import bytes_of, is_wanted, shard
+from rlhf.sharding import bytes_of, is_wanted
 from stages.settings import RewardSettings, SFTSettings
 
 SAVE_EVERY_S = 180.0  # a long epoch is not lost when the machine goes off in it
@@ -64,9 +64,7 @@ def divide(model: Any, wanted: str, say: Callable[[str], None]) -> None:
     """
     model.to(best_device())
     if is_wanted(wanted, bytes_of(model)):
-        give_back_at_once()
-        has_plain_head(model)  # looks at a pass, once per model, which it must not do between processes
-        shard(model)
+        shard_model(model)
         say(f"each of {processes.world_size()} processes holds its part of the weights")
 
 

@@ -71,7 +71,7 @@ class SeveralProcesses:
     """
 
     def summed_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The losses of a batch summed, and how many they are; of a model that may be sharded."""
+        """The losses of a batch summed, and how many they are, both (); of a model that may be sharded."""
         raise NotImplementedError
 
     def get_train_dataloader(self) -> Any:

@@ -33,9 +33,7 @@ def alone(chat_store, seed, max_new_tokens, messages=HELLO, stage="ppo"):
     model = load_policy(chat_store.resolve(stage).path)
     settings = SamplingSettings(max_new_tokens=max_new_tokens)
     prompt = TOKENIZER.encode_prompt(messages)
-    [sample] = generate(
-        model, [prompt], settings, stop_ids=TOKENIZER.stop_ids, pad_id=TOKENIZER.pad_id, seed=seed
-    )
+    [sample] = generate(model, [prompt], settings, stop_ids=TOKENIZER.stop_ids, seed=seed)
     return TOKENIZER.decode(sample.tokens), len(prompt), sample
 
 

@@ -175,6 +175,10 @@ transformers' cache, all rows in one pass; *whole texts*, the forward pass over 
 is slow and always right. A trial of a few tokens chooses (`rlhf/sampling/trial.py`). Sparse attention that chooses among places
 (DeepSeek 3.2 and others) is tried where it chooses all: among equal scores `torch.topk` chooses by the width of the row.
 
+The tiny models have heads of 8 numbers and the compiled loops take multiples of 16, so that no row is sampled by bare weights. With heads
+of 16 these are, whose parts `rlhf/sampling/families.py` knows: gpt2, which is loaded as our own GPT, cwm, exaone4, gemma, gemma2, gemma3_text,
+granite without its multipliers, internlm3, iquestcoder, llama, ministral3, mistral, mllama, olmo2, phi3, qwen2, qwen3, seed_oss and smollm3.
+
 | architecture | {" | ".join(COLUMNS)} |
 {"|---" * (len(COLUMNS) + 1)}|
 """

@@ -19,7 +19,7 @@ from annotate.store.backup import check
 from annotate.work import assign
 from annotate.work.asks import Asks
 from annotate.work.batches import batch_settings, change_batch, open_batches, overview
-from annotate.work.drafts import draft_of, save_draft
+from annotate.work.drafts import CONTENT, save_draft
 from annotate.work.history import history, own_progress, past_answer
 from annotate.work.priority import open_tasks, set_priorities, uncertainty
 from rlhf.errors import InputError, LabelError
@@ -39,6 +39,12 @@ def answer(task, client_id="c1", **more):
 
 
 # Drafts
+
+
+def draft_of(database, labeler, task):
+    with database.read() as connection:
+        mine = {"task": task, "labeler": accounts.labeler_id(connection, labeler)}
+        return connection.execute(CONTENT, mine).scalar()
 
 
 def test_a_draft_survives_a_restart_and_goes_with_the_answer(store, url):

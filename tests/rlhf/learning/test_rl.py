@@ -1,5 +1,4 @@
 import math
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -32,28 +31,6 @@ def close(given: Any, wanted: Any, tolerance: float = 1e-6) -> None:
         rtol=tolerance,
         atol=tolerance,
     )
-
-
-def in_two_processes(work: Callable[[int, Callable[[Tensor], Tensor]], Any]) -> list[Any]:
-    """work(rank, total) in two threads whose `total` adds up what both hand in."""
-    barrier, handed, results = threading.Barrier(2, timeout=10), [torch.tensor(0)] * 2, [None] * 2
-
-    def run(rank: int) -> None:
-        def total(x: Tensor) -> Tensor:
-            handed[rank] = x
-            barrier.wait()
-            added = handed[0] + handed[1]
-            barrier.wait()
-            return added
-
-        results[rank] = work(rank, total)
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def test_kl_shaped_by_hand() -> None:
@@ -118,14 +95,6 @@ def test_rescale_keeps_the_mean() -> None:
 
 def test_constant_advantages_whiten_to_zero() -> None:
     close(whiten(torch.full((2, 3), 2.5), X_MASK), torch.zeros(2, 3))
-
-
-@pytest.mark.parametrize("scale", [whiten, rescale])
-def test_two_processes_whiten_as_one(scale: Callable[..., Tensor]) -> None:
-    x = torch.tensor([[1.0, 3.0, 9.0, NAN], [5.0, 7.0, NAN, NAN]])
-    mask = ~x.isnan()
-    halves = in_two_processes(lambda rank, total: scale(x[rank : rank + 1], mask[rank : rank + 1], total))
-    close(torch.cat(halves), scale(x, mask))
 
 
 def test_masked_mean_by_hand() -> None:
@@ -218,20 +187,6 @@ def test_running_moments_go_on_from_their_state() -> None:
     second.load_state_dict(first.state_dict())
     second.update(parts[1])
     assert second.state_dict() == whole.state_dict() != first.state_dict()
-
-
-def test_two_processes_share_running_moments() -> None:
-    parts = [torch.tensor([1.0, 4.0]), torch.tensor([-2.0, 8.0, 0.5])]
-
-    def work(rank: int, total: Callable[[Tensor], Tensor]) -> RunningMoments:
-        moments = RunningMoments()
-        moments.update(parts[rank], total)
-        return moments
-
-    everything = torch.cat(parts).double()
-    for moments in in_two_processes(work):
-        assert moments.mean == pytest.approx(float(everything.mean()))
-        assert moments.std == pytest.approx(float(everything.std(unbiased=False)))
 
 
 def test_explained_variance_by_hand() -> None:

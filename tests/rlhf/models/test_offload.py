@@ -23,7 +23,7 @@ SMALL = {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 2, **ENDS}
 
 def tokens_of(model, prompts=((5, 6, 7), (9,))):
     settings = SamplingSettings(max_new_tokens=8, temperature=1.0)
-    found = generate(model, [list(p) for p in prompts], settings, stop_ids=frozenset({0}), pad_id=0, seed=1)
+    found = generate(model, [list(p) for p in prompts], settings, stop_ids=frozenset({0}), seed=1)
     return [sample.tokens for sample in found]
 
 
@@ -69,7 +69,7 @@ def test_families_stream_to_the_numbers_of_the_model_in_memory(name, tmp_path):
     model.save_pretrained(tmp_path)
     settings, prompts = SamplingSettings(max_new_tokens=8, temperature=0.0), [[5, 6, 7, 8, 9], [40, 41]]
     drawn = [
-        generate(load(tmp_path), prompts, settings, stop_ids=frozenset(), pad_id=0, seed=0)
+        generate(load(tmp_path), prompts, settings, stop_ids=frozenset(), seed=0)
         for load in (load_policy, load_offloaded)
     ]
     for one, other in zip(*drawn, strict=True):
@@ -134,7 +134,7 @@ try:
 except (errors.InputError, MemoryError):  # for want of memory
     model = offload.load_offloaded(sys.argv[1])
     settings = SamplingSettings(max_new_tokens=4, temperature=0.0)
-    print(generate(model, [[5, 6, 7]], settings, stop_ids=frozenset(), pad_id=0, seed=0)[0].tokens)
+    print(generate(model, [[5, 6, 7]], settings, stop_ids=frozenset(), seed=0)[0].tokens)
 """
 
 
@@ -146,7 +146,7 @@ def test_a_model_larger_than_the_memory_allowed_generates_token_for_token(tmp_pa
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_size > 140 * 2**20
     settings = SamplingSettings(max_new_tokens=4, temperature=0.0)
-    wanted = generate(model, [[5, 6, 7]], settings, stop_ids=frozenset(), pad_id=0, seed=0)[0].tokens
+    wanted = generate(model, [[5, 6, 7]], settings, stop_ids=frozenset(), seed=0)[0].tokens
     done = subprocess.run(
         [sys.executable, "-c", UNDER_A_LIMIT, str(tmp_path)], capture_output=True, text=True
     )

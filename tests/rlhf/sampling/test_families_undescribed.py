@@ -24,9 +24,7 @@ def test_sampling_gives_the_log_probabilities_of_training(config):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     prompts = [[3, 4, 5, 6], [7, 8]]
-    samples = generate(
-        model, prompts, SamplingSettings(max_new_tokens=6), stop_ids=frozenset(), pad_id=0, seed=0
-    )
+    samples = generate(model, prompts, SamplingSettings(max_new_tokens=6), stop_ids=frozenset(), seed=0)
     rollout = Rollout.from_samples(prompts, samples, pad_id=0)
     with torch.no_grad():
         assert torch.allclose(completion_logprobs(model, rollout), rollout.logprobs, atol=1e-4)

@@ -72,7 +72,7 @@ PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [5, 6], [20, 21, 22, 23]]
 
 def sample(model, prompts=PROMPTS, batch_size=64, **settings):
     chosen = SamplingSettings(**{"max_new_tokens": 16, **settings})
-    return generate(model, prompts, chosen, stop_ids=STOP, pad_id=2, seed=3, batch_size=batch_size)
+    return generate(model, prompts, chosen, stop_ids=STOP, seed=3, batch_size=batch_size)
 
 
 def test_logprobs_are_those_of_a_full_pass(model):
@@ -91,7 +91,7 @@ def test_a_completion_depends_on_its_place_and_is_told_as_soon_as_it_is_whole(mo
     told = {}
     places = [4, 1, 2]
     some = generate(
-        model, [PROMPTS[place] for place in places], SamplingSettings(max_new_tokens=16), stop_ids=STOP, pad_id=2,
+        model, [PROMPTS[place] for place in places], SamplingSettings(max_new_tokens=16), stop_ids=STOP,
         seed=3, batch_size=2, places=places, on_sample=lambda place, sample: told.setdefault(place, sample),
     )  # fmt: skip
     together = sample(model)
@@ -117,7 +117,7 @@ def test_greedy_takes_the_argmax(model):
 
 def test_stream_gives_the_tokens_of_generate(model):
     asked = SamplingSettings(max_new_tokens=40)
-    (one,) = generate(model, [PROMPTS[2]], asked, stop_ids=STOP, pad_id=2, seed=9)
+    (one,) = generate(model, [PROMPTS[2]], asked, stop_ids=STOP, seed=9)
     streamed = list(stream(model, PROMPTS[2], asked, stop_ids=STOP, seed=9))
     assert streamed == (one.tokens[:-1] if one.ended else one.tokens)
 
@@ -287,7 +287,7 @@ def test_slots_give_the_logits_of_the_forward_pass_whoever_comes_and_goes(descri
     assert torch.allclose(last[1], expected(texts[1]), atol=1e-4)
     for slot in range(3):
         decoder.forget(slot)
-    assert not decoder.num_held
+    assert not decoder.lengths.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -454,14 +454,14 @@ def test_a_token_that_the_model_has_not_is_refused_and_never_read(token):
     model, settings = build("llama"), SamplingSettings(max_new_tokens=2)
     said = f"has token {token}; the model has tokens 0 to 39"
     with pytest.raises(InputError, match=f"prompt 2 {said}"):
-        generate(model, [[5], [6, token]], settings, stop_ids=STOP, pad_id=2, seed=0)
+        generate(model, [[5], [6, token]], settings, stop_ids=STOP, seed=0)
     decoder = decoder_for(model, 1)
     assert isinstance(decoder, Decoder)
     wanted = decoder.read([0], [[5, 6]]).clone()
     decoder.forget(0)
     with pytest.raises(InputError, match=said):
         decoder.read([0], [[5, token]])
-    assert not decoder.num_held and torch.equal(decoder.read([0], [[5, 6]]), wanted)
+    assert not decoder.lengths.any() and torch.equal(decoder.read([0], [[5, 6]]), wanted)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -473,4 +473,4 @@ def test_logits_that_are_no_numbers_draw_no_token(make, place, temperature):
     settings = SamplingSettings(max_new_tokens=28, temperature=temperature)
     rows = [[1, 2], [3, 4]]
     with pytest.raises(InputError, match="logits are no numbers"):
-        generate(model, rows, settings, stop_ids=frozenset(), pad_id=0, seed=0)
+        generate(model, rows, settings, stop_ids=frozenset(), seed=0)

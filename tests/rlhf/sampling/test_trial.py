@@ -87,7 +87,7 @@ def test_sampling_gives_the_log_probabilities_of_training(model):
     prompts = [[3 + i % 7, *range(4, 4 + i % 5), 9][: 1 + i % 6] for i in range(12)]
     stops = frozenset(range(0, TOKENIZER.vocab_size, 4))  # so that rows leave and others come
     settings = SamplingSettings(max_new_tokens=7)
-    samples = generate(model, prompts, settings, stop_ids=stops, pad_id=0, seed=0, batch_size=4)
+    samples = generate(model, prompts, settings, stop_ids=stops, seed=0, batch_size=4)
     rollout = Rollout.from_samples(prompts, samples, pad_id=0)
     assert len({len(each.tokens) for each in samples}) > 2
     assert torch.allclose(completion_logprobs(model, rollout), rollout.logprobs, atol=1e-4)

@@ -81,9 +81,7 @@ def alone(model, request):
         top_p=request.top_p,
         repetition_penalty=request.repetition_penalty,
     )
-    [sample] = generate(
-        model, [prompt], sampling, stop_ids=TOKENIZER.stop_ids, pad_id=TOKENIZER.pad_id, seed=request.seed
-    )
+    [sample] = generate(model, [prompt], sampling, stop_ids=TOKENIZER.stop_ids, seed=request.seed)
     return TOKENIZER.decode(sample.tokens), sample.ended
 
 
@@ -122,7 +120,7 @@ def test_any_order_of_coming_and_hanging_up_leaves_the_others_alone(plan, max_ro
     for i, (_, number, _) in enumerate(plan):
         answer, (text, _) = answers[f"r{i}"], alone(GPT_MODEL, ask(number))
         assert answer.text == text if answer.reason != "cancelled" else text.startswith(answer.text)
-    assert engine.num_requests == 0 and engine.decoder.num_held == 0
+    assert engine.num_requests == 0 and not engine.decoder.lengths.any()
 
 
 GPT_MODEL = small_model("gpt").eval()
@@ -392,7 +390,6 @@ def test_probabilities_and_alternatives_are_those_of_the_model():
         [prompt],
         SamplingSettings(max_new_tokens=6),
         stop_ids=TOKENIZER.stop_ids,
-        pad_id=TOKENIZER.pad_id,
         seed=6,
     )
     said = sample.tokens  # the end token too, where the model said it

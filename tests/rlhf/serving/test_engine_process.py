@@ -80,9 +80,7 @@ def alone(model, request):
         max_new_tokens=request.max_new_tokens, temperature=request.temperature, top_p=request.top_p
     )
     prompt = TOKENIZER.encode_prompt(list(request.messages))
-    return generate(
-        model, [prompt], sampling, stop_ids=TOKENIZER.stop_ids, pad_id=TOKENIZER.pad_id, seed=request.seed
-    )[0]
+    return generate(model, [prompt], sampling, stop_ids=TOKENIZER.stop_ids, seed=request.seed)[0]
 
 
 def test_a_killed_engine_is_restarted_and_answers_go_on_where_they_were(process, folders):
