@@ -73,6 +73,9 @@ def texts_in(value):
             yield from texts_in(inner)
 
 
+HALVES = {0xD800: "?", 0xFFFD: "?"}  # what files make of half a surrogate pair, and what readers do
+
+
 def said(result):
     if isinstance(result, str):
         return result.split("\n")
@@ -118,7 +121,7 @@ def test_any_json_value_in_any_column_is_read_or_refused(ending, write, rows):
         except (pyarrow.ArrowException, UnicodeEncodeError, OverflowError):
             return  # no table holds such rows
         cells = [cell_of(value) or "" for row in rows for value in row.values()] if ending == "csv" else []
-        there = "\0".join([*cells, *(text for row in rows for text in texts_in(row))]).replace("\ud800", "?")
+        there = "\0".join([*cells, *(text for row in rows for text in texts_in(row))]).translate(HALVES)
         for read in READERS:
             for skip in (False, True):
                 try:
@@ -128,9 +131,7 @@ def test_any_json_value_in_any_column_is_read_or_refused(ending, write, rows):
                     continue
                 for part in (part for result in found for part in said(result)):
                     pieces = [
-                        piece
-                        for line in part.replace("\ud800", "?").split("\n")
-                        for piece in line.split("TL;DR:")
+                        piece for line in part.translate(HALVES).split("\n") for piece in line.split("TL;DR:")
                     ]
                     assert all(
                         piece.strip() in there or piece.removeprefix(label) in there
