@@ -41,6 +41,7 @@ CHAT_TEMPLATE = (
     "{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+MOST_TOKENS = 2**24  # of a trained vocabulary; the largest published ones have a quarter of a million
 RANKS_FILE = "ranks.tiktoken"
 PATTERN_FILE = "encoding.json"
 
@@ -142,17 +143,19 @@ class Tokenizer:
             lines = (Path(folder) / RANKS_FILE).read_text().splitlines()
             ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, lines)}
             return cls(ranks, settings["pattern"], settings["special_tokens"])
-        except (OSError, ValueError, KeyError) as problem:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
             raise InputError(
-                f"{folder}: the tokenizer's files are damaged ({problem}); restore or export it again"
+                f"{folder}: the tokenizer's files are damaged ({first_line(problem)}); restore or export it again"
             ) from None
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE of `vocab_size` tokens, the special ones included, trained on texts."""
     smallest = 256 + len(SPECIAL_TOKENS)
-    if vocab_size < smallest:
-        raise InputError(f"vocab_size is {vocab_size}; bytes and special tokens alone need {smallest}")
+    if not smallest <= vocab_size <= MOST_TOKENS:
+        raise InputError(
+            f"vocab_size is {vocab_size}; bytes and special tokens alone need {smallest}, and more than {MOST_TOKENS} are none"
+        )
     backend = BackendTokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
