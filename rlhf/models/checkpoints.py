@@ -219,10 +219,8 @@ def _owner(name: str, modules: dict[str, Any]) -> str:
 def check_all_taken(name: str | Path, left: Sequence[str], kind: str, way_out: str) -> None:
     """Raises InputError where weights of the files are in no place of the model: it is another than that was trained."""
     if left:
-        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        raise InputError(
-            f"{name}: not a {kind}, {left[0]}{more} of its weights have no place in the model of its config.json; {way_out}"
-        )
+        which = f"{left[0]} and {len(left) - 1} more weights have" if len(left) > 1 else f"{left[0]} has"
+        raise InputError(f"{name}: not a {kind}, {which} no place in the model of its config.json; {way_out}")
 
 
 def _check_loaded(name: str | Path, loading: dict[str, Any], kind: str, way_out: str) -> None:

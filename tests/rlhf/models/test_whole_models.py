@@ -110,7 +110,7 @@ TOO_MUCH = {  # what is done to a folder, and what is said of it
     "scales that no config tells of": (scales_without_config, "model.layers.0.mlp.down_proj.weight_scale_inv and 13 more"),
     "biases that the config has off": (lambda f: rewritten(f, biases), "self_attn.k_proj.bias and 5 more"),
     "more layers than the config": (lambda f: changed(f / "config.json", num_hidden_layers=1), "model.layers.1.input_layernorm.weight and 8 more"),
-    "the head of a reward model": (lambda f: rewritten(f, lambda w: w | {"score.weight": torch.ones(1, 32)}), "score.weight of its weights"),
+    "the head of a reward model": (lambda f: rewritten(f, lambda w: w | {"score.weight": torch.ones(1, 32)}), "score.weight has no place"),
 }  # fmt: skip
 
 
