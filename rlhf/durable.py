@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,12 @@ from rlhf.errors import RLHFError, StoreError
 
 HOLDER = ".holder"
 FULL_BYTES = 2**16
+NOT_FOR_FOLDERS = (
+    errno.EINVAL,
+    errno.EBADF,
+    errno.ENOTSUP,
+)  # network file systems say so of fsync, which files bear
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)  # of a disk or folder that may not be written
 # Lock files that this process holds. POSIX locks: the process may take its own again, and loses it by closing the file.
 HELD: dict[Path, IO[str]] = {}
@@ -90,10 +97,13 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """fsync one file or folder."""
+    """fsync one file or folder; a folder where its file system can."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as problem:
+        if problem.errno not in NOT_FOR_FOLDERS or not path.is_dir():
+            raise
     finally:
         os.close(handle)
 
@@ -127,7 +137,9 @@ def new_folder(target: Path) -> Iterator[Path]:
     with disk_problems_explained(target):
         if os.path.lexists(target):
             raise StoreError(f"{target} exists already; name a folder that does not")
-        hidden = target.with_name(f".{target.name}.{os.getpid()}")
+        hidden = target.with_name(
+            f".{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        )  # as short as any name of a new folder
         with removed_afterwards(hidden):
             hidden.mkdir(parents=True)
             yield hidden
@@ -154,6 +166,8 @@ def _disk_problem(problem: Exception, place: Path) -> str | None:
     full = os.strerror(errno.ENOSPC) in f"{problem}" or (number is None and _is_full(place))
     if full or number == errno.EDQUOT:
         return f"{place}: no space left on its disk; free some, then run the same command again"
+    if number == errno.ENAMETOOLONG:
+        return f"{place}: this name is too long for its disk; give a shorter one"
     named = f"{problem.filename or ''}" if isinstance(problem, OSError) else ""
     if number in FORBIDDEN or named.startswith(f"{place}"):
         return f"{named or place}: cannot be read or written ({problem.args[-1]}); give the right to, or name another folder"
@@ -166,12 +180,17 @@ def _is_full(place: Path) -> bool:
 
 
 def take_lock(lock: Callable[[Any, int], None], handle: Any) -> bool:
-    """Whether the file is locked now by this process, without waiting."""
+    """Whether the file is locked now by this process, without waiting. Raises StoreError where its disk has no locks."""
     try:
         lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as problem:
         if problem.errno in (errno.EACCES, errno.EAGAIN):
             return False
+        if problem.errno in WITHOUT_LOCKS:
+            raise StoreError(
+                f"{handle.name}: its disk has no file locks ({os.strerror(problem.errno)}), which keep two processes apart; put the "
+                "store on a disk that has, or let the network file system lock"
+            ) from None
         raise
     return True
 

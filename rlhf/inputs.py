@@ -59,13 +59,18 @@ def locate_parent(store: Store, name: str, role: str) -> Located:
     return Located(folder, {}, {f"{role} {name}": content_hash(name)})
 
 
+def check_one_way(last_blocks: int, lora_rank: int) -> None:
+    """Raises InputError where both ways to train less than all are asked for."""
+    if last_blocks and lora_rank:
+        raise InputError("last_blocks and lora_rank are two ways to train less than all; choose one of them")
+
+
 def limit_trainable(model: Any, last_blocks: int, lora_rank: int, head: str | None = None) -> Any:
     """The model with what a stage's settings let learn of it: all, its last blocks, or adapters (and a head).
 
     Raises InputError where both are asked for.
     """
-    if last_blocks and lora_rank:
-        raise InputError("last_blocks and lora_rank are two ways to train less than all; choose one of them")
+    check_one_way(last_blocks, lora_rank)
     if last_blocks:
         freeze_lower(model, last_blocks)
     return with_adapters(model, lora_rank, head) if lora_rank else model

@@ -21,6 +21,8 @@ KINDS = {
     ),
     "ppo": ("A language model aligned by reinforcement learning from a reward", "text-generation"),
 }
+# Parts of an entry that stay on this machine: folders and what people wrote are nobody else's business, the rest is large.
+NOT_PUBLISHED = ("manifest.json", "demonstrations.json", "samples.jsonl", "checkpoints", "state")
 STARTS = ("base", "policy", "init")  # settings that name the model that a stage started from
 HUB_NAME = re.compile(r"(?:hf://)?(?:datasets/)?([\w.-]+/[\w.-]+)(?:/[\w./-]+)?(?::[\w-]+)?(?:@[\w./-]+)?")
 SECONDS = re.compile(r".*_s|seconds|.*_per_s")

@@ -140,3 +140,20 @@ def without_places(settings: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _says(each: "Field[Any]", name: str, default: bool) -> bool:
     return bool(each.metadata.get(name, default))
+
+
+def is_made_from(
+    manifest: Mapping[str, Any], parents: Mapping[str, Any], settings: Any, data: Any, seed: int
+) -> bool:
+    """Whether these inputs are an entry's by content: the names of its data are places, which come in one order.
+
+    parents: entries of the store, by role.
+    """
+    hashes = {role: parent["hash"] for role, parent in manifest["parents"].items()}
+    return (
+        manifest.get("seed") == seed
+        and hashes == {role: entry.hash for role, entry in parents.items()}
+        and isinstance(manifest["data"], dict)
+        and list(manifest["data"].values()) == list(data.values())
+        and same_but_for_places(manifest["settings"], settings)
+    )

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -39,7 +40,7 @@ from rlhf.durable import (
 from rlhf.errors import StoreError
 from rlhf.model_card import model_card
 from rlhf.packages import commit, versions
-from rlhf.settings import hashed_settings, same_but_for_places
+from rlhf.settings import hashed_settings, is_made_from
 
 CARD = "README.md"
 STAGES = ("base", "sft", "reward", "ppo")
@@ -131,9 +132,21 @@ class Store:
         return found
 
     def _paths(self, stage: str) -> list[Path]:
-        """The folders of a stage's entries, by number."""
+        """The folders of a stage's entries, by number, without copies of them. Raises StoreError where the root is a file."""
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root}: a file, and no checkpoint store; name a folder with --store")
+        copies = self._copies(stage)
+        return [path for path in self._numbered(stage) if path not in copies]
+
+    def _numbered(self, stage: str) -> list[Path]:
         there = [path for path in (self.root / stage).glob("*") if NUMBERED.fullmatch(path.name)]
         return sorted(there, key=lambda path: int(path.name.split("-")[0]))
+
+    def _copies(self, stage: str) -> list[Path]:
+        """Folders that share their number, which is given once, with another and are not called as their manifest says."""
+        there = {path: int(path.name.split("-")[0]) for path in self._numbered(stage)}
+        counts = Counter(there.values())
+        return [path for path, number in there.items() if counts[number] > 1 and not _is_called_so(path)]
 
     def _entry(self, path: Path) -> Entry:
         try:
@@ -178,7 +191,7 @@ class Store:
         """The newest entry made from the same inputs as `new` takes, wherever files and models of this content lay then."""
         key = inputs_hash(stage, **inputs)
         for entry in reversed(self.entries(stage)):
-            if entry.manifest["inputs_hash"] == key or _is_made_from(entry.manifest, **inputs):
+            if entry.manifest["inputs_hash"] == key or is_made_from(entry.manifest, **inputs):
                 return entry
         return None
 
@@ -254,8 +267,9 @@ class Store:
         if not self.root.is_dir():
             raise StoreError(f"{self.root}: no store is there to verify; name another with --store")
         self._remove_leftovers()
-        problems = []
         every = [path for stage in STAGES for path in self._paths(stage)]
+        copies = [] if reference else [path for stage in STAGES for path in self._copies(stage)]
+        problems = [f"{p.parent.name}/{p.name}: a copy that nothing uses; move it away" for p in copies]
         for path in [self.resolve(reference).path] if reference else every:
             try:
                 entry = self._entry(path)
@@ -354,6 +368,15 @@ def check_name(stage: str, name: str) -> None:
         raise StoreError(f"{stage}/{name}: use one of {', '.join(STAGES)} and a name of {NAME_TEXT}")
 
 
+def _is_called_so(path: Path) -> bool:
+    """Whether an entry's folder has the name that its manifest gives; true of a manifest that cannot be read."""
+    try:
+        name = json.loads((path / "manifest.json").read_text())["name"]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return True
+    return path.name.split("-", 1)[1] == name
+
+
 def _is_manifest(found: Any) -> bool:
     """Whether this has what readers of manifests take for granted."""
     if not isinstance(found, dict):
@@ -366,20 +389,6 @@ def _is_manifest(found: Any) -> bool:
     return all(isinstance(digest, str) for digest in found["files"].values()) and all(
         isinstance(parent, dict) and all(isinstance(parent.get(name), str) for name in ("ref", "hash"))
         for parent in parents
-    )
-
-
-def _is_made_from(
-    manifest: dict[str, Any], parents: dict[str, Entry], settings: Any, data: Any, seed: int
-) -> bool:
-    """Whether these inputs are an entry's by content: the names of its data are places, which come in one order."""
-    hashes = {role: parent["hash"] for role, parent in manifest["parents"].items()}
-    return (
-        manifest.get("seed") == seed
-        and hashes == {role: entry.hash for role, entry in parents.items()}
-        and isinstance(manifest["data"], dict)
-        and list(manifest["data"].values()) == list(data.values())
-        and same_but_for_places(manifest["settings"], settings)
     )
 
 

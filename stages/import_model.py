@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.hub import DownloadBar
-from rlhf.errors import InputError, first_line
-from rlhf.models.sources import fetch_weights, find_source, reading, sha256_of
+from rlhf.models.sources import NOT_GIVEN, fetch_weights, find_source, reading, sha256_of
 from rlhf.store import Entry, Store, check_name
 
-BESIDE_WEIGHTS = ["*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
+BESIDE_WEIGHTS = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja", "README.md", "LICENSE*"]
 
 
 def import_model(
@@ -57,15 +56,10 @@ def import_model(
 def _download(hub_id: str) -> Path:
     """The folder of a hub's model in the local cache; fetched where it is not there or not the newest."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
-        fetch_weights(hub_id)
+    fetch_weights(hub_id)
+    with reading(hub_id, f"no such folder or file, and {NOT_GIVEN}"):
         return Path(snapshot_download(hub_id, allow_patterns=BESIDE_WEIGHTS, tqdm_class=DownloadBar))
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
-        raise InputError(
-            f"{hub_id}: no such folder or file, and the hub gave no such model: {first_line(problem)}"
-        ) from None
 
 
 def licence_of(path: Path) -> str | None:
@@ -80,5 +74,8 @@ def licence_of(path: Path) -> str | None:
         return None
     from huggingface_hub import ModelCard
 
-    found = ModelCard.load(card, ignore_metadata_errors=True).data.license
-    return ", ".join(found) if isinstance(found, list) else found
+    try:
+        found = ModelCard.load(card, ignore_metadata_errors=True).data.license
+    except Exception:  # a card that is none: of the model it says nothing
+        return None
+    return ", ".join(map(str, found)) if isinstance(found, list) else None if found is None else f"{found}"

@@ -148,6 +148,9 @@ class Handler(BaseHTTPRequestHandler):
         folder = self.server.folder / "models" / name
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
+            if line["key"] == "deletedFile":
+                (folder / value["path"]).unlink()
+                continue
             if line["key"] == "header":
                 self.server.commits.append((name, value["summary"]))
                 continue

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf.learning.losses import ranking_losses
+from rlhf.models.sources import file_of, find_source
 
 MAX_STEPS = 300
 FILE = "heads.safetensors"  # in a reward model's folder
@@ -101,6 +102,6 @@ def save_heads(heads: Heads, folder: Path) -> None:
 
 
 def load_heads(folder: str | Path) -> Heads | None:
-    """The heads in a reward model's folder; None where there are none."""
-    file = Path(folder) / FILE
-    return Heads(**load_file(file)) if file.is_file() else None
+    """The heads beside a reward model, in a folder or on the hub; None where there are none."""
+    file = file_of(find_source(folder), FILE)
+    return Heads(**load_file(file)) if file else None

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import InputError, first_line
-from rlhf.models.checkpoints import load_policy, new_scalar_model
+from rlhf.models.checkpoints import forget_quantisation, load_policy, new_scalar_model
 from rlhf.models.gpt import GPT, ScalarGPT
+from rlhf.models.sources import file_of, find_source
 from rlhf.models.trunk import trunk_of
 
 WAY_OUT = "train all of it (lora_rank = 0), or its last_blocks"
-FOLDER = "adapter"  # in a checkpoint's folder
+FOLDER, NOTE = "adapter", "trunk.json"  # in a checkpoint's folder, and in that
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def lora(rank: int, head: str | None = None) -> Any:
@@ -82,6 +84,7 @@ def save_plain(model: Any, folder: Path, untied: bool = False) -> None:
         # RecurrentGemma's layers keep the states of the last pass, which may belong to a gradient.
         kept = {id(each): each.detach() for each in passing if isinstance(each, Tensor)}
         model = copy.deepcopy(model, kept).merge_and_unload()
+    forget_quantisation(model)
     if not (untied and model.config.tie_word_embeddings):
         model.save_pretrained(folder)
         return
@@ -170,19 +173,22 @@ def save_adapters(model: Any, trunk: str, offset: float, folder: Path) -> None:
     model.peft_config["default"].base_model_name_or_path = None
     model.save_pretrained(folder / FOLDER, save_embedding_layers=False)
     (folder / FOLDER / "README.md").unlink(missing_ok=True)
-    (folder / FOLDER / "trunk.json").write_text(json.dumps({"sha256": trunk, "reward_offset": offset}) + "\n")
+    (folder / FOLDER / NOTE).write_text(json.dumps({"sha256": trunk, "reward_offset": offset}) + "\n")
 
 
 def reward_model_over(folder: str | Path, policy: Any) -> Any | None:
     """The reward model of a checkpoint over the policy's own weights; None where it was made over another trunk."""
     from peft import PeftModel
 
-    note = Path(folder) / FOLDER / "trunk.json"
-    if not note.is_file():
+    source = find_source(folder)
+    note = None if source.gguf else file_of(source, f"{FOLDER}/{NOTE}")
+    if note is None:
         return None
     made = json.loads(note.read_text())
     if made["sha256"] != trunk_hash(policy):
         return None
     scalar = scalar_model_over(policy)
     scalar.config.reward_offset = made["reward_offset"]
+    for name in ADAPTER_FILES:  # of a hub's model, into the same folder
+        file_of(source, f"{FOLDER}/{name}")
     return PeftModel.from_pretrained(scalar, str(note.parent)).eval()

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,22 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from rlhf.errors import InputError, first_line
 from rlhf.models.gpt import GPT, ScalarGPT
-from rlhf.models.sources import fetch_weights, find_source, reading
+from rlhf.models.sources import Source, fetch_weights, file_of, find_source, reading
 from rlhf.models.trunk import trunk_of
 
 # What a checkpoint should be, and what to do where it is not.
 WHOLE_MODEL = ("whole language model", "give one whose files are all there and belong together")
 REWARD_MODEL = ("reward model", "train one with rlhf reward --init, and name that")
 NOT_LOADED = "no model could be loaded"
+# In files though no model takes them: what older versions stored and newer ones compute, scales of activations, heads that
+# draft, and trl's value head beside a whole policy.
+NOT_MISSED = re.compile(
+    r"(attn|attention)\.(masked_)?bias$|causal_mask$|inv_freq$|(cos|sin)_cached$|position_ids$|^rope_freqs\.weight$"
+    r"|(input|activation|q|k|v|kv)_scale$|(^|\.)mtp\w*\.|^v_head\."
+)
+LANGUAGE_HEAD = re.compile(r"^(lm_head|embed_out)\.")
+LAYER = re.compile(r"\blayers\.(\d+)\.")
+ADAPTER = "adapter_config.json"
 
 
 def load_policy(source: str | Path, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
@@ -114,9 +124,11 @@ def _load(
         raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
     if not source.path.exists():
         fetch_weights(source.place)
+    check_no_adapter(source, name)
     with reading(name, NOT_LOADED):
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
         _check_whole(config, name)
+        _ask_for_floats(config)
         if auto is AutoModelForSequenceClassification:
             register_scalar_class(config)
         made = auto._model_mapping.get(type(config), PreTrainedModel)
@@ -127,7 +139,88 @@ def _load(
             output_loading_info=True, ignore_mismatched_sizes=True,  # which are told by name
         )  # fmt: skip
     _check_loaded(name, loading, *wanted)
+    check_all_taken(name, left_over(model, config, loading["unexpected_keys"]), *wanted)
+    forget_quantisation(model)
+    note_own_head(model)
     return model.eval()
+
+
+def _ask_for_floats(config: Any) -> None:
+    """Let weights of FP8 and MXFP4 become floats with a GPU that computes with them, too, as they do without."""
+    how = getattr(config, "quantization_config", None)
+    if isinstance(how, dict) and how.get("quant_method") in ("fp8", "mxfp4"):
+        how["dequantize"] = True
+
+
+def forget_quantisation(model: Any) -> None:
+    """Let a model whose weights became floats be saved as it is.
+
+    transformers would quantise them again, into files of which config.json does not say so: read anew they are noise.
+    """
+    made = (
+        step
+        for way in getattr(model, "_weight_conversions", None) or ()
+        for step in getattr(way, "operations", ())
+    )
+    if any("Dequantize" in type(step).__name__ for step in made):
+        model._weight_conversions = None  # the names and shapes are then those that the family has by itself
+
+
+def check_no_adapter(source: Source, name: str | Path) -> None:
+    """Raises InputError for an adapter beside a model, which transformers would put over it without a word."""
+    if file_of(source, ADAPTER):
+        raise InputError(
+            f"{name}: {ADAPTER} is an adapter, over the base that it names; merge it into that (merge_and_unload) and give "
+            "the folder so made, or move the adapter's files away to take the model beside it"
+        )
+
+
+def note_own_head(model: Any) -> None:
+    """Let the config say so where the head is no longer the embedding: saved and loaded, it would become that."""
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    if not model._tied_weights_keys or head is None or head is model.get_input_embeddings().weight:
+        return
+    for config in (model.config, model.config.get_text_config(decoder=True)):
+        config.tie_word_embeddings = False
+    model._keys_to_ignore_on_save = None
+
+
+def left_over(model: Any, config: Any, names: Iterable[str]) -> list[str]:
+    """Those stored weights of `names`, which the model did not take, that it would have needed to be what was trained.
+
+    config: that of the folder, of which the model may be a part.
+    """
+    its, drafts = model.config.get_text_config(decoder=True), "num_nextn_predict_layers"
+    ignored = re.compile("|".join(model._keys_to_ignore_on_load_unexpected or ()) or "$^")
+    found = [name for name in names if not NOT_MISSED.search(name) and not ignored.search(name)]
+    if model.get_output_embeddings() is None:  # a scalar model does without
+        found = [name for name in found if not LANGUAGE_HEAD.search(name)]
+    if getattr(its, drafts, 0):
+        found = [name for name in found if _layer_of(name) < its.num_hidden_layers]
+    if type(model.config) is not type(config):  # the text part of a model that also sees
+        modules = dict(model.named_modules())
+        above = ("", next(name for name, module in modules.items() if module is trunk_of(model)))
+        found = [name for name in found if _owner(name, modules) not in above]
+    return sorted(found)
+
+
+def _layer_of(name: str) -> int:
+    found = LAYER.search(name)
+    return int(found[1]) if found else -1
+
+
+def _owner(name: str, modules: dict[str, Any]) -> str:
+    """The nearest module above a weight of that name."""
+    while name not in modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def check_all_taken(name: str | Path, left: Sequence[str], kind: str, way_out: str) -> None:
+    """Raises InputError where weights of the files are in no place of the model: it is another than that was trained."""
+    if left:
+        which = f"{left[0]} and {len(left) - 1} more weights have" if len(left) > 1 else f"{left[0]} has"
+        raise InputError(f"{name}: not a {kind}, {which} no place in the model of its config.json; {way_out}")
 
 
 def _check_loaded(name: str | Path, loading: dict[str, Any], kind: str, way_out: str) -> None:

@@ -4,11 +4,12 @@ Resident are embeddings, final norm and head. Every forward pass reads every blo
 the checkpoint, from the system's file cache where that holds it, else from the disk.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from accelerate import init_empty_weights
@@ -16,7 +17,16 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from rlhf.errors import InputError
-from rlhf.models.checkpoints import NOT_LOADED, attention_for, is_ours
+from rlhf.models.checkpoints import (
+    NOT_LOADED,
+    WHOLE_MODEL,
+    attention_for,
+    check_all_taken,
+    check_no_adapter,
+    is_ours,
+    left_over,
+    note_own_head,
+)
 from rlhf.models.gpt import GPT
 from rlhf.models.sources import find_source, reading
 from rlhf.models.trunk import blocks_of
@@ -25,6 +35,7 @@ DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
 }  # fmt: skip
+PIECE = 2**24  # bytes that are compared at once
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class StoredTensors:
     def __init__(self, folder: Path) -> None:
         """Raises InputError for a file that is damaged."""
         self.places: dict[str, Place] = {}
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in _files_of(folder):
             with reading(path, "this is no whole safetensors file"):
                 self.places |= _places_in(path)
 
@@ -77,6 +88,35 @@ class StoredTensors:
         """The stored name of a model's parameter or buffer; published files may leave the trunk's prefix out."""
         names = (weight, weight.removeprefix(f"{prefix}."))
         return next((name for name in names if name in self.places), None)
+
+    def unknown_to(self, model: Any) -> list[str]:
+        """The stored names that no parameter or buffer of a model has, with the trunk's prefix or without."""
+        known = {self.name_of(name, model.base_model_prefix) for name in model.state_dict()}
+        return [name for name in self.places if name not in known]
+
+    def are_equal(self, one: str, other: str) -> bool:
+        """Whether two stored tensors have the same bytes."""
+        with self.places[one].path.open("rb") as file, self.places[other].path.open("rb") as its:
+            return _digest(file, self.places[one]) == _digest(its, self.places[other])
+
+
+def _digest(file: IO[bytes], place: Place) -> tuple[str, bytes]:
+    """A stored tensor's format, and a hash of its bytes that needs no more memory than a piece of them."""
+    file.seek(place.first)
+    digest, left = hashlib.sha256(), place.size
+    while left and (piece := file.read(min(left, PIECE))):
+        digest.update(piece)
+        left -= len(piece)
+    return place.format, digest.digest()
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """The safetensors files that transformers reads: there may be others of the same weights, such as Mistral's consolidated."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    with reading(index, "this is no index of weights"):
+        return [folder / part for part in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
 
 
 def _places_in(path: Path) -> dict[str, Place]:
@@ -108,9 +148,12 @@ def load_offloaded(source: str | Path, dtype: torch.dtype = torch.float32) -> Pr
         raise InputError(
             f"{source}: weights are streamed from safetensors files of a folder only; rlhf import makes one"
         )
+    check_no_adapter(found, source)
     with reading(source, NOT_LOADED):
-        model = _without_weights(AutoConfig.from_pretrained(found.place))
+        config = AutoConfig.from_pretrained(**found.arguments)
+        model = _without_weights(config)
     stored = StoredTensors(folder)
+    _give_own_head(model, stored)
     model.tie_weights()
     blocks = blocks_of(model)
     streamed = {id(parameter) for parameter in blocks.parameters()}
@@ -125,7 +168,18 @@ def load_offloaded(source: str | Path, dtype: torch.dtype = torch.float32) -> Pr
             for name, _ in block.named_parameters()
         }
         _stream(block, names, stored, dtype)
+    check_all_taken(source, left_over(model, config, stored.unknown_to(model)), *WHOLE_MODEL)
     return model.eval()
+
+
+def _give_own_head(model: Any, stored: StoredTensors) -> None:
+    """Untie a head of which the files have weights of their own, as transformers does with a model that it loads as a whole."""
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    names = {id(module): f"{name}.weight" for name, module in model.named_modules()}
+    mine, its = (stored.name_of(names.get(id(each), ""), model.base_model_prefix) for each in (head, table))
+    if mine and its and not stored.are_equal(mine, its):
+        head.weight = nn.Parameter(torch.empty_like(head.weight))
+        note_own_head(model)
 
 
 def _saved(model: Any) -> list[tuple[str, Tensor]]:

@@ -21,6 +21,7 @@ WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
 NOT_HERE = "no such folder or file; give a model's folder, a GGUF file or a hub id"
+NOT_GIVEN = "the hub gave no such model"
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Source:
     gguf: str | None = None
 
     @property
-    def arguments(self) -> dict[str, str]:
-        """Keyword arguments of every `from_pretrained`."""
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of every `from_pretrained`, of which none may run code that a checkpoint brings."""
         named = {"gguf_file": self.gguf} if self.gguf else {}
-        return {"pretrained_model_name_or_path": self.place, **named}
+        return {"pretrained_model_name_or_path": self.place, "trust_remote_code": False, **named}
 
     @property
     def path(self) -> Path:
@@ -45,7 +46,8 @@ class Source:
 def find_source(name: str | Path) -> Source:
     """The source that `name` means; what is no path on this machine and looks like none is a hub id.
 
-    Raises InputError for a path that is not there, a file that is no GGUF file, and GGUF without its package.
+    Raises InputError for a path that is not there, a file that is no GGUF file, GGUF without its package, and a hub id that is
+    a folder here, too, which transformers would take instead.
     """
     path = Path(name)
     if os.path.isdir(path):
@@ -53,7 +55,29 @@ def find_source(name: str | Path) -> Source:
     if os.path.isfile(path):
         _check_gguf(path)
         return Source(str(path.parent), path.name)
-    return Source(hub_name(str(name), NOT_HERE))
+    hub_id = hub_name(str(name), NOT_HERE)
+    if os.path.exists(hub_id):
+        raise InputError(
+            f"{name}: there is a folder {hub_id} here, too; start in another folder to have the hub's"
+        )
+    return Source(hub_id)
+
+
+def file_of(source: Source, name: str) -> Path | None:
+    """A file of a model's folder or, fetched, of a hub's model; None where it has none of that name."""
+    if not os.path.isdir(source.place):
+        return _file_of_hub(source.place, name)
+    file = Path(source.place) / name
+    return file if file.is_file() else None
+
+
+@cache  # as with weights
+def _file_of_hub(hub_id: str, name: str) -> Path | None:
+    with reading(hub_id, NOT_GIVEN):
+        try:
+            return download(hub_id, name)
+        except (OSError, ValueError):  # the hub's own errors are of these
+            return None
 
 
 @contextmanager
@@ -73,6 +97,8 @@ def reading(name: str | Path, what: str) -> Iterator[None]:
 def _reason_of(problem: Exception) -> str:
     """A library's first line; all of what it says where that line only announces it, or names no missing package yet."""
     line = first_line(problem)
+    if "trust_remote_code" in f"{problem}":
+        return "it is a model with code of its own, which is not run here; give one of a kind that transformers itself has"
     if isinstance(problem, ImportError) or line.endswith(":"):
         return " ".join(f"{problem}".split()).partition(" Please note")[0][:300]
     return line
@@ -95,7 +121,7 @@ def declared_stops(source: Source) -> tuple[int, ...]:
             if isinstance(problem.__context__, ValueError):  # a file is there, and it is no JSON
                 raise
     try:
-        config = AutoConfig.from_pretrained(source.place).get_text_config(decoder=True)
+        config = AutoConfig.from_pretrained(**source.arguments).get_text_config(decoder=True)
     except Exception:  # a tokenizer alone; whoever loads a model here says what is wrong with it
         return ()
     return stops_in(config, source.place)
@@ -120,19 +146,16 @@ def content_hash(name: str | Path) -> str:
     source = find_source(name)
     if os.path.exists(source.path):
         return sha256_of(source.path)
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
+    with reading(name, NOT_GIVEN):
         return download(source.place, "config.json").parent.name
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as problem:
-        raise InputError(f"{name}: the hub gave no such model: {first_line(problem)}") from None
 
 
 @cache  # a model is loaded more than once; the hub is asked once
 def fetch_weights(hub_id: str) -> None:
     """Bring the weights that `from_pretrained` reads of a hub's model into the hub's cache, with a bar.
 
-    Where the hub does not give them nothing is said: whoever loads the model says why.
+    Where the hub does not give them nothing is said: whoever loads the model says why. Raises InputError where the connection
+    is lost.
     """
     for name in WEIGHTS:
         try:
@@ -143,6 +166,12 @@ def fetch_weights(hub_id: str) -> None:
             return
         except (OSError, ValueError, LookupError):  # the hub's own errors are of these
             continue
+        except (
+            Exception
+        ) as problem:  # of the package below the hub's, which is another one in another version
+            raise InputError(
+                f"{hub_id}: the connection to the hub was lost ({first_line(problem)}); the same command goes on where it stopped"
+            ) from None
 
 
 def sha256_of(path: Path) -> str:

@@ -6,7 +6,6 @@ Text from people never becomes a special token: both engines encode the text of 
 import base64
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from rlhf.models.foreign_tokenizer import (
     bytes_to_unicode,
     template_for,
 )
-from rlhf.models.sources import declared_stops, find_source, reading, stops_in
+from rlhf.models.sources import Source, declared_stops, file_of, find_source, reading, stops_in
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -42,6 +41,7 @@ CHAT_TEMPLATE = (
     "{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+MOST_TOKENS = 2**24  # of a trained vocabulary; the largest published ones have a quarter of a million
 RANKS_FILE = "ranks.tiktoken"
 PATTERN_FILE = "encoding.json"
 
@@ -143,9 +143,9 @@ class Tokenizer:
             lines = (Path(folder) / RANKS_FILE).read_text().splitlines()
             ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, lines)}
             return cls(ranks, settings["pattern"], settings["special_tokens"])
-        except (OSError, ValueError, KeyError) as problem:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
             raise InputError(
-                f"{folder}: the tokenizer's files are damaged ({problem}); restore or export it again"
+                f"{folder}: the tokenizer's files are damaged ({first_line(problem)}); restore or export it again"
             ) from None
 
 
@@ -155,8 +155,10 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     Raises InputError where bytes and special tokens alone are more.
     """
     smallest = 256 + len(SPECIAL_TOKENS)
-    if vocab_size < smallest:
-        raise InputError(f"vocab_size is {vocab_size}; bytes and special tokens alone need {smallest}")
+    if not smallest <= vocab_size <= MOST_TOKENS:
+        raise InputError(
+            f"vocab_size is {vocab_size}; bytes and special tokens alone need {smallest}, and more than {MOST_TOKENS} are none"
+        )
     backend = BackendTokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -204,15 +206,16 @@ def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
     template_kwargs: NAME=VALUE,… for the model's chat template, over those that were saved with it. Raises InputError
     where there is no tokenizer, or one without an end token.
     """
-    arguments = parse_arguments(template_kwargs)
-    if os.path.exists(Path(name) / RANKS_FILE):
+    arguments, source = parse_arguments(template_kwargs), find_source(name)
+    ranks = None if source.gguf else file_of(source, RANKS_FILE)
+    if ranks:
         if arguments:
             raise InputError(f"template_kwargs: {name} has the chat format of this project, which takes none")
-        return Tokenizer.load(Path(name))
-    source = find_source(name)
+        file_of(source, PATTERN_FILE)  # into the same folder
+        return Tokenizer.load(ranks.parent)
     with reading(name, "no tokenizer there"):
         found = AutoTokenizer.from_pretrained(**source.arguments)
-    return ForeignTokenizer(found, declared_stops(source), _saved_arguments(Path(name)) | arguments)
+    return ForeignTokenizer(found, declared_stops(source), _saved_arguments(source) | arguments)
 
 
 def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
@@ -224,10 +227,10 @@ def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyToken
     return found
 
 
-def _saved_arguments(folder: Path) -> dict[str, Any]:
+def _saved_arguments(source: Source) -> dict[str, Any]:
     """The chat template's arguments that `ForeignTokenizer.save` wrote; none where there is no such file."""
-    file = folder / TEMPLATE_FILE
-    if not file.is_file():
+    file = None if source.gguf else file_of(source, TEMPLATE_FILE)
+    if file is None:
         return {}
     with reading(file, "these are no arguments of a chat template"):
         saved = json.loads(file.read_text())

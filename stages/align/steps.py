@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from annotate.labels import LabelStore
 from rlhf.errors import InputError, StoreError
 from rlhf.inputs import locate_model
 from rlhf.learning.reward_sources import parse_weights
@@ -22,6 +23,7 @@ from stages.align.data import AlignData, divide
 from stages.judging_settings import AlignEvalSettings
 from stages.settings import AlignDataSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
 from stages.steps import Steps, checked_label, settings_of
+from stages.trainers.recipe import check_tables
 
 if TYPE_CHECKING:
     from stages.judging.answers import Model
@@ -74,6 +76,7 @@ def run(
     peers = _peers(recipe, store)
     steps = Steps(say)
     by_one = processes.broadcast_from_main
+    by_one(lambda: LabelStore(labels_url).close())  # one that cannot be opened is known now
     parts = steps.run_step("data", lambda: by_one(lambda: _data(recipe, store, base, data, say)))
     sft = steps.run_step("sft", lambda: _sft(recipe, store, base, parts, label, seed, say))
     reward = steps.run_step("reward", lambda: _reward(recipe, store, sft.ref, parts, label, seed, say))
@@ -112,6 +115,8 @@ def check(recipe: Mapping[str, Mapping[str, Any]], name: str, seed: int) -> str:
         if given := sorted(FIXED[step] & set(recipe.get(step, {}))):
             raise InputError(f"recipe, [{step}]: rlhf align itself sets {', '.join(given)}")
     _check_rewards(recipe)
+    _check_shares(settings_of(AlignDataSettings, recipe, "data"))
+    check_tables(recipe, SETTINGS)
     return checked_label(name, seed, seed + GOLD_SEED)
 
 
@@ -133,6 +138,15 @@ def _check_rewards(recipe: Mapping[str, Mapping[str, Any]]) -> None:
     if not checked and given > wanted:
         raise InputError(
             f"recipe, [ppo]: {given} reward_weights for one reward model; set [data] constrained_share, or leave them out"
+        )
+
+
+def _check_shares(data: AlignDataSettings) -> None:
+    """Raises InputError where the conversations that are put aside leave none to train on."""
+    if (together := data.gold_share + data.validation_share + data.test_share) >= 1:
+        raise InputError(
+            f"recipe, [data]: gold_share, validation_share and test_share are {together:g} together, which leaves nothing to "
+            "train on; give less than 1 in all"
         )
 
 

@@ -1,6 +1,8 @@
 """`rlhf`: one command per stage. Heavy packages are imported inside the command that needs them."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -45,12 +47,23 @@ OTHERS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after a one-line error, 130 after Ctrl-C."""
+    _settle_streams()
     options = parse(arguments)
     quiet_libraries()
     status, why = outcome(options)
     if why:  # said when the frames of an error are gone, and with them the progress bars that they held open
         say(f"rlhf: {why}")
     return status
+
+
+def _settle_streams() -> None:
+    """Give a command all three streams, also where its caller closed one, and let no letter stop it that theirs has no sign for."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  as long as the process lives
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def outcome(options: argparse.Namespace) -> tuple[int, str | None]:

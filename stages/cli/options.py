@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 from rlhf.settings import complaint, value_type
 from rlhf.store import Store
 from stages import settings as stage_settings
@@ -287,7 +287,11 @@ def settings_from(options: argparse.Namespace) -> Any:
 
 
 def store_of(options: argparse.Namespace) -> Store:
-    root = Path(options.store or os.environ.get("RLHF_STORE") or "store").expanduser()
+    name = options.store or os.environ.get("RLHF_STORE") or "store"
+    try:
+        root = Path(name).expanduser()
+    except RuntimeError as problem:  # ~NOBODY
+        raise InputError(f"--store {name}: {first_line(problem)}; write the folder out") from None
     return Store(root, resume_only=getattr(options, "resume", False))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from annotate.labels import LabelStore
 from rlhf.errors import InputError
 from rlhf.store import Entry, Store
 from stages.judging_settings import EvalSettings
@@ -49,6 +50,7 @@ def run(
     Everything is drawn anew from `seed`: corpus, demonstrations, initial weights, samples, labelers and PPO.
     """
     label = check(recipe, name, seed)
+    LabelStore(labels_url).close()  # one that cannot be opened is known now
     steps = Steps(say)
     base = steps.run_step("base", lambda: _base(recipe, store, label, seed, say))
     sft = steps.run_step("sft", lambda: _sft(recipe, store, label, seed, base, say))
@@ -86,6 +88,9 @@ def check(recipe: Mapping[str, Mapping[str, Any]], name: str, seed: int) -> str:
         settings_of(kind, recipe, stage)
         if given := sorted(FIXED[stage] & set(recipe.get(stage, {}))):
             raise InputError(f"recipe, [{stage}]: the pipeline itself sets {', '.join(given)}: {alone}")
+    from stages.trainers.recipe import check_tables
+
+    check_tables(recipe, SETTINGS)
     return checked_label(name, seed)
 
 

@@ -8,6 +8,7 @@ from rlhf.durable import copy_files, new_folder
 from rlhf.errors import InputError
 from rlhf.hub_names import SCHEME
 from rlhf.inputs import locate_model
+from rlhf.model_card import NOT_PUBLISHED
 from rlhf.packages import how_to_install, version_of
 from rlhf.store import Store
 
@@ -168,7 +169,7 @@ def write_chat_space(store: Store, checkpoint: str, folder: Path, say: Callable[
     _check_free(folder)
     if is_local:
         with new_folder(folder / "model") as model:
-            copy_files(Path(source), model, ("value", "ema", "history.json"))
+            copy_files(Path(source), model, (*NOT_PUBLISHED, "value", "ema", "history.json"))
     _write(folder, {"app.py": app, "README.md": text, "requirements.txt": _requirements("label")})
     say(f"{folder}: app.py, README.md, requirements.txt" + (", model" if is_local else ""))
 

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import json
 import os
+import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -176,6 +178,9 @@ def test_an_export_that_fails_leaves_nothing_and_names_its_own_place(store, tmp_
     with pytest.raises(StoreError, match=f"{tmp_path / 'out'}: no space left"):
         store.export("base", tmp_path / "out", fail)
     assert list(tmp_path.iterdir()) == [store.root]
+    with pytest.raises(StoreError, match="x: this name is too long for its disk"):
+        store.export("base", tmp_path / ("x" * 300))
+    store.export("base", tmp_path / ("x" * 250))
     for inside in (store.root / "base/0002-b", store.resolve("base").path / "copy"):
         with pytest.raises(StoreError, match="among the store's entries"):
             store.export("base", inside)
@@ -281,6 +286,66 @@ def test_a_lock_that_is_not_given_back_ends_in_one_line(store, monkeypatch):
             make(store)
         assert "\n" not in str(caught.value) and store.entries() == []
     assert make(store).ref == "base/0001-a"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_disk_without_locks_is_named_in_one_line(store, number, monkeypatch):
+    def without(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("rlhf.durable.fcntl.flock", without)
+    monkeypatch.setattr("rlhf.durable.fcntl.lockf", without)
+    for write in (lambda: make(store), lambda: store.work_folder("sft", "a" * 64)):
+        with pytest.raises(
+            StoreError, match=f"{store.root}.*has no file locks.*another disk|disk that has"
+        ) as caught:
+            write()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
+def test_a_file_system_that_syncs_no_folders_keeps_entries(store, number, monkeypatch):
+    fsync = os.fsync
+
+    def of_files(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    monkeypatch.setattr("rlhf.durable.os.fsync", of_files)
+    assert make(store).ref == "base/0001-a" and store.verify() == []
+    monkeypatch.setattr("rlhf.durable.os.fsync", lambda handle: (_ for _ in ()).throw(OSError(number, "no")))
+    with pytest.raises(OSError, match="no"):
+        make(store, name="b")
+
+
+def test_a_copy_beside_an_entry_is_none(store):
+    first, second = make(store, "sft"), make(store, "sft", text="more")
+    for copy in ("0002-a.bak", "0002-a copy"):
+        shutil.copytree(second.path, second.path.with_name(copy))
+    assert [entry.ref for entry in store.entries()] == [first.ref, second.ref]
+    assert store.resolve("sft").path == second.path and not store.has("sft/a.bak")
+    assert store.verify("sft") == []
+    problems = sorted(store.verify())
+    assert [line.split(": ")[0] for line in problems] == ["sft/0002-a copy", "sft/0002-a.bak"]
+    assert all("a copy that nothing uses" in line for line in problems)
+
+
+def test_an_entry_that_was_called_otherwise_by_hand_stays_one(store):
+    make(store, "sft")
+    (store.root / "sft/0001-a").rename(store.root / "sft/0001-best")
+    assert store.resolve("sft/best").ref == "sft/0001-best" and store.verify() == []
+
+
+def test_a_file_is_no_store(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for ask in (
+        Store.entries,
+        lambda store: store.resolve("sft"),
+        lambda store: store.find("sft", parents={}, settings={}, data={}, seed=0),
+    ):
+        with pytest.raises(StoreError, match=r"file: a file, and no checkpoint store"):
+            ask(Store(tmp_path / "file"))
 
 
 def test_two_processes_do_not_share_a_work_folder(store):

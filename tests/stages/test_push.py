@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 
 from rlhf.model_card import model_card
 from rlhf.store import Store
+from stages.push import _files
 from tests.hub_server import serve
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,61 @@ def test_a_checkpoint_is_pushed_whole_and_opens_from_there(base_store, pushed):
     code = "from transformers import AutoModelForCausalLM as M; print(M.from_pretrained('ann/tiny').config.n_layer)"
     opened = pushed(code=code)
     assert opened.stdout.strip() == "2", opened.stderr
+
+
+def test_what_an_earlier_push_left_goes_and_what_people_put_there_stays(tmp_path, base_store, pushed):
+    folder = pushed.folder / "ann/tiny"
+    (folder / "adapter").mkdir(parents=True)
+    stale = (
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "template_kwargs.json",
+        "adapter/trunk.json",
+    )
+    own = (".gitattributes", "LICENSE", "figure.png", "small.gguf")
+    for name in (*stale, *own, "config.json"):
+        (folder / name).write_text("old")
+    done = pushed("base", "ann/tiny")
+    assert done.returncode == 0, done.stderr
+    there = {f"{path.relative_to(folder)}" for path in folder.rglob("*") if path.is_file()}
+    assert there == set(base_store.resolve("base").manifest["files"]) | set(own)
+    assert all(name in done.stderr for name in stale) and (folder / "config.json").read_text() != "old"
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(pushed):
+    (pushed.folder / "ann/open").mkdir(parents=True)
+    refused = pushed("base", "ann/open", "--private")
+    assert refused.returncode == 2 and "ann/open: it is there and public" in refused.stderr
+    assert not list((pushed.folder / "ann/open").iterdir())
+
+
+def test_what_people_wrote_stays_here(tmp_path):
+    with Store(tmp_path).new("sft", "mine", {}, {}, {}, 0) as writer:
+        for name in ("config.json", "demonstrations.json", "samples.jsonl", "state/state.pt"):
+            (writer.path / name).parent.mkdir(exist_ok=True)
+            (writer.path / name).write_text("[]")
+    assert [name for name, _ in _files(writer.entry)] == ["README.md", "config.json"]
+
+
+def test_without_a_network_one_line_says_so(base_store):
+    for where, said in (
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids the network"),
+        ({"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}, "the hub cannot be reached"),
+    ):
+        environment = os.environ | {"HF_TOKEN": "secret", "PYTHONPATH": str(ROOT)} | where
+        command = [
+            sys.executable,
+            "-m",
+            "stages.cli",
+            "push",
+            "base",
+            "ann/tiny",
+            "--store",
+            str(base_store.root),
+        ]
+        refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+        assert f"ann/tiny: {said}" in refused.stderr and "auth login" not in refused.stderr
 
 
 def test_without_a_token_that_the_hub_takes_one_line_says_so(pushed):

@@ -97,6 +97,24 @@ def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
     )
 
 
+@pytest.mark.parametrize("size", [100, 10**9, 10**20])
+def test_a_vocabulary_of_a_size_that_none_has_is_refused(size):
+    with pytest.raises(InputError, match=f"vocab_size is {size}"):
+        train_tokenizer(["a"], size)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "null", '{"pattern": null, "special_tokens": {}}', '{"pattern": "x", "special_tokens": []}'],
+)
+def test_a_damaged_encoding_is_named_in_one_line(content, tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    (tmp_path / "encoding.json").write_text(content)
+    with pytest.raises(InputError, match="the tokenizer's files are damaged") as refused:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("kind", ["ours", "bytes", "Llama 2", "Metaspace"])
 def test_the_bytes_of_tokens_are_those_of_the_text(kind, tokenizer):
     of_kind = tokenizer if kind == "ours" else any_tokenizer(chat_templates.tokenizer(kind, None))

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -150,12 +151,29 @@ def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, table, reason):
         (["doctor", "--recipe", "laptop"], "--base"),
         (["doctor", "--data", "."], "--base"),
         (["doctor", "--base", "base", "--data", "typo"], "typo: no such folder"),
+        (["--store", "~nosuchuser/x", "store", "ls"], "~nosuchuser/x: "),
+        (["--store", __file__, "store", "ls"], "a file, and no checkpoint store"),
+        (["--store", __file__, "store", "verify"], "no store is there"),
     ],
 )
 def test_errors_are_one_line_and_end_with_status_two(arguments, reason, tmp_path, capsys):
     assert main(["--store", str(tmp_path / "store"), *arguments]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("rlhf: error:") and reason in error
+
+
+def test_a_stream_that_was_closed_or_has_no_sign_for_a_letter_stops_no_command(tmp_path):
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for line, status in (
+        ("sft --help-all", 0),
+        ("store ls <&- >&-", 0),
+        ("chat --policy nobody <&- 2>&-", 2),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{sys.executable} -m stages.cli --store {tmp_path} {line}"],
+            env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[3],
+        )  # fmt: skip
+        assert done.returncode == status and "Traceback" not in done.stderr, (line, done)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from rlhf.serving.engine import Engine
 from rlhf.store import Store
 from stages import sft
 from stages.cli.main import main
-from stages.import_model import import_model
+from stages.import_model import import_model, licence_of
 from stages.ppo.trainer import PPOTrainer
 from stages.settings import PPOConfig, SFTSettings
 from tests.stages.conftest import TEXTS
@@ -197,6 +197,21 @@ def test_a_folder_that_is_damaged_or_of_two_models_is_refused_in_one_line(damage
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"rlhf: error: {folder}") and said in lines[0], lines
     assert not list(store.glob("base/*")) and not list(store.glob(".tmp*"))
+
+
+@pytest.mark.parametrize(
+    "card, licence",
+    [
+        (b"---\nlicense: mit\n---\n# M\xfcller\n", None),
+        (b"---\nlicense: [mit\n: x\n---\n# M\n", None),
+        (b"---\nmit\n---\n# M\n", None),
+        (b"---\nlicense: [mit, 3]\n---\n", "mit, 3"),
+        (b"---\nlicense: 2.0\n---\n", "2.0"),
+    ],
+)
+def test_a_card_that_cannot_be_read_keeps_no_model_out(card, licence, tmp_path):
+    (tmp_path / "README.md").write_bytes(card)
+    assert licence_of(tmp_path) == licence
 
 
 def test_every_stage_refuses_a_tokenizer_of_more_tokens_than_the_model(tmp_path, capsys):
