@@ -152,6 +152,14 @@ def accounts(database: Database) -> list[Account]:
         return [Account(*row) for row in connection.execute(select(*COLUMNS).order_by(Labeler.id))]
 
 
+def store_name(database: Database) -> str:
+    """What tells this label store from any other: its first account, which stays, and when that was made."""
+    query = select(Labeler.name, Labeler.created).order_by(Labeler.id).limit(1)
+    with database.read() as connection:
+        first = connection.execute(query).first()
+    return _sha256(f"{first.name} {first.created!r}")[:16] if first else ""
+
+
 def has_accounts(database: Database) -> bool:
     """Whether accounts were made, enabled or not; where none were, the app serves this machine only."""
     with database.read() as connection:

@@ -79,11 +79,22 @@ def history(
 
 
 def past_answer(database: Database, labeler: str, annotation: int) -> PastAnswer:
-    """One own answer. Raises the same LabelError for another labeler's as for one that does not exist."""
+    """One own answer, in the version that is named. Raises LabelError alike for another's and for one that is not there."""
+    return _own_answer(database, labeler, annotation, Annotation.id == annotation)
+
+
+def standing_answer(database: Database, labeler: str, annotation: int) -> PastAnswer:
+    """The own answer that stands now in the place of one that was given; raises LabelError as `past_answer`."""
+    task = select(Annotation.task_id).where(Annotation.id == annotation, ~Annotation.adjudicates)
+    standing = and_(Annotation.task_id == task.scalar_subquery(), Annotation.standing)
+    return _own_answer(database, labeler, annotation, standing)
+
+
+def _own_answer(database: Database, labeler: str, annotation: int, condition: Any) -> PastAnswer:
     with database.read() as connection:
         number = labeler_id(connection, labeler)
-        mine = [Annotation.labeler_id == number, Annotation.id == annotation, ~Annotation.adjudicates]
-        found = _answers(connection, number, mine, 1)
+        mine = [Annotation.labeler_id == number, ~Annotation.adjudicates]
+        found = _answers(connection, number, [*mine, condition], 1)
     if not found:
         raise LabelError(f"annotation {annotation}: no such answer of yours")
     return found[0]
