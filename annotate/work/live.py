@@ -100,7 +100,8 @@ def claim_requests(database: Database, num: int = 8, batch: str | None = None) -
     now = time.time()
     ready = or_(
         LiveRequest.state == "wanted",
-        and_(LiveRequest.state == "claimed", LiveRequest.claimed < now - CLAIM_S),
+        # one far ahead was claimed while a clock was wrong
+        and_(LiveRequest.state == "claimed", ~LiveRequest.claimed.between(now - CLAIM_S, now + CLAIM_S)),
     )
     query = (
         select(LiveRequest.id, Prompt.content, Batch.live)
@@ -170,6 +171,19 @@ def fail_request(database: Database, request: int, reason: str) -> None:
         connection.execute(change.values(state="failed", error=storable(reason)))
         request_more(connection, batch)
         note_completed(connection, [batch])
+
+
+@retried
+def want_failed_again(database: Database, batch: str) -> int:
+    """Ask again for the prompts of a batch that were given up; returns how many these are."""
+    with database.write() as connection:
+        number = batch_id(connection, batch)
+        given_up = and_(LiveRequest.batch_id == number, LiveRequest.state == "failed")
+        values = {"state": "waiting", "claimed": None, "error": ""}
+        found = connection.execute(update(LiveRequest).where(given_up).values(**values)).rowcount
+        request_more(connection, number)
+        note_completed(connection, [number])
+        return found
 
 
 def any_live(database: Database) -> bool:

@@ -70,6 +70,11 @@ def _add_batches(add: Any) -> None:
     state = command.add_mutually_exclusive_group()
     state.add_argument("--open", dest="open", action="store_true", default=None, help="give out its tasks")
     state.add_argument("--close", dest="open", action="store_false", help="give out no more tasks")
+    command.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="sample again the prompts of a live batch that were given up",
+    )
     command.add_argument("--webhook", metavar="URL", help="told when every task is done; '' ends it")
     command = add("gold", "gold questions from ranked rows, mixed into a batch", add_gold)
     command.add_argument("file", help="rankings whose ranks are the right answers")
@@ -183,13 +188,16 @@ def _watched(parts: Sequence[int], what: str) -> Iterable[int]:
 
 
 def change_batch(options: argparse.Namespace) -> None:
-    from annotate.work import batches
+    from annotate.work import batches, live
     from annotate.work.webhooks import set_webhook
 
     changes = _batch_settings(options) | ({} if options.open is None else {"open": options.open})
     with open_labels(options) as store:
         if changes:
             batches.change_batch(store.database, options.batch, **changes)
+        if options.retry_failed:
+            wanted = live.want_failed_again(store.database, options.batch)
+            print(f"{wanted} prompts are to be sampled again; rlhf label does that while it runs")
         if options.webhook is not None:
             secret = secrets.token_hex(16)
             set_webhook(store.database, options.batch, options.webhook, secret)

@@ -116,7 +116,9 @@ def test_one_disagreement_after_the_other_and_a_verdict_that_came_too_late_is_sh
     expect(prompt).to_contain_text("question 2")
     assert standing()[tasks[1]] == lead
     decide()
-    expect(page.locator("main")).to_contain_text("adjudicated before")  # the one from before the page was loaded
+    expect(page.locator("main")).to_contain_text(
+        "adjudicated before"
+    )  # the one from before the page was loaded
     assert set(standing()) == set(tasks)
     page.get_by_role("button", name="Next").click()
     expect(page.locator(".nothing")).to_contain_text("No more disagreements")
