@@ -4,12 +4,13 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, or_, select, update
 
-from annotate.store.database import Database, retried, storable
+from annotate.store.database import Database, DatabaseDown, retried, storable
 from annotate.store.schema import ApiToken, Labeler, LoginFailure, Session
 from rlhf.errors import LabelError
 
@@ -271,8 +272,8 @@ def account_of_session(database: Database, token: str) -> Account | None:
     account = session and Account(*session[2:])
     if session and session.expires - now < (session.expires - session.created) / 2:
         lifetime = session.expires - session.created
-        with database.write() as connection:
-            renewal = update(Session).where(Session.token_sha256 == _sha256(token), Session.expires > now)
+        renewal = update(Session).where(Session.token_sha256 == _sha256(token), Session.expires > now)
+        with suppress(DatabaseDown), database.write() as connection:  # at a later request then
             connection.execute(renewal.values(created=now, expires=now + lifetime))
     return account or None
 

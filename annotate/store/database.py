@@ -10,7 +10,6 @@ import fcntl
 import random
 import re
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from annotate.store.turns import Turns
 from rlhf.errors import LabelError, first_line, without_password
 
 P = ParamSpec("P")
@@ -45,9 +45,9 @@ IN_THE_WAY = {
 MADE_TWICE = "23505"
 RETRY_PAUSES_S = (0.02, 0.1, 0.3, 1.0, 2.0)
 WRITES_PER_CHECKPOINT = 200
-# One lock for all writers of this process: SQLite's own queue starves some of them, and a WAL checkpoint must not
-# race a commit on another connection (a corruption bug of SQLite 3.7.0 to 3.51.2).
-WRITE_LOCK = threading.RLock()
+# One turn after the other for all writers of this process: SQLite's own queue starves some of them, and a WAL checkpoint
+# must not race a commit on another connection (a corruption bug of SQLite 3.7.0 to 3.51.2).
+TURNS = Turns()
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -110,10 +110,14 @@ def _one_line(verb: str) -> Iterator[None]:
 
 
 class Database:
-    """An engine with a lock: `read()` and `write()` give connections inside one transaction."""
+    """An engine with a lock: `read()` and `write()` give connections inside one transaction.
+
+    patience_s: how long a writer waits for another one of a SQLite file, None as long as it takes.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.patience_s: float | None = None
         self.is_sqlite = engine.dialect.name == "sqlite"
         self.writes = 0
 
@@ -137,7 +141,7 @@ class Database:
                 with self.engine.begin() as connection:
                     yield connection
                 return
-            with WRITE_LOCK, self._one_process():
+            with TURNS.mine(self._lock_file(), self.patience_s):
                 with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
                     yield connection
                 self._checkpoint_now_and_then()
@@ -155,9 +159,12 @@ class Database:
     @contextmanager
     def _one_process(self) -> Iterator[None]:
         """The write lock between processes: a server, an import and a sampler may share one file."""
-        with Path(f"{self.engine.url.database}.lock").open("w") as file:  # closing it gives the lock back
+        with self._lock_file().open("w") as file:  # closing it gives the lock back
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _lock_file(self) -> Path:
+        return Path(f"{self.engine.url.database}.lock")
 
     def _checkpoint_now_and_then(self) -> None:
         self.writes += 1
