@@ -7,17 +7,18 @@ same, by a deadlock or a name made twice, runs again (`retried`).
 """
 
 import fcntl
+import itertools
 import random
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -29,6 +30,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from annotate.store.turns import Turns
+from rlhf.durable import write_atomically
 from rlhf.errors import LabelError, first_line, without_password
 
 P = ParamSpec("P")
@@ -185,13 +187,14 @@ class Database:
             self.engine.dispose()
 
 
-def open_database(url: str | Path | None) -> Database:
-    """The label database at a path (SQLite, made where absent) or a postgresql:// URL, migrated to this version.
+def open_database(url: str | Path | None, make: bool = True) -> Database:
+    """The label database at a path (SQLite) or a postgresql:// URL, migrated to this version.
 
-    Raises LabelError with one line where it cannot be opened, is not durable or is of a newer version.
+    make: whether a file that is not there is made. Raises LabelError with one line where it cannot be opened, is not
+    durable or is of a newer version.
     """
     text_url = str(url or "labels.db")
-    database = Database(_engine(text_url))
+    database = Database(_engine(text_url, make))
     try:
         _check_durability(database)
         _migrate(database)
@@ -206,7 +209,7 @@ def open_database(url: str | Path | None) -> Database:
     return database
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, make: bool = True) -> Engine:
     if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
         try:
             address = "postgresql+psycopg://" + url.split("://", 1)[1]
@@ -221,11 +224,16 @@ def _engine(url: str) -> Engine:
     if "://" in url and not url.startswith("sqlite:///"):
         raise LabelError(f"{url.split('://')[0]}: give a file for SQLite or a postgresql:// URL")
     path = Path(url.removeprefix("sqlite:///")).expanduser()
+    if not make and not path.exists():
+        raise LabelError(f"{path}: there are no labels; name their file with --labels or $RLHF_LABELS")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LabelError(f"{path}: the label database cannot be opened: {error.strerror}") from None
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    # a path may hold what means something in a URL
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
+    )
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -274,16 +282,18 @@ def _migrate(database: Database) -> None:
         raise LabelError(
             f"the label database has schema {version}, newer than this rlhf ({HEAD}); upgrade rlhf"
         )
-    if version is not None and database.is_sqlite:
-        _copy_before_migration(database, version)
     with database.write() as connection:
         if (
             not database.is_sqlite
         ):  # of several processes that start at once, one migrates and the others wait for it
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {MIGRATION_TIMEOUT_MS}")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
-        if _version(connection) != HEAD:
-            upgrade(connection)
+        version = _version(connection)  # another process may have migrated it since
+        if version == HEAD:
+            return
+        if version is not None and database.is_sqlite:
+            _copy_before_migration(database, version)
+        upgrade(connection)
 
 
 def _version_at_first(database: Database) -> str | None:
@@ -300,9 +310,23 @@ def _version(connection: Connection) -> str | None:
 
 
 def _copy_before_migration(database: Database, version: str) -> None:
+    """Beside the file, under a name that is free: an earlier copy may be the only whole one."""
     path = Path(str(database.engine.url.database))
-    with (
-        sqlite3.connect(path) as source,
-        sqlite3.connect(path.with_suffix(f".before-{version}.db")) as target,
-    ):
-        source.backup(target)
+    target = path.with_suffix(f".before-{version}.db")
+    for number in itertools.count(2):
+        if not target.exists():
+            return copy_whole(database, target)
+        target = path.with_suffix(f".before-{version}-{number}.db")
+
+
+def copy_whole(database: Database, target: Path) -> None:
+    """Copy a SQLite file as it is committed, by SQLite's backup interface; whole or not at all."""
+
+    def copy(path: Path) -> None:
+        with (
+            closing(sqlite3.connect(str(database.engine.url.database))) as source,
+            closing(sqlite3.connect(path)) as copied,
+        ):
+            source.backup(copied)
+
+    write_atomically(target, copy)

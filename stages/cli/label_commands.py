@@ -165,12 +165,12 @@ def import_labels(options: argparse.Namespace) -> None:
     settings = BatchSettings(name=options.batch, kind=options.kind, origin="import", asks=asks, **given)
     if options.kind == "demonstrate":
         prompts = read_prompts(options.file, options=reading_of(options))
-        with open_labels(options) as store:
+        with open_labels(options, make=True) as store:
             done = import_prompts(store.database, settings, prompts, watch=_watched)
     else:
         read = read_to_rate if options.kind == "rate" else read_labels
         rankings = read(options.file, options=reading_of(options))
-        with open_labels(options) as store:
+        with open_labels(options, make=True) as store:
             done = import_rankings(
                 store.database, settings, rankings, keep_ranks=not options.unranked, watch=_watched
             )
