@@ -217,8 +217,16 @@ def _wording(guidelines: str) -> str:
 def _progress(own: OwnProgress, batch: BatchOverview) -> dict[str, Any]:
     return {
         "own": {"answers": own.answers, "today": own.today, "quota": own.quota, "left": own.left},
-        "tasks": batch.tasks,
-        "finished": batch.finished,
+        **counts_shown(own, batch),
+    }
+
+
+def counts_shown(own: OwnProgress, batch: BatchOverview) -> dict[str, int]:
+    """A batch's tasks and those finished, as a labeler sees them: a gold question is one more task, and moves as any other."""
+    tasks = batch.tasks + own.num_gold
+    return {
+        "tasks": tasks,
+        "finished": batch.finished + own.gold if batch.finished < batch.tasks else tasks,
     }
 
 

@@ -211,7 +211,7 @@ def log_in(database: Database, name: str, password: str, address: str, hours: fl
     with database.write() as connection:
         _refuse_throttled(connection, name, address, now)
         # Counted before it is checked, so that many tries at once are no more tries than one after the other.
-        connection.execute(delete(LoginFailure).where(LoginFailure.created < now - THROTTLE_S))
+        connection.execute(delete(LoginFailure).where(~LoginFailure.created.between(*_recent(now))))
         connection.execute(insert(LoginFailure), [{"name": name, "address": address, "created": now}])
         query = select(Labeler.id, Labeler.password_hash, Labeler.active).where(Labeler.name == name)
         row = connection.execute(query).first()
@@ -225,16 +225,21 @@ def log_in(database: Database, name: str, password: str, address: str, hours: fl
 def _refuse_throttled(connection: Connection, name: str, address: str, now: float) -> None:
     def failures(condition: Any) -> Any:
         times = (func.count(), func.min(LoginFailure.created), func.max(LoginFailure.created))
-        recent = LoginFailure.created > now - THROTTLE_S
+        recent = LoginFailure.created.between(*_recent(now))
         return connection.execute(select(*times).where(condition, recent)).one()
 
     count, first, _ = failures(LoginFailure.name == name)
-    wait_s = max(1.0, first + THROTTLE_S - now) if count >= FAILURES_PER_NAME else 0.0
+    wait_s = min(max(1.0, first + THROTTLE_S - now), THROTTLE_S) if count >= FAILURES_PER_NAME else 0.0
     count, _, last = failures(LoginFailure.address == address)
     if count >= FAILURES_PER_ADDRESS:
-        wait_s = max(wait_s, last + SHARED_PAUSE_S - now)
+        wait_s = max(wait_s, min(last + SHARED_PAUSE_S - now, SHARED_PAUSE_S))
     if wait_s > 0:
         raise LoginRefused(f"too many attempts; try again in {wait_s:.0f} seconds", wait_s)
+
+
+def _recent(now: float) -> tuple[float, float]:
+    """When failures were that count. One of a time that has not come was written while a clock was wrong."""
+    return now - THROTTLE_S, now + THROTTLE_S
 
 
 def _verified(row: Row[int, str | None, bool] | None, password: str) -> bool:

@@ -29,6 +29,7 @@ from rlhf.errors import LabelError
 
 AHEAD = 3  # open tasks to keep in stock beyond those being labeled
 SAMPLING = {"temperature": 1.0, "max_new_tokens": 64}
+LONGEST_LEASE_S = 86400.0  # one that ends later was given while a clock was wrong
 CLAIM_S = 300.0  # a claim this old belonged to a sampler that died
 
 
@@ -75,7 +76,8 @@ def request_more(connection: Connection, batch: int, labeler: int | None = None)
 
     Without a labeler those that anybody can be given.
     """
-    holding = and_(Lease.task_id == Task.id, Lease.expires > time.time())
+    now = time.time()
+    holding = and_(Lease.task_id == Task.id, Lease.expires > now, Lease.expires <= now + LONGEST_LEASE_S)
     held = select(func.count()).select_from(Lease).where(holding).correlate(Task).scalar_subquery()
     query = select(func.count()).where(Task.batch_id == batch, Task.done + held < Task.overlap)
     if labeler is not None:  # what was answered or skipped before does not come again
