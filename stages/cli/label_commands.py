@@ -156,6 +156,7 @@ def _day(flag: str, day: str | None) -> date | None:
 def import_labels(options: argparse.Namespace) -> None:
     from annotate.answers.foreign import read_labels, read_to_rate
     from annotate.answers.importing import import_prompts, import_rankings
+    from annotate.answers.twins import twins
     from annotate.work.asks import ASKED, Asks
     from annotate.work.batches import BatchSettings
     from rlhf.data import read_prompts
@@ -167,6 +168,7 @@ def import_labels(options: argparse.Namespace) -> None:
         prompts = read_prompts(options.file, options=reading_of(options))
         with open_labels(options, make=True) as store:
             done = import_prompts(store.database, settings, prompts, watch=_watched)
+            same = twins(store.database, options.batch)
     else:
         read = read_to_rate if options.kind == "rate" else read_labels
         rankings = read(options.file, options=reading_of(options))
@@ -174,9 +176,15 @@ def import_labels(options: argparse.Namespace) -> None:
             done = import_rankings(
                 store.database, settings, rankings, keep_ranks=not options.unranked, watch=_watched
             )
+            same = twins(store.database, options.batch)
     print(
         f"batch {options.batch}: {done.tasks} tasks, {done.answers} {'ratings' if options.kind == 'rate' else 'rankings'}"
     )
+    if same:
+        print(
+            f"its tasks are those of batch {', '.join(same)} too; where both have answers, these count twice",
+            file=sys.stderr,
+        )
 
 
 def _watched(parts: Sequence[int], what: str) -> Iterable[int]:

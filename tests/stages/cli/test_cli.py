@@ -258,7 +258,10 @@ def test_labels_travel_by_command(tmp_path, capsys):
     ):
         assert main([*arguments, *place]) == 0, arguments
     assert '"chosen": [{"role": "assistant", "content": "good"}]' in (tmp_path / "out.jsonl").read_text()
-    assert "every label is whole" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "every label is whole" in told.out and "too;" not in told.err
+    assert main(["labels", "import", str(rows), "--batch", "c", *place]) == 0
+    assert "its tasks are those of batch b too" in capsys.readouterr().err
 
 
 def test_a_team_and_its_batch_are_looked_after_by_command(tmp_path, capsys, monkeypatch):
