@@ -100,9 +100,11 @@ STANDING = select(Annotation.task_id, Annotation.id).where(Annotation.task_id.in
 VERDICTS = STANDING.where(Annotation.adjudicates)
 OWN = STANDING.where(~Annotation.adjudicates, Annotation.labeler_id == LABELER)
 SUPERSEDE = update(Annotation).where(Annotation.id.in_(IDS)).values(standing=False)
-NO_LONGER_NEEDED = [
-    delete(table).where(table.labeler_id == LABELER, table.task_id.in_(IDS)) for table in (Lease, Draft)
-]
+NO_LONGER_NEEDED = (
+    delete(Lease).where(Lease.labeler_id == LABELER, Lease.task_id.in_(IDS)),
+    # Its revision stays, so that a save that comes late is known to be late.
+    update(Draft).where(Draft.labeler_id == LABELER, Draft.task_id.in_(IDS)).values(content=None),
+)
 NUM_ANSWERS = (
     select(func.count())
     .select_from(Annotation)

@@ -69,6 +69,16 @@ def test_a_drafts_revision_comes_with_the_task_and_counts_on_at_every_device(ask
     }
 
 
+def test_a_drafts_revision_is_known_after_the_answer_too(ask, task):
+    path = f"/tasks/{task['id']}"
+    program = {"content": {"comment": "so far"}, "revision": 5}
+    assert ask("ann", "PUT", f"{path}/draft", program)[1]["saved"]
+    number = ask("ann", "POST", f"{path}/answers", ranked(task, [2, 1, 0]))[1]
+    assert not ask("ann", "PUT", f"{path}/draft", program)[1]["saved"]
+    opened = ask("ann", "GET", f"/history/{number['id']}")[1]["task"]
+    assert (opened["draft"], opened["revision"]) == (None, 5)
+
+
 def test_a_draft_of_an_answer_that_was_given_is_late(ask, task):
     number = ask("ann", "POST", f"/tasks/{task['id']}/answers", ranked(task, [2, 1, 0], comment="final"))[1]
     late = ask("ann", "PUT", f"/tasks/{task['id']}/draft", draft(task, 99, "half"))[1]
