@@ -34,11 +34,12 @@ ORIGINS = ("person", "simulated", "imported")
 class LabelStore:
     """Opens the database at `url` (a file for SQLite, postgresql://…; default ./labels.db); close it or use `with`.
 
-    Raises LabelError, in one line, wherever something cannot be read or written.
+    make: whether a file that is not there is made. Raises LabelError, in one line, wherever something cannot be read or
+    written.
     """
 
-    def __init__(self, url: str | Path | None = None) -> None:
-        self.database = open_database(url)
+    def __init__(self, url: str | Path | None = None, *, make: bool = True) -> None:
+        self.database = open_database(url, make)
 
     def __enter__(self) -> "LabelStore":
         return self

@@ -16,8 +16,12 @@ from annotate.store.schema import Annotation, Labeler
 from annotate.work.assign import TaskView, view_tasks
 from annotate.work.batches import RANKED
 from annotate.work.history import Verdict, items_of, ranks_in, verdicts_on
-from annotate.work.submit import Source, Submission, write_submissions
+from annotate.work.submit import KNOWN, LOCK, Source, Submission, write_submissions
 from rlhf.errors import LabelError
+
+Place = tuple[
+    bool, float, int
+]  # whether it has a verdict, minus its share, its task: the order of disagreements
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,18 @@ class Disagreement:
     share: float
     adjudicated: Verdict | None
 
+    @property
+    def place(self) -> Place:
+        """Where it stands in the list; known of a task, the list goes on from there however it has changed."""
+        return (self.adjudicated is not None, -self.share, self.task.id)
+
 
 @retried
-def adjudicate(database: Database, lead: str, submission: Submission) -> int:
+def adjudicate(database: Database, lead: str, submission: Submission, over: float | None = None) -> int:
     """Keep a lead's verdict on a task; returns its id. It supersedes an earlier verdict, whoever gave that.
 
-    Raises LabelError for a labeler without the role and for a skip.
+    over: when the verdict was given that the lead saw, 0 for none. Raises LabelError where another one stands by now, for
+    a labeler without the role and for a skip.
     """
     if submission.kind == "skip":
         raise LabelError(f"task {submission.task_id}: a verdict cannot be skipped")
@@ -62,7 +72,20 @@ def adjudicate(database: Database, lead: str, submission: Submission) -> int:
         role = connection.execute(select(Labeler.role).where(Labeler.id == number)).scalar_one()
         if role not in ("lead", "admin"):
             raise LabelError(f"{lead} is a {role}; verdicts are given by a lead or an admin")
+        if over is not None:
+            _check_unchanged(connection, submission, over)
         return write_submissions(connection, number, [submission], Source(adjudicates=True))[0]
+
+
+def _check_unchanged(connection: Connection, submission: Submission, over: float) -> None:
+    if connection.execute(KNOWN, {"ids": [submission.client_id]}).first():
+        return  # sent again
+    connection.execute(LOCK, {"ids": [submission.task_id]})
+    stands = verdicts_on(connection, [submission.task_id]).get(submission.task_id)
+    if stands and stands.created != over:
+        raise LabelError(
+            f"task {submission.task_id}: {stands.by} has given a verdict meanwhile; look at it before you give yours"
+        )
 
 
 def disagreement_by_task(database: Database, choice: Choice) -> dict[int, float]:
@@ -75,18 +98,31 @@ def disagreement_by_task(database: Database, choice: Choice) -> dict[int, float]
 
 
 def disagreements(
-    database: Database, choice: Choice, shares: Mapping[int, float], limit: int = 20, offset: int = 0
-) -> list[Disagreement]:
-    """Tasks of `shares` (see `differing`) with the choice's answers, worst first; after them those with a verdict."""
+    database: Database, choice: Choice, shares: Mapping[int, float], limit: int = 20, offset: int = 0,
+    *, after: Place | None = None,
+) -> list[Disagreement]:  # fmt: skip
+    """Tasks of `shares` (see `disagreement_by_task`) with the choice's answers, worst first; after them those with a verdict.
+
+    after: the place of the one that they follow. Tasks whose answers have changed so much since that nobody puts them in
+    order are left out.
+    """
+    found: list[Disagreement] = []
     with database.read() as connection:
         verdicts = verdicts_on(connection, list(shares))
-        order = sorted(shares, key=lambda task: (task in verdicts, -shares[task], task))
-        order = order[offset : offset + limit]
-        answers = _answers(connection, choice, order)
-        views = {view.id: view for view in view_tasks(connection, order, labeler=0)}
-    return [
-        Disagreement(views[task], tuple(answers[task]), shares[task], verdicts.get(task)) for task in order
-    ]
+        places = sorted((task in verdicts, -share, task) for task, share in shares.items())
+        order = [place[2] for place in places if after is None or place > after][offset:]
+        for start in range(0, len(order), limit):
+            some = order[start : start + limit]
+            answers = _answers(connection, choice, some)
+            views = {view.id: view for view in view_tasks(connection, some, labeler=0)}
+            found += [
+                Disagreement(views[task], tuple(answers[task]), shares[task], verdicts.get(task))
+                for task in some
+                if task in answers
+            ]
+            if len(found) >= limit:
+                break
+    return found[:limit]
 
 
 def _answers(connection: Connection, choice: Choice, tasks: Sequence[int]) -> dict[int, list[GivenAnswer]]:

@@ -15,7 +15,7 @@ from annotate.app.assets import ROOMS, script_modules, static_address, static_fo
 from annotate.app.identity import Doorman, SignedIn, UnknownName
 from annotate.app.security import csrf_token, is_csrf_token
 from annotate.app.texts import best_language, languages, texts
-from annotate.store.accounts import LOCAL, LoginRefused, log_out
+from annotate.store.accounts import LOCAL, LoginRefused, log_out, store_name
 
 router = APIRouter(include_in_schema=False)
 _templates = Environment(
@@ -85,6 +85,7 @@ def shell(
     boot = {
         "page": page,
         "root": doorman.settings.root_path,
+        "store": store_name(doorman.database),
         "user": account.name,
         "role": account.role,
         "is_lead": account.at_least("lead"),

@@ -46,11 +46,15 @@ class AnswerIn(BaseModel):
 
 
 class DraftIn(BaseModel):
-    """What is typed so far; of two drafts the one with the larger revision (such as a clock in ms) stays."""
+    """What is typed so far; of two drafts the one with the larger revision stays: count on from the task's `revision`.
+
+    client_id: the task's as it came; once an answer was given with it, a draft is late and not kept.
+    """
 
     model_config = ConfigDict(extra="forbid")
     content: dict[str, Any]
     revision: int = Field(ge=0, lt=2**53)
+    client_id: str = Field(default="", max_length=200)
 
 
 def own_id(account_id: int, client_id: str) -> str:

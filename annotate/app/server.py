@@ -33,6 +33,7 @@ from annotate.work.webhooks import deliver_due
 from rlhf.errors import InputError, LabelError, RLHFError
 
 WEBHOOKS_EVERY_S = 2.0
+WRITE_PATIENCE_S = 4.0  # a page that gets no turn in this time keeps what it has and asks again
 UNCOMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")  # downloads, compressed or not
 
 
@@ -63,6 +64,7 @@ def create_app(
     app = FastAPI(
         title="rlhf label", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json", lifespan=_lifespan
     )
+    store.database.patience_s = WRITE_PATIENCE_S
     app.state.store, app.state.settings, app.state.home = store, settings, home
     app.state.doorman = Doorman(store.database, settings)
     app.state.computed, app.state.sampler = Computed(store.database), sampler

@@ -1,6 +1,7 @@
 """REST endpoints of a labeler: tasks, drafts, answers, one's own history. The pages use the same ones."""
 
 import hashlib
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -22,7 +23,7 @@ from annotate.store.accounts import Account
 from annotate.store.database import Database
 from annotate.store.schema import Annotation
 from annotate.work import drafts
-from annotate.work.assign import TaskView, reason_without_task, renew, view_tasks, was_given
+from annotate.work.assign import TaskView, lease_one, reason_without_task, renew, view_tasks, was_given
 from annotate.work.batches import (
     BatchOverview,
     batch_id,
@@ -31,7 +32,7 @@ from annotate.work.batches import (
     overview_of,
     settings_of,
 )
-from annotate.work.history import OwnProgress, history, own_progress, past_answer
+from annotate.work.history import OwnProgress, history, own_progress, standing_answer
 from rlhf.data import as_messages
 
 router = APIRouter(prefix="/api", tags=["labeling"])
@@ -91,9 +92,17 @@ def next_for(shared: Any, account: Account, batch: str | None) -> dict[str, Any]
 
 
 @router.put("/tasks/{task_id}/draft")
-def save_draft(task_id: int, draft: DraftIn, account: SignedIn, database: Db) -> dict[str, bool]:
-    """Keep what is typed so far; {saved: false} where a newer revision is there already."""
-    return {"saved": drafts.save_draft(database, account.name, task_id, draft.content, draft.revision)}
+def save_draft(task_id: int, draft: DraftIn, account: SignedIn, database: Db) -> dict[str, Any]:
+    """Keep what is typed so far. {saved: false}: `revision` is there already, or {answered: true} the answer itself."""
+    given = own_id(account.id, draft.client_id) if draft.client_id else ""
+    return asdict(drafts.save_draft(database, account.name, task_id, draft.content, draft.revision, given))
+
+
+@router.post("/tasks/{task_id}/open")
+def open_task(request: Request, task_id: int, account: SignedIn, database: Db) -> dict[str, Any]:
+    """A task that was given to the caller before, held again where it has a place: {task} with its draft."""
+    minutes = request.app.state.settings.lease_minutes
+    return {"task": _task(database, account, lease_one(database, account.name, task_id, minutes))}
 
 
 @router.post("/tasks/{task_id}/answers")
@@ -172,8 +181,8 @@ def own_history(
 
 @router.get("/history/{annotation_id}")
 def own_answer(annotation_id: int, account: SignedIn, database: Db) -> dict[str, Any]:
-    """One of the caller's own answers with its task, ready to be changed."""
-    past = past_answer(database, account.name, annotation_id)
+    """One of the caller's own answers as it stands now, with its task, ready to be changed."""
+    past = standing_answer(database, account.name, annotation_id)
     task = _task(database, account, past.task)
     return {**past_json(past), "given": given_json(past), "task": task}
 
@@ -191,11 +200,12 @@ def _task(database: Database, account: Account, view: TaskView) -> dict[str, Any
     with database.read() as connection:
         settings = settings_of(connection, batch_id(connection, view.batch))
         num_versions = connection.execute(NUM_VERSIONS, mine).scalar_one()
-        draft = connection.execute(drafts.CONTENT, mine).scalar()
+        draft = connection.execute(drafts.DRAFT, mine).first()
     return {
         **task_json(view, settings.asks, num_versions),
         "guidelines": _wording(settings.guidelines),
-        "draft": draft,
+        "draft": draft and draft.content,
+        "revision": draft.revision if draft else 0,
     }
 
 
@@ -207,8 +217,16 @@ def _wording(guidelines: str) -> str:
 def _progress(own: OwnProgress, batch: BatchOverview) -> dict[str, Any]:
     return {
         "own": {"answers": own.answers, "today": own.today, "quota": own.quota, "left": own.left},
-        "tasks": batch.tasks,
-        "finished": batch.finished,
+        **counts_shown(own, batch),
+    }
+
+
+def counts_shown(own: OwnProgress, batch: BatchOverview) -> dict[str, int]:
+    """A batch's tasks and those finished, as a labeler sees them: a gold question is one more task, and moves as any other."""
+    tasks = batch.tasks + own.num_gold
+    return {
+        "tasks": tasks,
+        "finished": batch.finished + own.gold if batch.finished < batch.tasks else tasks,
     }
 
 

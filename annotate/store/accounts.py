@@ -4,12 +4,13 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, or_, select, update
 
-from annotate.store.database import Database, retried, storable
+from annotate.store.database import Database, DatabaseDown, retried, storable
 from annotate.store.schema import ApiToken, Labeler, LoginFailure, Session
 from rlhf.errors import LabelError
 
@@ -152,6 +153,14 @@ def accounts(database: Database) -> list[Account]:
         return [Account(*row) for row in connection.execute(select(*COLUMNS).order_by(Labeler.id))]
 
 
+def store_name(database: Database) -> str:
+    """What tells this label store from any other: its first account, which stays, and when that was made."""
+    query = select(Labeler.name, Labeler.created).order_by(Labeler.id).limit(1)
+    with database.read() as connection:
+        first = connection.execute(query).first()
+    return _sha256(f"{first.name} {first.created!r}")[:16] if first else ""
+
+
 def has_accounts(database: Database) -> bool:
     """Whether accounts were made, enabled or not; where none were, the app serves this machine only."""
     with database.read() as connection:
@@ -202,7 +211,7 @@ def log_in(database: Database, name: str, password: str, address: str, hours: fl
     with database.write() as connection:
         _refuse_throttled(connection, name, address, now)
         # Counted before it is checked, so that many tries at once are no more tries than one after the other.
-        connection.execute(delete(LoginFailure).where(LoginFailure.created < now - THROTTLE_S))
+        connection.execute(delete(LoginFailure).where(~LoginFailure.created.between(*_recent(now))))
         connection.execute(insert(LoginFailure), [{"name": name, "address": address, "created": now}])
         query = select(Labeler.id, Labeler.password_hash, Labeler.active).where(Labeler.name == name)
         row = connection.execute(query).first()
@@ -216,16 +225,21 @@ def log_in(database: Database, name: str, password: str, address: str, hours: fl
 def _refuse_throttled(connection: Connection, name: str, address: str, now: float) -> None:
     def failures(condition: Any) -> Any:
         times = (func.count(), func.min(LoginFailure.created), func.max(LoginFailure.created))
-        recent = LoginFailure.created > now - THROTTLE_S
+        recent = LoginFailure.created.between(*_recent(now))
         return connection.execute(select(*times).where(condition, recent)).one()
 
     count, first, _ = failures(LoginFailure.name == name)
-    wait_s = max(1.0, first + THROTTLE_S - now) if count >= FAILURES_PER_NAME else 0.0
+    wait_s = min(max(1.0, first + THROTTLE_S - now), THROTTLE_S) if count >= FAILURES_PER_NAME else 0.0
     count, _, last = failures(LoginFailure.address == address)
     if count >= FAILURES_PER_ADDRESS:
-        wait_s = max(wait_s, last + SHARED_PAUSE_S - now)
+        wait_s = max(wait_s, min(last + SHARED_PAUSE_S - now, SHARED_PAUSE_S))
     if wait_s > 0:
         raise LoginRefused(f"too many attempts; try again in {wait_s:.0f} seconds", wait_s)
+
+
+def _recent(now: float) -> tuple[float, float]:
+    """When failures were that count. One of a time that has not come was written while a clock was wrong."""
+    return now - THROTTLE_S, now + THROTTLE_S
 
 
 def _verified(row: Row[int, str | None, bool] | None, password: str) -> bool:
@@ -263,8 +277,8 @@ def account_of_session(database: Database, token: str) -> Account | None:
     account = session and Account(*session[2:])
     if session and session.expires - now < (session.expires - session.created) / 2:
         lifetime = session.expires - session.created
-        with database.write() as connection:
-            renewal = update(Session).where(Session.token_sha256 == _sha256(token), Session.expires > now)
+        renewal = update(Session).where(Session.token_sha256 == _sha256(token), Session.expires > now)
+        with suppress(DatabaseDown), database.write() as connection:  # at a later request then
             connection.execute(renewal.values(created=now, expires=now + lifetime))
     return account or None
 

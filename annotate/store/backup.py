@@ -6,9 +6,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, and_, func, or_, select, text
 
-from annotate.store.database import Database
+from annotate.store.database import Database, copy_whole
 from annotate.store.schema import COUNTED, Annotation, RankingItem, Task, TaskCompletion
-from rlhf.durable import write_atomically
 from rlhf.errors import LabelError, first_line
 
 
@@ -22,13 +21,9 @@ def backup(database: Database, target: Path) -> None:
     if target.exists():
         raise LabelError(f"{target} exists already; name a file that does not")
 
-    def copy(path: Path) -> None:
-        with sqlite3.connect(str(database.engine.url.database)) as source, sqlite3.connect(path) as copied:
-            source.backup(copied)
-
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, copy)
+        copy_whole(database, target)
     except (OSError, sqlite3.Error) as error:
         raise LabelError(f"{target}: the copy cannot be written: {first_line(error)}") from None
 

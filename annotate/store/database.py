@@ -7,18 +7,18 @@ same, by a deadlock or a name made twice, runs again (`retried`).
 """
 
 import fcntl
+import itertools
 import random
 import re
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -29,6 +29,8 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from annotate.store.turns import Turns
+from rlhf.durable import write_atomically
 from rlhf.errors import LabelError, first_line, without_password
 
 P = ParamSpec("P")
@@ -45,9 +47,9 @@ IN_THE_WAY = {
 MADE_TWICE = "23505"
 RETRY_PAUSES_S = (0.02, 0.1, 0.3, 1.0, 2.0)
 WRITES_PER_CHECKPOINT = 200
-# One lock for all writers of this process: SQLite's own queue starves some of them, and a WAL checkpoint must not
-# race a commit on another connection (a corruption bug of SQLite 3.7.0 to 3.51.2).
-WRITE_LOCK = threading.RLock()
+# One turn after the other for all writers of this process: SQLite's own queue starves some of them, and a WAL checkpoint
+# must not race a commit on another connection (a corruption bug of SQLite 3.7.0 to 3.51.2).
+TURNS = Turns()
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -110,10 +112,14 @@ def _one_line(verb: str) -> Iterator[None]:
 
 
 class Database:
-    """An engine with a lock: `read()` and `write()` give connections inside one transaction."""
+    """An engine with a lock: `read()` and `write()` give connections inside one transaction.
+
+    patience_s: how long a writer waits for another one of a SQLite file, None as long as it takes.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.patience_s: float | None = None
         self.is_sqlite = engine.dialect.name == "sqlite"
         self.writes = 0
 
@@ -137,7 +143,7 @@ class Database:
                 with self.engine.begin() as connection:
                     yield connection
                 return
-            with WRITE_LOCK, self._one_process():
+            with TURNS.mine(self._lock_file(), self.patience_s):
                 with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
                     yield connection
                 self._checkpoint_now_and_then()
@@ -155,9 +161,12 @@ class Database:
     @contextmanager
     def _one_process(self) -> Iterator[None]:
         """The write lock between processes: a server, an import and a sampler may share one file."""
-        with Path(f"{self.engine.url.database}.lock").open("w") as file:  # closing it gives the lock back
+        with self._lock_file().open("w") as file:  # closing it gives the lock back
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _lock_file(self) -> Path:
+        return Path(f"{self.engine.url.database}.lock")
 
     def _checkpoint_now_and_then(self) -> None:
         self.writes += 1
@@ -178,13 +187,14 @@ class Database:
             self.engine.dispose()
 
 
-def open_database(url: str | Path | None) -> Database:
-    """The label database at a path (SQLite, made where absent) or a postgresql:// URL, migrated to this version.
+def open_database(url: str | Path | None, make: bool = True) -> Database:
+    """The label database at a path (SQLite) or a postgresql:// URL, migrated to this version.
 
-    Raises LabelError with one line where it cannot be opened, is not durable or is of a newer version.
+    make: whether a file that is not there is made. Raises LabelError with one line where it cannot be opened, is not
+    durable or is of a newer version.
     """
     text_url = str(url or "labels.db")
-    database = Database(_engine(text_url))
+    database = Database(_engine(text_url, make))
     try:
         _check_durability(database)
         _migrate(database)
@@ -199,7 +209,7 @@ def open_database(url: str | Path | None) -> Database:
     return database
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, make: bool = True) -> Engine:
     if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
         try:
             address = "postgresql+psycopg://" + url.split("://", 1)[1]
@@ -214,11 +224,16 @@ def _engine(url: str) -> Engine:
     if "://" in url and not url.startswith("sqlite:///"):
         raise LabelError(f"{url.split('://')[0]}: give a file for SQLite or a postgresql:// URL")
     path = Path(url.removeprefix("sqlite:///")).expanduser()
+    if not make and not path.exists():
+        raise LabelError(f"{path}: there are no labels; name their file with --labels or $RLHF_LABELS")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LabelError(f"{path}: the label database cannot be opened: {error.strerror}") from None
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    # a path may hold what means something in a URL
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
+    )
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -267,16 +282,18 @@ def _migrate(database: Database) -> None:
         raise LabelError(
             f"the label database has schema {version}, newer than this rlhf ({HEAD}); upgrade rlhf"
         )
-    if version is not None and database.is_sqlite:
-        _copy_before_migration(database, version)
     with database.write() as connection:
         if (
             not database.is_sqlite
         ):  # of several processes that start at once, one migrates and the others wait for it
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {MIGRATION_TIMEOUT_MS}")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
-        if _version(connection) != HEAD:
-            upgrade(connection)
+        version = _version(connection)  # another process may have migrated it since
+        if version == HEAD:
+            return
+        if version is not None and database.is_sqlite:
+            _copy_before_migration(database, version)
+        upgrade(connection)
 
 
 def _version_at_first(database: Database) -> str | None:
@@ -293,9 +310,23 @@ def _version(connection: Connection) -> str | None:
 
 
 def _copy_before_migration(database: Database, version: str) -> None:
+    """Beside the file, under a name that is free: an earlier copy may be the only whole one."""
     path = Path(str(database.engine.url.database))
-    with (
-        sqlite3.connect(path) as source,
-        sqlite3.connect(path.with_suffix(f".before-{version}.db")) as target,
-    ):
-        source.backup(target)
+    target = path.with_suffix(f".before-{version}.db")
+    for number in itertools.count(2):
+        if not target.exists():
+            return copy_whole(database, target)
+        target = path.with_suffix(f".before-{version}-{number}.db")
+
+
+def copy_whole(database: Database, target: Path) -> None:
+    """Copy a SQLite file as it is committed, by SQLite's backup interface; whole or not at all."""
+
+    def copy(path: Path) -> None:
+        with (
+            closing(sqlite3.connect(str(database.engine.url.database))) as source,
+            closing(sqlite3.connect(path)) as copied,
+        ):
+            source.backup(copied)
+
+    write_atomically(target, copy)

@@ -250,7 +250,7 @@ class ApiToken(Base):
 
 
 class Draft(Base):
-    """What a labeler has typed so far; a save with a smaller revision came late and is ignored."""
+    """What a labeler has typed so far, null once it was submitted; a save with a smaller revision came late and is ignored."""
 
     __tablename__ = "draft"
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)

@@ -19,6 +19,7 @@ from annotate.work import live
 from annotate.work.asks import asks_from
 from annotate.work.batches import answers_of, batch_id, num_answers
 from annotate.work.completed import answers_pending
+from annotate.work.live import LONGEST_LEASE_S
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
@@ -29,9 +30,8 @@ NOW: Any = bindparam("now")
 OWN_AMONG = and_(Lease.labeler_id == LABELER, Lease.task_id.in_(IDS))
 HELD_AMONG = select(Lease.task_id).where(OWN_AMONG)
 HOLD_LONGER = update(Lease).where(OWN_AMONG).values(expires=bindparam("until"))
-HOLD_AGAIN = update(Lease).where(OWN_AMONG).values(expires=bindparam("until"), created=NOW)
 HOLD = insert(Lease)
-HELD_BY_ALL = and_(Lease.task_id == Task.id, Lease.expires > NOW)
+HELD_BY_ALL = and_(Lease.task_id == Task.id, Lease.expires > NOW, Lease.expires <= NOW + LONGEST_LEASE_S)
 NUM_LEASES = select(func.count()).select_from(Lease).where(HELD_BY_ALL).correlate(Task).scalar_subquery()
 STILL_FREE = select(Task.id).where(Task.id.in_(IDS), Task.done + NUM_LEASES < Task.overlap)
 OWN_LEASES = (
@@ -53,6 +53,11 @@ HOLDS_IT = exists().where(and_(HELD_BY_ALL, Lease.labeler_id == LABELER))
 GOLDEN = and_(Task.batch_id == bindparam("batch"), Task.gold.is_not(None))
 HAS_GOLD = select(Task.id).where(GOLDEN).limit(1)
 NUM_GOLD_SEEN = select(func.count()).select_from(Task).where(GOLDEN, ANSWERED_IT | HOLDS_IT)
+UNANSWERED = (
+    select(Task.id)
+    .where(Task.batch_id == bindparam("batch"), Task.done < Task.overlap, ~ANSWERED_IT)
+    .limit(1)
+)
 NEXT_GOLD = select(Task.id).where(GOLDEN, ~ANSWERED_IT, ~HOLDS_IT).order_by(Task.shuffle).limit(1)
 HELD = select(Lease.task_id).where(Lease.task_id == bindparam("task"), Lease.labeler_id == LABELER)
 ANSWERED = (
@@ -93,8 +98,11 @@ def lease_tasks(
 ) -> list[int]:
     """Lease up to `num_tasks` open tasks that the labeler has not answered; returns their ids.
 
-    Own leases that are still open come first, so a reloaded page shows the same task again. `labeler` is locked.
+    Own leases that are still open come first, so a reloaded page shows the same task again. `labeler` is locked. Raises
+    LabelError for more than LONGEST_LEASE_S.
     """
+    if 60 * minutes > LONGEST_LEASE_S:
+        raise LabelError(f"a lease of {minutes} minutes; {LONGEST_LEASE_S // 60:.0f} at most")
     now = time.time()
     asked = {"labeler": labeler, "batch": batch, "now": now, "num_tasks": num_tasks}
     own = connection.execute(OWN_LEASES if batch is None else OWN_LEASES_IN, asked)
@@ -106,7 +114,7 @@ def lease_tasks(
             break
         room = num_tasks - len(chosen)
         if row.quota:
-            room = min(room, row.quota - num_answers(connection, row.id, labeler))
+            room = min(room, row.quota - num_answers(connection, row.id, labeler, gold=True))
         if room <= 0:
             continue
         found = _choose(connection, labeler, row, room)
@@ -124,7 +132,7 @@ def _hold(connection: Connection, labeler: int, tasks: Sequence[int], now: float
     mine, until = {"labeler": labeler, "ids": tasks}, now + 60 * minutes
     had = set(connection.execute(HELD_AMONG, mine).scalars())
     if had:
-        connection.execute(HOLD_AGAIN, {**mine, "until": until, "now": now})
+        connection.execute(HOLD_LONGER, {**mine, "until": until})
     row = {"labeler_id": labeler, "expires": until, "created": now}
     if new := [{"task_id": task, **row} for task in tasks if task not in had]:
         connection.execute(HOLD, new)
@@ -253,24 +261,29 @@ def has_answered(connection: Connection, labeler: int, task: int) -> bool:
 
 
 def reason_without_task(database: Database, labeler: str, batch: str | None = None) -> str:
-    """Why there was no task: sampling (wait for fresh answers), quota, closed, done, or nothing when there is one now."""
+    """Why there was no task: sampling (wait for fresh answers), busy (others hold what is left), quota, closed, done, or
+    nothing when there is one now.
+    """
     with database.read() as connection:
         number = labeler_id(connection, labeler)
         chosen = None if batch is None else batch_id(connection, batch)
         rows = _open_batches(connection, chosen)
         reasons = [_why(connection, number, row) for row in rows]
     return next(
-        (reason for reason in ("", "sampling", "quota") if reason in reasons), "done" if rows else "closed"
+        (reason for reason in ("", "sampling", "busy", "quota") if reason in reasons),
+        "done" if rows else "closed",
     )
 
 
 def _why(connection: Connection, labeler: int, batch: Any) -> str:
-    if batch.quota and num_answers(connection, batch.id, labeler) >= batch.quota:
+    if batch.quota and num_answers(connection, batch.id, labeler, gold=True) >= batch.quota:
         return "quota"
     asked = _asked(labeler, batch, 1)
     if any(connection.execute(query, asked).first() for query in CANDIDATES[batch.task_order]):
         return ""
-    return "sampling" if batch.live is not None and answers_pending(connection, batch.id) else "done"
+    if batch.live is not None and answers_pending(connection, batch.id):
+        return "sampling"
+    return "busy" if connection.execute(UNANSWERED, asked).first() else "done"
 
 
 def view_tasks(connection: Connection, task_ids: Sequence[int], labeler: int) -> list[TaskView]:

@@ -111,10 +111,10 @@ NUM_ANSWERS = (
     .where(
         Annotation.labeler_id == bindparam("labeler"),
         Task.batch_id == bindparam("batch"),
-        Task.gold.is_(None),
         COUNTED,
     )
 )
+NUM_REAL_ANSWERS = NUM_ANSWERS.where(Task.gold.is_(None))
 
 
 def batch_id(connection: Connection, name: str) -> int:
@@ -382,6 +382,7 @@ def open_batches(database: Database, labeler: str) -> list[BatchOverview]:
     ]
 
 
-def num_answers(connection: Connection, batch: int, labeler: int) -> int:
-    """Standing answers of one labeler in a batch, gold questions and skips aside."""
-    return connection.execute(NUM_ANSWERS, {"labeler": labeler, "batch": batch}).scalar_one()
+def num_answers(connection: Connection, batch: int, labeler: int, gold: bool = False) -> int:
+    """Standing answers of one labeler in a batch, skips aside; gold: with those to gold questions."""
+    query = NUM_ANSWERS if gold else NUM_REAL_ANSWERS
+    return connection.execute(query, {"labeler": labeler, "batch": batch}).scalar_one()

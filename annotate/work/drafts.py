@@ -2,39 +2,57 @@
 
 import json
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import and_, bindparam, insert, select, update
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried, storable
-from annotate.store.schema import Draft
+from annotate.store.schema import Annotation, Draft
 from annotate.work.assign import was_given
 from rlhf.errors import LabelError
 
-MAX_CHARACTERS = 2_000_000
+MAX_CHARACTERS, MAX_DEPTH = 2_000_000, 50
 # Of every change of an answer, so built once.
 MINE = and_(Draft.task_id == bindparam("task"), Draft.labeler_id == bindparam("labeler"))
 REVISION, CONTENT = select(Draft.revision).where(MINE), select(Draft.content).where(MINE)
+DRAFT = select(Draft.content, Draft.revision).where(MINE)
+GIVEN = select(Annotation.id).where(Annotation.client_id == bindparam("client_id"))
 KEEP, KEEP_NEWER = insert(Draft), update(Draft).where(MINE)
 
 
-@retried
-def save_draft(database: Database, labeler: str, task: int, content: dict[str, Any], revision: int) -> bool:
-    """Keep what is typed so far; False, with nothing changed, where a newer revision is there already.
+@dataclass(frozen=True)
+class Saved:
+    """What became of a draft: kept, or late, because revision is there already or because its answer was given."""
 
-    revision: a number that grows, such as the browser's clock in ms. Raises LabelError for a task this labeler never
-    had, and for a draft too long to keep.
+    saved: bool
+    revision: int
+    answered: bool = False
+
+    def __bool__(self) -> bool:
+        return self.saved
+
+
+@retried
+def save_draft(
+    database: Database, labeler: str, task: int, content: dict[str, Any], revision: int, answer_id: str = ""
+) -> Saved:
+    """Keep what is typed so far, where neither a newer revision nor the answer itself is there already.
+
+    revision: a number that grows, from that of the draft on which this one goes on. answer_id: the client id that the
+    answer will have. Raises LabelError for a task this labeler never had, and for a draft that cannot be kept.
     """
-    size = len(json.dumps(content, ensure_ascii=False))
-    if size > MAX_CHARACTERS:
-        raise LabelError(f"task {task}: a draft of {size} characters is too long to keep")
+    _check_content(task, content)
     if not 0 <= revision < 2**63:
         raise LabelError(f"task {task}: revision {revision} is out of range")
     values = {"content": storable(content), "revision": revision, "saved": time.time()}
     with database.write() as connection:
         number = labeler_id(connection, labeler, lock=True)
         mine = {"task": task, "labeler": number}
+        if answer_id and connection.execute(GIVEN, {"client_id": answer_id}).first():
+            return Saved(False, connection.execute(REVISION, mine).scalar() or 0, answered=True)
         known = connection.execute(REVISION, mine).scalar()
         if known is None:
             if not was_given(connection, number, task):
@@ -42,4 +60,23 @@ def save_draft(database: Database, labeler: str, task: int, content: dict[str, A
             connection.execute(KEEP, [{"task_id": task, "labeler_id": number, **values}])
         elif known < revision:
             connection.execute(KEEP_NEWER, {**mine, **values})
-        return known is None or known < revision
+        return Saved(known is None or known < revision, max(known or 0, revision))
+
+
+def _check_content(task: int, content: dict[str, Any]) -> None:
+    """Raises LabelError for what could not be kept and shown again: too long, too deep, no JSON."""
+    level: list[Any] = [content]
+    for _ in range(MAX_DEPTH):
+        level = [one for value in level if isinstance(value, dict | list) for one in _within(value)]
+    if level:
+        raise LabelError(f"task {task}: a draft of more than {MAX_DEPTH} levels is too deep to keep")
+    try:
+        size = len(json.dumps(content, ensure_ascii=False, allow_nan=False))
+    except ValueError:
+        raise LabelError(f"task {task}: a draft with a number that is none cannot be kept") from None
+    if size > MAX_CHARACTERS:
+        raise LabelError(f"task {task}: a draft of {size} characters is too long to keep")
+
+
+def _within(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value

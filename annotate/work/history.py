@@ -55,13 +55,18 @@ class PastAnswer:
 
 @dataclass(frozen=True)
 class OwnProgress:
-    """Answers that stand, those since midnight UTC, skips; the batch's quota (0: none) and what is left of it."""
+    """Answers that stand, those since midnight UTC, skips; the batch's quota (0: none) and what is left of it.
+
+    All with gold questions, which no number that a labeler sees tells apart; gold: the answers to these, of num_gold.
+    """
 
     answers: int
     today: int
     skipped: int
     quota: int
     left: int | None
+    gold: int
+    num_gold: int
 
 
 def history(
@@ -79,11 +84,22 @@ def history(
 
 
 def past_answer(database: Database, labeler: str, annotation: int) -> PastAnswer:
-    """One own answer. Raises the same LabelError for another labeler's as for one that does not exist."""
+    """One own answer, in the version that is named. Raises LabelError alike for another's and for one that is not there."""
+    return _own_answer(database, labeler, annotation, Annotation.id == annotation)
+
+
+def standing_answer(database: Database, labeler: str, annotation: int) -> PastAnswer:
+    """The own answer that stands now in the place of one that was given; raises LabelError as `past_answer`."""
+    task = select(Annotation.task_id).where(Annotation.id == annotation, ~Annotation.adjudicates)
+    standing = and_(Annotation.task_id == task.scalar_subquery(), Annotation.standing)
+    return _own_answer(database, labeler, annotation, standing)
+
+
+def _own_answer(database: Database, labeler: str, annotation: int, condition: Any) -> PastAnswer:
     with database.read() as connection:
         number = labeler_id(connection, labeler)
-        mine = [Annotation.labeler_id == number, Annotation.id == annotation, ~Annotation.adjudicates]
-        found = _answers(connection, number, mine, 1)
+        mine = [Annotation.labeler_id == number, ~Annotation.adjudicates]
+        found = _answers(connection, number, [*mine, condition], 1)
     if not found:
         raise LabelError(f"annotation {annotation}: no such answer of yours")
     return found[0]
@@ -169,21 +185,24 @@ def verdicts_on(connection: Connection, tasks: Sequence[int]) -> dict[int, Verdi
 
 
 def own_progress(database: Database, labeler: str, batch: str | None = None) -> OwnProgress:
-    """How much a labeler has done, in a batch or in all; the quota does not count gold questions."""
+    """How much a labeler has done, in a batch or in all."""
     midnight = time.time() // DAY_S * DAY_S
     given = Annotation.kind != "skip"
     counts = [
         func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
-        for condition in (given, and_(given, Annotation.created >= midnight), ~given, and_(given, Task.gold.is_(None)))
+        for condition in (given, and_(given, Annotation.created >= midnight), ~given, and_(given, Task.gold.is_not(None)))
     ]  # fmt: skip
     with database.read() as connection:
         number = labeler_id(connection, labeler)
         query = select(*counts).select_from(Annotation).join(Task, Task.id == Annotation.task_id)
         query = query.where(Annotation.labeler_id == number, Annotation.standing, ~Annotation.adjudicates)
-        quota = 0
+        quota = num_gold = 0
         if batch is not None:
             chosen = batch_id(connection, batch)
             query = query.where(Task.batch_id == chosen)
             quota = connection.execute(select(Batch.quota).where(Batch.id == chosen)).scalar_one()
-        answers, today, skipped, counted = (int(count) for count in connection.execute(query).one())
-    return OwnProgress(answers, today, skipped, quota, max(0, quota - counted) if quota else None)
+            of_gold = select(func.count()).where(Task.batch_id == chosen, Task.gold.is_not(None))
+            num_gold = connection.execute(of_gold).scalar_one()
+        answers, today, skipped, gold = (int(count) for count in connection.execute(query).one())
+    left = max(0, quota - answers) if quota else None
+    return OwnProgress(answers, today, skipped, quota, left, gold, num_gold)

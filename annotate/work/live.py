@@ -29,6 +29,7 @@ from rlhf.errors import LabelError
 
 AHEAD = 3  # open tasks to keep in stock beyond those being labeled
 SAMPLING = {"temperature": 1.0, "max_new_tokens": 64}
+LONGEST_LEASE_S = 86400.0  # one that ends later was given while a clock was wrong
 CLAIM_S = 300.0  # a claim this old belonged to a sampler that died
 
 
@@ -75,7 +76,8 @@ def request_more(connection: Connection, batch: int, labeler: int | None = None)
 
     Without a labeler those that anybody can be given.
     """
-    holding = and_(Lease.task_id == Task.id, Lease.expires > time.time())
+    now = time.time()
+    holding = and_(Lease.task_id == Task.id, Lease.expires > now, Lease.expires <= now + LONGEST_LEASE_S)
     held = select(func.count()).select_from(Lease).where(holding).correlate(Task).scalar_subquery()
     query = select(func.count()).where(Task.batch_id == batch, Task.done + held < Task.overlap)
     if labeler is not None:  # what was answered or skipped before does not come again
@@ -100,7 +102,8 @@ def claim_requests(database: Database, num: int = 8) -> list[SamplingRequest]:
     now = time.time()
     ready = or_(
         LiveRequest.state == "wanted",
-        and_(LiveRequest.state == "claimed", LiveRequest.claimed < now - CLAIM_S),
+        # one far ahead was claimed while a clock was wrong
+        and_(LiveRequest.state == "claimed", ~LiveRequest.claimed.between(now - CLAIM_S, now + CLAIM_S)),
     )
     query = (
         select(LiveRequest.id, Prompt.content, Batch.live)
@@ -168,6 +171,19 @@ def fail_request(database: Database, request: int, reason: str) -> None:
         connection.execute(change.values(state="failed", error=storable(reason)))
         request_more(connection, batch)
         note_completed(connection, [batch])
+
+
+@retried
+def want_failed_again(database: Database, batch: str) -> int:
+    """Ask again for the prompts of a batch that were given up; returns how many these are."""
+    with database.write() as connection:
+        number = batch_id(connection, batch)
+        given_up = and_(LiveRequest.batch_id == number, LiveRequest.state == "failed")
+        values = {"state": "waiting", "claimed": None, "error": ""}
+        found = connection.execute(update(LiveRequest).where(given_up).values(**values)).rowcount
+        request_more(connection, number)
+        note_completed(connection, [number])
+        return found
 
 
 def any_live(database: Database) -> bool:

@@ -22,6 +22,7 @@ from annotate.store.schema import (
 )
 from annotate.work.asks import FLAGS, STRENGTHS, Asks, asks_from
 from annotate.work.completed import note_completed
+from annotate.work.history import items_of
 from rlhf.data.formats.lists import ranks_by_score
 from rlhf.errors import LabelError
 
@@ -88,6 +89,10 @@ TASKS = (
 KNOWN = select(Annotation.client_id, Annotation.id, Annotation.labeler_id).where(
     Annotation.client_id.in_(IDS)
 )
+SAID = ("task_id", "kind", "demonstration", "verdict", "strength", "none_acceptable", "comment", "fields")
+SAID_BEFORE = select(
+    Annotation.id, Annotation.client_id, *(getattr(Annotation, name) for name in SAID)
+).where(Annotation.client_id.in_(IDS))
 LEASES = select(Lease.task_id, Lease.expires, Lease.created).where(
     Lease.labeler_id == LABELER, Lease.task_id.in_(IDS)
 )
@@ -95,9 +100,11 @@ STANDING = select(Annotation.task_id, Annotation.id).where(Annotation.task_id.in
 VERDICTS = STANDING.where(Annotation.adjudicates)
 OWN = STANDING.where(~Annotation.adjudicates, Annotation.labeler_id == LABELER)
 SUPERSEDE = update(Annotation).where(Annotation.id.in_(IDS)).values(standing=False)
-NO_LONGER_NEEDED = [
-    delete(table).where(table.labeler_id == LABELER, table.task_id.in_(IDS)) for table in (Lease, Draft)
-]
+NO_LONGER_NEEDED = (
+    delete(Lease).where(Lease.labeler_id == LABELER, Lease.task_id.in_(IDS)),
+    # Its revision stays, so that a save that comes late is known to be late.
+    update(Draft).where(Draft.labeler_id == LABELER, Draft.task_id.in_(IDS)).values(content=None),
+)
 NUM_ANSWERS = (
     select(func.count())
     .select_from(Annotation)
@@ -114,12 +121,14 @@ def write_submissions(
     """Store one labeler's answers; returns the annotation's id of each, the earlier one's for a known client id.
 
     An answer to a task the labeler has answered before supersedes that one. Without a valid lease an answer is kept
-    and marked late. Raises LabelError, with nothing written, for an unknown task or ranks that do not fit it.
-    `labeler` is locked.
+    and marked late. Raises LabelError, with nothing written, for an unknown task, ranks that do not fit it, and a known
+    client id that says something else now. `labeler` is locked.
     """
     tasks = _lock_tasks(connection, [submission.task_id for submission in submissions])
     known = _known(connection, [submission.client_id for submission in submissions], labeler)
     new = [submission for submission in submissions if submission.client_id not in known]
+    if known:
+        _check_repeated(connection, [one for one in submissions if one.client_id in known])
     for submission in new:
         _check(submission, tasks.get(submission.task_id), source)
     if len({submission.task_id for submission in new}) < len(new):
@@ -157,7 +166,7 @@ def _insert(connection: Connection, labeler: int, new: Sequence[Submission], sou
                 **_said(submission),
                 "labeler_id": labeler,
                 "late": unleased and before is None and not free,
-                "lease_s": now - lease.created if lease is not None and lease.created else None,
+                "lease_s": max(0.0, now - lease.created) if lease is not None and lease.created else None,
                 "supersedes": before,
                 "standing": True,
                 "created": now,
@@ -219,19 +228,37 @@ def recount_answers(connection: Connection, task_ids: Sequence[int]) -> None:
 
 
 def _insert_items(connection: Connection, new: Sequence[Submission], known: dict[str, int]) -> None:
-    rows = []
-    for submission in new:
-        ratings = _ratings(submission)
-        ranks = _ranks(submission, ratings)
-        size = len(ranks or ratings or submission.flags)
-        given = zip(
-            ranks or (None,) * size, ratings or (None,) * size, submission.flags or ((),) * size, strict=True
-        )
-        for place, (rank, rating, flags) in enumerate(given):
-            item = {"annotation_id": known[submission.client_id], "place": place, "rank": rank}
-            rows.append({**item, "rating": rating, "flags": list(flags)})
+    rows = [
+        {"annotation_id": known[submission.client_id], "place": place, "rank": rank, "rating": rating, "flags": flags}
+        for submission in new
+        for place, (rank, rating, flags) in enumerate(_items(submission))
+    ]  # fmt: skip
     if rows:
         connection.execute(KEEP_ITEMS, rows)
+
+
+def _items(submission: Submission) -> list[tuple[int | None, int | None, list[str]]]:
+    """Rank, rating and flags that an answer gives to each of the task's completions, none where it speaks of none."""
+    ratings = _ratings(submission)
+    ranks = _ranks(submission, ratings)
+    size = len(ranks or ratings or submission.flags)
+    flags = [list(marks) for marks in submission.flags] or [[] for _ in range(size)]
+    return list(zip(ranks or (None,) * size, ratings or (None,) * size, flags, strict=True))
+
+
+def _check_repeated(connection: Connection, submissions: Sequence[Submission]) -> None:
+    """Raises LabelError for a known client id with other content: passed over as a repetition it would be lost."""
+    for some in _chunks(submissions):
+        ids = [submission.client_id for submission in some]
+        rows = {row.client_id: row for row in connection.execute(SAID_BEFORE, {"ids": ids})}
+        items = items_of(connection, [row.id for row in rows.values()])
+        for submission in some:
+            row, now = rows[submission.client_id], _said(submission)
+            given = [(item.rank, item.rating, list(item.flags)) for item in items.get(row.id, [])]
+            if given != _items(submission) or any(getattr(row, name) != now[name] for name in SAID):
+                raise LabelError(
+                    f"task {submission.task_id}: another answer was kept under this client id; open the task again to change it"
+                )
 
 
 def _ratings(submission: Submission) -> tuple[int | None, ...]:

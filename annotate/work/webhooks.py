@@ -11,7 +11,7 @@ import time
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from annotate.store.database import Database, storable
 from annotate.store.schema import Batch, WebhookDelivery
@@ -62,7 +62,8 @@ def _claim(database: Database) -> tuple[int, str, str, str, int] | None:
     columns = (WebhookDelivery.id, Batch.webhook_url, Batch.webhook_secret, WebhookDelivery.body)
     due = (
         WebhookDelivery.delivered.is_(None),
-        WebhookDelivery.next_attempt <= now,
+        # one that is due later than any pause lasts was written while a clock was wrong
+        or_(WebhookDelivery.next_attempt <= now, WebhookDelivery.next_attempt > now + LONGEST_PAUSE_S),
         WebhookDelivery.attempts < MAX_ATTEMPTS,
         Batch.webhook_url != "",
     )

@@ -9,12 +9,12 @@ from typing import Any
 ROLES = ("labeler", "lead", "admin")
 
 
-def open_labels(options: argparse.Namespace) -> Any:
-    """The label store that the options name."""
+def open_labels(options: argparse.Namespace, *, make: bool = False) -> Any:
+    """The label store that the options name; make: also one that is not there yet."""
     from annotate.labels import LabelStore
     from stages.cli.options import labels_url_of
 
-    return LabelStore(labels_url_of(options))
+    return LabelStore(labels_url_of(options), make=make)
 
 
 def add_account_commands(own: Any, shared: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def add_user(options: argparse.Namespace) -> None:
     from annotate.store.accounts import add_account
 
     password = None if options.no_password else _password()
-    with open_labels(options) as store:
+    with open_labels(options, make=True) as store:
         account = add_account(store.database, options.name, password, options.role)
     print(f"{account.name} ({account.role})")
 

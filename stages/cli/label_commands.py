@@ -70,6 +70,11 @@ def _add_batches(add: Any) -> None:
     state = command.add_mutually_exclusive_group()
     state.add_argument("--open", dest="open", action="store_true", default=None, help="give out its tasks")
     state.add_argument("--close", dest="open", action="store_false", help="give out no more tasks")
+    command.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="sample again the prompts of a live batch that were given up",
+    )
     command.add_argument("--webhook", metavar="URL", help="told when every task is done; '' ends it")
     command = add("gold", "gold questions from ranked rows, mixed into a batch", add_gold)
     command.add_argument("file", help="rankings whose ranks are the right answers")
@@ -151,6 +156,7 @@ def _day(flag: str, day: str | None) -> date | None:
 def import_labels(options: argparse.Namespace) -> None:
     from annotate.answers.foreign import read_labels, read_to_rate
     from annotate.answers.importing import import_prompts, import_rankings
+    from annotate.answers.twins import twins
     from annotate.work.asks import ASKED, Asks
     from annotate.work.batches import BatchSettings
     from rlhf.data import read_prompts
@@ -160,18 +166,25 @@ def import_labels(options: argparse.Namespace) -> None:
     settings = BatchSettings(name=options.batch, kind=options.kind, origin="import", asks=asks, **given)
     if options.kind == "demonstrate":
         prompts = read_prompts(options.file, options=reading_of(options))
-        with open_labels(options) as store:
+        with open_labels(options, make=True) as store:
             done = import_prompts(store.database, settings, prompts, watch=_watched)
+            same = twins(store.database, options.batch)
     else:
         read = read_to_rate if options.kind == "rate" else read_labels
         rankings = read(options.file, options=reading_of(options))
-        with open_labels(options) as store:
+        with open_labels(options, make=True) as store:
             done = import_rankings(
                 store.database, settings, rankings, keep_ranks=not options.unranked, watch=_watched
             )
+            same = twins(store.database, options.batch)
     print(
         f"batch {options.batch}: {done.tasks} tasks, {done.answers} {'ratings' if options.kind == 'rate' else 'rankings'}"
     )
+    if same:
+        print(
+            f"its tasks are those of batch {', '.join(same)} too; where both have answers, these count twice",
+            file=sys.stderr,
+        )
 
 
 def _watched(parts: Sequence[int], what: str) -> Iterable[int]:
@@ -183,13 +196,16 @@ def _watched(parts: Sequence[int], what: str) -> Iterable[int]:
 
 
 def change_batch(options: argparse.Namespace) -> None:
-    from annotate.work import batches
+    from annotate.work import batches, live
     from annotate.work.webhooks import set_webhook
 
     changes = _batch_settings(options) | ({} if options.open is None else {"open": options.open})
     with open_labels(options) as store:
         if changes:
             batches.change_batch(store.database, options.batch, **changes)
+        if options.retry_failed:
+            wanted = live.want_failed_again(store.database, options.batch)
+            print(f"{wanted} prompts are to be sampled again; rlhf label does that while it runs")
         if options.webhook is not None:
             secret = secrets.token_hex(16)
             set_webhook(store.database, options.batch, options.webhook, secret)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from annotate.labels import LabelStore
+from annotate.store.database import DatabaseDown
 from annotate.work import live
 from annotate.work.batches import BatchSettings, overview
 from rlhf.data import Prompt, read_prompts
@@ -93,30 +94,84 @@ class Sampler:
 
 
 def work(store: Store, labels_url: str, parent: int) -> None:
-    """Answer what labelers will need, until the process that started this one is gone."""
+    """Answer what labelers will need, until the process that started this one is gone.
+
+    Raises SystemExit where a model cannot be loaded: its prompts stay claimed for as long as a claim holds, and whoever
+    keeps this process running starts it again after a pause.
+    """
     model: _Model | None = None
     with LabelStore(labels_url) as labels:
         while os.getppid() == parent:
-            try:
-                wanted = live.claim_requests(labels.database, PROMPTS_AT_ONCE)
-            except LabelError:
-                wanted = []  # the database is away for now
+            unloadable = set()
+            wanted = _claimed(labels)
             for request in wanted:
+                if request.checkpoint in unloadable:
+                    continue
                 try:
                     if model is None or model.checkpoint != request.checkpoint:
+                        model = None  # two of them may not fit into the memory
                         model = _Model(store, request.checkpoint)
-                    texts = model.answers(request)
-                    live.fulfil_request(labels.database, request.id, tuple(texts), tuple(texts.values()))
-                except (
-                    Exception
-                ) as error:  # a prompt that a model stumbles over is one prompt, not the sampler's end
-                    reason = (
-                        str(error) if isinstance(error, RLHFError) else f"{type(error).__name__}: {error}"
-                    )
-                    with suppress(LabelError):
-                        live.fail_request(labels.database, request.id, reason[:500])
+                except Exception as error:
+                    unloadable.add(request.checkpoint)
+                    say(f"{request.checkpoint} cannot be loaded; its prompts wait: {_reason(error)}")
+                    continue
+                if not _answer(labels, model, request, lambda: os.getppid() == parent):
+                    model = None  # it may be past saving, as after an error of a GPU's: the next prompt loads it anew
+            if unloadable:
+                raise SystemExit(1)
             if not wanted:
                 time.sleep(PAUSE_S)
+
+
+def _claimed(labels: LabelStore) -> list[live.SamplingRequest]:
+    try:
+        return live.claim_requests(labels.database, PROMPTS_AT_ONCE)
+    except LabelError:
+        return []  # the database is away for now
+
+
+def _answer(
+    labels: LabelStore, model: "_Model", request: live.SamplingRequest, goes_on: Callable[[], bool]
+) -> bool:
+    """Make a task of a prompt, or give the prompt up where it is to blame; whether the model is sound.
+
+    While the database is away the answers wait for it.
+    """
+    try:
+        texts, sound, reason = model.answers(request), True, ""
+    except (MemoryError, OSError) as error:
+        say(f"{request.checkpoint} cannot answer now; the prompt waits: {_reason(error)}")
+        return False
+    except Exception as error:  # a prompt that a model stumbles over is one prompt, not the sampler's end
+        texts, sound, reason = {}, isinstance(error, RLHFError), _reason(error)
+        if "out of memory" in reason:
+            say(f"{request.checkpoint} cannot answer now; the prompt waits: {reason}")
+            return False
+    while goes_on():
+        try:
+            if not reason:
+                live.fulfil_request(labels.database, request.id, tuple(texts), tuple(texts.values()))
+            else:
+                live.fail_request(labels.database, request.id, reason[:500])
+        except DatabaseDown as error:
+            say(f"the answers wait: {error}")
+            time.sleep(PAUSE_S)
+        except LabelError as error:  # fewer than two answers that differ
+            if reason:
+                break
+            reason = str(error)
+        else:
+            break
+    return sound
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, RLHFError) else f"{type(error).__name__}: {error}"
+
+
+def say(line: str) -> None:
+    """To the log of the app that started this process."""
+    print(f"sampler: {line}", file=sys.stderr, flush=True)
 
 
 class _Model:

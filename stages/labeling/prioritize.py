@@ -23,7 +23,7 @@ def run(
 ) -> int:
     """Order a batch's open tasks by the reward model's uncertainty about them; returns how many there are."""
     folder, _ = locate_model(store, reward)
-    with LabelStore(labels_url) as labels:
+    with LabelStore(labels_url, make=False) as labels:
         tasks = [task for task in open_tasks(labels.database, batch) if len(task.completions) > 1]
         if not tasks:
             raise InputError(f"batch {batch}: no open task with answers to rank")

@@ -155,7 +155,7 @@ def _rankings(
     if settings.data:
         options = read_options(settings, prefixed("reward", say))
         return settings, read_rankings(settings.data, options=options)
-    with LabelStore(labels_url) as labels:
+    with LabelStore(labels_url, make=False) as labels:
         snapshot = settings.labels or processes.broadcast_from_main(lambda: labels.snapshot(batch).id)
         return replace(settings, labels=snapshot), labels.rankings(snapshot=snapshot)
 

@@ -68,6 +68,17 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path):
     assert (tmp_path / "labels.db").read_text().startswith("these are my notes")
 
 
+def test_a_path_may_hold_what_means_something_in_a_url(tmp_path):
+    folder = tmp_path / "what? 100%25 #1"
+    folder.mkdir()
+    with LabelStore(folder / "labels.db") as store:
+        store.add_batch("round", TASKS)
+        backup(store.database, folder / "copy.db")
+    assert (folder / "labels.db").exists() and {path.name for path in tmp_path.iterdir()} == {folder.name}
+    with LabelStore(folder / "copy.db") as copy:
+        assert copy.batches() == ["round"]
+
+
 def test_a_backup_is_whole(local, tmp_path):
     local.submit("ann", answer(local.lease("ann")))
     backup(local.database, tmp_path / "copy.db")

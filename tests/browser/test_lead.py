@@ -9,10 +9,12 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from annotate.answers.adjudicate import adjudicate
 from annotate.store.accounts import add_token
 from annotate.work.asks import Asks
 from annotate.work.batches import batch_settings
-from annotate.work.history import history
+from annotate.work.history import history, verdicts_on
+from annotate.work.submit import Submission
 from rlhf.store import Store
 from tests.browser.conftest import answer, batch_row, sign_in, upload
 from tests.chat.tiny import serving
@@ -75,6 +77,52 @@ def test_a_verdict_overrules_and_the_labeler_sees_it(either, browse):
     page = browse(either, ann)
     page.goto(either.url + "/label/history")
     expect(page.locator(".overruled")).to_contain_text("ben read the question")
+
+
+def test_one_disagreement_after_the_other_and_a_verdict_that_came_too_late_is_shown_again(world, browse):
+    lead, other = world.person("lea", "lead"), world.person("max", "lead")
+    batch = world.batch(overlap=2, num_tasks=3, completions=("a", "b", "c"))
+    for name, ranks in ((world.person("ann"), (0, 1, 2)), (world.person("ben"), (2, 1, 0))):
+        tasks = sorted(answer(world, name, batch, ranks)[0].id for _ in range(3))
+    page = browse(world, lead)
+
+    def standing():
+        with world.database.read() as connection:
+            return {task: found.by for task, found in verdicts_on(connection, tasks).items()}
+
+    def decide(comment=""):
+        for key in ("1", "2", "3"):
+            page.keyboard.press(key)
+        page.fill("#comment", comment)
+        page.locator("#submit").click()
+
+    page.goto(f"{world.url}/lead/review?batch={batch}")
+    prompt = page.locator("main .turn, main .prompt").first
+    expect(prompt).to_contain_text("question 0")
+    decide()
+    expect(prompt).to_contain_text("question 1")  # and not the one behind it
+    assert standing() == {tasks[0]: lead}
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    decide("ben is right")
+    expect(page.locator("#problem")).to_contain_text("signed out")
+    adjudicate(world.database, other, Submission(task_id=tasks[1], client_id=f"max{batch}", ranks=(0, 0, 1)))
+    page.context.add_cookies(cookies)
+    page.reload()
+    expect(page.locator("#problem")).to_contain_text(f"{other} has given a verdict meanwhile")
+    expect(page.locator("#comment")).to_have_value("ben is right")
+    assert standing()[tasks[1]] == other
+    page.locator("#submit").click()  # knowing the other one
+    expect(prompt).to_contain_text("question 2")
+    assert standing()[tasks[1]] == lead
+    decide()
+    expect(page.locator("main")).to_contain_text(
+        "adjudicated before"
+    )  # the one from before the page was loaded
+    assert set(standing()) == set(tasks)
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".nothing")).to_contain_text("No more disagreements")
+    assert page.evaluate("Object.keys(localStorage).filter((name) => name.startsWith('rlhf-unsent'))") == []
 
 
 def test_a_lead_changes_the_settings_of_the_batch_in_the_address(either, browse):

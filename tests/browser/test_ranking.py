@@ -238,12 +238,16 @@ def test_two_tabs_double_click_and_back_button_make_one_annotation(both, browse)
     first.dblclick(".submit")
     (kept,) = wait_for_answers(both, first, name, 1)
     press(second, "Enter")
-    expect(second.locator("#toast")).to_contain_text("submitted already")
+    expect(second.locator("#problem")).to_contain_text("in another window meanwhile")
     first.goto(both.url + "/")
     first.go_back()
     first.wait_for_selector("#board > *")
     assert [past.id for past in history(both.database, name)] == [kept.id]
     assert kept.versions == 1
+    press(second, "Enter")  # the other order was not dropped: sent once more it is a version of its own
+    expect(second.locator("#toast")).to_contain_text("Saved")
+    (changed,) = history(both.database, name)
+    assert changed.versions == 2 and changed.ranks == tuple(3 - rank for rank in kept.ranks)
 
 
 @pytest.mark.parametrize("size", [3, 9])

@@ -8,6 +8,8 @@ import pytest
 from playwright.sync_api import expect
 
 from annotate.store.accounts import set_password
+from annotate.work.batches import change_batch
+from annotate.work.drafts import draft_of
 from annotate.work.history import history
 from tests.browser.conftest import World
 
@@ -113,3 +115,65 @@ def test_a_session_that_ends_in_the_middle_keeps_the_answer_until_the_next_one(w
     open_batch(page, world, batch)
     (past,) = history(world.database, name)
     assert sorted(past.ranks) == [0, 1, 2, 3]
+
+
+def kept_in(page):
+    """The names under which this browser keeps answers that no server has."""
+    return page.evaluate("Object.keys(localStorage).filter((name) => name.startsWith('rlhf-unsent'))")
+
+
+def test_a_kept_answer_that_is_refused_is_opened_on_its_task_until_it_is_sent_or_thrown_away(world, browse):
+    name, batch = world.person(), world.batch(num_tasks=1, kind="rate")
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    rank_and_submit(page)
+    expect(page.locator("#problem")).to_contain_text("signed out")
+    (own,) = kept_in(page)
+    for other in (
+        own.replace(name, f"{name}:b"),
+        own.replace('["",', '["/b",'),
+        own.replace('","', '","x', 1),
+    ):
+        page.evaluate("([from, to]) => localStorage.setItem(to, localStorage.getItem(from))", [own, other])
+    change_batch(world.database, batch, comment_below=3)  # what was sent owes a comment by now
+    page.context.add_cookies(cookies)
+    for _ in range(2):  # it is still there after another look
+        open_batch(page, world, batch)
+        expect(page.locator(".banner")).to_contain_text("needs a comment")
+        assert len(kept_in(page)) == 4 and history(world.database, name) == []
+    page.keyboard.press("c")
+    page.keyboard.type("two are poor")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#toast")).to_contain_text("Saved")
+    (past,) = history(world.database, name)
+    assert sorted(past.ratings) == [1, 2, 3, 4] and past.comment == "two are poor"
+    assert len(kept_in(page)) == 3 and own not in kept_in(page)  # those of other accounts, stores and paths
+    page.reload()
+    expect(page.locator(".nothing")).to_contain_text("All done here")
+
+
+def test_of_two_devices_the_one_in_use_keeps_the_draft_and_says_so(world, browse):
+    name, batch = world.person(), world.batch(num_tasks=1)
+    laptop, phone = browse(world, name), browse(world, name)
+    for page in (laptop, phone):
+        page.clock.install()  # the phone's is ten minutes ahead
+        open_batch(page, world, batch)
+    phone.clock.fast_forward(600_000)
+    task = world.store.lease(name, batch).id
+
+    def types(page, text):
+        page.locator("details.comment").evaluate("(comment) => { comment.open = true; }")
+        page.locator(".foot textarea").fill(text)
+        page.clock.run_for(1000)
+
+    types(phone, "on the phone")
+    expect(phone.locator(".saved")).to_have_text("Draft saved")
+    types(laptop, "on the laptop")
+    expect(laptop.locator("#problem")).to_contain_text("newer draft")
+    assert draft_of(world.database, name, task)["comment"] == "on the phone"
+    types(laptop, "on the laptop, and more")
+    expect(laptop.locator(".saved")).to_have_text("Draft saved")
+    expect(laptop.locator("#problem")).to_be_hidden()
+    assert draft_of(world.database, name, task)["comment"] == "on the laptop, and more"

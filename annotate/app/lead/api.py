@@ -1,5 +1,6 @@
 """REST endpoints of a lead: batches, figures, disagreements and verdicts, exports. Each asks for the role itself."""
 
+import re
 import shutil
 import tempfile
 import zipfile
@@ -14,7 +15,13 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.background import BackgroundTask
 
-from annotate.answers.adjudicate import Disagreement, adjudicate, disagreement_by_task, disagreements
+from annotate.answers.adjudicate import (
+    Disagreement,
+    Place,
+    adjudicate,
+    disagreement_by_task,
+    disagreements,
+)
 from annotate.answers.choice import DAY_S, Choice, midnight
 from annotate.answers.export import Exported, export
 from annotate.answers.importing import add_gold_questions
@@ -34,6 +41,7 @@ from annotate.work.webhooks import set_webhook
 from rlhf.data import Ranking
 
 router = APIRouter(prefix="/api/lead", tags=["lead"])
+PLACE = r"^([01]:-?\d+(\.\d+)?(e-?\d+)?:\d+)?$"  # of a disagreement in their list
 
 
 def choice(
@@ -252,28 +260,38 @@ def list_disagreements(
     people_only: bool = False,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     offset: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[str, Query(max_length=100, pattern=PLACE)] = "",
+    task: int | None = None,
 ) -> dict[str, Any]:
     """Tasks whose labelers differ, worst first, each with everybody's answer in the order shown here.
 
+    A verdict moves its task to the end: ask for those `after` the `place` of the last one, or for one `task`.
     {computing: true} while a large batch is compared for the first time; ask again a little later.
     """
-    return found_disagreements(request.app.state, account, batch, people_only, limit, offset)
+    return found_disagreements(request.app.state, account, batch, people_only, limit, offset, after, task)
 
 
 def found_disagreements(
-    shared: Any, account: Account, batch: str, people_only: bool, limit: int, offset: int
-) -> dict[str, Any]:
+    shared: Any, account: Account, batch: str, people_only: bool, limit: int, offset: int, after: str = "",
+    task: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What GET /disagreements replies. shared: the app's state."""
     database: Database = shared.store.database
     asks = replace(batch_settings(database, batch).asks, comment=True)
     chosen = Choice(batch=batch, include_simulated=not people_only)
     computed: Computed = shared.computed
     shares = computed.soon(("differing", chosen), lambda: disagreement_by_task(database, chosen)).value
-    found = disagreements(database, chosen, shares or {}, limit, offset)
+    wanted = {one: share for one, share in (shares or {}).items() if task in (None, one)}
+    found = disagreements(database, chosen, wanted, limit, offset, after=_place(after))
     return {
         "disagreements": [_disagreement(database, account, one, asks) for one in found],
         "computing": shares is None,
     }
+
+
+def _place(after: str) -> Place | None:
+    decided, share, task = after.split(":") if after else ("", "", "")
+    return (decided == "1", float(share), int(task)) if after else None
 
 
 def _disagreement(database: Database, account: Account, found: Disagreement, asks: Any) -> dict[str, Any]:
@@ -282,6 +300,7 @@ def _disagreement(database: Database, account: Account, found: Disagreement, ask
     return {
         "task": task_json(view, asks, 0),
         "client_id": f"verdict-{view.id}-{verdict.created if verdict else 0}",
+        "place": "{:d}:{!r}:{:d}".format(*found.place),
         "share": found.share,
         "adjudicated": verdict
         and {"by": verdict.by, "said": said_text(view.kind, verdict, view.shown_order)},
@@ -306,9 +325,11 @@ def give_verdict(task_id: int, verdict: AnswerIn, account: Lead, database: Db) -
 
 
 def keep_verdict(database: Database, account: Account, task_id: int, verdict: AnswerIn) -> dict[str, Any]:
-    """What POST /tasks/ID/verdict replies."""
+    """What POST /tasks/ID/verdict replies. A client id that GET /disagreements gave tells which verdict was seen there."""
     view = view_of(database, account, task_id)
-    return {"id": adjudicate(database, account.name, submission(view, account.id, verdict))}
+    seen = re.fullmatch(rf"verdict-{task_id}-(\d+(?:\.\d+)?)", verdict.client_id)
+    over = float(seen[1]) if seen else None
+    return {"id": adjudicate(database, account.name, submission(view, account.id, verdict), over)}
 
 
 @router.get("/export")

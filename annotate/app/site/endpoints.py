@@ -9,11 +9,12 @@ import gradio as gr
 
 from annotate.app.payloads import AnswerIn, shown
 from annotate.app.site.asking import account_behind, offer
-from annotate.app.work_api import given_view, keep_answer, next_for
+from annotate.app.work_api import counts_shown, given_view, keep_answer, next_for
 from annotate.app.work_api import progress as progress_in
 from annotate.store.accounts import Account
 from annotate.store.database import Database
-from annotate.work.batches import overview
+from annotate.work.batches import BatchOverview, overview
+from annotate.work.history import own_progress
 from rlhf.data import as_messages
 
 
@@ -38,12 +39,18 @@ class Endpoints:
 
     def batches(self, request: gr.Request) -> list[dict[str, Any]]:
         """Every batch for a lead, those that are open for a labeler: name, kind, tasks, finished, open."""
-        lead = self._account(request).at_least("lead")
-        rows = [
-            row.__dict__ for row in overview(self.database) if lead or (row.open and row.origin != "chat")
+        account = self._account(request)
+        rows = overview(self.database)
+        if account.at_least("lead"):
+            return [row.__dict__ for row in rows]
+        return [
+            {"name": row.name, "kind": row.kind, **self._counts(account, row), "open": row.open}
+            for row in rows
+            if row.open and row.origin != "chat"
         ]
-        names = ("name", "kind", "tasks", "finished", "open")
-        return rows if lead else [{name: row[name] for name in names} for row in rows]
+
+    def _counts(self, account: Account, batch: BatchOverview) -> dict[str, int]:
+        return counts_shown(own_progress(self.database, account.name, batch.name), batch)
 
     def lease(self, batch: str, request: gr.Request) -> dict[str, Any]:
         """The next task of a batch for the caller: {task}, or {task: null, reason}.

@@ -1,11 +1,16 @@
 // Requests to the server. An answer is kept in this browser until the server has said that it is on disk.
 
-import { at, boot } from "./boot.js";
+import { at, boot, own } from "./boot.js";
 
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
+  }
+
+  /** Of the session and not of what was sent: after signing in again it is sent. */
+  get signedOut() {
+    return this.status === 401 || this.status === 403;
   }
 
   /** Worth trying again: nobody answered, or the server could not write. */
@@ -36,20 +41,22 @@ export async function call(method, path, body = undefined, { keepalive = false }
   return content;
 }
 
-const key = (clientId) => `rlhf-unsent:${boot.user}:${clientId}`;
+const key = (clientId) => own("unsent") + clientId;
 
-/** Submit an answer until the server has it. `report(error)` hears of every failed try, `report(null)` of the end. */
-export async function submitSurely(path, answer, report) {
-  remember(answer.client_id, { path, answer });
+/** Submit an answer until the server has it. `report(error)` hears of every failed try, `report(null)` of the end.
+ *  What is refused stays in this browser with `typed`, what its page shows it by, until it is sent otherwise or thrown away. */
+export async function submitSurely(path, answer, report, typed) {
+  const name = key(answer.client_id);
+  remember(name, { path, answer, typed });
   for (let wait = 1000; ; wait = Math.min(wait * 2, 15_000)) {
     try {
       const stored = await call("POST", path, answer);
-      forget(answer.client_id);
+      forget(name);
       report(null);
       return stored;
     } catch (error) {
       if (!(error instanceof Refused) || !error.passing) {
-        if (![401, 403].includes(error.status)) forget(answer.client_id); // after signing in again it is sent
+        if (answer.kind === "skip" && !error.signedOut) forget(name);
         throw error;
       }
       report(error);
@@ -58,29 +65,43 @@ export async function submitSurely(path, answer, report) {
   }
 }
 
-const unsent = () => Object.keys(localStorage).filter((name) => name.startsWith(key("")));
+/** Answers that this browser could not deliver before it was closed, of those that go to paths below one. */
+const unsent = (below) =>
+  Object.keys(localStorage)
+    .filter((name) => name.startsWith(key("")))
+    .map((name) => ({ name, ...JSON.parse(localStorage.getItem(name)) }))
+    .filter(({ path }) => path.startsWith(below));
 
-/** Whether this browser holds answers that it could not deliver before it was closed. */
-export const isUnsent = () => unsent().length > 0;
+export const isUnsent = (below) => unsent(below).length > 0;
 
-/** Send them now. */
-export async function deliverUnsent(report) {
-  for (const name of unsent()) {
-    const { path, answer } = JSON.parse(localStorage.getItem(name));
-    await submitSurely(path, answer, report).catch(() => null);
+/** Send them now; returns those that were refused, each with its error. They stay in this browser. */
+export async function deliverUnsent(below, report) {
+  const refused = [];
+  for (const kept of unsent(below)) {
+    try {
+      await submitSurely(kept.path, kept.answer, report, kept.typed);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      if (!error.signedOut && kept.answer.kind !== "skip") refused.push({ ...kept, error });
+    }
   }
+  return refused;
 }
 
-function remember(clientId, value) {
+/** The name under which this browser keeps an answer until the server has it. */
+export const nameOf = (answer) => key(answer.client_id);
+
+function remember(name, value) {
   try {
-    localStorage.setItem(key(clientId), JSON.stringify(value));
+    localStorage.setItem(name, JSON.stringify(value));
   } catch {
     // a full or forbidden storage: the page itself still holds the answer and goes on trying
   }
 }
 
-function forget(clientId) {
-  localStorage.removeItem(key(clientId));
+/** Keep an answer no longer. */
+export function forget(name) {
+  localStorage.removeItem(name);
 }
 
 /** Waits, but no longer than until the network is back or the page is shown again. */

@@ -1,7 +1,7 @@
 // Guidelines and keys, each one key away; Escape, the same key or Enter closes.
 
 import { call } from "./api.js";
-import { boot, t } from "./boot.js";
+import { own, t } from "./boot.js";
 import { textBody } from "./board/card.js";
 import { h } from "./board/dom.js";
 import { keys } from "./keys.js";
@@ -42,4 +42,4 @@ export function showGuidelines(batch, { text, version }) {
   open(t("guidelines.title"), "g", text.chars ? textBody(text) : h("p", {}, t("guidelines.none")));
 }
 
-const key = (batch) => `rlhf-guidelines:${boot.user}:${batch}`;
+const key = (batch) => own("guidelines") + batch;

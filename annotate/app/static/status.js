@@ -1,12 +1,20 @@
 // What the page has to say about itself: a line that stays while something is wrong, and a short note.
 
 import { h } from "./board/dom.js";
+import { at, t } from "./boot.js";
 
 /** Show a problem until say(null); link: {href, text}. */
 export function say(text, link = null) {
   const place = document.getElementById("problem");
   place.hidden = text === null;
   place.replaceChildren(text ?? "", link ? h("a", { href: link.href }, " ", link.text) : "");
+}
+
+/** Say what is wrong with a request, and what becomes of the work; null: nothing any more. */
+export function report(error) {
+  if (error === null) return say(null);
+  if (error.status === 401) return say(t("error.signed_out"), { href: at(`/login?next=${encodeURIComponent(location.pathname + location.search)}`), text: t("login.submit") });
+  return say(error.status === 0 ? t("error.unreachable") : error.passing ? t("error.cannot_write", { reason: error.message }) : t("error.refused", { reason: error.message }));
 }
 
 let timer = null;

@@ -1,6 +1,6 @@
 // One task after another: fetch, draft, submit, and say what happens to an answer on its way to the disk.
 
-import { Refused, call, deliverUnsent, isUnsent, submitSurely } from "./api.js";
+import { Refused, call, deliverUnsent, forget, isUnsent, nameOf, submitSurely } from "./api.js";
 import { batchChoice } from "./batch.js";
 import { Board } from "./board/board.js";
 import { h } from "./board/dom.js";
@@ -10,13 +10,15 @@ import { guidelines, help, showGuidelines, unseenGuidelines } from "./dialogs.js
 import { keys } from "./keys.js";
 import { layout } from "./layout.js";
 import { progress } from "./progress.js";
-import { say, toast } from "./status.js";
+import { report, say, toast } from "./status.js";
 import { served } from "./whole.js";
 
 const DRAFT_AFTER_MS = 500;
-const POLL_MS = 3000;
+const POLL_MS = { sampling: 3000, busy: 15_000 };
 const DAY_S = 86_400;
 const RENEW_EVERY_MS = 300_000;
+
+const ANSWERS = "/api/tasks/";
 
 const next = (batch) => call("POST", `/api/next${batch === null ? "" : `?batch=${encodeURIComponent(batch)}`}`);
 
@@ -26,7 +28,9 @@ export class Work {
   constructor(batch, editing) {
     this.batch = batch;
     this.editing = editing;
-    this.first = editing || isUnsent() ? null : next(batch);
+    this.refused = []; // answers that this browser kept and the server does not take, to be opened on their tasks
+    this.kept = null; // the name of the one that is open
+    this.first = editing || isUnsent(ANSWERS) ? null : next(batch);
     this.first?.catch(() => null); // whoever waits for it hears of the error
     this.busy = false; // from submitting until the next task is there
     this.unsent = false; // until the server has the answer
@@ -42,34 +46,48 @@ export class Work {
     this.container = element;
     this.trigger = trigger;
     this.fields = new Fields(shared, state.fields, () => this._changed());
-    await deliverUnsent((error) => this._report(error));
-    if (this.editing) await this._edit(this.editing);
-    else await this.next();
+    this.refused = await deliverUnsent(ANSWERS, report);
+    await this.next();
   }
 
   async next() {
+    if (this.refused.length) return this._reopen(this.refused.shift());
+    if (this.editing) return this._edit(this.editing);
     const ask = () => { const asked = this.first ?? next(this.batch); this.first = null; return asked; };
     const found = await this._patiently(ask);
     if (found.task) this._show(found.task, found.task.draft ?? {}, null, await unseenGuidelines(found.task));
     else this._nothing(found.reason);
   }
 
+  /** A kept answer that was refused, on its task: to be changed and sent again, or thrown away. */
+  async _reopen(kept) {
+    const open = () => call("POST", `${kept.path.slice(0, kept.path.lastIndexOf("/"))}/open`);
+    const found = await this._patiently(open).catch((error) => { if (error instanceof Refused && !error.signedOut) return null; throw error; });
+    const elsewhere = found && found.task.client_id !== kept.answer.client_id;
+    const why = h("p", { class: "banner" }, elsewhere ? t("unsent.elsewhere") : t("unsent.refused", { reason: kept.error.message }), " ",
+      h("button", { type: "button", id: "discard", onclick: () => this._discard() }, t("unsent.discard")));
+    if (found) this._show(found.task, kept.typed ?? found.task.draft ?? {}, null, null, why);
+    else this.container.replaceChildren(why, h("pre", {}, JSON.stringify(kept.answer, null, 2)));
+    Object.assign(this, { kept: kept.name, answered: elsewhere });
+  }
+
   async _edit(annotation) {
+    this.editing = null;
     const past = await this._patiently(() => call("GET", `/api/history/${annotation}`));
     this.batch = past.task.batch;
     this._show(past.task, past.task.draft ?? past.given, past, await unseenGuidelines(past.task));
   }
 
   /** The page of a task, with its guidelines on top where they are new: at once, so that no key falls in between. */
-  _show(task, given, past, rules) {
+  _show(task, given, past, rules, why = "") {
     this._lock(false);
-    Object.assign(this, { task, past, hurry: null, revision: 0, lent: performance.now() });
+    Object.assign(this, { task, past, kept: null, answered: false, troubled: false, hurry: null, revision: task.revision, lent: performance.now() });
     this.seconds = given.time_s ?? 0;
     this.since = document.visibilityState === "visible" ? performance.now() : null;
     this.board = new Board(served(task), given, {
       changed: () => this._changed(), submit: (said) => this._submit(said), say: toast,
     }, { buttons: this._buttons(), words: t(past ? "work.save" : "work.submit") });
-    this.container.replaceChildren(h("h1", { class: "hidden-text" }, task.batch), this._banner(), this.board.page.element, this.board.foot);
+    this.container.replaceChildren(h("h1", { class: "hidden-text" }, task.batch), this._banner(), why, this.board.page.element, this.board.foot);
     this.fields.show(given.fields);
     batchChoice.of(task.batch);
     progress.of(task.batch, { hidden: task.asks.show_progress === false });
@@ -112,8 +130,16 @@ export class Work {
     else toast(t("work.nothing_to_undo"));
   }
 
+  /** A task that was answered elsewhere is left as that answer has it. */
   skip() {
-    return this._send({ kind: "skip" });
+    return this.answered ? this._discard() : this._send({ kind: "skip" });
+  }
+
+  /** Throw away what is on the page. */
+  _discard() {
+    if (this.kept) forget(this.kept);
+    say(null);
+    return this.next();
   }
 
   /** With what the page's own fields say at this moment. */
@@ -131,7 +157,8 @@ export class Work {
     this._lock(true);
     try {
       const answer = { client_id: this.task.client_id, time_s: this._time(), ...said };
-      const stored = await submitSurely(`/api/tasks/${this.task.id}/answers`, answer, (error) => this._report(error));
+      const stored = await submitSurely(`${ANSWERS}${this.task.id}/answers`, answer, report, this._typed());
+      if (this.kept) forget(this.kept);
       this.unsent = false;
       this.last = stored.id;
       toast(t(stored.repeated ? "work.repeated" : said.kind === "skip" ? "work.skipped" : stored.late ? "work.late" : "work.stored"));
@@ -144,8 +171,30 @@ export class Work {
       if (!(error instanceof Refused)) throw error;
       this._lock(false);
       focused?.focus();
-      this._report(error);
+      await this._takeBack(said, error);
     }
+  }
+
+  /** A refused answer stays on the page. Where the task was answered elsewhere meanwhile, the next try is one more version. */
+  async _takeBack(said, error) {
+    report(error);
+    if (error.signedOut) return;
+    const found = await call("POST", `${ANSWERS}${this.task.id}/open`).catch(() => null);
+    if (!found || found.task.client_id === this.task.client_id) return this._saveNow();
+    if (said.kind === "skip") {
+      say(null);
+      toast(t("work.repeated"));
+      return this.next();
+    }
+    this.kept ??= nameOf(this.task);
+    this.task.client_id = found.task.client_id;
+    Object.assign(this, { answered: true, revision: found.task.revision });
+    say(t("unsent.elsewhere"));
+  }
+
+  /** What is on the page, as a draft or a kept answer gives it back. */
+  _typed() {
+    return { ...this.board.state(), fields: this.fields.values, time_s: this._time() };
   }
 
   /** While an answer is on its way the page takes nothing more: it would be lost with the task. */
@@ -168,20 +217,29 @@ export class Work {
     if (!this.task || this.busy || (leaving && this.hurry === null)) return;
     clearTimeout(this.hurry);
     this.hurry = null;
-    const content = { ...this.board.state(), fields: this.fields.values, time_s: this._time() };
-    this.revision = Math.max(Date.now(), this.revision + 1);
     const { task, board } = this;
+    const draft = { content: this._typed(), revision: ++this.revision, client_id: task.client_id };
     try {
-      await call("PUT", `/api/tasks/${task.id}/draft`, { content, revision: this.revision }, { keepalive: leaving });
+      const stored = await call("PUT", `${ANSWERS}${task.id}/draft`, draft, { keepalive: leaving });
       await this._keepPlace(task);
-      if (task === this.task && !this.busy) board.saved.textContent = t("work.draft_saved");
-      say(null);
+      if (task === this.task && !this.busy) this._drafted(draft, stored);
     } catch (error) {
       if (task !== this.task || this.busy) return;
       board.saved.textContent = t("work.draft_unsaved");
-      this._report(error);
+      this.troubled = true;
+      report(error);
       if (error.passing) this.hurry = setTimeout(() => this._saveNow(), 3000);
     }
+  }
+
+  /** Says what became of a draft. One that another window has overtaken is kept with the next change made here. */
+  _drafted(draft, { saved, answered, revision }) {
+    if (!saved && !answered && revision !== draft.revision && revision <= this.revision) return; // by a later one from here
+    this.revision = Math.max(this.revision, revision);
+    this.board.saved.textContent = t(saved ? "work.draft_saved" : "work.draft_unsaved");
+    if (!saved) say(t(answered ? "unsent.elsewhere" : "unsent.draft"));
+    else if (this.troubled) say(null);
+    this.troubled = !saved;
   }
 
   /** Somebody who types needs the task for longer than it was lent. */
@@ -209,12 +267,6 @@ export class Work {
 
   // Waiting and failing
 
-  _report(error) {
-    if (error === null) return say(null);
-    if (error.status === 401) return say(t("error.signed_out"), { href: at(`/login?next=${encodeURIComponent(location.pathname + location.search)}`), text: t("login.submit") });
-    say(error.status === 0 ? t("error.unreachable") : error.passing ? t("error.cannot_write", { reason: error.message }) : t("error.refused", { reason: error.message }));
-  }
-
   async _patiently(ask) {
     for (;;) {
       try {
@@ -222,7 +274,7 @@ export class Work {
         say(null);
         return found;
       } catch (error) {
-        this._report(error);
+        report(error);
         if (!error.passing) throw error;
         await new Promise((resolve) => setTimeout(resolve, 2000));
       }
@@ -241,6 +293,7 @@ export class Work {
       h("h1", {}, t(`nothing.${reason || "busy"}`)),
       h("p", {}, h("a", { href: at("/label/tasks") }, t("home.title")), " · ", h("a", { href: at("/label/history") }, t("history.title"))),
     ));
-    if (reason === "sampling" || !reason) setTimeout(() => this.next(), POLL_MS);
+    const pause = reason ? POLL_MS[reason] : POLL_MS.sampling;
+    if (pause) setTimeout(() => this.next(), pause);
   }
 }

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from annotate.answers import importing
 from annotate.answers.importing import import_prompts, import_rankings, rows_by_task
+from annotate.answers.twins import twins
 from annotate.labels import LabelStore
 from annotate.store.backup import check
 from annotate.work.batches import BatchSettings, batch_settings
@@ -52,6 +53,19 @@ def test_answers_in_another_order_are_the_same_task(store, kind):
     assert [past.ratings for past in given.values()] == [(7, 2), (3, 6), (4, 4)]
     assert [past.flags for past in given.values()] == [(("opinion",), ()), ((), ("sexual",)), ((), ())]
     assert store.snapshot().num_annotations == 3 and check(store.database) == []
+
+
+def test_a_batch_of_the_same_tasks_under_another_name_is_found(store):
+    rows = [Ranking(prompt=f"q{i}", completions=("a", f"b{i}"), ranks=(0, 1)) for i in range(4)]
+    for name, rankings in (
+        ("first", rows),
+        ("again", rows[::-1]),
+        ("fewer", rows[:3]),
+        ("others", [Ranking(prompt=f"q{i}", completions=("a", "c"), ranks=(0, 1)) for i in range(4)]),
+    ):
+        import_rankings(store.database, BatchSettings(name=name, origin="import"), rankings)
+    assert twins(store.database, "again") == ["first"] and twins(store.database, "first") == ["again"]
+    assert twins(store.database, "fewer") == twins(store.database, "others") == []
 
 
 def test_an_import_in_parts_is_the_import_at_once(tmp_path, monkeypatch):

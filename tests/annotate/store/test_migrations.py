@@ -1,6 +1,7 @@
 """Label databases of every earlier schema, with data in them, open with this version and lose nothing."""
 
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from annotate.labels import LabelStore, Submission
+from annotate.store import database
 from annotate.store.backup import check
 from annotate.store.database import Database, _engine
 from annotate.store.migrations import HEAD, KNOWN, upgrade
@@ -136,6 +138,29 @@ def test_a_copy_is_kept_before_a_file_is_migrated(tmp_path):
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "0001"
         assert connection.execute(text("SELECT count(*) FROM annotation")).scalar() == 3
     kept.close()
+
+
+def test_a_copy_from_before_is_never_written_over_and_is_of_the_version_that_it_names(tmp_path, monkeypatch):
+    path = tmp_path / "labels.db"
+    made_at(str(path), "0001")
+    (tmp_path / "labels.before-0001.db").write_text("the only whole one")
+    look, others = database._version_at_first, [lambda: LabelStore(path).close()]
+
+    def slowly(own):
+        found = look(own)
+        if others:
+            others.pop()()  # another process opens and migrates it between the look and the copy
+        return found
+
+    monkeypatch.setattr(database, "_version_at_first", slowly)
+    LabelStore(path).close()
+    assert (tmp_path / "labels.before-0001.db").read_text() == "the only whole one"
+    assert {copy.name for copy in tmp_path.glob("*before*")} == {
+        "labels.before-0001.db",
+        "labels.before-0001-2.db",
+    }
+    with sqlite3.connect(tmp_path / "labels.before-0001-2.db") as kept:
+        assert kept.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
 
 
 def test_a_migration_that_fails_leaves_the_old_version_untouched(new_url):

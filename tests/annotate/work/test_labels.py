@@ -74,7 +74,9 @@ def test_a_late_answer_is_kept_and_marked(store):
 def test_the_same_client_id_is_one_answer(store):
     task = store.lease("ann")
     first = store.submit("ann", answer(task))
-    assert store.submit("ann", answer(task, ranks=(2, 1, 0))) == first
+    assert store.submit("ann", answer(task, time_s=3.0)) == first
+    with pytest.raises(LabelError, match="another answer was kept"):
+        store.submit("ann", answer(task, ranks=(2, 1, 0)))
     assert [ranking.ranks for ranking in store.rankings()] == [(0, 1, 1)]
     with pytest.raises(LabelError, match="another labeler"):
         store.submit("bob", answer(task))

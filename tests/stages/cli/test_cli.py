@@ -145,7 +145,7 @@ def test_a_wrong_recipe_is_refused_in_one_line(tmp_path, table, reason):
         (["ppo", "--recipe", "none-such"], "no such file"),
         (["sft", "--data", "missing.jsonl"], "no such file"),
         (["store", "show", "ppo"], "no such checkpoint"),
-        (["labels", "export", "out.jsonl"], "no rankings to export"),
+        (["labels", "export", "out.jsonl"], "there are no labels"),
         (["eval", "--policy", "nobody"], "neither a folder"),
         (["quickstart", "--recipe", "x" * 300], "no such file"),
         (["doctor", "--recipe", "laptop"], "--base"),
@@ -241,6 +241,27 @@ def test_a_vocabulary_is_trained_from_a_file(tmp_path, capsys):
     assert main(["tokenizer", "train", "--data", str(tmp_path / "a.txt"), "--out", str(folder)]) == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "backup copy.db",
+        "check",
+        "stats",
+        "export out.jsonl",
+        "snapshot",
+        "strengths",
+        "user ls",
+        "batch b",
+        "token ls ann",
+    ],
+)
+def test_what_only_reads_labels_makes_no_empty_file_of_them(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["labels", *command.split(), "--labels", "nowhere/typo.db"]) == 2
+    assert "nowhere/typo.db: there are no labels; name their file with --labels" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_labels_travel_by_command(tmp_path, capsys):
     rows = tmp_path / "r.jsonl"
     rows.write_text('{"prompt": "q", "chosen": "good", "rejected": "bad"}\n')
@@ -255,7 +276,10 @@ def test_labels_travel_by_command(tmp_path, capsys):
     ):
         assert main([*arguments, *place]) == 0, arguments
     assert '"chosen": [{"role": "assistant", "content": "good"}]' in (tmp_path / "out.jsonl").read_text()
-    assert "every label is whole" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "every label is whole" in told.out and "too;" not in told.err
+    assert main(["labels", "import", str(rows), "--batch", "c", *place]) == 0
+    assert "its tasks are those of batch b too" in capsys.readouterr().err
 
 
 def test_a_team_and_its_batch_are_looked_after_by_command(tmp_path, capsys, monkeypatch):
