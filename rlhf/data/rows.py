@@ -70,17 +70,18 @@ class Row(dict[str, Any]):
     """One row by column, names in lower case, without the columns that hold nothing.
 
     answers, left, ignored: the columns of a labeling tool's export that hold the answers, the one shown on the left, and
-    those to leave out, as the user named them.
+    those to leave out, as the user named them. empty: the columns that hold nothing.
     """
 
     answers: tuple[str, ...] = ()
     left: str | None = None
     ignored: frozenset[str] = frozenset()
+    empty: tuple[str, ...] = ()
 
     def changed(self, columns: dict[str, Any]) -> "Row":
         """The same row with other columns."""
         row = Row(columns)
-        row.answers, row.left, row.ignored = self.answers, self.left, self.ignored
+        row.answers, row.left, row.ignored, row.empty = self.answers, self.left, self.ignored, self.empty
         return row
 
     def inner(self, columns: dict[str, Any]) -> "Row":

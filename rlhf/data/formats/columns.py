@@ -46,7 +46,9 @@ class Columns:
             )
         row = Row()
         for name, value in raw.items():
-            if value is not None and name not in self.ignored:
+            if value is None:
+                row.empty += (f"{name}".lower(),)
+            elif name not in self.ignored:
                 if not isinstance(name, str):  # of rows in memory
                     raise BadRow(f"a column is called {name!r:.40}; names of columns are texts")
                 lower = name.lower()

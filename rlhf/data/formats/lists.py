@@ -1,24 +1,19 @@
-"""Rankings of several answers in one list, and of answers that stand in rows of their own with ratings."""
+"""Rankings of several answers in one list."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlhf.data.formats.checks import nothing_lost
-from rlhf.data.formats.context import EMPTY, prompt_of
-from rlhf.data.formats.shown import JUDGED, own_words, shown_answer
+from rlhf.data.formats.context import prompt_of
+from rlhf.data.formats.shown import own_words
 from rlhf.data.formats.turns import labeler_of, number, spelled, text, whole_number
-from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Ranking, Row
+from rlhf.data.rows import BadRow, LeftOut, Prompt, Ranking, Row
 
 LISTS = ("completions", "answers", "responses", "generations", "outputs", "candidates")
 TEXT_KEYS = ("text", "response", "answer", "content", "output", "completion", "value", "body")
 SCORE_KEYS = ("fine-grained_score", "overall_score", "score", "pm_score", "rating", "reward", "votes")
 SCORE_LISTS = ("scores", "rewards", "ratings")
-# A row's own rating of its one answer, and HelpSteer's scale from 0 to 4.
-RATINGS = ("helpfulness", "score", "rating", "reward", "overall_score", "quality")
-HAS_RATING = frozenset(RATINGS)
-HELPSTEER = ("correctness", "coherence")
-MIDDLE_OF_HELPSTEER = 2
 
 
 def list_of(columns: Any) -> str | None:
@@ -169,94 +164,3 @@ def _post(row: Row) -> str:
     if not "".join(parts).strip():
         raise LeftOut("without a prompt")
     return "\n\n".join([*parts, "TL;DR:"])
-
-
-# Rated answers, one a row
-
-
-def rating_of(row: Row) -> tuple[str, float] | None:
-    """The column with the rating of a row's answer, and the rating."""
-    if HAS_RATING.isdisjoint(row):
-        return None
-    for name in RATINGS:
-        value = row.get(name)
-        if isinstance(value, dict) or (found := number(value)) is None:
-            continue
-        return name, found
-    return None
-
-
-def to_rate(row: Row) -> Iterator[Ranking]:
-    """A row's one answer as a ranking of one, with the rating it has; what people rejected is to be rated, too."""
-    found = _single(row.changed({name: value for name, value in row.items() if name not in JUDGED}))
-    value = row.get("rating")
-    rating = None if value in EMPTY else whole_number(value)
-    if rating is None and value not in EMPTY:
-        raise BadRow(f'"rating" is {value!r:.40}, not a whole number; --map ignore=rating leaves it out')
-    yield Ranking(
-        prompt=found.prompt,
-        completions=(found.completion,),
-        ranks=(0,),
-        ratings=() if rating is None else (rating,),
-        labeler=labeler_of(row),
-    )
-
-
-def _single(row: Row) -> Demonstration:
-    (found,) = shown_answer(row)
-    return found
-
-
-Placed = tuple[str, Row]
-Gathered = Iterator[tuple[str, Any]]
-
-
-def _by_prompt(rows: Iterable[Placed]) -> tuple[dict[str, list[tuple[str, Demonstration, float]]], Gathered]:
-    """Rated answers by their prompt, and what was wrong with the others."""
-    groups: dict[str, list[tuple[str, Demonstration, float]]] = {}
-    problems: list[tuple[str, Any]] = []
-    for where, row in rows:
-        try:
-            found, rated = _single(row), rating_of(row)
-            if rated is None:
-                raise BadRow(f"the answer has no rating (looked for {', '.join(RATINGS)})")
-            nothing_lost(found, row)
-            groups.setdefault(repr(found.prompt), []).append((where, found, rated[1]))
-        except (BadRow, LeftOut) as problem:
-            problems.append((where, problem))
-    return groups, iter(problems)
-
-
-def rated_rankings(rows: Iterable[Placed]) -> Gathered:
-    """(place, ranking or problem) of rated answers, those to one prompt compared with each other."""
-    groups, problems = _by_prompt(rows)
-    yield from problems
-    for given in groups.values():
-        where, first, _ = given[0]
-        if len(given) < 2:
-            yield where, LeftOut("with no other answer to compare")
-            continue
-        scores = tuple(score for _, _, score in given)
-        completions = tuple(found.completion for _, found, _ in given)
-        yield (
-            where,
-            Ranking(
-                prompt=first.prompt, completions=completions, ranks=ranks_by_score(scores), scores=scores
-            ),
-        )
-
-
-def rated_demonstrations(rows: Iterable[Placed]) -> Gathered:
-    """(place, demonstration or problem): of the answers to one prompt the best, and none from the lower half of HelpSteer's scale."""
-    kept = list(rows)
-    groups, problems = _by_prompt(kept)
-    yield from problems
-    best = {prompt: max(score for _, _, score in given) for prompt, given in groups.items()}
-    lowest = {
-        where: MIDDLE_OF_HELPSTEER if all(name in row for name in HELPSTEER) else float("-inf")
-        for where, row in kept
-    }
-    for prompt, given in groups.items():
-        for where, found, score in given:
-            low = score < best[prompt] or score < lowest[where]
-            yield where, LeftOut("rated below others") if low else found

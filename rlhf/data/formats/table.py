@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.data.formats import argilla, label_studio, lists, pairs, shown, trees
+from rlhf.data.formats import argilla, label_studio, lists, pairs, rated, shown, trees
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import ASKED, CONTEXT, CONVERSATIONS
 from rlhf.data.formats.turns import marked
@@ -18,9 +18,12 @@ USES = (RANKINGS, DEMONSTRATIONS, PROMPTS, TEXTS)
 
 @dataclass(frozen=True)
 class Together:
-    """A reader of all rows of a format at once, for rows that only say something together."""
+    """A reader of all rows of a source at once, for rows that only say something together.
 
-    read: Callable[[Iterable[tuple[str, Row]]], Iterator[tuple[str, Any]]]
+    read: from (place, row) to the places of some rows, the one that is shown first, and what they give or what is wrong.
+    """
+
+    read: Callable[[Iterable[tuple[str, Row]]], Iterator[tuple[list[str], Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,7 @@ BESIDE_SIDES = (
       for end in ("a", "b", "0", "1", "2")),
 )  # fmt: skip
 BESIDE_ANSWERS = (*CONTEXT, *shown.JUDGED)
+RATED = Together(rated.rated_demonstrations)
 
 FORMATS: tuple[Format, ...] = (
     Format(
@@ -189,13 +193,16 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         name="rated answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)),
-        uses=(*BESIDE_ANSWERS, *lists.RATINGS), when=lambda row: lists.rating_of(row) is not None,
-        rankings=Together(lists.rated_rankings), demonstrations=Together(lists.rated_demonstrations), prompts=shown.asked,
-        answers=lists.to_rate,
+        uses=(*BESIDE_ANSWERS, *rated.RATINGS, *rated.ABOUT_RATINGS), when=lambda row: rated.rating_of(row) is not None,
+        rankings=Together(rated.rated_rankings), demonstrations=RATED, prompts=shown.asked, answers=rated.to_rate,
     ),
     Format(
         name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
-        demonstrations=shown.shown_answer, prompts=shown.asked, answers=lists.to_rate,
+        when=rated.lacks_rating, demonstrations=RATED,
+    ),
+    Format(
+        name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
+        demonstrations=shown.shown_answer, prompts=shown.asked, answers=rated.to_rate,
     ),
     Format(name="questions by turns", needs=("turns",), prompts=shown.asked_turns, when=lambda row: isinstance(row["turns"], list)),
     Format(name="transcripts", needs=("transcript",), prompts=shown.transcript),
