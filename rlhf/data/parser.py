@@ -7,10 +7,10 @@ from typing import Any
 from rlhf.data.account import Account
 from rlhf.data.formats.checks import checked
 from rlhf.data.formats.columns import Columns
+from rlhf.data.formats.pairs import PAIRS
 from rlhf.data.formats.shown import demonstration_text
 from rlhf.data.formats.table import (
     DEMONSTRATIONS,
-    PAIRS,
     RANKINGS,
     TEXTS,
     TO_RATE,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.data.formats import argilla, label_studio, lists, pairs, rated, shown, trees
+from rlhf.data.formats import argilla, label_studio, lists, pairs, rated, shown, sides, trees
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import ASKED, CONTEXT, CONVERSATIONS
 from rlhf.data.formats.turns import marked
@@ -95,24 +95,17 @@ def _as_is(change: Callable[[Row], Row], read: Reader) -> Reader:
     return read_changed
 
 
-PAIRS = (
-    ("preferences", "chosen", "rejected"),
-    ("OpenAI's preferences", "preferred_output", "non_preferred_output"),
-    ("preferences", "chosen_response", "rejected_response"),
-    ("preferences", "preferred_response", "rejected_response"),
-    ("preferences", "preferred", "dispreferred"),
-    ("preferences", "accepted", "rejected"),
-    ("Stack Exchange pairs", "response_j", "response_k"),
-)
+BETTER = tuple(better for _, better, _ in pairs.PAIRS)
+WORSE = tuple(worse for _, _, worse in pairs.PAIRS)
 SAID_OF_PAIRS = (
     "margin", "score_chosen", "score_rejected", "chosen_score", "rejected_score",
     "rating_chosen", "rating_rejected", "chosen_rating", "rejected_rating", "labeler",
 )  # fmt: skip
 BESIDE_PAIRS = (*ASKED, *CONTEXT, *CONVERSATIONS, *SAID_OF_PAIRS)
 BESIDE_SIDES = (
-    *ASKED, *CONTEXT, *pairs.VERDICTS, *pairs.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
+    *ASKED, *CONTEXT, *sides.VERDICTS, *sides.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
     "winner_model_b", "winner_tie", "better_response_id", "better_answer_id",
-    *(f"{stem}{between}{end}" for stem in (*pairs.STEMS, "score", "rating", "reward") for between in ("_", "")
+    *(f"{stem}{between}{end}" for stem in (*sides.STEMS, "score", "rating", "reward") for between in ("_", "")
       for end in ("a", "b", "0", "1", "2")),
 )  # fmt: skip
 BESIDE_ANSWERS = (*CONTEXT, *shown.JUDGED)
@@ -154,6 +147,11 @@ FORMATS: tuple[Format, ...] = (
         rankings=lists.summaries, prompts=lists.asked_for_summary,
     ),
     Format(
+        name="pairs by name", needs=(_any((*sides.SIDES, *lists.LISTS)), _any(BETTER), _any(WORSE)), when=sides.are_named,
+        uses=(*BESIDE_SIDES, *sides.SIDES, *lists.LISTS, *BETTER, *WORSE, *SAID_OF_PAIRS),
+        rankings=_as_is(sides.by_name, pairs.pair("chosen", "rejected")), prompts=_as_is(sides.by_name, pairs.asked_pair("chosen")),
+    ),
+    Format(
         name="HH", needs=("chosen", "rejected"), uses=SAID_OF_PAIRS, when=_is_hh,
         rankings=pairs.pair("chosen", "rejected"), prompts=pairs.asked_pair("chosen"),
     ),
@@ -162,7 +160,7 @@ FORMATS: tuple[Format, ...] = (
             name=name, needs=(better, worse), uses=BESIDE_PAIRS,
             rankings=pairs.pair(better, worse), prompts=pairs.asked_pair(better),
         )
-        for name, better, worse in PAIRS
+        for name, better, worse in pairs.PAIRS
     ),
     Format(
         name="messages with a rejected answer", needs=("messages", "rejected_response|rejected_messages"),
@@ -171,8 +169,8 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         name="two answers with a verdict", needs=(), uses=BESIDE_SIDES,
-        when=lambda row: pairs.sides_of(row) is not None,
-        rankings=pairs.side_by_side, prompts=pairs.asked_side,
+        when=lambda row: sides.sides_of(row) is not None,
+        rankings=sides.side_by_side, prompts=sides.asked_side,
     ),
     Format(
         name="ranked answers", needs=(_any(lists.LISTS),), when=_is_ranked_list,
