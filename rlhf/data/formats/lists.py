@@ -74,7 +74,9 @@ def _ranks_of_texts(row: Row, num_answers: int) -> dict[str, Any]:
         scores = (
             () if all(one is None for one in _list(row, "scores")) else _scores(row, "scores", num_answers)
         )
-        return {"ranks": tuple(_list(row, "ranks")), "ratings": _ratings(row), "scores": scores}
+        ranks = tuple(_list(row, "ranks"))
+        _agree(ranks, scores, "scores")
+        return {"ranks": ranks, "ratings": _ratings(row), "scores": scores}
     for name in SCORE_LISTS:
         if name in row:
             scores = _scores(row, name, num_answers)
@@ -105,14 +107,38 @@ def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> tuple[list[
         raise BadRow(f'the answers in "{name}" have no text (looked for {", ".join(TEXT_KEYS)})')
     texts, ratings = [one[key] for one in given], _ratings(row)
     ranks = [whole_number(one.get("rank")) for one in given]
+    named, scores = _scores_of_objects(row, given)
     if None not in ranks:
-        return texts, {"ranks": _from_zero([one or 0 for one in ranks]), "ratings": ratings}
-    for score in SCORE_KEYS:
-        scores = [number(one.get(score)) for one in given]
-        if None not in scores:
-            found = tuple(one or 0.0 for one in scores)
-            return texts, {"ranks": ranks_by_score(found), "scores": found, "ratings": ratings}
+        found = _from_zero([one or 0 for one in ranks])
+        _agree(found, scores, named)
+        return texts, {"ranks": found, "ratings": ratings}
+    if scores:
+        return texts, {"ranks": ranks_by_score(scores), "scores": scores, "ratings": ratings}
     raise BadRow(f'the answers in "{name}" have neither "rank" nor a score: nothing says which is better')
+
+
+def _scores_of_objects(row: Row, given: list[dict[str, Any]]) -> tuple[str, tuple[float, ...]]:
+    """What the score of answers in objects is called, and theirs; none where not each has it."""
+    for name in SCORE_KEYS:
+        scores = [number(one.get(name)) for one in given]
+        if None not in scores and name not in row.ignored:
+            return name, tuple(one or 0.0 for one in scores)
+    return "", ()
+
+
+def _agree(ranks: Sequence[Any], scores: Sequence[float], named: str) -> None:
+    """Raises BadRow where an answer has a better rank than another one and a lower score."""
+    if len(ranks) != len(scores) or not all(isinstance(rank, int) for rank in ranks):
+        return
+    ordered = sorted(zip(ranks, (-score for score in scores), strict=True))
+    worst = float("-inf")  # of the ranks before this one, as everywhere here below zero
+    for place, (rank, score) in enumerate(ordered):
+        if place and rank > ordered[place - 1][0]:
+            worst = max(worst, ordered[place - 1][1])
+        if score < worst:
+            raise BadRow(
+                f'"ranks" and "{named}" say the opposite of each other (rank 0 is best); --map ignore={named} leaves one out'
+            )
 
 
 def _from_zero(ranks: Sequence[float]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from rlhf.data.formats.turns import (
     marked,
     number,
     text,
+    truth,
 )
 from rlhf.data.rows import BadRow, LeftOut, Prompt, Ranking, Row, as_messages
 
@@ -26,8 +27,24 @@ PAIRS = (
     ("preferences", "accepted", "rejected"),
     ("Stack Exchange pairs", "response_j", "response_k"),
 )
+SCORES = tuple(
+    tuple(pattern.format(name) for name in ("chosen", "rejected"))
+    for pattern in ("score_{}", "{}_score", "rating_{}", "{}_rating")
+)
+HAS_SCORES = frozenset(name for names in SCORES for name in names)
+# Columns that name the better of two answers, and words with which they name neither.
+VERDICTS = (
+    "winner", "preferred", "preference", "better", "best", "choice", "chosen", "label", "labels", "vote", "verdict",
+    "judgment", "decision", "overall_preference",
+)  # fmt: skip
+TIES = (
+    "tie", "ties", "both", "draw", "equal", "both_bad", "bothbad", "tie (bothbad)", "both bad", "neither", "same", "a=b",
+)  # fmt: skip
+ARE_TIES = ("tie", "is_tie", "winner_tie")
+HAS_VERDICT = frozenset((*VERDICTS, *ARE_TIES)) - {"chosen", "preferred"}
 PART_EARLY = "that part early"
 NO_ANSWER = "without an answer"
+LEAVE_OUT = "--map ignore={} leaves it out"
 
 
 def ended(turns: list[Turn]) -> tuple[Prompt, str]:
@@ -61,6 +78,7 @@ def pair(better: str, worse: str) -> Callable[[Row], Iterator[Ranking]]:
     """A reader of rows with a chosen and a rejected answer, or several of either, in these columns."""
 
     def read(row: Row) -> Iterator[Ranking]:
+        _agrees(row, better, worse)
         chosen, rejected = _texts(row[better], better), _texts(row[worse], worse)
         if chosen is not None or rejected is not None:
             best = [text(row[better], better)] if chosen is None else chosen
@@ -114,15 +132,37 @@ def _said_of(row: Row) -> dict[str, Any]:
     margin = None if value in EMPTY else number(value)
     if margin is None and value not in EMPTY:
         raise BadRow(f'"margin" is {value!r:.40}, which is no number')
+    if margin is not None and margin < 0:
+        raise BadRow(
+            f'"margin" is {value}: it says that the rejected answer is better; {LEAVE_OUT.format("margin")}'
+        )
     return {"margin": margin, "labeler": labeler_of(row)}
 
 
 def _scores(row: Row) -> tuple[float, ...]:
-    for pattern in ("score_{}", "{}_score", "rating_{}", "{}_rating"):
-        found = [number(row.get(pattern.format(name))) for name in ("chosen", "rejected")]
-        if None not in found:
-            return tuple(one for one in found if one is not None)
+    """The scores of the chosen and the rejected answer. Raises BadRow where they say the opposite; they may be equal."""
+    if HAS_SCORES.isdisjoint(row):
+        return ()
+    for names in SCORES:
+        found = tuple(one for name in names if (one := number(row.get(name))) is not None)
+        if len(found) == 2:
+            if found[0] < found[1]:
+                raise BadRow(f'"{names[0]}" is below "{names[1]}"; {LEAVE_OUT.format(names[0])}')
+            return found
     return ()
+
+
+def _agrees(row: Row, better: str, worse: str) -> None:
+    """Raises BadRow where a verdict beside a pair names the rejected answer, or neither."""
+    if HAS_VERDICT.isdisjoint(row):
+        return
+    for name in VERDICTS:
+        value = row.get(name) if name not in (better, worse) else None
+        if isinstance(value, str) and value.strip().lower() in (worse, "rejected", *TIES):
+            raise BadRow(f'"{name}" is {value!r:.40}, and not the chosen answer; {LEAVE_OUT.format(name)}')
+    for name in ARE_TIES:
+        if truth(row.get(name)):
+            raise BadRow(f'"{name}" says that neither answer is better; {LEAVE_OUT.format(name)}')
 
 
 def rejected_beside(row: Row) -> Iterator[Ranking]:
@@ -136,4 +176,5 @@ def rejected_beside(row: Row) -> Iterator[Ranking]:
         if turns[0].role == "assistant":
             turns = [*as_turns(prompt), *turns]
         rejected = ended(whole(row, turns, column))
-    yield compared((prompt, chosen), rejected, ranks=(0, 1), **_said_of(row))
+    _agrees(row, "messages", column)
+    yield compared((prompt, chosen), rejected, ranks=(0, 1), scores=_scores(row), **_said_of(row))

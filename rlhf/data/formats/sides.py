@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlhf.data.formats.lists import list_of
-from rlhf.data.formats.pairs import PAIRS, answered, compared
+from rlhf.data.formats.pairs import LEAVE_OUT, PAIRS, TIES, VERDICTS, answered, compared
 from rlhf.data.formats.turns import labeler_of, number, whole_number
 from rlhf.data.rows import BadRow, Prompt, Ranking, Row
 
@@ -16,24 +16,6 @@ STEMS = (
 )  # fmt: skip
 ENDS = (("a", "b"), ("0", "1"), ("1", "2"))
 THIRD = {"b": "c", "1": "2", "2": "3"}  # behind the second of two
-VERDICTS = (
-    "winner", "preferred", "preference", "better", "best", "choice", "chosen", "label", "labels", "vote", "verdict",
-    "judgment", "decision", "overall_preference",
-)  # fmt: skip
-TIES = (
-    "tie",
-    "ties",
-    "both",
-    "draw",
-    "equal",
-    "both_bad",
-    "bothbad",
-    "tie (bothbad)",
-    "both bad",
-    "neither",
-    "same",
-    "a=b",
-)
 STRENGTHS = ("preference_strength", "overall_preference")  # HelpSteer 2 and 3: below zero the first is better
 
 
@@ -306,4 +288,15 @@ def by_name(row: Row) -> Row:
     if all(row[column] in [said for _, said in beside] for column in (better, worse)):
         raise BadRow(f'"{better}" and "{worse}" are texts and places of answers alike; --map prompt=…,chosen={better},rejected={worse} reads them as texts')  # fmt: skip
     rest = {name: value for name, value in row.items() if name not in (better, worse)}
+    _agrees(row.changed(rest), [beside[place][1] for place in (chosen, rejected)])
     return row.changed({**rest, "chosen": beside[chosen][1], "rejected": beside[rejected][1]})
+
+
+def _agrees(row: Row, pair: list[Any]) -> None:
+    """Raises BadRow where another column of a row with a named pair says that the rejected answer is better."""
+    names = sides_of(row)
+    said = _named(row, *names) if names is not None else []
+    for column, ranks in said:
+        texts = [row[name] for name in names or ()]
+        if ranks[0] != ranks[1] and (texts if ranks == (0, 1) else texts[::-1]) == pair[::-1]:
+            raise BadRow(f'"{column}" says that the rejected answer is better; {LEAVE_OUT.format(column)}')

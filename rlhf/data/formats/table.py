@@ -103,7 +103,7 @@ SAID_OF_PAIRS = (
 )  # fmt: skip
 BESIDE_PAIRS = (*ASKED, *CONTEXT, *CONVERSATIONS, *SAID_OF_PAIRS)
 BESIDE_SIDES = (
-    *ASKED, *CONTEXT, *sides.VERDICTS, *sides.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
+    *ASKED, *CONTEXT, *pairs.VERDICTS, *sides.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
     "winner_model_b", "winner_tie", "better_response_id", "better_answer_id",
     *(f"{stem}{between}{end}" for stem in (*sides.STEMS, "score", "rating", "reward") for between in ("_", "")
       for end in ("a", "b", "0", "1", "2")),
@@ -164,7 +164,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         name="messages with a rejected answer", needs=("messages", "rejected_response|rejected_messages"),
-        uses=(*CONTEXT, "margin", "labeler"),
+        uses=(*CONTEXT, *SAID_OF_PAIRS),
         rankings=pairs.rejected_beside, demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
     ),
     Format(
