@@ -10,6 +10,8 @@ from typing import Any
 Message = dict[str, str]
 Prompt = str | list[Message]
 ROLES = ("system", "user", "assistant")
+MAY_BE_TURNS = frozenset("[{")  # what a conversation that is kept as a text begins with
+CONTENTS = ('"content"', '"value"', '"text"')
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -88,11 +90,32 @@ class Row(dict[str, Any]):
         """A row that stands inside this one, without the columns that `--map` leaves out, as this one is without them."""
         return self.changed(
             {
-                name.lower(): value
+                name.lower(): unpacked(name.lower(), value)
+                if isinstance(value, str) and value[:1] in MAY_BE_TURNS
+                else value
                 for name, value in columns.items()
                 if value is not None and name not in self.ignored
             }
         )
+
+
+def unpacked(name: str, value: str) -> Any:
+    """The conversation or message that a column keeps as the text of JSON; any other text, and a document, as it is."""
+    if name == "text" or not any(key in value for key in CONTENTS):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    given = found if isinstance(found, list) else [found]
+    return found if given and all(_is_message(one) for one in given) else value
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and any(
+        isinstance(value.get(role), str) and said in value
+        for role, said in (("role", "content"), ("from", "value"), ("speaker", "text"), ("role", "text"))
+    )
 
 
 def as_messages(prompt: Prompt) -> list[Message]:
