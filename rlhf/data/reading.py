@@ -20,10 +20,10 @@ from rlhf.data.formats.table import (
 )
 from rlhf.data.parser import Parser, ReadOptions
 from rlhf.data.places import Place, places, table_rows
-from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, PromptRow, Ranking, Row
+from rlhf.data.rows import BadRow, Demonstration, LeftOut, NotHeld, Prompt, PromptRow, Ranking, Row
 from rlhf.data.sampling import chosen_lines, random_order
 from rlhf.data.spool import Rows
-from rlhf.errors import InputError
+from rlhf.errors import InputError, NoSuchData
 
 FIRST_WORD_S, WORD_EVERY_S = 1.0, 5.0
 BAD = "that cannot be read"
@@ -215,7 +215,7 @@ def _read(
     _Pass(rows, options, keep_columns).run(places(source), num_rows, seed)
     rows.finish()
     if not rows:
-        raise InputError(f"{source}: no usable rows; {_emptiness(account)}")
+        raise NoSuchData(f"{source}: no usable rows; {_emptiness(account)}")
     if options.say is not None:
         options.say(account.line())
     return rows
@@ -308,7 +308,9 @@ class _Pass:
     def _bad(self, where: str, problem: Exception) -> None:
         reason = "nested too deep" if isinstance(problem, RecursionError) else " ".join(f"{problem}".split())
         if not self.options.skip_bad_rows:
-            raise InputError(f"{where}: {reason}") from None
+            is_first = not self.rows.num_kept and not self.together
+            kind = NoSuchData if isinstance(problem, NotHeld) and is_first else InputError
+            raise kind(f"{where}: {reason}") from None
         self.account.leave_out(where, BAD, f"{where}: {reason}")
 
     def _keep(self, raw: Any, result: Any) -> None:

@@ -64,6 +64,10 @@ class BadRow(Exception):
     """What is wrong with one row; the reader adds where it stands."""
 
 
+class NotHeld(BadRow):
+    """A row that holds nothing of the use it was asked for."""
+
+
 class LeftOut(Exception):
     """Why a well-formed row cannot be used, worded to follow "left out 3": `that part early`. It is counted, no error."""
 

@@ -8,7 +8,7 @@ from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of
 from rlhf.data.formats.shown import own_words
 from rlhf.data.formats.turns import labeler_of, number, spelled, text, whole_number
-from rlhf.data.rows import BadRow, LeftOut, Prompt, Ranking, Row
+from rlhf.data.rows import BadRow, LeftOut, NotHeld, Prompt, Ranking, Row
 
 LISTS = ("completions", "answers", "responses", "generations", "outputs", "candidates")
 TEXT_KEYS = ("text", "response", "answer", "content", "output", "completion", "value", "body")
@@ -81,7 +81,7 @@ def _ranks_of_texts(row: Row, num_answers: int) -> dict[str, Any]:
         if name in row:
             scores = _scores(row, name, num_answers)
             return {"ranks": ranks_by_score(scores), "scores": scores}
-    raise BadRow('"ranks" is missing: nothing says which answers are better; see docs/data.md')
+    raise NotHeld('"ranks" is missing: nothing says which answers are better; see docs/data.md')
 
 
 def _scores(row: Row, name: str, num_answers: int) -> tuple[float, ...]:
@@ -114,7 +114,7 @@ def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> tuple[list[
         return texts, {"ranks": found, "ratings": ratings}
     if scores:
         return texts, {"ranks": ranks_by_score(scores), "scores": scores, "ratings": ratings}
-    raise BadRow(f'the answers in "{name}" have neither "rank" nor a score: nothing says which is better')
+    raise NotHeld(f'the answers in "{name}" have neither "rank" nor a score: nothing says which is better')
 
 
 def _scores_of_objects(row: Row, given: list[dict[str, Any]]) -> tuple[str, tuple[float, ...]]:

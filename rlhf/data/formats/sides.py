@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.data.formats.lists import list_of
 from rlhf.data.formats.pairs import LEAVE_OUT, PAIRS, TIES, VERDICTS, answered, compared
 from rlhf.data.formats.turns import labeler_of, number, whole_number
-from rlhf.data.rows import BadRow, Prompt, Ranking, Row
+from rlhf.data.rows import BadRow, NotHeld, Prompt, Ranking, Row
 
 STEMS = (
     "response", "answer", "output", "completion", "conversation", "reply", "generation", "candidate", "text", "summary",
@@ -141,7 +141,7 @@ def verdict(row: Row, first: str, second: str) -> tuple[tuple[int, int], dict[st
             known["scores"] = scores
             said.append((f"{kind}_{ends[0]}", _ranks(scores[0] - scores[1])))
     if not said:
-        raise BadRow(f"nothing says which of {first} and {second} is better; see docs/data.md")
+        raise NotHeld(f"nothing says which of {first} and {second} is better; see docs/data.md")
     decided, ranks = said[0]
     for name, others in said[1:]:
         if {ranks, others} == {(0, 1), (1, 0)}:
