@@ -37,6 +37,7 @@ def listed(row: Row) -> Iterator[Ranking]:
         labeler=labeler_of(row),
         flags=_flags(row),
         fields=_fields(row.get("fields")),
+        margin=_margin(row, len(given)),
         **known,
     )
 
@@ -56,6 +57,12 @@ def _ratings(row: Row) -> tuple[int | None, ...]:
     if any((one is None) != (rating is None) for one, rating in zip(given, found, strict=True)):
         raise BadRow('"ratings" must hold a whole number or nothing for each answer; fractions are "scores"')
     return found
+
+
+def _margin(row: Row, num_answers: int) -> float | None:
+    """By how much the better of two answers was preferred, whichever it is."""
+    margin = number(row.get("margin")) if num_answers == 2 else None
+    return None if margin is None else abs(margin)
 
 
 def _fields(value: Any) -> str:
