@@ -21,7 +21,11 @@ from rlhf.data.formats.table import (
 )
 from rlhf.data.rows import BadRow, Demonstration, NotHeld, Row
 
-WHO_RATED = {"labeler", "rating"}  # what only the reader of answers to rate uses, whatever the format
+WHO_RATED = {
+    "labeler",
+    "rating",
+    "scale",
+}  # what only the reader of answers to rate uses, whatever the format
 SHAPELESS = (AttributeError, TypeError, KeyError, IndexError, ValueError)
 
 

@@ -33,7 +33,8 @@ class Ranking:
 
     scores: what the source gave each completion, in the source's unit, higher is better (ratings, votes).
     margin: by how much the best was preferred, in the source's unit, where it says so for the pair.
-    fields: what a labeling page asked besides, by name, as a JSON object; "" for nothing.
+    fields: what a labeling page asked besides, by name, as a JSON object; "" for nothing. beside: what else our exports
+    say of the answer (strength, comment, none_acceptable, scale of its ratings), as a JSON object; "" for nothing.
     """
 
     prompt: Prompt
@@ -45,6 +46,7 @@ class Ranking:
     scores: tuple[float, ...] = ()
     margin: float | None = None
     fields: str = ""
+    beside: str = field(default="", repr=False)
 
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) indices of all pairs that are not ties."""

@@ -206,7 +206,7 @@ def divide(
     for name, rows in parts.items():
         _write(target / f"{name}.jsonl", rows)
     say("data: " + ", ".join(f"{len(rows)} {name}" for name, rows in parts.items()))
-    return AlignData(target, {part: {name: _write(target / f"{part}-{name}.jsonl", [asdict(row) for row in rows])
+    return AlignData(target, {part: {name: _write(target / f"{part}-{name}.jsonl", [ranking_row(row) for row in rows])
                                      for name, rows in by_source.items() if rows}
                               for part, by_source in measured.items()}, sources.read)  # fmt: skip
 
@@ -235,7 +235,12 @@ def _rankings(
     division: Division, sources: dict[str, list[Ranking]], part: str, most: int
 ) -> list[dict[str, Any]]:
     rows = [division.rows(rows, part) for rows in sources.values()]
-    return [asdict(row) for row in interleaved(rows, most or sum(map(len, rows)))]
+    return [ranking_row(row) for row in interleaved(rows, most or sum(map(len, rows)))]
+
+
+def ranking_row(row: Ranking) -> dict[str, Any]:
+    """The ranking as a row of a file; what our exports say beside an order is not learned."""
+    return {name: value for name, value in asdict(row).items() if name != "beside"}
 
 
 def _as_text(row: Demonstration) -> str:

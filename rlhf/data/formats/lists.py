@@ -7,12 +7,13 @@ from typing import Any
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of
 from rlhf.data.formats.shown import own_words
-from rlhf.data.formats.turns import labeler_of, number, spelled, text, whole_number
+from rlhf.data.formats.turns import labeler_of, number, spelled, text, truth, whole_number
 from rlhf.data.rows import BadRow, LeftOut, NotHeld, Prompt, Ranking, Row
 
 LISTS = ("completions", "answers", "responses", "generations", "outputs", "candidates")
 TEXT_KEYS = ("text", "response", "answer", "content", "output", "completion", "value", "body")
 SCORE_KEYS = ("fine-grained_score", "overall_score", "score", "pm_score", "rating", "reward", "votes")
+BESIDE = ("none_acceptable", "strength", "comment")
 SCORE_LISTS = ("scores", "rewards", "ratings")
 
 
@@ -38,6 +39,7 @@ def listed(row: Row) -> Iterator[Ranking]:
         flags=_flags(row),
         fields=_fields(row.get("fields")),
         margin=_margin(row, len(given)),
+        beside=_beside(row),
         **known,
     )
 
@@ -63,6 +65,18 @@ def _margin(row: Row, num_answers: int) -> float | None:
     """By how much the better of two answers was preferred, whichever it is."""
     margin = number(row.get("margin")) if num_answers == 2 else None
     return None if margin is None else abs(margin)
+
+
+def _beside(row: Row) -> str:
+    """What our own export of rankings says besides the order; "" for nothing, and of any other list."""
+    if "none_acceptable" not in row:
+        return ""
+    said = {"strength": whole_number(row.get("strength")), "none_acceptable": truth(row["none_acceptable"])}
+    comment = row.get("comment")
+    found: dict[str, Any] = {name: value for name, value in said.items() if value}
+    if isinstance(comment, str) and comment:
+        found["comment"] = comment
+    return json.dumps(found) if found else ""
 
 
 def _fields(value: Any) -> str:

@@ -64,6 +64,17 @@ def to_rate(row: Row) -> Iterator[Ranking]:
         ranks=(0,),
         ratings=() if rating is None else (rating,),
         labeler=labeler_of(row),
+        beside=_beside(row),
+    )
+
+
+def _beside(row: Row) -> str:
+    """What our own export of ratings says besides: their scale, and a comment; "" for nothing, and of any other row."""
+    scale, comment = whole_number(row.get("scale")), row.get("comment")
+    if scale is None:
+        return ""
+    return json.dumps(
+        {"scale": scale, **({"comment": comment} if comment and isinstance(comment, str) else {})}
     )
 
 

@@ -174,7 +174,8 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         name="ranked answers", needs=(_any(lists.LISTS),), when=_is_ranked_list,
-        uses=(*ASKED, *CONTEXT, *CONVERSATIONS, "ranks", "labeler", "flags", "fields", "margin", *lists.SCORE_LISTS),
+        uses=(*ASKED, *CONTEXT, *CONVERSATIONS, "ranks", "labeler", "flags", "fields", "margin", *lists.BESIDE,
+              *lists.SCORE_LISTS),
         rankings=lists.listed, prompts=shown.asked,
     ),
     Format(
