@@ -137,7 +137,10 @@ def message(value: Any, column: str) -> Turn:
     key = next((key for key in CONTENT_KEYS if value.get(key) is not None), None)
     if key is None:
         raise BadRow(f'a message in "{column}" has no text')
-    return Turn(known, content(value[key], column), is_learned(value.get("weight")))
+    is_left = (
+        value.get("train") is False or value.get("loss") is False
+    )  # axolotl and others spell the weight so
+    return Turn(known, content(value[key], column), not is_left and is_learned(value.get("weight")))
 
 
 def content(value: Any, column: str) -> str:
