@@ -2,6 +2,7 @@
 
 RLHFError
 ├── InputError        a file, row, prompt or setting that cannot be used
+│   └── NoSuchData    a source that holds no data of the use it was asked for
 ├── StoreError        a checkpoint reference or entry that is unknown, damaged or in the way
 ├── LabelError        a label-store request that cannot be met
 ├── TrainingError     training that cannot go on, such as a non-finite loss
@@ -31,6 +32,10 @@ class RLHFError(Exception):
 
 class InputError(RLHFError):
     """A file, row, prompt or setting that cannot be used."""
+
+
+class NoSuchData(InputError):
+    """A source that holds no data of the use it was asked for."""
 
 
 class StoreError(RLHFError):

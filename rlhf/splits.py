@@ -1,6 +1,7 @@
 """Dividing data between models that must not have seen each other's: by conversation, never by row. Imports no torch."""
 
 import hashlib
+import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -12,9 +13,10 @@ T = TypeVar("T")
 
 
 def conversation_key(prompt: Prompt) -> str:
-    """What a prompt began with, case and spaces aside: all turns of one dialogue, and all branches of a tree, share it."""
+    """What a prompt began with, case, spaces and the spelling of accents aside: all turns of one dialogue, and all branches
+    of a tree, share it."""
     first = next((m["content"] for m in as_messages(prompt) if m["role"] == "user"), "")
-    return " ".join(first.lower().split())
+    return " ".join(unicodedata.normalize("NFC", first.lower()).split())
 
 
 def split_point(prompt: Prompt, salt: str = "") -> float:

@@ -9,7 +9,7 @@ from rlhf.data.parser import ReadOptions
 from rlhf.data.reading import read_demonstrations, read_prompts, read_rankings, read_texts
 from rlhf.data.rows import Demonstration, Ranking, as_messages
 from rlhf.data.spool import Rows
-from rlhf.errors import InputError
+from rlhf.errors import NoSuchData
 from rlhf.splits import conversation_key
 
 READERS: dict[str, Callable[..., Rows[Any]]] = {
@@ -20,14 +20,17 @@ Lengths = tuple[str, Callable[[str], int]]  # the unit, and how many a text has
 
 
 def read_as(source: str, use: str | None, options: ReadOptions) -> Rows[Any]:
-    """The source's rows for a use, or for the first use that it can be read for. Raises InputError of the last one tried."""
+    """The source's rows for a use, or for the first use that it holds data of.
+
+    Raises InputError for a row that cannot be read, and that of the first use where it holds data of none.
+    """
     if use is not None:
         return READERS[use](source, options=options)
     problems = []
     for read in READERS.values():
         try:
             return read(source, options=options)
-        except InputError as problem:
+        except NoSuchData as problem:
             problems.append(problem)
     raise problems[0]
 

@@ -184,18 +184,27 @@ def _in_order_of(completions: tuple[str, ...], ranking: Ranking) -> Ranking:
 
 
 def _said(batch: BatchSettings, ranking: Ranking) -> dict[str, Any]:
-    """Kind, order and ratings of an answer in a batch of its kind."""
+    """Kind, order and ratings of an answer in a batch of its kind, and what its source says beside them."""
+    beside = json.loads(ranking.beside) if ranking.beside else {}
+    scale = beside.pop("scale", batch.asks.scale)
     if batch.kind == "compare":
-        return {"kind": "compare", "verdict": verdict_of(ranking.ranks), "ratings": ranking.ratings}
+        verdict = verdict_of(ranking.ranks)
+        if verdict == "tie" and beside.get("none_acceptable"):
+            verdict = "both_bad"
+        return {"kind": "compare", "verdict": verdict, "ratings": ranking.ratings, **beside}
     if batch.kind != "rate":
-        return {"ranks": ranking.ranks, "ratings": ranking.ratings}
+        return {"ranks": ranking.ranks, "ratings": ranking.ratings, **beside}
+    if scale != batch.asks.scale:
+        raise LabelError(
+            f"batch {batch.name}: the file's ratings go from 1 to {scale}, the batch's to {batch.asks.scale}; add --scale {scale}"
+        )
     scores = tuple(int(score) for score in ranking.scores if score == int(score))
     ratings = ranking.ratings or (scores if len(scores) == len(ranking.scores) else ())
     if not ratings or None in ratings:
         raise LabelError(
             f"batch {batch.name}: the file ranks answers without ratings; add --unranked to have people rate them"
         )
-    return {"kind": "rate", "ratings": ratings}
+    return {"kind": "rate", "ratings": ratings, **beside}
 
 
 def _importer(connection: Connection, name: str) -> int:

@@ -129,7 +129,7 @@ def _text(file: Any, newline: str | None) -> io.TextIOWrapper:
 def _lines(file: Any, path: Path) -> Iterator[Placed]:
     shown = f"{path}:"
     for number, line in enumerate(file, start=1):
-        if not line.isspace():
+        if not line.isspace() and line.strip() != BYTE_ORDER_MARK:
             yield f"{shown}{number}", json_row(line)
 
 
@@ -344,11 +344,34 @@ def _table(path: Path, kind: str) -> Iterator[Placed]:
             batches = _arrow_batches(path)
         number = 0
         for batch in batches:
-            for row in batch.to_pylist():
+            for row in batch_rows(batch, f"{path}"):
                 number += 1
                 yield f"{path}:{number}", row
     except (pyarrow.ArrowException, ValueError) as problem:
         raise InputError(f"{path}: cannot be read ({first_line(problem)})") from None
+
+
+def batch_rows(batch: Any, shown: str) -> list[dict[str, Any]]:
+    """The rows of a table's batch. Raises InputError, which names the source as shown, for two columns of one name."""
+    names = batch.schema.names
+    if len({*names}) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{shown}: two columns are called {twice}; rename one")
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+    except (ValueError, OverflowError):  # a date beyond Python's
+        columns = [_values(column) for column in batch.columns]
+        return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    """A column's values; dates that Python has no word for as the numbers they are kept as."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):
+        values = column.cast(f"int{column.type.bit_width}").to_pylist()
+    return values
 
 
 def _arrow_batches(path: Path) -> Iterator[Any]:

@@ -7,10 +7,10 @@ from typing import Any
 from rlhf.data.account import Account
 from rlhf.data.formats.checks import checked
 from rlhf.data.formats.columns import Columns
+from rlhf.data.formats.pairs import PAIRS
 from rlhf.data.formats.shown import demonstration_text
 from rlhf.data.formats.table import (
     DEMONSTRATIONS,
-    PAIRS,
     RANKINGS,
     TEXTS,
     TO_RATE,
@@ -19,9 +19,13 @@ from rlhf.data.formats.table import (
     fitting,
     holds,
 )
-from rlhf.data.rows import BadRow, Demonstration, Row
+from rlhf.data.rows import BadRow, Demonstration, NotHeld, Row
 
-WHO_RATED = {"labeler", "rating"}  # what only the reader of answers to rate uses, whatever the format
+WHO_RATED = {
+    "labeler",
+    "rating",
+    "scale",
+}  # what only the reader of answers to rate uses, whatever the format
 SHAPELESS = (AttributeError, TypeError, KeyError, IndexError, ValueError)
 
 
@@ -87,7 +91,7 @@ class Parser:
             if one.when is None or one.when(row):
                 self._note(one, names)
                 return one, one.reader(self.use) or one.reader(DEMONSTRATIONS)
-        raise BadRow(self._unknown(row))
+        raise self._unknown(row)
 
     def _candidates(self, row: Row) -> list[Format]:
         found = fitting(row, self.use)
@@ -100,16 +104,19 @@ class Parser:
             self.account.used |= used
             self.account.ignored = (self.account.ignored | set(names)) - self.account.used
 
-    def _unknown(self, row: Row) -> str:
+    def _unknown(self, row: Row) -> BadRow:
         """Why no format fits, in words that say what would."""
-        there = f"columns found: {', '.join(row) or 'none'}"
+        there, held = f"columns found: {', '.join(row) or 'none'}", holds(row)
         for _, better, worse in PAIRS if self.use == RANKINGS else ():
             if (better in row) != (worse in row):
-                return f'"{worse if better in row else better}" is missing ({there}); see docs/data.md'
-        other = ", ".join(f"{use} ({name})" for use, name in holds(row))
+                kind = NotHeld if DEMONSTRATIONS in dict(held) else BadRow
+                return kind(f'"{worse if better in row else better}" is missing ({there}); see docs/data.md')
+        other = ", ".join(f"{use} ({name})" for use, name in held)
         if self.use == DEMONSTRATIONS and "chosen" in row:
             other += "; of chosen answers demonstrations are made with --map prompt=prompt,completion=chosen"
-        return f"no {self.use} in it ({there}); {f'it holds {other}' if other else 'name them with --map'}; see docs/data.md"
+        return NotHeld(
+            f"no {self.use} in it ({there}); {f'it holds {other}' if other else 'name them with --map'}; see docs/data.md"
+        )
 
     def results(
         self, where: str, raw: Any, gather: Callable[[Format, tuple[str, Row]], None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.files import KINDS, kind_of
+from rlhf.data.files import KINDS, batch_rows, kind_of
 from rlhf.errors import InputError, first_line
 from rlhf.hub_names import SCHEME, hub_name, shown
 
@@ -176,6 +176,6 @@ def table_rows(place: Place) -> Iterator[tuple[str, Any]]:
     """(place, row) of a table of datasets, without the guesses of its features."""
     number = 0
     for batch in place.table.with_format("arrow").iter(batch_size=256):
-        for row in batch.to_pylist():
+        for row in batch_rows(batch, place.shown):
             number += 1
             yield f"{place.shown}:{number}", row

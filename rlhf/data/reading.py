@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from rlhf.data.formats.table import (
 )
 from rlhf.data.parser import Parser, ReadOptions
 from rlhf.data.places import Place, places, table_rows
-from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, PromptRow, Ranking, Row
+from rlhf.data.rows import BadRow, Demonstration, LeftOut, NotHeld, Prompt, PromptRow, Ranking, Row
 from rlhf.data.sampling import chosen_lines, random_order
 from rlhf.data.spool import Rows
-from rlhf.errors import InputError
+from rlhf.errors import InputError, NoSuchData
 
 FIRST_WORD_S, WORD_EVERY_S = 1.0, 5.0
 BAD = "that cannot be read"
@@ -215,7 +215,7 @@ def _read(
     _Pass(rows, options, keep_columns).run(places(source), num_rows, seed)
     rows.finish()
     if not rows:
-        raise InputError(f"{source}: no usable rows; {_emptiness(account)}")
+        raise NoSuchData(f"{source}: no usable rows; {_emptiness(account)}")
     if options.say is not None:
         options.say(account.line())
     return rows
@@ -238,21 +238,26 @@ class _Pass:
     def __init__(self, rows: Rows[Any], options: ReadOptions, keep_columns: bool) -> None:
         self.rows, self.account, self.options, self.keep_columns = rows, rows.account, options, keep_columns
         self.reader = Parser(rows.account, options)
-        self.num_gathered = 0
-        self.together: dict[str, tuple[Format, list[tuple[str, Row]]]] = {}
+        self.together: dict[Together, list[tuple[str, Row]]] = {}
+        self.gathered_from: dict[str, int] = {}  # places of such rows, by the number of their source
 
     def run(self, sources: list[Place], num_rows: int | None, seed: int) -> None:
         """Read all, or num_rows at random."""
         if num_rows is not None and (lines := chosen_lines(sources, num_rows, seed)) is not None:
             self._take(lines, num_rows)
             return
-        order: list[int] = []
+        kept: list[Sequence[int]] = []
         for place in sources:
             self.account.revisions |= place.revisions
             self.account.not_read += place.not_read
             start = self.rows.num_kept
-            self._place(place)
-            order += _weighted(range(start, self.rows.num_kept), place.weight, seed)
+            self._place(place, len(kept))
+            kept.append(range(start, self.rows.num_kept))
+        together = self._finish_together()
+        order: list[int] = []
+        for number, place in enumerate(sources):
+            mine = [*kept[number], *together[number]] if number in together else kept[number]
+            order += _weighted(mine, place.weight, seed)
         if num_rows is not None:
             order = _at_random(order, num_rows, seed)
         if num_rows is not None or any(place.weight != 1 for place in sources):
@@ -261,29 +266,39 @@ class _Pass:
     def _take(self, lines: Iterator[tuple[int, str, Any]], num_rows: int) -> None:
         """The first num_rows results of these lines, in the order of the file."""
         lines_of: list[int] = []
+
+        def refuse(found: Format, placed: tuple[str, Row]) -> None:
+            raise BadRow(f"{found.name} say something only together; put them into a file of their own")
+
         for line, where, raw in lines:
-            self._row(where, raw)
+            self._row(where, raw, refuse)
             lines_of += [line] * (self.rows.num_kept - len(lines_of))
             if self.rows.num_kept >= num_rows:
                 break
         self.rows.arrange(sorted(range(min(num_rows, len(lines_of))), key=lines_of.__getitem__))
 
-    def _place(self, place: Place) -> None:
+    def _place(self, place: Place, number: int) -> None:
         progress = _Progress(self.options.say, place.shown)
-        for where, raw in _raw(place, self.account.use, progress):
-            self._row(where, raw)
-            progress.after(self.account.num_rows)
-        self._finish_together()
 
-    def _row(self, where: str, raw: Any) -> None:
+        def gather(found: Format, placed: tuple[str, Row]) -> None:
+            read = found.reader(self.account.use) or found.reader(DEMONSTRATIONS)
+            assert isinstance(read, Together)
+            self.together.setdefault(read, []).append(placed)
+            self.gathered_from[placed[0]] = number
+
+        for where, raw in _raw(place, self.account.use, progress):
+            self._row(where, raw, gather)
+            progress.after(self.account.num_rows)
+
+    def _row(self, where: str, raw: Any, gather: Callable[[Format, tuple[str, Row]], None]) -> None:
         self.account.num_rows += 1
         try:
-            num_given, gathered_before = 0, self.num_gathered
-            for _, result in self.reader.results(where, raw, self._gather):
+            num_given = 0
+            for _, result in self.reader.results(where, raw, gather):
                 self._keep(raw, result)
                 num_given += 1
             self.account.num_read += num_given > 0
-            if not num_given and self.num_gathered == gathered_before:
+            if not num_given and where not in self.gathered_from:
                 self.account.leave_out(where, f"without {self.account.use}")
         except LeftOut as problem:
             self.account.leave_out(where, f"{problem}")
@@ -293,7 +308,9 @@ class _Pass:
     def _bad(self, where: str, problem: Exception) -> None:
         reason = "nested too deep" if isinstance(problem, RecursionError) else " ".join(f"{problem}".split())
         if not self.options.skip_bad_rows:
-            raise InputError(f"{where}: {reason}") from None
+            is_first = not self.rows.num_kept and not self.together
+            kind = NoSuchData if isinstance(problem, NotHeld) and is_first else InputError
+            raise kind(f"{where}: {reason}") from None
         self.account.leave_out(where, BAD, f"{where}: {reason}")
 
     def _keep(self, raw: Any, result: Any) -> None:
@@ -301,27 +318,30 @@ class _Pass:
             self.account.num_ties += 1
         self.rows.append(PromptRow(prompt=result, columns=raw) if self.keep_columns else result)
 
-    def _gather(self, found: Format, placed: tuple[str, Row]) -> None:
-        self.num_gathered += 1
-        self.together.setdefault(found.name, (found, []))[1].append(placed)
-
-    def _finish_together(self) -> None:
-        """What the rows of one place say together."""
-        gathered, self.together = self.together, {}
-        for found, rows in gathered.values():
-            read = found.reader(self.account.use) or found.reader(DEMONSTRATIONS)
-            assert isinstance(read, Together)
+    def _finish_together(self) -> dict[int, list[int]]:
+        """What the rows of all places say together: which of the results come from each source, by its number."""
+        kept: dict[int, list[int]] = {}
+        for read, rows in self.together.items():
             by_place = {where: row for where, row in rows} if self.keep_columns else {}
-            for where, result in read.read(rows):
+            seen = set[str]()  # places whose rows gave something, or are counted
+            for found_in, result in read.read(rows):
                 try:
                     if isinstance(result, BadRow | LeftOut):
                         raise result
-                    self._keep(dict(by_place.get(where, {})), self.reader.final(None, result))
-                    self.account.num_read += 1
+                    given = self.reader.final(None, result)
+                    kept.setdefault(self.gathered_from[found_in[0]], []).append(self.rows.num_kept)
+                    self._keep(dict(by_place.get(found_in[0], {})), given)
+                    self.account.num_read += len({*found_in} - seen)
                 except LeftOut as problem:
-                    self.account.leave_out(where, f"{problem}")
+                    for where in [place for place in found_in if place not in seen] or found_in[:1]:
+                        self.account.leave_out(where, f"{problem}")
                 except BadRow as problem:
-                    self._bad(where, problem)
+                    self._bad(found_in[0], problem)
+                seen.update(found_in)
+            for where, _ in rows:
+                if where not in seen:
+                    self.account.leave_out(where, f"without {self.account.use}")
+        return kept
 
 
 def _raw(place: Place, use: str, progress: _Progress) -> Iterator[tuple[str, Any]]:
@@ -331,7 +351,7 @@ def _raw(place: Place, use: str, progress: _Progress) -> Iterator[tuple[str, Any
         yield from rows_of(path, "text" if use == TEXTS else "prompt", progress.watch)
 
 
-def _weighted(kept: range, weight: float, seed: int) -> list[int]:
+def _weighted(kept: Sequence[int], weight: float, seed: int) -> list[int]:
     """The places that many times over: whole copies in order, of the rest a random part in order."""
     copies, rest = divmod(weight, 1.0)
     part = sorted(random.Random(seed).sample(kept, round(rest * len(kept))))

@@ -10,6 +10,8 @@ from typing import Any
 Message = dict[str, str]
 Prompt = str | list[Message]
 ROLES = ("system", "user", "assistant")
+MAY_BE_TURNS = frozenset("[{")  # what a conversation that is kept as a text begins with
+CONTENTS = ('"content"', '"value"', '"text"')
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -31,7 +33,8 @@ class Ranking:
 
     scores: what the source gave each completion, in the source's unit, higher is better (ratings, votes).
     margin: by how much the best was preferred, in the source's unit, where it says so for the pair.
-    fields: what a labeling page asked besides, by name, as a JSON object; "" for nothing.
+    fields: what a labeling page asked besides, by name, as a JSON object; "" for nothing. beside: what else our exports
+    say of the answer (strength, comment, none_acceptable, scale of its ratings), as a JSON object; "" for nothing.
     """
 
     prompt: Prompt
@@ -43,6 +46,7 @@ class Ranking:
     scores: tuple[float, ...] = ()
     margin: float | None = None
     fields: str = ""
+    beside: str = field(default="", repr=False)
 
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) indices of all pairs that are not ties."""
@@ -62,6 +66,10 @@ class BadRow(Exception):
     """What is wrong with one row; the reader adds where it stands."""
 
 
+class NotHeld(BadRow):
+    """A row that holds nothing of the use it was asked for."""
+
+
 class LeftOut(Exception):
     """Why a well-formed row cannot be used, worded to follow "left out 3": `that part early`. It is counted, no error."""
 
@@ -70,28 +78,50 @@ class Row(dict[str, Any]):
     """One row by column, names in lower case, without the columns that hold nothing.
 
     answers, left, ignored: the columns of a labeling tool's export that hold the answers, the one shown on the left, and
-    those to leave out, as the user named them.
+    those to leave out, as the user named them. empty: the columns that hold nothing.
     """
 
     answers: tuple[str, ...] = ()
     left: str | None = None
     ignored: frozenset[str] = frozenset()
+    empty: tuple[str, ...] = ()
 
     def changed(self, columns: dict[str, Any]) -> "Row":
         """The same row with other columns."""
         row = Row(columns)
-        row.answers, row.left, row.ignored = self.answers, self.left, self.ignored
+        row.answers, row.left, row.ignored, row.empty = self.answers, self.left, self.ignored, self.empty
         return row
 
     def inner(self, columns: dict[str, Any]) -> "Row":
         """A row that stands inside this one, without the columns that `--map` leaves out, as this one is without them."""
         return self.changed(
             {
-                name.lower(): value
+                name.lower(): unpacked(name.lower(), value)
+                if isinstance(value, str) and value[:1] in MAY_BE_TURNS
+                else value
                 for name, value in columns.items()
                 if value is not None and name not in self.ignored
             }
         )
+
+
+def unpacked(name: str, value: str) -> Any:
+    """The conversation or message that a column keeps as the text of JSON; any other text, and a document, as it is."""
+    if name == "text" or not any(key in value for key in CONTENTS):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    given = found if isinstance(found, list) else [found]
+    return found if given and all(_is_message(one) for one in given) else value
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and any(
+        isinstance(value.get(role), str) and said in value
+        for role, said in (("role", "content"), ("from", "value"), ("speaker", "text"), ("role", "text"))
+    )
 
 
 def as_messages(prompt: Prompt) -> list[Message]:

@@ -40,7 +40,10 @@ NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]+")  # of the files that a source's ran
 
 @dataclass(frozen=True)
 class Sources:
-    """All rows of the sources a recipe names, by the source's name. read: what was read of each and what was left out."""
+    """All rows of the sources a recipe names, by the source's name; prompts by its place, those of all uses of it.
+
+    read: what was read of each and what was left out.
+    """
 
     demonstrations: dict[str, list[Demonstration]]
     rankings: dict[str, list[Ranking]]
@@ -85,10 +88,11 @@ def located(name: str, folder: Path | None) -> tuple[str, str]:
 
 
 def read_sources(settings: AlignDataSettings, folder: Path | None, say: Callable[[str], None]) -> Sources:
-    """Every source that the settings name. Raises InputError for two that would be called the same."""
+    """Every source that the settings name. Raises InputError for two of one use, or measured on, that would be called the same."""
     options, accounts = read_options(settings, prefixed("data", say)), dict[str, dict[str, Any]]()
+    prompts: dict[str, list[Prompt]] = {}
 
-    def each(names: str, read: Callable[..., Rows[Any]]) -> By:
+    def each(names: str, read: Callable[..., Rows[Any]], asks: bool = True) -> By:
         found: By = {}
         for name in filter(None, map(str.strip, names.split(","))):
             label, place = located(name, folder)
@@ -96,6 +100,9 @@ def read_sources(settings: AlignDataSettings, folder: Path | None, say: Callable
                 raise InputError(f"recipe, [data]: two sources would be called {label}; rename a file")
             rows = read(place, options=options)
             found[label] = list(rows)
+            if asks:
+                asked: list[Any] = [getattr(row, "prompt", row) for row in found[label]]
+                prompts[place] = asked + prompts.get(place, [])
             accounts[f"{place} {rows.account.use}"] = rows.account.manifest()
         return found
 
@@ -104,11 +111,13 @@ def read_sources(settings: AlignDataSettings, folder: Path | None, say: Callable
         each(settings.rankings, read_rankings),
     )
     tests = each(settings.test_rankings, read_rankings)
-    answered = {**demonstrations, **rankings, **tests}
-    prompts = {name: [row.prompt for row in rows] for name, rows in answered.items()}
-    texts = [text for rows in each(settings.texts, read_texts).values() for text in rows]
-    tasks = [prompt for rows in each(settings.tasks, read_prompts).values() for prompt in rows]
-    prompts |= each(settings.prompts, read_prompts)
+    if twice := sorted(rankings.keys() & tests.keys()):
+        raise InputError(
+            f"recipe, [data]: rankings and test_rankings would both be called {twice[0]}; rename a file"
+        )
+    texts = [text for rows in each(settings.texts, read_texts, asks=False).values() for text in rows]
+    tasks = [prompt for rows in each(settings.tasks, read_prompts, asks=False).values() for prompt in rows]
+    each(settings.prompts, read_prompts)
     return Sources(demonstrations, rankings, tests, prompts, texts, tasks, list(accounts.values()))
 
 
@@ -197,7 +206,7 @@ def divide(
     for name, rows in parts.items():
         _write(target / f"{name}.jsonl", rows)
     say("data: " + ", ".join(f"{len(rows)} {name}" for name, rows in parts.items()))
-    return AlignData(target, {part: {name: _write(target / f"{part}-{name}.jsonl", [asdict(row) for row in rows])
+    return AlignData(target, {part: {name: _write(target / f"{part}-{name}.jsonl", [ranking_row(row) for row in rows])
                                      for name, rows in by_source.items() if rows}
                               for part, by_source in measured.items()}, sources.read)  # fmt: skip
 
@@ -226,7 +235,12 @@ def _rankings(
     division: Division, sources: dict[str, list[Ranking]], part: str, most: int
 ) -> list[dict[str, Any]]:
     rows = [division.rows(rows, part) for rows in sources.values()]
-    return [asdict(row) for row in interleaved(rows, most or sum(map(len, rows)))]
+    return [ranking_row(row) for row in interleaved(rows, most or sum(map(len, rows)))]
+
+
+def ranking_row(row: Ranking) -> dict[str, Any]:
+    """The ranking as a row of a file; what our exports say beside an order is not learned."""
+    return {name: value for name, value in asdict(row).items() if name != "beside"}
 
 
 def _as_text(row: Demonstration) -> str:

@@ -28,14 +28,16 @@ def records(row: Row) -> Iterator[Ranking]:
     fields, responses = _of_record(row)
     prompt = asked_of(fields)
     orders = [
-        (user, order)
-        for _, user, value in responses
+        (question, user, order)
+        for question, user, value in responses
         if (order := _order(value)) is not None and len(order) > 1
     ]
-    for user, order in orders:
+    _one_question([question for question, _, _ in orders], "ranking")
+    for question, user, order in orders:
         missing = [name for name in order if name not in fields]
         if missing:
             raise BadRow(f"a response ranks {', '.join(missing)}, which the record does not hold")
+        _names_all(question, order, fields)
         texts = tuple(text(fields[name], name) for name in order)
         yield Ranking(prompt=prompt, completions=texts, ranks=tuple(order.values()), labeler=_labeler(user))
     if not orders:
@@ -56,10 +58,7 @@ def _votes(fields: Row, prompt: Prompt, responses: Responses) -> Iterator[Rankin
     ]
     if not votes:
         return
-    if len({question for question, _, _ in votes}) > 1:
-        raise BadRow(
-            f"cannot tell which question is the vote: {', '.join(sorted({vote[0] for vote in votes}))}"
-        )
+    _one_question([question for question, _, _ in votes], "vote")
     answers = answers_of(fields)
     for _, user, best in votes:
         if best not in answers:
@@ -69,15 +68,37 @@ def _votes(fields: Row, prompt: Prompt, responses: Responses) -> Iterator[Rankin
         yield chosen_best(fields, prompt, answers, best, _labeler(user))
 
 
+def _one_question(questions: list[str], kind: str) -> None:
+    """Raises BadRow where the answers to several questions would be learned as one labeler's of the same answers."""
+    if len(names := sorted({*questions})) > 1:
+        raise BadRow(
+            f"cannot tell which question is the {kind}: {', '.join(names)}; leave all but one out, as in --map ignore={names[0]}"
+        )
+
+
+def _names_all(question: str, order: dict[str, int], fields: Row) -> None:
+    """Raises BadRow for an order of some of the answers: a choice of several labels looks like one."""
+    try:
+        left_out = [name for name in answers_of(fields) if name not in order]
+    except BadRow:
+        return  # nobody knows which the answers are
+    if left_out and set(order) < {*answers_of(fields)}:
+        raise BadRow(
+            f'"{question}" names {", ".join(order)} and not {", ".join(left_out)}: a choice of labels is no ranking; '
+            f"--map ignore={question} leaves it out"
+        )
+
+
 def _labeler(user: str) -> str:
     return f"argilla {user}".strip()
 
 
 def _of_record(row: Row) -> tuple[Row, Responses]:
     if isinstance(row.get("fields"), dict) and "responses" in row:
-        return row.inner(row["fields"]), _nested(row["responses"])
+        return row.inner(row["fields"]), _nested(row)
     flat = {name.removesuffix(".responses"): name for name in row if name.endswith(".responses")}
-    responses = _flat(row, flat) if flat else _old(row)
+    asked = {question: name for question, name in flat.items() if question not in row.ignored}
+    responses = _flat(row, asked) if flat else _old(row)
     questions = {question for question, _, _ in responses} | set(flat)
     return row.changed({name: value for name, value in row.items() if name not in questions}), responses
 
@@ -100,13 +121,15 @@ def _user(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _nested(responses: Any) -> Responses:
+def _nested(row: Row) -> Responses:
     """Of `records.to_json`: {question: [{value, user_id}]}."""
+    responses = row["responses"]
     if not isinstance(responses, dict):
         raise BadRow(f'"responses" must be an object of questions, not {spelled(responses)}')
     return [
         (question, _user(one.get("user_id")), one.get("value"))
         for question, given in responses.items()
+        if question not in row.ignored
         for one in (given if isinstance(given, list) else ())
         if isinstance(one, dict) and one.get("status", "submitted") in SUBMITTED
     ]

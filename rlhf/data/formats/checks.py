@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from rlhf.data.formats.context import EMPTY, MAY_MATTER
-from rlhf.data.formats.turns import conversation, spelled, stands_in
+from rlhf.data.formats.context import ASKED, EMPTY, MAY_MATTER
+from rlhf.data.formats.turns import conversation, marked, spelled, squeezed, stands_in
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Ranking, Row, as_messages
 
 MATTERS = frozenset(MAY_MATTER)
+QUESTIONS = frozenset(ASKED)
 MOST = 2**31  # what databases and tables keep as a whole number
 MAY_BE_TURNS = ("history", "context", "input")
 
@@ -48,10 +49,13 @@ def nothing_lost(result: Any, row: Row) -> None:
 
     Readers of rows that stand inside others call it with the inner one.
     """
-    if MATTERS.isdisjoint(row):
+    asks_twice = len(QUESTIONS.intersection(row)) > 1
+    if MATTERS.isdisjoint(row) and not asks_twice:
         return
     asked = result.prompt if isinstance(result, Ranking | Demonstration) else result
     prompt = "\n".join(one["content"] for one in as_messages(asked))
+    if asks_twice:
+        _one_question(row, prompt)
     for name in MAY_MATTER:
         value = row.get(name)
         if value in EMPTY:
@@ -64,6 +68,20 @@ def nothing_lost(result: Any, row: Row) -> None:
             raise BadRow(
                 f'"{name}" may belong to the prompt, and no reader knows how; --map says, or ignore={name} leaves it out'
             )
+
+
+def _one_question(row: Row, prompt: str) -> None:
+    """Raises BadRow for a question in a second column that does not stand in the prompt, which is made of the first."""
+    first, *others = (name for name in ASKED if name in row)
+    for name in others:
+        value = row[name]
+        turns = marked(value, name) if isinstance(value, str) else None
+        for said in [turn.content for turn in turns] if turns else _texts(value, name):
+            several_words = squeezed(said) if len(said.split()) > 1 else None
+            if not stands_in(said, prompt) and not (several_words and several_words in squeezed(prompt)):
+                raise BadRow(
+                    f'"{name}" asks something beside "{first}", and no reader knows how; --map says, or ignore={name} leaves it out'
+                )
 
 
 def _texts(value: Any, name: str) -> list[str]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rlhf.data.formats.context import ASKED, CONTEXT, CONVERSATIONS
-from rlhf.data.rows import BadRow, Row
+from rlhf.data.rows import MAY_BE_TURNS, BadRow, Row, unpacked
 from rlhf.errors import InputError
 
 IGNORE = "ignore"
@@ -37,22 +37,19 @@ class Columns:
     def of(self, raw: dict[str, Any]) -> Row:
         """The row's columns that hold something; with a mapping only those that it names."""
         if self.named:
-            return Row(
-                {
-                    field: value
-                    for field, column in self.named.items()
-                    if (value := _value(raw, column)) is not None
-                }
-            )
+            return Row().inner({field: _value(raw, column) for field, column in self.named.items()})
         row = Row()
         for name, value in raw.items():
-            if value is not None and name not in self.ignored:
+            if value is None:
+                row.empty += (f"{name}".lower(),)
+            elif name not in self.ignored:
                 if not isinstance(name, str):  # of rows in memory
                     raise BadRow(f"a column is called {name!r:.40}; names of columns are texts")
                 lower = name.lower()
                 if lower in row:
                     raise BadRow(f'two columns are called "{lower}"; name one of them with --map')
-                row[lower] = value
+                is_packed = type(value) is str and value[:1] in MAY_BE_TURNS
+                row[lower] = unpacked(lower, value) if is_packed else value
         return row
 
     def unused(self, raw: dict[str, Any]) -> set[str]:

@@ -86,10 +86,19 @@ def label_studio(row: Row) -> Iterator[Ranking]:
             raise BadRow(f"an annotation must be an object, not {spelled(annotation)}")
         if annotation.get("was_cancelled"):
             continue
-        labels = [one for one in annotation.get("result") or () if isinstance(one, dict)]
+        labels = [
+            one
+            for one in annotation.get("result") or ()
+            if isinstance(one, dict) and f"{one.get('from_name')}" not in row.ignored
+        ]
         labeler = _annotator(annotation.get("completed_by"))
         readers = {"pairwise": _pairwise, "ranker": _ranker}
         known = [one for one in labels if one.get("type") in readers]
+        if len(known) > 1:
+            names = [f"{label.get('from_name')}" for label in known]
+            raise BadRow(
+                f"one annotation holds several comparisons ({', '.join(names)}); leave all but one out, as in --map ignore={names[0]}"
+            )
         for label in known:
             yield readers[label["type"]](data, label, labeler)
         if not known:

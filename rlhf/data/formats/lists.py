@@ -1,24 +1,20 @@
-"""Rankings of several answers in one list, and of answers that stand in rows of their own with ratings."""
+"""Rankings of several answers in one list."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlhf.data.formats.checks import nothing_lost
-from rlhf.data.formats.context import EMPTY, prompt_of
-from rlhf.data.formats.shown import JUDGED, own_words, shown_answer
-from rlhf.data.formats.turns import labeler_of, number, spelled, text, whole_number
-from rlhf.data.rows import BadRow, Demonstration, LeftOut, Prompt, Ranking, Row
+from rlhf.data.formats.context import prompt_of
+from rlhf.data.formats.shown import own_words
+from rlhf.data.formats.turns import labeler_of, number, spelled, text, truth, whole_number
+from rlhf.data.rows import BadRow, LeftOut, NotHeld, Prompt, Ranking, Row
 
 LISTS = ("completions", "answers", "responses", "generations", "outputs", "candidates")
 TEXT_KEYS = ("text", "response", "answer", "content", "output", "completion", "value", "body")
 SCORE_KEYS = ("fine-grained_score", "overall_score", "score", "pm_score", "rating", "reward", "votes")
+BESIDE = ("none_acceptable", "strength", "comment")
 SCORE_LISTS = ("scores", "rewards", "ratings")
-# A row's own rating of its one answer, and HelpSteer's scale from 0 to 4.
-RATINGS = ("helpfulness", "score", "rating", "reward", "overall_score", "quality")
-HAS_RATING = frozenset(RATINGS)
-HELPSTEER = ("correctness", "coherence")
-MIDDLE_OF_HELPSTEER = 2
 
 
 def list_of(columns: Any) -> str | None:
@@ -42,6 +38,8 @@ def listed(row: Row) -> Iterator[Ranking]:
         labeler=labeler_of(row),
         flags=_flags(row),
         fields=_fields(row.get("fields")),
+        margin=_margin(row, len(given)),
+        beside=_beside(row),
         **known,
     )
 
@@ -63,6 +61,24 @@ def _ratings(row: Row) -> tuple[int | None, ...]:
     return found
 
 
+def _margin(row: Row, num_answers: int) -> float | None:
+    """By how much the better of two answers was preferred, whichever it is."""
+    margin = number(row.get("margin")) if num_answers == 2 else None
+    return None if margin is None else abs(margin)
+
+
+def _beside(row: Row) -> str:
+    """What our own export of rankings says besides the order; "" for nothing, and of any other list."""
+    if "none_acceptable" not in row:
+        return ""
+    said = {"strength": whole_number(row.get("strength")), "none_acceptable": truth(row["none_acceptable"])}
+    comment = row.get("comment")
+    found: dict[str, Any] = {name: value for name, value in said.items() if value}
+    if isinstance(comment, str) and comment:
+        found["comment"] = comment
+    return json.dumps(found) if found else ""
+
+
 def _fields(value: Any) -> str:
     """A labeling page's own fields, which our exports have as the text of a JSON object; "" for anything else."""
     if isinstance(value, str):
@@ -79,12 +95,14 @@ def _ranks_of_texts(row: Row, num_answers: int) -> dict[str, Any]:
         scores = (
             () if all(one is None for one in _list(row, "scores")) else _scores(row, "scores", num_answers)
         )
-        return {"ranks": tuple(_list(row, "ranks")), "ratings": _ratings(row), "scores": scores}
+        ranks = tuple(_list(row, "ranks"))
+        _agree(ranks, scores, "scores")
+        return {"ranks": ranks, "ratings": _ratings(row), "scores": scores}
     for name in SCORE_LISTS:
         if name in row:
             scores = _scores(row, name, num_answers)
             return {"ranks": ranks_by_score(scores), "scores": scores}
-    raise BadRow('"ranks" is missing: nothing says which answers are better; see docs/data.md')
+    raise NotHeld('"ranks" is missing: nothing says which answers are better; see docs/data.md')
 
 
 def _scores(row: Row, name: str, num_answers: int) -> tuple[float, ...]:
@@ -110,14 +128,38 @@ def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> tuple[list[
         raise BadRow(f'the answers in "{name}" have no text (looked for {", ".join(TEXT_KEYS)})')
     texts, ratings = [one[key] for one in given], _ratings(row)
     ranks = [whole_number(one.get("rank")) for one in given]
+    named, scores = _scores_of_objects(row, given)
     if None not in ranks:
-        return texts, {"ranks": _from_zero([one or 0 for one in ranks]), "ratings": ratings}
-    for score in SCORE_KEYS:
-        scores = [number(one.get(score)) for one in given]
-        if None not in scores:
-            found = tuple(one or 0.0 for one in scores)
-            return texts, {"ranks": ranks_by_score(found), "scores": found, "ratings": ratings}
-    raise BadRow(f'the answers in "{name}" have neither "rank" nor a score: nothing says which is better')
+        found = _from_zero([one or 0 for one in ranks])
+        _agree(found, scores, named)
+        return texts, {"ranks": found, "ratings": ratings}
+    if scores:
+        return texts, {"ranks": ranks_by_score(scores), "scores": scores, "ratings": ratings}
+    raise NotHeld(f'the answers in "{name}" have neither "rank" nor a score: nothing says which is better')
+
+
+def _scores_of_objects(row: Row, given: list[dict[str, Any]]) -> tuple[str, tuple[float, ...]]:
+    """What the score of answers in objects is called, and theirs; none where not each has it."""
+    for name in SCORE_KEYS:
+        scores = [number(one.get(name)) for one in given]
+        if None not in scores and name not in row.ignored:
+            return name, tuple(one or 0.0 for one in scores)
+    return "", ()
+
+
+def _agree(ranks: Sequence[Any], scores: Sequence[float], named: str) -> None:
+    """Raises BadRow where an answer has a better rank than another one and a lower score."""
+    if len(ranks) != len(scores) or not all(isinstance(rank, int) for rank in ranks):
+        return
+    ordered = sorted(zip(ranks, (-score for score in scores), strict=True))
+    worst = float("-inf")  # of the ranks before this one, as everywhere here below zero
+    for place, (rank, score) in enumerate(ordered):
+        if place and rank > ordered[place - 1][0]:
+            worst = max(worst, ordered[place - 1][1])
+        if score < worst:
+            raise BadRow(
+                f'"ranks" and "{named}" say the opposite of each other (rank 0 is best); --map ignore={named} leaves one out'
+            )
 
 
 def _from_zero(ranks: Sequence[float]) -> tuple[int, ...]:
@@ -169,94 +211,3 @@ def _post(row: Row) -> str:
     if not "".join(parts).strip():
         raise LeftOut("without a prompt")
     return "\n\n".join([*parts, "TL;DR:"])
-
-
-# Rated answers, one a row
-
-
-def rating_of(row: Row) -> tuple[str, float] | None:
-    """The column with the rating of a row's answer, and the rating."""
-    if HAS_RATING.isdisjoint(row):
-        return None
-    for name in RATINGS:
-        value = row.get(name)
-        if isinstance(value, dict) or (found := number(value)) is None:
-            continue
-        return name, found
-    return None
-
-
-def to_rate(row: Row) -> Iterator[Ranking]:
-    """A row's one answer as a ranking of one, with the rating it has; what people rejected is to be rated, too."""
-    found = _single(row.changed({name: value for name, value in row.items() if name not in JUDGED}))
-    value = row.get("rating")
-    rating = None if value in EMPTY else whole_number(value)
-    if rating is None and value not in EMPTY:
-        raise BadRow(f'"rating" is {value!r:.40}, not a whole number; --map ignore=rating leaves it out')
-    yield Ranking(
-        prompt=found.prompt,
-        completions=(found.completion,),
-        ranks=(0,),
-        ratings=() if rating is None else (rating,),
-        labeler=labeler_of(row),
-    )
-
-
-def _single(row: Row) -> Demonstration:
-    (found,) = shown_answer(row)
-    return found
-
-
-Placed = tuple[str, Row]
-Gathered = Iterator[tuple[str, Any]]
-
-
-def _by_prompt(rows: Iterable[Placed]) -> tuple[dict[str, list[tuple[str, Demonstration, float]]], Gathered]:
-    """Rated answers by their prompt, and what was wrong with the others."""
-    groups: dict[str, list[tuple[str, Demonstration, float]]] = {}
-    problems: list[tuple[str, Any]] = []
-    for where, row in rows:
-        try:
-            found, rated = _single(row), rating_of(row)
-            if rated is None:
-                raise BadRow(f"the answer has no rating (looked for {', '.join(RATINGS)})")
-            nothing_lost(found, row)
-            groups.setdefault(repr(found.prompt), []).append((where, found, rated[1]))
-        except (BadRow, LeftOut) as problem:
-            problems.append((where, problem))
-    return groups, iter(problems)
-
-
-def rated_rankings(rows: Iterable[Placed]) -> Gathered:
-    """(place, ranking or problem) of rated answers, those to one prompt compared with each other."""
-    groups, problems = _by_prompt(rows)
-    yield from problems
-    for given in groups.values():
-        where, first, _ = given[0]
-        if len(given) < 2:
-            yield where, LeftOut("with no other answer to compare")
-            continue
-        scores = tuple(score for _, _, score in given)
-        completions = tuple(found.completion for _, found, _ in given)
-        yield (
-            where,
-            Ranking(
-                prompt=first.prompt, completions=completions, ranks=ranks_by_score(scores), scores=scores
-            ),
-        )
-
-
-def rated_demonstrations(rows: Iterable[Placed]) -> Gathered:
-    """(place, demonstration or problem): of the answers to one prompt the best, and none from the lower half of HelpSteer's scale."""
-    kept = list(rows)
-    groups, problems = _by_prompt(kept)
-    yield from problems
-    best = {prompt: max(score for _, _, score in given) for prompt, given in groups.items()}
-    lowest = {
-        where: MIDDLE_OF_HELPSTEER if all(name in row for name in HELPSTEER) else float("-inf")
-        for where, row in kept
-    }
-    for prompt, given in groups.items():
-        for where, found, score in given:
-            low = score < best[prompt] or score < lowest[where]
-            yield where, LeftOut("rated below others") if low else found

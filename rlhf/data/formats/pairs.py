@@ -1,7 +1,5 @@
-"""Comparisons of a chosen and a rejected answer, and of two answers with a verdict."""
+"""Comparisons of a chosen and a rejected answer."""
 
-import json
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,12 +14,37 @@ from rlhf.data.formats.turns import (
     marked,
     number,
     text,
-    whole_number,
+    truth,
 )
 from rlhf.data.rows import BadRow, LeftOut, Prompt, Ranking, Row, as_messages
 
+PAIRS = (
+    ("preferences", "chosen", "rejected"),
+    ("OpenAI's preferences", "preferred_output", "non_preferred_output"),
+    ("preferences", "chosen_response", "rejected_response"),
+    ("preferences", "preferred_response", "rejected_response"),
+    ("preferences", "preferred", "dispreferred"),
+    ("preferences", "accepted", "rejected"),
+    ("Stack Exchange pairs", "response_j", "response_k"),
+)
+SCORES = tuple(
+    tuple(pattern.format(name) for name in ("chosen", "rejected"))
+    for pattern in ("score_{}", "{}_score", "rating_{}", "{}_rating")
+)
+HAS_SCORES = frozenset(name for names in SCORES for name in names)
+# Columns that name the better of two answers, and words with which they name neither.
+VERDICTS = (
+    "winner", "preferred", "preference", "better", "best", "choice", "chosen", "label", "labels", "vote", "verdict",
+    "judgment", "decision", "overall_preference",
+)  # fmt: skip
+TIES = (
+    "tie", "ties", "both", "draw", "equal", "both_bad", "bothbad", "tie (bothbad)", "both bad", "neither", "same", "a=b",
+)  # fmt: skip
+ARE_TIES = ("tie", "is_tie", "winner_tie")
+HAS_VERDICT = frozenset((*VERDICTS, *ARE_TIES)) - {"chosen", "preferred"}
 PART_EARLY = "that part early"
 NO_ANSWER = "without an answer"
+LEAVE_OUT = "--map ignore={} leaves it out"
 
 
 def ended(turns: list[Turn]) -> tuple[Prompt, str]:
@@ -55,6 +78,7 @@ def pair(better: str, worse: str) -> Callable[[Row], Iterator[Ranking]]:
     """A reader of rows with a chosen and a rejected answer, or several of either, in these columns."""
 
     def read(row: Row) -> Iterator[Ranking]:
+        _agrees(row, better, worse)
         chosen, rejected = _texts(row[better], better), _texts(row[worse], worse)
         if chosen is not None or rejected is not None:
             best = [text(row[better], better)] if chosen is None else chosen
@@ -108,241 +132,37 @@ def _said_of(row: Row) -> dict[str, Any]:
     margin = None if value in EMPTY else number(value)
     if margin is None and value not in EMPTY:
         raise BadRow(f'"margin" is {value!r:.40}, which is no number')
+    if margin is not None and margin < 0:
+        raise BadRow(
+            f'"margin" is {value}: it says that the rejected answer is better; {LEAVE_OUT.format("margin")}'
+        )
     return {"margin": margin, "labeler": labeler_of(row)}
 
 
 def _scores(row: Row) -> tuple[float, ...]:
-    for pattern in ("score_{}", "{}_score", "rating_{}", "{}_rating"):
-        found = [number(row.get(pattern.format(name))) for name in ("chosen", "rejected")]
-        if None not in found:
-            return tuple(one for one in found if one is not None)
+    """The scores of the chosen and the rejected answer. Raises BadRow where they say the opposite; they may be equal."""
+    if HAS_SCORES.isdisjoint(row):
+        return ()
+    for names in SCORES:
+        found = tuple(one for name in names if (one := number(row.get(name))) is not None)
+        if len(found) == 2:
+            if found[0] < found[1]:
+                raise BadRow(f'"{names[0]}" is below "{names[1]}"; {LEAVE_OUT.format(names[0])}')
+            return found
     return ()
 
 
-# Two answers side by side
-
-STEMS = (
-    "response", "answer", "output", "completion", "conversation", "reply", "generation", "candidate", "text", "summary",
-    "human_ref", "model_output",
-)  # fmt: skip
-ENDS = (("a", "b"), ("0", "1"), ("1", "2"))
-VERDICTS = (
-    "winner", "preferred", "preference", "better", "best", "choice", "chosen", "label", "labels", "vote", "verdict",
-    "judgment", "decision", "overall_preference",
-)  # fmt: skip
-TIES = (
-    "tie",
-    "ties",
-    "both",
-    "draw",
-    "equal",
-    "both_bad",
-    "bothbad",
-    "tie (bothbad)",
-    "both bad",
-    "neither",
-    "same",
-    "a=b",
-)
-STRENGTHS = ("preference_strength", "overall_preference")  # HelpSteer 2 and 3: below zero the first is better
-
-
-def sides_of(columns: Any) -> tuple[str, str] | None:
-    """The two columns that hold answers side by side, such as response_a and response_b."""
-    for stem in STEMS:
-        for first, second in ENDS:
-            for between in ("_", ""):
-                pair = f"{stem}{between}{first}", f"{stem}{between}{second}"
-                if pair[0] in columns and pair[1] in columns:
-                    return pair
-    return None
-
-
-def side_by_side(row: Row) -> Iterator[Ranking]:
-    """The comparison of two answers in columns of their own, by what the row says of them."""
-    names = _sides(row)
-    ranks, known = verdict(row, *names)
-    row = _turned(_unpacked(row, names))
-    sides = [answered(row, row[name], name) for name in names]
-    judge = next((row[name] for name in ("judge", "annotator") if isinstance(row.get(name), str)), "")
-    yield compared(sides[0], sides[1], ranks=ranks, labeler=judge or labeler_of(row), **known)
-
-
-def asked_side(row: Row) -> Iterator[Prompt]:
-    """What two answers side by side were given to."""
-    names = _sides(row)
-    row = _turned(_unpacked(row, names))
-    yield answered(row, row[names[0]], names[0])[0]
-
-
-def _sides(row: Row) -> tuple[str, str]:
-    names = sides_of(row)
-    if names is None:
-        raise BadRow(f"no two answers to compare (columns found: {', '.join(row)})")
-    return names
-
-
-def _turned(row: Row) -> Row:
-    """SHP's `history`, which is the one post that was answered, and HelpSteer's `context`, as the prompt they are."""
-    if "prompt" not in row and "human_ref_a" in row and "history" in row:
-        rest = {name: value for name, value in row.items() if name != "history"}
-        return row.changed({**rest, "prompt": row["history"]})
-    if not any(name in row for name in ("prompt", "question", "instruction", "query")) and isinstance(
-        row.get("context"), list
-    ):
-        rest = {name: value for name, value in row.items() if name != "context"}
-        return row.changed({**rest, "prompt": row["context"]})
-    if isinstance(row.get("question"), dict) and isinstance(row["question"].get("full_text"), str):  # WebGPT
-        return row.changed({**row, "question": row["question"]["full_text"]})
-    return row
-
-
-def _unpacked(row: Row, names: tuple[str, str]) -> Row:
-    """Turns that Arena keeps as JSON lists of texts in text cells, as conversations; judged up to `turn` answers."""
-    columns = dict(row)
-    packed = [
-        found for one in (row.get("prompt"), *(row[name] for name in names)) if (found := _json_texts(one))
-    ]
-    if len(packed) == 3:
-        asked = packed[0]
-        for name, given in zip(names, packed[1:], strict=True):
-            if len(given) != len(asked):
-                raise BadRow(f'"{name}" has {len(given)} answers to the {len(asked)} turns of "prompt"')
-            columns[name] = [
-                {"role": role, "content": said}
-                for exchange in zip(asked, given, strict=True)
-                for role, said in zip(("user", "assistant"), exchange, strict=True)
-            ]
-        del columns["prompt"]
-    num_turns = whole_number(row.get("turn"))
-    for name in names:
-        if num_turns and isinstance(columns[name], list):
-            columns[name] = _first_turns(columns[name], num_turns)
-    return row.changed(columns)
-
-
-def _json_texts(value: Any) -> list[str] | None:
-    """The texts of a list, also of one that is JSON in a text cell; None for anything else."""
-    if isinstance(value, str):
-        if not re.match(r"\s*\[\s*(\"|null)", value):
-            return None
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    if not isinstance(value, list) or not all(one is None or isinstance(one, str) for one in value):
-        return None
-    return ["" if one is None else one for one in value]
-
-
-def _first_turns(messages: list[Any], num_turns: int) -> list[Any]:
-    """The conversation up to the answer that was judged: MT-bench keeps both turns beside the verdict on each."""
-    answers = [
-        i for i, one in enumerate(messages) if isinstance(one, dict) and one.get("role") == "assistant"
-    ]
-    return messages[: answers[num_turns - 1] + 1] if len(answers) > num_turns else messages
-
-
-Sided = tuple[str, tuple[int, int]]  # a column, and the ranks of the two answers that it says
-
-
-def verdict(row: Row, first: str, second: str) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Ranks of two answers and their strength: of a verdict that names the better one, else by a sign or by scores.
-
-    Raises BadRow where the row does not say which is better, or one of its columns says the opposite of another.
-    """
-    ends, known, said = (first[-1], second[-1]), dict[str, Any](), _named(row, first, second)
-    for name in STRENGTHS:
-        strength = number(row.get(name))
-        if strength is None or "margin" in known:
-            continue
-        known["margin"] = abs(strength)
-        if not said or strength < 0:  # beside a verdict 2 may mean "much better", whichever is
-            said.append((name, _ranks(-strength)))
-    for kind in ("score", "rating", "reward"):
-        if "scores" not in known and (scores := _pair_of_scores(row, kind, ends)):
-            known["scores"] = scores
-            said.append((f"{kind}_{ends[0]}", _ranks(scores[0] - scores[1])))
-    if not said:
-        raise BadRow(f"nothing says which of {first} and {second} is better; see docs/data.md")
-    decided, ranks = said[0]
-    for name, others in said[1:]:
-        if {ranks, others} == {(0, 1), (1, 0)}:
-            raise BadRow(
-                f'"{decided}" and "{name}" say the opposite of each other; --map ignore={name} leaves one out'
-            )
-    return ranks, known
-
-
-def _named(row: Row, first: str, second: str) -> list[Sided]:
-    """What the columns say that name the better answer; what stands behind the first of them may be something else."""
-    ends, said = (first[-1], second[-1]), list[Sided]()
-    flags = [row.get(f"winner_model_{end}") for end in ends] + [row.get("winner_tie")]
-    if None not in flags:
-        won = [whole_number(int(one) if isinstance(one, bool) else one) for one in flags]
-        if sorted(one if one is not None else -1 for one in won) != [0, 0, 1]:
-            raise BadRow("of winner_model_a, winner_model_b and winner_tie exactly one must be 1")
-        said.append((f"winner_model_{ends[0]}", _ranks((won[0] or 0) - (won[1] or 0))))
-    for name in ("better_response_id", "better_answer_id"):
-        if name in row:
-            said.append((name, _chosen_side(row[name], name, ("0", "1"), first, second)))
-    if first == "human_ref_a" and "labels" in row:  # SHP: 1 where A has the higher score
-        better = whole_number(row["labels"])
-        if better not in (0, 1):
-            raise BadRow('"labels" must be 0 or 1')
-        return [*said, ("labels", _ranks(1 if better else -1))]
+def _agrees(row: Row, better: str, worse: str) -> None:
+    """Raises BadRow where a verdict beside a pair names the rejected answer, or neither."""
+    if HAS_VERDICT.isdisjoint(row):
+        return
     for name in VERDICTS:
-        value = row.get(name)
-        if (
-            value is None
-            or isinstance(value, list | dict)
-            or (name in STRENGTHS and number(value) is not None)
-        ):
-            continue
-        try:
-            said.append((name, _chosen_side(value, name, ends, first, second)))
-        except BadRow:
-            if not said:
-                raise
-    return said
-
-
-def _ranks(difference: float) -> tuple[int, int]:
-    return (0, 0) if difference == 0 else (0, 1) if difference > 0 else (1, 0)
-
-
-def _pair_of_scores(row: Row, kind: str, ends: tuple[str, str]) -> tuple[float, ...]:
-    found = [number(row.get(f"{kind}_{end}")) for end in ends]
-    return () if None in found else tuple(one for one in found if one is not None)
-
-
-def _chosen_side(value: Any, name: str, ends: tuple[str, str], first: str, second: str) -> tuple[int, int]:
-    """Ranks from a verdict that names a side by its column, its end, its model or as A>B."""
-    if isinstance(value, str):
-        verdict = value.strip().lower()
-        if verdict in TIES:
-            return (0, 0)
-        for end, column, ranks in ((ends[0], first, (0, 1)), (ends[1], second, (1, 0))):
-            if verdict in (
-                end,
-                column,
-                f"model_{end}",
-                f"[[{end}]]",
-                f"response_{end}",
-                f"response {end}",
-                f"assistant {end}",
-            ):
-                return ranks
-        if verdict in (f"{ends[0]}>{ends[1]}", f"{ends[0]}>>{ends[1]}", f"{ends[1]}<{ends[0]}"):
-            return (0, 1)
-        if verdict in (f"{ends[1]}>{ends[0]}", f"{ends[1]}>>{ends[0]}", f"{ends[0]}<{ends[1]}"):
-            return (1, 0)
-    place = number(value)
-    if place is not None and ends == ("1", "2") and 1 <= place <= 2:  # AlpacaEval weighs: 1.5 is a tie
-        return _ranks(1.5 - place)
-    if place is not None and f"{place:g}" in ends:
-        return (0, 1) if f"{place:g}" == ends[0] else (1, 0)
-    raise BadRow(f'"{name}" must say which of {first} and {second} is better, not {value!r:.40}')
+        value = row.get(name) if name not in (better, worse) else None
+        if isinstance(value, str) and value.strip().lower() in (worse, "rejected", *TIES):
+            raise BadRow(f'"{name}" is {value!r:.40}, and not the chosen answer; {LEAVE_OUT.format(name)}')
+    for name in ARE_TIES:
+        if truth(row.get(name)):
+            raise BadRow(f'"{name}" says that neither answer is better; {LEAVE_OUT.format(name)}')
 
 
 def rejected_beside(row: Row) -> Iterator[Ranking]:
@@ -356,4 +176,5 @@ def rejected_beside(row: Row) -> Iterator[Ranking]:
         if turns[0].role == "assistant":
             turns = [*as_turns(prompt), *turns]
         rejected = ended(whole(row, turns, column))
-    yield compared((prompt, chosen), rejected, ranks=(0, 1), **_said_of(row))
+    _agrees(row, "messages", column)
+    yield compared((prompt, chosen), rejected, ranks=(0, 1), scores=_scores(row), **_said_of(row))

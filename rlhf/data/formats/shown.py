@@ -11,6 +11,7 @@ from rlhf.data.formats.turns import (
     is_learned,
     marked,
     number,
+    refuse_python,
     squeezed,
     text,
     truth,
@@ -116,6 +117,8 @@ def shown_answer(row: Row) -> Iterator[Demonstration]:
 
 def own_words(row: Row, answer: str) -> str:
     """An answer without the spaces around it and the markers of its end where the row's prompt is one text with markers."""
+    if answer[:2] == "[{":
+        refuse_python(answer, "the answer")
     words = unended(answer)
     asked = next((row[name] for name in ASKED if name in row), None)
     if words == answer or not isinstance(asked, str) or marked(asked, "prompt") is None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.data.formats import argilla, label_studio, lists, pairs, shown, trees
+from rlhf.data.formats import argilla, label_studio, lists, pairs, rated, shown, sides, trees
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import ASKED, CONTEXT, CONVERSATIONS
 from rlhf.data.formats.turns import marked
@@ -18,9 +18,12 @@ USES = (RANKINGS, DEMONSTRATIONS, PROMPTS, TEXTS)
 
 @dataclass(frozen=True)
 class Together:
-    """A reader of all rows of a format at once, for rows that only say something together."""
+    """A reader of all rows of a source at once, for rows that only say something together.
 
-    read: Callable[[Iterable[tuple[str, Row]]], Iterator[tuple[str, Any]]]
+    read: from (place, row) to the places of some rows, the one that is shown first, and what they give or what is wrong.
+    """
+
+    read: Callable[[Iterable[tuple[str, Row]]], Iterator[tuple[list[str], Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,27 +95,21 @@ def _as_is(change: Callable[[Row], Row], read: Reader) -> Reader:
     return read_changed
 
 
-PAIRS = (
-    ("preferences", "chosen", "rejected"),
-    ("OpenAI's preferences", "preferred_output", "non_preferred_output"),
-    ("preferences", "chosen_response", "rejected_response"),
-    ("preferences", "preferred_response", "rejected_response"),
-    ("preferences", "preferred", "dispreferred"),
-    ("preferences", "accepted", "rejected"),
-    ("Stack Exchange pairs", "response_j", "response_k"),
-)
+BETTER = tuple(better for _, better, _ in pairs.PAIRS)
+WORSE = tuple(worse for _, _, worse in pairs.PAIRS)
 SAID_OF_PAIRS = (
     "margin", "score_chosen", "score_rejected", "chosen_score", "rejected_score",
     "rating_chosen", "rating_rejected", "chosen_rating", "rejected_rating", "labeler",
 )  # fmt: skip
 BESIDE_PAIRS = (*ASKED, *CONTEXT, *CONVERSATIONS, *SAID_OF_PAIRS)
 BESIDE_SIDES = (
-    *ASKED, *CONTEXT, *pairs.VERDICTS, *pairs.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
+    *ASKED, *CONTEXT, *pairs.VERDICTS, *sides.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
     "winner_model_b", "winner_tie", "better_response_id", "better_answer_id",
-    *(f"{stem}{between}{end}" for stem in (*pairs.STEMS, "score", "rating", "reward") for between in ("_", "")
+    *(f"{stem}{between}{end}" for stem in (*sides.STEMS, "score", "rating", "reward") for between in ("_", "")
       for end in ("a", "b", "0", "1", "2")),
 )  # fmt: skip
 BESIDE_ANSWERS = (*CONTEXT, *shown.JUDGED)
+RATED = Together(rated.rated_demonstrations)
 
 FORMATS: tuple[Format, ...] = (
     Format(
@@ -150,6 +147,11 @@ FORMATS: tuple[Format, ...] = (
         rankings=lists.summaries, prompts=lists.asked_for_summary,
     ),
     Format(
+        name="pairs by name", needs=(_any((*sides.SIDES, *lists.LISTS)), _any(BETTER), _any(WORSE)), when=sides.are_named,
+        uses=(*BESIDE_SIDES, *sides.SIDES, *lists.LISTS, *BETTER, *WORSE, *SAID_OF_PAIRS),
+        rankings=_as_is(sides.by_name, pairs.pair("chosen", "rejected")), prompts=_as_is(sides.by_name, pairs.asked_pair("chosen")),
+    ),
+    Format(
         name="HH", needs=("chosen", "rejected"), uses=SAID_OF_PAIRS, when=_is_hh,
         rankings=pairs.pair("chosen", "rejected"), prompts=pairs.asked_pair("chosen"),
     ),
@@ -158,21 +160,22 @@ FORMATS: tuple[Format, ...] = (
             name=name, needs=(better, worse), uses=BESIDE_PAIRS,
             rankings=pairs.pair(better, worse), prompts=pairs.asked_pair(better),
         )
-        for name, better, worse in PAIRS
+        for name, better, worse in pairs.PAIRS
     ),
     Format(
         name="messages with a rejected answer", needs=("messages", "rejected_response|rejected_messages"),
-        uses=(*CONTEXT, "margin", "labeler"),
+        uses=(*CONTEXT, *SAID_OF_PAIRS),
         rankings=pairs.rejected_beside, demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
     ),
     Format(
         name="two answers with a verdict", needs=(), uses=BESIDE_SIDES,
-        when=lambda row: pairs.sides_of(row) is not None,
-        rankings=pairs.side_by_side, prompts=pairs.asked_side,
+        when=lambda row: sides.sides_of(row) is not None,
+        rankings=sides.side_by_side, prompts=sides.asked_side,
     ),
     Format(
         name="ranked answers", needs=(_any(lists.LISTS),), when=_is_ranked_list,
-        uses=(*ASKED, *CONTEXT, *CONVERSATIONS, "ranks", "labeler", "flags", *lists.SCORE_LISTS),
+        uses=(*ASKED, *CONTEXT, *CONVERSATIONS, "ranks", "labeler", "flags", "fields", "margin", *lists.BESIDE,
+              *lists.SCORE_LISTS),
         rankings=lists.listed, prompts=shown.asked,
     ),
     Format(
@@ -189,13 +192,16 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         name="rated answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)),
-        uses=(*BESIDE_ANSWERS, *lists.RATINGS), when=lambda row: lists.rating_of(row) is not None,
-        rankings=Together(lists.rated_rankings), demonstrations=Together(lists.rated_demonstrations), prompts=shown.asked,
-        answers=lists.to_rate,
+        uses=(*BESIDE_ANSWERS, *rated.RATINGS, *rated.ABOUT_RATINGS), when=lambda row: rated.rating_of(row) is not None,
+        rankings=Together(rated.rated_rankings), demonstrations=RATED, prompts=shown.asked, answers=rated.to_rate,
     ),
     Format(
         name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
-        demonstrations=shown.shown_answer, prompts=shown.asked, answers=lists.to_rate,
+        when=rated.lacks_rating, demonstrations=RATED,
+    ),
+    Format(
+        name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
+        demonstrations=shown.shown_answer, prompts=shown.asked, answers=rated.to_rate,
     ),
     Format(name="questions by turns", needs=("turns",), prompts=shown.asked_turns, when=lambda row: isinstance(row["turns"], list)),
     Format(name="transcripts", needs=("transcript",), prompts=shown.transcript),

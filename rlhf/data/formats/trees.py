@@ -1,18 +1,26 @@
 """OpenAssistant's trees of messages, nested or one message a row, and our own rows of `messages` with `replies`."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from rlhf.data.formats.checks import nothing_lost
-from rlhf.data.formats.context import prompt_of
+from rlhf.data.formats.context import EMPTY, prompt_of
 from rlhf.data.formats.turns import labeler_of, spelled, text, truth, whole_number
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Message, Prompt, Ranking, Row
 
 SIDES = {"prompter": "user", "user": "user", "human": "user", "assistant": "assistant"}
 Node = dict[str, Any]
-Question = tuple[
-    list[Message], list[Node]
-]  # a conversation that ends with the prompter, and the replies to it
+Placed = tuple[str, Row]
+Gathered = Iterator[tuple[list[str], Any]]
+NOT_BELOW = "that were removed, or stand below no first message"
+
+
+class Question(NamedTuple):
+    """A conversation that ends with the prompter, that last message, and the replies to it."""
+
+    conversation: list[Message]
+    message: Node
+    replies: list[Node]
 
 
 def _questions(node: Row, before: list[Message]) -> Iterator[Question]:
@@ -26,7 +34,7 @@ def _questions(node: Row, before: list[Message]) -> Iterator[Question]:
         raise BadRow(f'"replies" must be a list, not {spelled(given)}')
     replies = [reply for reply in given if isinstance(reply, dict) and not _removed(reply)]
     if message["role"] == "user":
-        yield conversation, replies
+        yield Question(conversation, node, replies)
     for reply in replies:
         yield from _questions(node.inner(reply), conversation)
 
@@ -49,7 +57,7 @@ def _removed(node: Node) -> bool:
 
 
 def _ranked(found: Question) -> Iterator[Ranking]:
-    conversation, replies = found
+    conversation, _, replies = found
     ranked = [(reply, whole_number(reply.get("rank"))) for reply in replies]
     known = [(text(reply.get("text"), "text"), rank) for reply, rank in ranked if rank is not None]
     if len(known) > 1:
@@ -62,7 +70,7 @@ def _ranked(found: Question) -> Iterator[Ranking]:
 
 def _best(found: Question) -> Iterator[Demonstration]:
     """The best-ranked reply, or the only one; the assistant's earlier turns may be ones that people ranked low."""
-    conversation, replies = found
+    conversation, _, replies = found
     ranked = [(rank, reply) for reply in replies if (rank := whole_number(reply.get("rank"))) is not None]
     chosen = min(ranked, key=lambda one: one[0])[1] if ranked else replies[0] if len(replies) == 1 else None
     if chosen is not None and text(chosen.get("text"), "text").strip():
@@ -71,8 +79,8 @@ def _best(found: Question) -> Iterator[Demonstration]:
 
 
 def _asked(found: Question) -> Iterator[Prompt]:
-    if found[0][-1]["content"].strip():
-        yield found[0]
+    if found.conversation[-1]["content"].strip():
+        yield found.conversation
 
 
 def nested_rankings(row: Row) -> Iterator[Ranking]:
@@ -93,65 +101,99 @@ def nested_prompts(row: Row) -> Iterator[Prompt]:
         yield from _asked(question)
 
 
-def _flat(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Question | BadRow]]:
-    """The questions of trees whose messages stand in rows of their own, in any order.
+class _Messages:
+    """Messages of a source, one a row, by their ids, and what is wrong with those that stand in no tree."""
 
-    A row that cannot be read takes what answers it with it.
-    """
-    nodes: dict[str, tuple[str, Row]] = {}
-    for where, row in rows:
+    def __init__(self, rows: Iterable[Placed]) -> None:
+        self.nodes: dict[str, tuple[str, Row]] = {}
+        self.problems: list[tuple[list[str], BadRow | LeftOut]] = []
+        for where, row in rows:
+            self._add(where, row)
+        self.roots: list[Row] = []
+        for where, node in self.nodes.values():
+            self._hang(where, node)
+        self._unreached()
+
+    def _add(self, where: str, row: Row) -> None:
         node = row.changed({**row, "replies": []})
+        before = self.nodes.get(str_id(row["message_id"]))
+        if before is not None:
+            is_same = all(before[1].get(name) == row.get(name) for name in ("text", "role", "parent_id"))
+            twice = BadRow(f"the message_id is that of {before[0]}, and the message another one")
+            self.problems.append(([where], LeftOut("that stand there twice") if is_same else twice))
+            return
         try:
             _message(node)
         except BadRow as problem:
-            yield where, problem
-            node["deleted"] = True
-        nodes[str_id(row["message_id"])] = (where, node)
-    roots: list[tuple[str, Row]] = []
-    for where, node in nodes.values():
-        parent = nodes.get(str_id(node.get("parent_id")))
-        if parent is None:
-            roots.append((where, node))
-        else:
+            self.problems.append(([where], problem))
+            node["unreadable"] = node["deleted"] = True
+        self.nodes[str_id(row["message_id"])] = (where, node)
+
+    def _hang(self, where: str, node: Row) -> None:
+        """Put a message under the one that it answers."""
+        answered = node.get("parent_id")
+        if answered in EMPTY or answered != answered:  # tables spell what is missing as NaN, too
+            self.roots.append(node)
+        elif parent := self.nodes.get(str_id(answered)):
             parent[1]["replies"].append(node)
-    for where, node in roots:
-        try:
-            for question in _questions(node, []):
-                yield where, question
-        except (BadRow, RecursionError) as problem:
-            yield where, problem if isinstance(problem, BadRow) else BadRow("the tree is nested too deep")
+        else:
+            self.problems.append(([where], LeftOut("that answer a message that is not there")))
+            node["unreadable"] = True
+
+    def _unreached(self) -> None:
+        """Note each message that no root leads to, and that is not noted for itself."""
+        reached, waiting = set[str](), [*self.roots]
+        while waiting:
+            node = waiting.pop()
+            if not _removed(node):
+                reached.add(str_id(node["message_id"]))
+                waiting += node["replies"]
+        for name, (where, node) in self.nodes.items():
+            if name not in reached and not node.get("unreadable"):
+                self.problems.append(([where], LeftOut(NOT_BELOW)))
+
+    def places(self, question: Question) -> list[str]:
+        """Where the message of a question and the replies to it stand."""
+        return [self.nodes[str_id(one["message_id"])][0] for one in (question.message, *question.replies)]
 
 
 def str_id(value: Any) -> str:
     """An id, text or number, as text to compare; it is never shown."""
-    return repr(value)
+    number = None if isinstance(value, str) else whole_number(value)
+    return repr(value) if number is None else f"{number}"
 
 
-def flat_rankings(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Any]]:
-    """(place, ranking) of trees with one message a row."""
+def flat_rankings(rows: Iterable[Placed]) -> Gathered:
+    """(places, ranking) of trees with one message a row."""
     yield from _each(rows, _ranked)
 
 
-def flat_demonstrations(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Any]]:
-    """(place, demonstration) of trees with one message a row."""
+def flat_demonstrations(rows: Iterable[Placed]) -> Gathered:
+    """(places, demonstration) of trees with one message a row."""
     yield from _each(rows, _best)
 
 
-def flat_prompts(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Any]]:
-    """(place, prompt) of trees with one message a row."""
+def flat_prompts(rows: Iterable[Placed]) -> Gathered:
+    """(places, prompt) of trees with one message a row."""
     yield from _each(rows, _asked)
 
 
-def _each(rows: Iterable[tuple[str, Row]], read: Any) -> Iterator[tuple[str, Any]]:
-    for where, question in _flat(rows):
-        if isinstance(question, BadRow):
-            yield where, question
-            continue
+def _each(rows: Iterable[Placed], read: Callable[[Question], Iterator[Any]]) -> Gathered:
+    """What is read of each question of trees whose messages stand in rows of their own, in any order.
+
+    A row that cannot be read, or is not there, takes what answers it with it.
+    """
+    messages = _Messages(rows)
+    yield from messages.problems
+    for root in messages.roots:
+        places = [messages.nodes[str_id(root["message_id"])][0]]
         try:
-            for found in read(question):
-                yield where, found
-        except BadRow as problem:
-            yield where, problem
+            for question in _questions(root, []):
+                places = messages.places(question)
+                for found in read(question):
+                    yield places, found
+        except (BadRow, RecursionError) as problem:
+            yield places, problem if isinstance(problem, BadRow) else BadRow("the tree is nested too deep")
 
 
 def replied(row: Row) -> Iterator[Ranking]:

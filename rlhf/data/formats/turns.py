@@ -43,6 +43,7 @@ UNREAD_MARKERS = re.compile(
     r"\s*(?:<s>|<bos>)?\s*(\[INST\]|<\|user\|>|<\|system\|>|<\|prompter\|>|<\|start_header_id\|>|<start_of_turn>|"
     r"<\|begin_of_text\|>|<\|Human\|>|\[\|Human\|\]|<｜User｜>)"
 )
+PYTHON_TURNS = re.compile(r"\[\s*\{\s*'(?:role|from|content|value)':.*\}\s*\]\s*", re.DOTALL)
 
 
 class Turn(NamedTuple):
@@ -136,7 +137,10 @@ def message(value: Any, column: str) -> Turn:
     key = next((key for key in CONTENT_KEYS if value.get(key) is not None), None)
     if key is None:
         raise BadRow(f'a message in "{column}" has no text')
-    return Turn(known, content(value[key], column), is_learned(value.get("weight")))
+    is_left = (
+        value.get("train") is False or value.get("loss") is False
+    )  # axolotl and others spell the weight so
+    return Turn(known, content(value[key], column), not is_left and is_learned(value.get("weight")))
 
 
 def content(value: Any, column: str) -> str:
@@ -192,6 +196,8 @@ def marked(value: str, column: str, answer: bool = False) -> list[Turn] | None:
     before its first marker, for nobody knows whose they are. The first turn of `<extra_id_1>` may lack its marker.
     answer: the text is an answer, which may mention markers unless it begins with one.
     """
+    if value[:2] == "[{":
+        refuse_python(value, column)
     for mark, pattern in MARKERS.items():
         if mark in value and (not answer or pattern.match(value)):
             found = list(pattern.finditer(value))
@@ -202,6 +208,12 @@ def marked(value: str, column: str, answer: bool = False) -> list[Turn] | None:
             f'"{column}" is in a chat format ({found_unread.group(1)}) that is not read; give it as messages'
         )
     return None
+
+
+def refuse_python(value: str, column: str) -> None:
+    """Raises BadRow for a text that is a list of messages as Python writes it."""
+    if PYTHON_TURNS.fullmatch(value):
+        raise BadRow(f'"{column}" holds a conversation in Python\'s spelling; save the set as JSON lines')
 
 
 def _is_dialogue(mark: str, value: str, roles: list[str]) -> bool:

@@ -55,6 +55,22 @@ def test_rankings_go_out_and_come_back(store, tmp_path, name):
     assert store.rankings(snapshot=written.snapshot) == store.rankings()
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_what_is_said_beside_an_order_comes_back(store, tmp_path, ending):
+    asks = Asks(strength=True, none_acceptable=True)
+    store.add_batch("b", [NewTask(prompt="q", completions=("x", "y"))] * 2, asks=asks)
+    for n, more in enumerate([{"strength": 2, "comment": "=close"}, {"none_acceptable": True}]):
+        task = store.lease("ann", "b")
+        store.submit("ann", Submission(task_id=task.id, client_id=f"{n}", ranks=(0, 1), **more))
+    export(store.database, file := tmp_path / f"out.{ending}", "rankings", Choice(batch="b"))
+    put(store, read_labels(file), name="again")
+    export(store.database, tmp_path / "again.jsonl", "rankings", Choice(batch="again"))
+    rows = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
+    assert sorted((row["strength"] or 0, row["comment"], row["none_acceptable"]) for row in rows) == [
+        (0, "", True), (2, "=close", False)
+    ]  # fmt: skip
+
+
 def test_imported_answers_are_marked_and_their_labelers_cannot_log_in(store):
     put(store)
     origins = {labeler["name"]: labeler["origin"] for labeler in store.labelers()}

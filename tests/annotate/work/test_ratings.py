@@ -187,6 +187,23 @@ def test_rows_of_ratings_say_the_scale_and_which_half(store, tmp_path):
     assert "'=1+1" in (tmp_path / "r.csv").read_text()
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_ratings_come_back_on_their_own_scale_or_not_at_all(store, tmp_path, ending):
+    store.add_batch("b", TASKS[:1], kind="rate", asks=Asks(scale=10, shown_order="fixed"))
+    rate(store, "ann", (5, 3, 1), comment="so so")
+    export(store.database, file := tmp_path / f"r.{ending}", "ratings", Choice())
+    with pytest.raises(LabelError, match="go from 1 to 10, the batch's to 7; add --scale 10"):
+        import_rankings(store.database, BatchSettings(name="c", kind="rate"), read_to_rate(file))
+    settings = BatchSettings(name="c", kind="rate", asks=Asks(scale=10))
+    import_rankings(store.database, settings, read_to_rate(file))
+    export(store.database, tmp_path / "again.jsonl", "ratings", Choice(batch="c"))
+    rows = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
+    assert sorted((row["rating"], row["scale"], row["label"]) for row in rows) == [
+        (1, 10, False), (3, 10, False), (5, 10, False)
+    ]  # fmt: skip
+    assert {row["comment"] for row in rows} == {"so so"}
+
+
 def test_ratings_beside_an_order_are_exported_as_rows_too(store, tmp_path):
     store.add_batch("b", TASKS[:1], asks=Asks(ratings=True))
     task = store.lease("ann", "b")
