@@ -78,6 +78,10 @@ def learned_rows(config: PPOConfig, rollout: Rollout, scores: Tensor) -> Tensor:
     if config.filter_overlong:
         left &= rollout.ended
     if config.filter_equal_scores:
-        groups = scores.view(-1, config.completions_per_prompt)
-        left &= (groups != groups[:, :1]).any(1).repeat_interleave(config.completions_per_prompt)
+        num_each = config.completions_per_prompt
+        groups, said = scores.view(-1, num_each), rollout.completions
+        # Reward models score one text differently, by rounding, in batches of other shapes.
+        differ = [[one != said[i] for one in said[i : i + num_each]] for i in range(0, len(said), num_each)]
+        tells = (groups != groups[:, :1]) & torch.tensor(differ).view_as(groups)
+        left &= tells.any(1).repeat_interleave(num_each)
     return left

@@ -179,6 +179,13 @@ def test_filters_leave_out_what_does_not_end_and_prompts_that_score_alike():
     assert [round(float(a[0]), 4) for a in experience.advantages] == [-2.0, 0.6667]
 
 
+def test_prompts_whose_answers_are_all_one_are_left_out_though_a_model_rounds_their_scores_otherwise():
+    rollout = rollout_of(*[("one", True)] * 4, ("one", True), ("one", True), ("two", True), ("one", True))
+    scores = torch.tensor([1.0, 1, 1 + 1e-6, 1, 1, 1, 2, 1])
+    left = learned_rows(config(batch_size=8, filter_equal_scores=True, **GROUPS), rollout, scores)
+    assert left.tolist() == [False] * 4 + [True] * 4
+
+
 def test_an_iteration_that_leaves_nothing_to_learn_from_changes_no_weight():
     args = config(filter_equal_scores=True, **GROUPS, missing_eos_penalty=0.0)
     made = trainer(args, reward_model=lambda prompts, completions: [1.0] * len(prompts))
