@@ -15,6 +15,7 @@ from rlhf.measuring.best_of import best_of_curve, kl_of_best_of
 from rlhf.measuring.diversity import distinct_bigrams, repetition, share_alike
 from rlhf.measuring.evaluate import WinRate, win_rate, win_rate_at_equal_length
 from rlhf.models.sources import sha256_of
+from rlhf.splits import conversation_key
 from stages.judging.answers import Answers, Model, answer, best_of, rewards_as_seen
 from stages.judging.judges import Judge, Outcome, Scorer
 from stages.judging.kept import MeasurementCache
@@ -150,7 +151,7 @@ class Judgment:
     def _strengths(self, outcomes: Mapping[tuple[str, str], Sequence[Outcome]]) -> list[dict[str, Any]]:
         """Bradley–Terry strengths with ties, strongest first; empty where they are undefined."""
         games: list[Game] = [
-            (str(self.rows[i].prompt), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
+            (conversation_key(self.rows[i].prompt), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
             for (policy, against), found in outcomes.items()
             for i, outcome in enumerate(found)
             if outcome is not None

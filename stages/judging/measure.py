@@ -14,6 +14,7 @@ from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.constraints import Constraint, draw_constraints
 from rlhf.models.checkpoints import check_fits, load_policy
+from rlhf.splits import conversation_key
 from stages.judging.answers import Model, fitting_rows
 from stages.judging.sampled import SampleFile, sample_answers
 from stages.judging_settings import JudgingSettings
@@ -58,7 +59,7 @@ def follows(
     by_kind: dict[str, list[float]] = {}
     for share, (_, constraint) in zip(kept, tasks, strict=True):
         by_kind.setdefault(constraint.kind, []).append(share)
-    low, high = interval_by([str(prompt) for prompt, _ in tasks], kept, [1] * len(kept))
+    low, high = interval_by([conversation_key(prompt) for prompt, _ in tasks], kept, [1] * len(kept))
     return {
         "share": round(sum(kept) / len(kept), 4),
         "ci95": [round(low, 4), round(high, 4)],

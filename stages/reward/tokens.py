@@ -12,12 +12,18 @@ from rlhf.data import as_messages
 from rlhf.errors import InputError
 from rlhf.machine import processes
 from rlhf.models.tokenizer import AnyTokenizer
+from rlhf.splits import conversation_key
 from stages.arrow import arrow_rows
 from stages.reward.data import RankedPrompt
 
 LISTS = datasets.Sequence(datasets.Sequence(datasets.Value("int32")))
 FEATURES = datasets.Features(
-    {"rows": LISTS, "ranks": LISTS, "num_words": datasets.Sequence(datasets.Value("int32"))}
+    {
+        "rows": LISTS,
+        "ranks": LISTS,
+        "num_words": datasets.Sequence(datasets.Value("int32")),
+        "conversation": datasets.Value("string"),
+    }
 )
 Example = dict[str, Any]
 
@@ -73,8 +79,9 @@ def encode_rankings(
     skip_long: bool,
     counts: Counts,
 ) -> Iterator[Example]:
-    """For each prompt `rows` (K lists of tokens), `ranks` (labelers × K) and `num_words` of the K completions.
+    """For each prompt `rows` (K lists of tokens), `ranks` (labelers × K), `num_words` of the K completions, `conversation`.
 
+    The last is the prompt's `conversation_key`: rows of one conversation are not independent of each other.
     Left out are prompts whose answers are equal once cut, and with skip_long those with an answer that would be cut.
     """
     for group in groups:
@@ -92,7 +99,12 @@ def encode_rankings(
         counts.completions += len(rows)
         counts.cut += num_cut
         num_words = [len(group.completions[i].split()) for i in places]
-        yield {"rows": [rows[i] for i in places], "ranks": ranks, "num_words": num_words}
+        yield {
+            "rows": [rows[i] for i in places],
+            "ranks": ranks,
+            "num_words": num_words,
+            "conversation": conversation_key(group.prompt),
+        }
 
 
 def distinct_places(rows: Sequence[list[int]], ranks: Sequence[Sequence[int]]) -> list[int]:

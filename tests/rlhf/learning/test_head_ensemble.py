@@ -49,6 +49,24 @@ def test_heads_disagree_most_where_no_ranking_told_them():
     assert untold > 2 * told
 
 
+def test_heads_of_many_rows_of_few_conversations_are_as_unsure_as_of_so_few():
+    """One answer against many others, each pair a row: copies of a conversation's rows tell nothing new."""
+    features, ranks, present = rankings(12, seed=1)
+    again = [each.repeat_interleave(8, 0) for each in (features, ranks, present, features[..., 0])]
+    names = [f"conversation {i // 8}" for i in range(96)]
+    few = fit_heads(features, ranks, present, features[..., 0], 8, 0.3, seed=0)
+    many = fit_heads(*again, 8, 0.3, seed=0, conversations=names)
+    torch.testing.assert_close(many.weight, few.weight, atol=0.05, rtol=0.05)
+    assert torch.equal(
+        fit_heads(
+            features, ranks, present, features[..., 0], 8, 0.3, seed=0, conversations=names[::8]
+        ).weight,
+        few.weight,
+    )
+    by_row = fit_heads(*again, 8, 0.3, seed=0)
+    assert many.weight.std(0)[1] > 1.5 * by_row.weight.std(0)[1]
+
+
 class Policy:
     """Stands for a tokenizer nobody asks."""
 

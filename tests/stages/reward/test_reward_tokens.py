@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.reward.data import RankedPrompt
+from stages.reward.stage import held_out_metrics
 from stages.reward.tokens import Counts, encode_completions, encode_rankings
-from tests.tiny_ppo import TOKENIZER
+from tests.tiny_ppo import TOKENIZER, scalar
 
 
 def encoded(*groups, max_length=16, skip_long=False):
@@ -52,3 +53,16 @@ def test_every_row_is_within_max_length_and_rows_stay_apart(completions, prompt,
         assert len(set(rows)) == len(rows) and max(map(len, rows)) <= max_length
         assert all(row[-1] == TOKENIZER.eos_id for row in rows)
         assert all(len(given) == len(rows) and len(set(given)) > 1 for given in example["ranks"])
+
+
+def test_accuracy_on_many_rows_of_few_conversations_is_as_sure_as_of_so_few():
+    """One answer to each prompt against ten others, as many pairs: what decides one of them decides all of them."""
+    groups = [
+        RankedPrompt(f"Say {p}", (f"one {p}", "two " * (i + 2)), ((0, 1) if p % 2 else (1, 0),))
+        for p in range(6)
+        for i in range(10)
+    ]
+    examples, _ = encoded(*groups, max_length=64)
+    found = held_out_metrics(scalar().eval(), TOKENIZER, examples)
+    low, high = found["accuracy_ci95"]
+    assert found["pairs"] == 60 and high - low > 0.4
