@@ -234,6 +234,8 @@ def test_in_the_value_warm_up_only_the_value_model_learns():
         ({"completions_per_prompt": 0}, "at least 1"),
         ({"completions_per_prompt": 4, "episodes": 18}, "episodes = 18"),
         ({"advantages": "rloo", "gamma": 0.9, **GROUPS}, "gamma"),
+        ({"advantages": "rloo", "whiten_rewards": True, **GROUPS}, "whiten_rewards"),
+        ({"advantages": "grpo", "whiten_rewards": True, **GROUPS}, "whiten_rewards"),
         ({"advantages": "reinforce++", "value_warmup_iterations": 1}, "no value model"),
         ({"value_warmup_iterations": 2}, "learn in none"),
         ({"kl_in": "loss"}, "k1"),
