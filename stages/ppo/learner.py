@@ -69,7 +69,8 @@ class Learner:
         if self.value_model is not None and self.value_optimizer:
             load_weights(self.value_model, state["value_model"])
             # States from before there was one are of values that learned without it.
-            self.value_model.config.reward_offset = state.get("value_offset", 0.0)
+            if (offset := state.get("value_offset", 0.0)) != reward_offset(self.value_model):
+                self.value_model.config.reward_offset = offset
             self.value_optimizer.load_state_dict(state["value_optimizer"])
         self.beta.load_state_dict(state["beta"])
         self.moments.load_state_dict(state["moments"])
