@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from rlhf.data import as_messages
 from rlhf.errors import InputError
+from rlhf.learning.rewards import cut_row
 from rlhf.machine import processes
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.splits import conversation_key
@@ -58,18 +59,13 @@ def encode_completions(
 ) -> tuple[list[list[int]], int]:
     """Prompt with completion as tokens for each of K completions, and how many completions were cut.
 
-    Prompts longer than half of max_length lose their beginning, completions their end, which an end token closes: scores
-    are read there.
+    Each is cut by `cut_row`.
     """
     prompt = tokenizer.encode_prompt(as_messages(group.prompt))
-    half = max_length // 2
-    room = half + max(0, half - len(prompt))
     completions = [tokenizer.encode_completion(text, group.prompt) for text in group.completions]
-    num_cut = sum(len(tokens) > room for tokens in completions)
-    completions = [
-        tokens if len(tokens) <= room else [*tokens[: room - 1], tokenizer.eos_id] for tokens in completions
-    ]
-    return [prompt[-(max_length - len(tokens)) :] + tokens for tokens in completions], num_cut
+    rows = [cut_row(prompt, tokens, max_length, tokenizer.eos_id) for tokens in completions]
+    num_cut = sum(row[-len(said) :] != said for row, said in zip(rows, completions, strict=True))
+    return rows, num_cut
 
 
 def encode_rankings(
