@@ -6,6 +6,7 @@ import torch
 from rlhf.errors import InputError
 from rlhf.learning.linear_probe import Heads, fit_heads, load_heads, save_heads
 from rlhf.learning.reward_sources import RewardSource, combined_reward
+from tests.tiny_ppo import TOKENIZER, count_e, scalar
 
 
 def test_the_lower_bound_by_hand(tmp_path):
@@ -78,5 +79,27 @@ def test_a_pessimism_that_nothing_obeys_is_refused():
     rewards = [RewardSource("brevity", brevity)]
     with pytest.raises(InputError, match="--heads"):
         combined_reward(rewards, Policy(), pessimism=2.0)
+    rewards.append(RewardSource("other", brevity))
     assert combined_reward(rewards, Policy(), pessimism=2.0, combine="lower-bound").pessimism == 2.0
     assert combined_reward(rewards, Policy(), combine="lower-bound").pessimism == 1.0
+
+
+@pytest.mark.parametrize("combine", ["min", "lower-bound"])
+@pytest.mark.parametrize("pessimism", [None, 5.0])
+def test_a_combination_of_one_reward_is_refused(combine, pessimism):
+    for one in (scalar(), count_e):
+        with pytest.raises(InputError, match=f"reward_combine = {combine}: there is one reward"):
+            combined_reward([RewardSource("it", one)], TOKENIZER, combine=combine, pessimism=pessimism)
+
+
+def test_a_pessimism_that_one_of_several_reward_models_does_not_obey_is_refused():
+    heads = Heads(torch.ones(2, 32), torch.zeros(2))
+    unsure, plain, function = (
+        RewardSource("unsure", scalar(), heads=heads),
+        RewardSource("plain", scalar()),
+        RewardSource("function", count_e),
+    )
+    with pytest.raises(InputError, match="pessimism = 1: plain has no ensemble"):
+        combined_reward([unsure, plain], TOKENIZER, pessimism=1.0)
+    # A function is as sure as it can be.
+    assert combined_reward([unsure, function], TOKENIZER, pessimism=1.0).scorers["unsure"].pessimism == 1.0
