@@ -206,7 +206,7 @@ def test_penalties_by_hand():
 
 def test_in_the_value_warm_up_only_the_value_model_learns():
     made = trainer(
-        config(episodes=24, value_warmup_iterations=2, ptx_coef=1.0),
+        config(episodes=24, value_warmup_iterations=2, ptx_coef=1.0, adaptive_kl=True, kl_horizon=100),
         pretrain_dataset=["Say one two. " * 50] * 5,
     )
     start, values = weights(made.model), weights(made.value_model)
@@ -219,6 +219,9 @@ def test_in_the_value_warm_up_only_the_value_model_learns():
         True,
     ]  # before the third's update
     assert not same(start, weights(made.model)) and not same(values, weights(made.value_model))
+    # Its KL of 0 does not make KL cheaper before it has learned anything.
+    assert [row["kl/beta"] for row in history] == [made.args.kl_coef] * 3
+    assert [row["policy/lr"] for row in history] == [0.0, 0.0, made.args.lr]
 
 
 # ── settings, samples ─────────────────────────────────────────────────────────────────────────────────────────────
