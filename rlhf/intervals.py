@@ -36,6 +36,21 @@ def interval_by(
     return share_interval([won for won, _ in sums.values()], [tried for _, tried in sums.values()])
 
 
+def mean_interval(clusters: Sequence[Hashable], values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of the values and its 95 % interval by cluster (Huber 1967, Student's t); at least two clusters.
+
+    Of differences between two on the same prompts it is the paired interval.
+    """
+    x, (_, place) = (
+        np.asarray(values, float),
+        np.unique([str(each) for each in clusters], return_inverse=True),
+    )
+    count, mean = int(place.max()) + 1, float(x.mean())
+    spread = count / (count - 1) * float((np.bincount(place, x - mean) ** 2).sum())
+    reach = t_quantile(count - 1) * math.sqrt(spread) / len(x)
+    return mean, mean - reach, mean + reach
+
+
 def design_effect(slopes: np.ndarray, clusters: Sequence[Hashable]) -> float:
     """How many times a variance grows because rows of a cluster go together (Kish 1965); 1 where every row is alone.
 

@@ -201,7 +201,9 @@ class PPOConfig(Settings):
     kl_in: str = setting("reward", "where the KL stands", flag=False, choices=("reward", "loss"))
     gamma: float = setting(1.0, "discount", above=0, at_most=1, flag=False)
     lam: float = setting(0.95, "λ of advantage estimation", at_least=0, at_most=1, flag=False)
-    whiten_rewards: bool = setting(False, "divide rewards by their standard deviation", flag=False)
+    whiten_rewards: bool = setting(
+        False, "scale rewards per token about their mean to standard deviation 1", flag=False
+    )
     temperature: float = setting(1.0, "sampling temperature", at_least=COLDEST, common=False)
     top_p: float = setting(1.0, "nucleus mass of rollouts", above=0, at_most=1, flag=False)
     top_k: int = setting(0, "draw from the k most probable tokens (0: from all)", at_least=0, flag=False)

@@ -8,6 +8,7 @@ unsure a score is at the price of one pass. A policy that climbs mean − k · s
 (Coste et al. 2024; Eisenstein et al. 2023 on its limits: heads of one trunk share what the trunk gets wrong).
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,18 +77,31 @@ class Heads:
 
 
 def fit_heads(
-    features: Tensor, ranks: Tensor, present: Tensor, rewards: Tensor, num_heads: int, l2: float, seed: int
+    features: Tensor,
+    ranks: Tensor,
+    present: Tensor,
+    rewards: Tensor,
+    num_heads: int,
+    l2: float,
+    seed: int,
+    *,
+    conversations: Sequence[str] | None = None,
 ) -> Heads:
-    """Heads on P prompts' features (P, K, C), each of prompts drawn with replacement; ranks, present: see `ranking_probe`.
+    """Heads on P prompts' features (P, K, C), each of conversations drawn with replacement; ranks, present: see `ranking_probe`.
 
     rewards (P, K): the reward model's own. Every head gets their mean and spread, so that heads differ in order and
-    distance and not in unit.
+    distance and not in unit. conversations: of each prompt, None where all differ; rows of one tell less than as many of
+    several, so they are drawn together.
     """
     generator, there = torch.Generator().manual_seed(seed), present[:, 0]
     known, wanted = features[there], rewards[there]  # (R, C), (R,)
-    weights, biases = [], []
+    together: dict[Hashable, list[int]] = {}
+    for place, conversation in enumerate(conversations or range(len(features))):
+        together.setdefault(conversation, []).append(place)
+    of_each, weights, biases = list(together.values()), [], []
     for _ in range(num_heads):
-        drawn = torch.randint(len(features), (len(features),), generator=generator)
+        chosen = torch.randint(len(of_each), (len(of_each),), generator=generator).tolist()
+        drawn = [place for i in chosen for place in of_each[i]]
         weight = ranking_probe(features[drawn], ranks[drawn], present[drawn], l2)
         given = known @ weight
         scale = wanted.std() / given.std().clamp(min=1e-12)

@@ -51,15 +51,23 @@ class MetricLog:
 
 
 def rollout_metrics(
-    rollout: Rollout, scores: Tensor, ref_logprobs: Tensor, beta: float, penalties: Tensor
+    rollout: Rollout,
+    scores: Tensor,
+    ref_logprobs: Tensor,
+    beta: float,
+    penalties: Tensor,
+    climbed: Tensor,
+    unit: float,
 ) -> dict[str, float]:
     """What an iteration's completions are like, before any update.
 
     rollout: with the log-probabilities of the policy that learns. scores (B,), as the reward gave them;
-    ref_logprobs (B, T); penalties (B,), taken from the scores.
+    ref_logprobs (B, T). climbed (B,): what is learned from the scores, normalised and clipped, in their own unit; unit: how
+    much of a score is 1 there. penalties (B,), taken from it.
 
     - reward/score, reward/score_std: the reward's scores, before normalisation, clipping and penalty
-    - reward/objective: score − penalties (missing EOS, overlong) − β · KL, Ouyang et al. 2022, eq. 2, without its ptx term
+    - reward/objective: what the policy climbs, Ouyang et al. 2022, eq. 2, without its ptx term: score − penalties (missing
+      EOS, overlong) − β · KL; with normalised scores climbed − unit · (penalties + β · KL)
     - kl/sequence, kl/sequence_k3: nats per completion, summed over its tokens, by the k1 and the k3 estimator
     - policy/entropy: −log π(y_t) per sampled token: unbiased for the entropy at the sampling temperature
     - completion/length, completion/ended: tokens, the stop token counted; share that stopped by itself
@@ -69,7 +77,7 @@ def rollout_metrics(
     return {
         "reward/score": float(scores.mean()),
         "reward/score_std": float(scores.std(unbiased=False)),
-        "reward/objective": float((scores - penalties - beta * kl).mean()),
+        "reward/objective": float((climbed - unit * penalties - unit * beta * kl).mean()),
         "kl/sequence": float(kl.mean()),
         "kl/sequence_k3": float(kl_k3(rollout.logprobs, ref_logprobs).sum(1).mean()),
         "kl/beta": beta,

@@ -22,6 +22,7 @@ from rlhf.learning.head import (
 )
 from rlhf.learning.losses import entropy, lm_loss
 from rlhf.learning.rollout import Rollout
+from rlhf.models.checkpoints import reward_offset
 from rlhf.models.padding import padded_length
 from rlhf.models.trunk import accepted, has_scalar_head, trunk_of, trunk_states, unwrapped
 
@@ -110,7 +111,8 @@ def text_logprobs(model: Any, tokens: Tensor) -> Tensor:
 def completion_values(model: Any, rollout: Rollout) -> Tensor:
     """Value of the state before each completion token is written, (B, T) float32, zero outside mask.
 
-    model: a trunk and a scalar head `score`, as in transformers' causal sequence classifiers.
+    model: a trunk and a scalar head `score`, as in transformers' causal sequence classifiers. In the unit of the rewards:
+    its `reward_offset` is in it.
     Raises InputError for any other: it has no value per token.
     """
     rollout, bare = rollout.to(model.device), unwrapped(model)
@@ -120,7 +122,8 @@ def completion_values(model: Any, rollout: Rollout) -> Tensor:
             "use the sequence classifier of a causal language model"
         )
     rows, places, _ = _real_tokens(rollout)
-    return _scattered(bare.score(_hidden(bare, rollout, rows, places))[:, 0].float(), rollout.mask)
+    values = bare.score(_hidden(bare, rollout, rows, places))[:, 0].float() + reward_offset(bare)
+    return _scattered(values, rollout.mask)
 
 
 def completion_scores(model: Any, rollout: Rollout) -> Tensor:

@@ -103,17 +103,35 @@ def combined_reward(
     """Rewards as one `Reward`, for completions of the policy that has this tokenizer; by default their mean.
 
     bf16: auto, on or off, for reward models. combine, weights: see `Reward`. pessimism: k of mean − k · std, of each
-    reward model's heads and, by `lower-bound`, of several rewards, there 1 if it is None. Raises InputError for a k
-    that nothing here obeys.
+    reward model's heads and, by `lower-bound`, of several rewards, there 1 if it is None. Raises InputError for a
+    combination of one reward, and for a k that not all reward models here obey.
     """
     k = pessimism or 0.0
-    if k and combine != "lower-bound" and not any(one.heads and one.reads(tokenizer) for one in rewards):
+    if len(rewards) == 1 and combine != "sum":
         raise InputError(
-            f"pessimism = {k:g}: no reward model here that reads the policy's tokens has an ensemble of heads; train "
-            "one with rlhf reward --heads 8, or combine several rewards by lower-bound"
+            f"reward_combine = {combine}: there is one reward, {rewards[0].name}, and nothing to combine it with; name several, "
+            "or leave reward_combine at sum"
         )
+    if k and combine != "lower-bound":
+        _check_heads(rewards, tokenizer, k)
     scorers = {reward.name: reward.scorer(tokenizer, bf16, k) for reward in rewards}
     return Reward(scorers, combine, tuple(weights), 1.0 if pessimism is None else pessimism)
+
+
+def _check_heads(rewards: Sequence[RewardSource], tokenizer: AnyTokenizer, k: float) -> None:
+    """Raises InputError unless there are reward models, and all of them have heads by which to be pessimistic."""
+    way_out = "train one with rlhf reward --heads 8, or combine several rewards by lower-bound"
+    models = [one for one in rewards if one.is_model]
+    without = [one.name for one in models if one.heads is None or not one.reads(tokenizer)]
+    if not models or len(without) == len(models):
+        raise InputError(
+            f"pessimism = {k:g}: no reward model here that reads the policy's tokens has an ensemble of heads; {way_out}"
+        )
+    if without:
+        raise InputError(
+            f"pessimism = {k:g}: {', '.join(without)} has no ensemble of heads that reads the policy's tokens and would be "
+            f"climbed as it is; {way_out}"
+        )
 
 
 def columns_read(

@@ -281,22 +281,35 @@ def score_completions(
     """The reward of each (prompt, completion) text, in order; batched by length, the end of a row read by length.
 
     Every completion is closed by the end token, also one that was cut off: the model was trained on such rows alone, so
-    that a score after any other token means nothing. A row of more than max_length tokens, by default the model's context, loses its beginning.
+    that a score after any other token means nothing. A row of more than max_length tokens, by default the model's context,
+    is cut as in training.
     """
-    tokens = [
-        tokenizer.encode_prompt(as_messages(prompt)) + tokenizer.encode_completion(text, prompt)
-        for prompt, text in rows
-    ]
     context = max_length or context_length(model.config)
-    tokens = [row[-context:] if context else row for row in tokens]
+    tokens = []
+    for prompt, text in rows:
+        before, said = tokenizer.encode_prompt(as_messages(prompt)), tokenizer.encode_completion(text, prompt)
+        tokens.append(cut_row(before, said, context, tokenizer.eos_id) if context else before + said)
     return score_rows(model, tokens, tokenizer.pad_id, batch_size, bf16=bf16)
+
+
+def cut_row(prompt: list[int], completion: list[int], max_length: int, end_id: int) -> list[int]:
+    """Prompt and completion as at most max_length tokens, the one way in which reward models are trained and asked.
+
+    A prompt longer than half of max_length loses its beginning, as far as the completion needs the room; a completion its
+    end, which an end token closes: scores are read there.
+    """
+    half = max_length // 2
+    room = half + max(0, half - len(prompt))
+    if len(completion) > room:
+        completion = [*completion[: room - 1], end_id]
+    return prompt[-(max_length - len(completion)) :] + completion
 
 
 @torch.no_grad()
 def score_rows(
     model: Any, tokens: Sequence[list[int]], pad_id: int, batch_size: int = 64, *, bf16: str = "auto"
 ) -> list[float]:
-    """The reward of each row of tokens, read at its last one, in order; batched by length."""
+    """The reward of each row of tokens, read at its last one, in order; batched by length. Equal rows score alike."""
     model.eval()
     num_tokens = num_tokens_of(model)
     for index, row in enumerate(tokens):
@@ -309,4 +322,7 @@ def score_rows(
             logits = last_scores(model, ids, mask)
         for i, score in zip(chosen, (logits + reward_offset(model)).tolist(), strict=True):
             scores[i] = score
-    return scores
+    first: dict[
+        tuple[int, ...], int
+    ] = {}  # of rows that are equal, which batches of other shapes round differently
+    return [scores[first.setdefault(tuple(row), place)] for place, row in enumerate(tokens)]

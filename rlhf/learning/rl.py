@@ -115,7 +115,8 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
 def rescale(x: Tensor, mask: Tensor) -> Tensor:
     """x (B, T) scaled about its mean to variance 1 over the real tokens; zero outside mask.
 
-    The mean stays, so that rewards keep their sign on the whole: `whiten` with shift_mean=False of Ziegler et al. 2019.
+    (x − m) / s + m, `whiten` with shift_mean=False of Ziegler et al. 2019: each token is x / s and m · (1 − 1/s), which
+    longer rows get more often.
     """
     mean, variance = _moments(x, mask)
     return _kept((x - mean) * torch.rsqrt(variance + 1e-8) + mean, mask)

@@ -27,5 +27,10 @@ def repetition(texts: Sequence[str]) -> float:
 
 def share_alike(texts: Sequence[str]) -> float:
     """Share of the texts that another one equals: a policy that says the same to everybody."""
+    return sum(is_alike(texts)) / len(texts) if texts else 0.0
+
+
+def is_alike(texts: Sequence[str]) -> list[bool]:
+    """Of each text whether another one equals it."""
     counts = Counter(texts)
-    return sum(n for n in counts.values() if n > 1) / len(texts) if texts else 0.0
+    return [counts[text] > 1 for text in texts]

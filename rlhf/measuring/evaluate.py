@@ -1,4 +1,4 @@
-"""Comparing checkpoints honestly: win rates with intervals by prompt, ranking accuracy, KL to a reference."""
+"""Comparing checkpoints honestly: win rates with intervals by conversation, ranking accuracy, KL to a reference."""
 
 import math
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from rlhf.intervals import design_effect, effective_interval, interval_by
 from rlhf.learning.passes import completion_logprobs
 from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast
+from rlhf.splits import conversation_key
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def win_rate(
 ) -> WinRate:
     """How often `scores` beat `against`, row by row; without a decided comparison the rate is 0.5 in [0, 1].
 
-    prompts: of each row; comparisons on an equal prompt count as one cluster in the interval. None: all differ.
+    prompts: of each row; comparisons of one conversation count as one cluster in the interval. None: all differ.
     """
     difference = np.asarray(scores) - np.asarray(against)
     won, decided = difference > 0, difference != 0
@@ -41,7 +42,7 @@ def win_rate(
 
 
 def _clusters(prompts: Sequence[Prompt] | None, rows: int) -> Sequence[str | int]:
-    return range(rows) if prompts is None else [str(prompt) for prompt in prompts]
+    return range(rows) if prompts is None else [conversation_key(prompt) for prompt in prompts]
 
 
 def win_rate_at_equal_length(
@@ -56,7 +57,7 @@ def win_rate_at_equal_length(
     The intercept of a logistic regression of winning on tanh of the length difference in standard deviations, as in
     length-controlled AlpacaEval (Dubois et al. 2024, section 3); ties count as half won. The interval is that of as
     many comparisons of equal length as tell as much about the intercept: few where lengths always differ, and fewer
-    where comparisons on an equal prompt agree. prompts: of each row; None: all differ.
+    where comparisons of one conversation agree. prompts: of each row; None: all differ.
     """
     difference = np.asarray(scores, float) - np.asarray(against, float)
     won = np.where(difference == 0, 0.5, difference > 0)
@@ -100,7 +101,7 @@ def ranking_accuracy(
     """Share of the labelers' non-tied pairs that scores order likewise; equal scores count one half.
 
     scores: per row, K scores; ranks: per row and labeler, K ranks; prompts: of each row, None where all differ.
-    Returns (accuracy, low, high, pairs), the interval by prompt because pairs of one ranking are not independent.
+    Returns (accuracy, low, high, pairs), the interval by conversation because pairs of one are not independent.
     """
     right, total = np.zeros(len(scores)), np.zeros(len(scores))
     for p, (row, by_labeler) in enumerate(zip(scores, ranks, strict=True)):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import InputError, first_line
-from rlhf.models.checkpoints import forget_quantisation, load_policy, new_scalar_model
+from rlhf.models.checkpoints import fold_bias, forget_quantisation, load_policy, new_scalar_model
 from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.sources import file_of, find_source
 from rlhf.models.trunk import trunk_of
@@ -188,7 +188,9 @@ def reward_model_over(folder: str | Path, policy: Any) -> Any | None:
     if made["sha256"] != trunk_hash(policy):
         return None
     scalar = scalar_model_over(policy)
-    scalar.config.reward_offset = made["reward_offset"]
     for name in ADAPTER_FILES:  # of a hub's model, into the same folder
         file_of(source, f"{FOLDER}/{name}")
-    return PeftModel.from_pretrained(scalar, str(note.parent)).eval()
+    over = PeftModel.from_pretrained(scalar, str(note.parent)).eval()
+    # As in the merged checkpoint: heads were fitted to its states.
+    fold_bias(scalar, made["reward_offset"])
+    return over

@@ -372,7 +372,9 @@ def fold_bias(scalar_model: PreTrainedModel, bias: float) -> None:
         )
     if bias:
         shift = bias * weight / weight.square().sum()
-        scalar_model.transformer.ln_f.bias.add_(shift.float())
+        norm = scalar_model.transformer.ln_f
+        # A new parameter, because the old one may be another model's, too.
+        norm.bias = nn.Parameter(norm.bias + shift.float(), requires_grad=norm.bias.requires_grad)
 
 
 def reward_offset(model: PreTrainedModel) -> float:

@@ -176,4 +176,4 @@ def starter_judge(items: Sequence[Item], kept: MeasurementCache) -> Scorer:
             for item, text, ended in zip(asked, answers.texts, answers.ended, strict=True)
         ]
 
-    return Scorer("starter judge", "", score, kept)
+    return Scorer("starter judge", "", score, kept, reads_ends=True)

@@ -41,12 +41,16 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A judge by numbers. key: what changes with it; kept: where its scores are kept."""
+    """A judge by numbers. key: what changes with it; kept: where its scores are kept.
+
+    reads_ends: whether an answer's score depends on how it ended, too, and not on its text alone.
+    """
 
     name: str
     key: str
     score: TextScores
     kept: MeasurementCache
+    reads_ends: bool = False
 
     def scores(self, rows: Sequence[PromptRow], whose: str, answers: Answers) -> list[float | None]:
         prompts = [[row.prompt, row.columns] for row in rows]
@@ -68,13 +72,21 @@ class Scorer:
         self, rows: Sequence[PromptRow], answers: Mapping[str, Answers], policy: str, against: str
     ) -> list[Outcome]:
         mine, theirs = (self.scores(rows, name, answers[name]) for name in (policy, against))
-        return [_better(a, b) for a, b in zip(mine, theirs, strict=True)]
+        # A model's score of one text differs by rounding with the batch that it was read in.
+        both = zip(self._read_of(answers[policy]), self._read_of(answers[against]), strict=True)
+        equal = [one == other for one, other in both]
+        return [_better(*three) for three in zip(mine, theirs, equal, strict=True)]
+
+    def _read_of(self, answers: Answers) -> list[tuple[str, bool]]:
+        """What is read of each answer."""
+        ends = answers.ended if self.reads_ends else [True] * len(answers.texts)
+        return list(zip(answers.texts, ends, strict=True))
 
 
-def _better(mine: float | None, theirs: float | None) -> Outcome:
+def _better(mine: float | None, theirs: float | None, is_same: bool) -> Outcome:
     if mine is None or theirs is None:
         return None
-    return 0.5 if mine == theirs else float(mine > theirs)
+    return 0.5 if is_same or mine == theirs else float(mine > theirs)
 
 
 def named_scorer(store: Store, name: str, kept: MeasurementCache) -> Scorer:

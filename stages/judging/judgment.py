@@ -15,7 +15,9 @@ from rlhf.measuring.best_of import best_of_curve, kl_of_best_of
 from rlhf.measuring.diversity import distinct_bigrams, repetition, share_alike
 from rlhf.measuring.evaluate import WinRate, win_rate, win_rate_at_equal_length
 from rlhf.models.sources import sha256_of
+from rlhf.splits import conversation_key
 from stages.judging.answers import Answers, Model, answer, best_of, rewards_as_seen
+from stages.judging.changes import against, behind_best, paired
 from stages.judging.judges import Judge, Outcome, Scorer
 from stages.judging.kept import MeasurementCache
 from stages.judging.measure import Task, follows, text_loss
@@ -73,9 +75,10 @@ class Judgment:
             "policies": {name: described(given[name], scores[name], rewards[name]) for name in given},
             "comparisons": [row for pair, found in outcomes.items() if (row := self._comparison(*pair, given, found))],
             "strengths": self._strengths(outcomes),
-            "curve": [self._point(name, given[name], scores[name], rewards[name]) for name in self._from_reference(given)],
+            "curve": self._curve(given, scores, rewards),
+            "changes": self._changes(given),
             "best_of": frontier,
-            "tasks": {name: self._tasks(name) for name in measured} if self.tasks else {},
+            "tasks": self._all_tasks(measured) if self.tasks else {},
             "text_loss": {name: self._text_loss(name) for name in measured if name not in self.peers} if self.texts else {},
             "examples": [
                 {"prompt": row.prompt, "answers": {name: _example(given[name], scores[name], i) for name in given}}
@@ -151,7 +154,7 @@ class Judgment:
     def _strengths(self, outcomes: Mapping[tuple[str, str], Sequence[Outcome]]) -> list[dict[str, Any]]:
         """Bradley–Terry strengths with ties, strongest first; empty where they are undefined."""
         games: list[Game] = [
-            (str(self.rows[i].prompt), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
+            (conversation_key(self.rows[i].prompt), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
             for (policy, against), found in outcomes.items()
             for i, outcome in enumerate(found)
             if outcome is not None
@@ -160,6 +163,23 @@ class Judgment:
             {"policy": row.checkpoint, "log_strength": round(row.log_strength, 4), "ci95": [round(x, 4) for x in row.ci95]}
             for row in strength_table(games).rows
         ]  # fmt: skip
+
+    def _curve(
+        self, given: Mapping[str, Answers], scores: Mapping[str, Any], rewards: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """The over-optimisation curve, each point with how clearly the best one is above it."""
+        names = self._from_reference(given)
+        points = [self._point(name, given[name], scores[name], rewards[name]) for name in names]
+        return behind_best(points, [row.prompt for row in self.rows], scores, rewards)
+
+    def _changes(self, given: Mapping[str, Answers]) -> dict[str, Any]:
+        """What each policy's answers are more or less of than the reference's, with paired intervals."""
+        if self.reference is None:
+            return {}
+        prompts, theirs = [row.prompt for row in self.rows], given[self.reference]
+        return {
+            name: against(prompts, mine, theirs) for name, mine in given.items() if name != self.reference
+        }
 
     def _from_reference(self, given: Mapping[str, Answers]) -> list[str]:
         """The reference and the policies behind it whose KL to it is known."""
@@ -175,6 +195,16 @@ class Judgment:
         """One point of the over-optimisation curve: distance from the reference against what reward and judge say."""
         kl = 0.0 if name == self.reference else answers.mean_kl
         return {"policy": name, "kl": kl, "reward": mean(rewards), "judged": mean(scores)}
+
+    def _all_tasks(self, policies: Sequence[str]) -> dict[str, Any]:
+        """The constraints that each policy keeps, and how many more than the reference, task by task."""
+        found = {name: self._tasks(name) for name in policies}
+        theirs = found.get(str(self.reference), {}).get("kept")
+        prompts = [prompt for prompt, _ in self.tasks]
+        return {
+            name: each | {"against_reference": paired(prompts, each.get("kept"), theirs)}
+            for name, each in found.items()
+        }
 
     def _tasks(self, policy: str) -> dict[str, Any]:
         model, settings = self.policies[policy], self.settings

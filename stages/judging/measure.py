@@ -14,6 +14,7 @@ from rlhf.learning.passes import text_logprobs
 from rlhf.machine.devices import autocast, best_device
 from rlhf.measuring.constraints import Constraint, draw_constraints
 from rlhf.models.checkpoints import check_fits, load_policy
+from rlhf.splits import conversation_key
 from stages.judging.answers import Model, fitting_rows
 from stages.judging.sampled import SampleFile, sample_answers
 from stages.judging_settings import JudgingSettings
@@ -58,11 +59,12 @@ def follows(
     by_kind: dict[str, list[float]] = {}
     for share, (_, constraint) in zip(kept, tasks, strict=True):
         by_kind.setdefault(constraint.kind, []).append(share)
-    low, high = interval_by([str(prompt) for prompt, _ in tasks], kept, [1] * len(kept))
+    low, high = interval_by([conversation_key(prompt) for prompt, _ in tasks], kept, [1] * len(kept))
     return {
         "share": round(sum(kept) / len(kept), 4),
         "ci95": [round(low, 4), round(high, 4)],
         "n": len(kept),
+        "kept": [int(share) for share in kept],
         "by_kind": {kind: [int(sum(rows)), len(rows)] for kind, rows in sorted(by_kind.items())},
     }
 
@@ -79,12 +81,19 @@ def text_loss(model: Model, file: str, num_tokens: int) -> dict[str, Any]:
     tokens = packed_tokens(tokenizer, read_texts(file))[:num_tokens]
     own = min(within_context(policy, TEXT_WINDOW) - len(tokenizer.first_ids), len(tokens))
     rows = with_first_tokens(tokenizer, tokens[: len(tokens) // own * own].view(-1, own))
-    total, count = 0.0, 0
+    total, count, by_window = 0.0, 0, list[float]()
     for part in rows.split(8):
         part = part.to(policy.device)
         with autocast(policy.device):
-            total -= float(text_logprobs(policy, part).sum())
+            logprobs = text_logprobs(policy, part)
+        total -= float(logprobs.sum())
+        by_window += [round(loss, 4) for loss in (-logprobs.float().mean(1)).tolist()]
         count += part[:, 1:].numel()
     if not math.isfinite(total):
         raise InputError(f"{model.folder}: its loss on {file} is no finite number; is the model damaged?")
-    return {"loss": round(total / count, 4), "tokens": count, "windows": fingerprint(rows.tolist())}
+    return {
+        "loss": round(total / count, 4),
+        "tokens": count,
+        "windows": fingerprint(rows.tolist()),
+        "by_window": by_window,
+    }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf.learning.rl import (
+    RunningMoments,
     gae,
     grpo,
     kl_k1,
@@ -38,6 +39,27 @@ def penalties(config: PPOConfig, rollout: Rollout) -> Tensor:
             lengths, config.max_new_tokens, config.overlong_buffer
         )
     return taken
+
+
+def trained_scores(config: PPOConfig, moments: RunningMoments, scores: Tensor) -> Tensor:
+    """Scores (B,) as the policy learns from them, before penalties: normalised and clipped as the settings say."""
+    if config.normalize_scores:
+        scores = moments.normalize(scores)
+    if config.clip_scores:
+        scores = scores.clamp(-config.clip_scores, config.clip_scores)
+    return scores
+
+
+def climbed_scores(config: PPOConfig, moments: RunningMoments, scores: Tensor) -> tuple[Tensor, float]:
+    """What of the scores (B,) is learned from, in the reward's own unit, and how many of these make one of the trained.
+
+    Penalties and the KL are in the trained unit. In the reward's unit evaluations of one run stay comparable while the
+    mean of all scores so far moves.
+    """
+    trained = trained_scores(config, moments, scores)
+    if not config.normalize_scores:
+        return trained, 1.0
+    return trained * moments.std + moments.mean, moments.std
 
 
 def experience_of(
@@ -78,6 +100,10 @@ def learned_rows(config: PPOConfig, rollout: Rollout, scores: Tensor) -> Tensor:
     if config.filter_overlong:
         left &= rollout.ended
     if config.filter_equal_scores:
-        groups = scores.view(-1, config.completions_per_prompt)
-        left &= (groups != groups[:, :1]).any(1).repeat_interleave(config.completions_per_prompt)
+        num_each = config.completions_per_prompt
+        groups, said = scores.view(-1, num_each), rollout.completions
+        # Reward models score one text differently, by rounding, in batches of other shapes.
+        differ = [[one != said[i] for one in said[i : i + num_each]] for i in range(0, len(said), num_each)]
+        tells = (groups != groups[:, :1]) & torch.tensor(differ).view_as(groups)
+        left &= tells.any(1).repeat_interleave(num_each)
     return left

@@ -78,6 +78,8 @@ def _groups(config: PPOConfig) -> Iterator[str]:
 def _without_values(config: PPOConfig) -> Iterator[str]:
     if config.advantages in ("rloo", "grpo") and config.gamma != 1:
         yield f"gamma = {config.gamma}: {config.advantages} takes completions as a whole; leave it at 1"
+    if config.advantages in ("rloo", "grpo") and config.whiten_rewards:
+        yield f"whiten_rewards shifts every token's reward: {config.advantages} takes completions as a whole; leave it out"
     if config.value_warmup_iterations and config.advantages != "gae":
         yield f"value_warmup_iterations: advantages = {config.advantages} has no value model; leave it at 0"
     if config.value_warmup_iterations >= config.num_iterations:

@@ -27,7 +27,7 @@ from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.rollout_server import GAPS, RolloutServers
 from rlhf.sampling.generate import Sample, SamplingSettings, generate
 from rlhf.sharding import whole
-from stages.ppo.advantages import experience_of, penalties
+from stages.ppo.advantages import climbed_scores, experience_of, penalties, trained_scores
 from stages.ppo.checks import truncates
 from stages.ppo.learner import Learner
 from stages.ppo.models import reference_model
@@ -222,18 +222,17 @@ def gather_experience(
     """KL-shaped rewards, advantages and returns of a judged rollout; nothing here carries a gradient."""
     rollout, scores, beta = judged.rollout, judged.scores, learner.beta.value
     taken = penalties(config, rollout)
-    metrics = rollout_metrics(rollout, scores, judged.ref_logprobs, beta, taken)
+    if config.normalize_scores:
+        learner.moments.update(scores)
+    climbed = climbed_scores(config, learner.moments, scores)
+    metrics = rollout_metrics(rollout, scores, judged.ref_logprobs, beta, taken, *climbed)
     metrics |= component_metrics(reward.scorers, judged.components)
     if config.max_staleness:
         metrics["policy/staleness"] = float(rollout.staleness)
     if config.sampler == "vllm" and not rollout.staleness:
         gaps = sampling_gap(config, rollout, rollout.logprobs)[rollout.mask]
         metrics["policy/sampling_gap_max"] = float(gaps.max())
-    if config.normalize_scores:
-        learner.moments.update(scores)
-        scores = learner.moments.normalize(scores)
-    if config.clip_scores:
-        scores = scores.clamp(-config.clip_scores, config.clip_scores)
+    scores = trained_scores(config, learner.moments, scores)
     experience = experience_of(config, rollout, scores - taken, judged.ref_logprobs, judged.values, beta)
     if learner.value_model is not None:
         metrics |= value_metrics(experience.values, experience.returns, experience.rollout.mask)

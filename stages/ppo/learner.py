@@ -17,6 +17,7 @@ from rlhf.learning.training import (
     trainable_weights,
 )
 from rlhf.models.adapters import save_plain
+from rlhf.models.checkpoints import reward_offset
 from rlhf.models.last_blocks import Lower
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.sharding import whole
@@ -50,6 +51,7 @@ class Learner:
         return {
             "policy": trainable_weights(self.policy),
             "value_model": trainable_weights(self.value_model) if self.value_model is not None else None,
+            "value_offset": reward_offset(self.value_model) if self.value_model is not None else 0.0,
             "policy_optimizer": self.policy_optimizer.state_dict(),
             "value_optimizer": self.value_optimizer.state_dict() if self.value_optimizer else None,
             "beta": self.beta.state_dict(),
@@ -66,6 +68,9 @@ class Learner:
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         if self.value_model is not None and self.value_optimizer:
             load_weights(self.value_model, state["value_model"])
+            # States from before there was one are of values that learned without it.
+            if (offset := state.get("value_offset", 0.0)) != reward_offset(self.value_model):
+                self.value_model.config.reward_offset = offset
             self.value_optimizer.load_state_dict(state["value_optimizer"])
         self.beta.load_state_dict(state["beta"])
         self.moments.load_state_dict(state["moments"])

@@ -1,12 +1,25 @@
 """`rlhf ppo --extend ENTRY`: a finished run made longer, as if it had been started with more episodes."""
 
+import math
+import shutil
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
+from rlhf.durable import copy_files
 from rlhf.errors import InputError
+from rlhf.learning.training import load_state
+from rlhf.machine import processes
 from rlhf.store import Entry, Store
-from stages.settings import PPOSettings
+from stages.ppo.learner import Learner
+from stages.settings import PPOConfig, PPOSettings
 
 STATE = "state/state.pt"  # in the entry of a run with keep_state: what an exact continuation needs
+BEST = "best"  # the policy with the highest objective on held-out prompts
+EARLIER_BEST = (
+    "state/best"  # that before the run's end, where only the end was a reason to measure the better one
+)
+OBJECTIVE = "eval/objective"
 NEW = (
     "episodes",
     "name",
@@ -71,3 +84,46 @@ def first_episodes(store: Store, settings: PPOSettings) -> int:
         before = store.resolve(extended).manifest["settings"]
         episodes, extended = before["episodes"], before.get("extend")
     return episodes
+
+
+def is_measured_by_its_end(eval_every: int, num_done: int) -> bool:
+    """Whether held-out prompts are measured after so many iterations only because the run ends with them."""
+    return bool(eval_every) and num_done % eval_every != 0
+
+
+def keep_earlier_best(folder: Path, config: PPOConfig, learner: Learner) -> None:
+    """Before a better policy takes its place in a run's folder: put the best one aside where a longer run needs it."""
+    earlier, num_done = folder / EARLIER_BEST, learner.iteration
+    if num_done < config.num_iterations or not is_measured_by_its_end(config.eval_every, num_done):
+        shutil.rmtree(earlier, ignore_errors=True)
+    elif learner.best > -math.inf and not earlier.exists():
+        earlier.parent.mkdir(exist_ok=True)
+        (folder / BEST).rename(earlier)
+
+
+def begin_where_it_ended(entry: Entry, work: Path) -> dict[str, Any]:
+    """The state to go on with from a finished run, whose best policy, kept policies and samples are copied into `work`.
+
+    An evaluation that the run made only because it ended is taken back, as far as the run kept what was best before it.
+    """
+    state = load_state(entry.path / STATE)
+    assert state is not None
+    history = list(state["history"])
+    before = [row[OBJECTIVE] for row in history[:-1] if OBJECTIVE in row]
+    best, kept = max(before, default=-math.inf), entry.path / EARLIER_BEST
+    was_best = history[-1].get(OBJECTIVE, -math.inf) > best
+    of_best = entry.path / BEST
+    eval_every = entry.manifest["settings"].get("eval_every", 0)
+    if is_measured_by_its_end(eval_every, state["iteration"]) and not (
+        was_best and before and not kept.exists()
+    ):
+        history[-1] = {name: value for name, value in history[-1].items() if not name.startswith("eval/")}
+        state |= {"history": history, "best": best}
+        of_best = kept if was_best else of_best
+    if processes.is_main_process():
+        for source, name in ((of_best, BEST), (entry.path / "checkpoints", "checkpoints")):
+            shutil.rmtree(work / name, ignore_errors=True)
+            copy_files(source, work / name)
+        if (samples := entry.path / "samples.jsonl").exists():
+            shutil.copyfile(samples, work / samples.name)
+    return state

@@ -91,8 +91,8 @@ def train(
         metrics["policy/lr"] = set_learning_rates(config, learner, iteration)
         with blocks_run_again(trained_models(learner) if config.gradient_checkpointing else []):
             metrics |= update(config, learner, experience, pretraining)
-        learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
-
+        if policy_learns(config, iteration):
+            learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
         done = learner.iteration = iteration + 1
         callbacks.end(iteration, metrics["episodes"])
         if callbacks.control.should_evaluate or should_evaluate(config, done):
@@ -139,14 +139,19 @@ def should_evaluate(config: PPOConfig, num_done: int) -> bool:
 
 
 def set_learning_rates(config: PPOConfig, learner: Learner, iteration: int) -> float:
-    """Warm-up and decay; the policy's warm-up begins where it begins to learn. Returns the policy's learning rate."""
+    """Warm-up and decay; the policy's warm-up begins where it begins to learn. Returns its learning rate, until then 0."""
     decayed = decay(config.lr_decay, iteration, config.num_iterations)
     policy, value = (
         decayed * warmup(max(0, begun), config.warmup_iterations)
         for begun in (iteration - config.value_warmup_iterations, iteration)
     )
     learner.set_lr_factors(policy, value)
-    return config.lr * policy
+    return config.lr * policy if policy_learns(config, iteration) else 0.0
+
+
+def policy_learns(config: PPOConfig, iteration: int) -> bool:
+    """Whether the policy does not wait for its value model any more."""
+    return iteration >= config.value_warmup_iterations
 
 
 def trained_models(learner: Learner) -> list[Any]:
@@ -162,8 +167,8 @@ def update(
     Raises TrainingError where the loss is not finite, or the sampler's log-probabilities are not those of training.
     """
     policy = learner.policy.eval()  # no dropout, as in the rollout
-    policy_learns = learner.iteration >= config.value_warmup_iterations
-    optimizers = {"policy": learner.policy_optimizer} if policy_learns else {}
+    is_learning = policy_learns(config, learner.iteration)
+    optimizers = {"policy": learner.policy_optimizer} if is_learning else {}
     if learner.value_optimizer is not None:
         optimizers["value"] = learner.value_optimizer
     means, norms = TokenMeans(), []
@@ -173,7 +178,7 @@ def update(
         for part, is_real in local_micro_batches(config, policy, minibatch):
             part = part.to(policy.device)
             actor, critic, logged = losses_of(config, learner, part, with_gap=step == 0)  # (b, T)
-            if not policy_learns:
+            if not is_learning:
                 actor = actor.detach()
             # The whole minibatch's token count is the denominator: any split into parts gives one gradient.
             loss = (actor + config.value_coef * critic).sum() / minibatch.num_tokens
@@ -188,7 +193,7 @@ def update(
             )
         if step == 0 and not experience.rollout.staleness:
             check_sampler(means, learner.iteration)
-        if pretraining is not None and policy_learns:
+        if pretraining is not None and is_learning:
             num_rows = config.ptx_examples * len(minibatch)
             add_ptx_gradient(config, policy, pretraining.rows(learner.iteration, step, num_rows), means)
         for model in trained_models(learner):

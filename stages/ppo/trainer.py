@@ -34,7 +34,16 @@ from stages.ppo.checks import check
 from stages.ppo.given import check_given
 from stages.ppo.identity import adapters_of, check_same_run, identity_of, prompts_hash, text_hash
 from stages.ppo.learner import new_learner, summary
-from stages.ppo.longer import STATE, check_parents, first_episodes, settings_of_longer_run
+from stages.ppo.longer import (
+    BEST,
+    EARLIER_BEST,
+    STATE,
+    begin_where_it_ended,
+    check_parents,
+    first_episodes,
+    keep_earlier_best,
+    settings_of_longer_run,
+)
 from stages.ppo.loop import train
 from stages.ppo.models import assemble_models, is_to_be_divided, place
 from stages.ppo.pretraining import pretraining_rows, pretraining_text
@@ -44,8 +53,6 @@ from stages.ppo.watching.samples import SampleLog
 from stages.reading import accounts_of, prefixed
 from stages.settings import PPOConfig, PPOSettings
 from stages.stopwatch import Stopwatch
-
-BEST = "best"  # the policy with the highest objective on held-out prompts
 
 
 class PPOTrainer:
@@ -189,10 +196,14 @@ class PPOTrainer:
             self.args, self.learner, self.reference, self.reward, self.eval_prompts, self.tokenizer, self.sampling.servers
         )  # fmt: skip
         if found["eval/objective"] > self.learner.best:
-            self.learner.best = found["eval/objective"]
             if self.state_file:
-                folder = self.state_file.path.parent / BEST
-                self.learner.save_policy(self.tokenizer, folder if processes.is_main_process() else None)
+                folder = self.state_file.path.parent
+                if processes.is_main_process():
+                    keep_earlier_best(folder, self.args, self.learner)
+                self.learner.save_policy(
+                    self.tokenizer, folder / BEST if processes.is_main_process() else None
+                )
+            self.learner.best = found["eval/objective"]
         return found
 
     def save_model(self, folder: str | Path | None) -> None:
@@ -206,7 +217,7 @@ class PPOTrainer:
             self._keep_state(into / STATE if into else None)
         if into:
             self.log.save(into)
-            for name in ("checkpoints", BEST):
+            for name in ("checkpoints", BEST, *([EARLIER_BEST] if self.args.keep_state else [])):
                 if self.state_file and (kept := self.state_file.path.parent / name).exists():
                     shutil.copytree(kept, into / name, copy_function=link_or_copy, dirs_exist_ok=True)
             if self.samples.path and self.samples.path.exists():
@@ -324,8 +335,7 @@ def run(
         pretrain_dataset=texts, output_dir=work, logging_dir=store.root / "logs" / f"ppo-{settings.name}", say=say,
     )  # fmt: skip
     if extended and trainer.learner.iteration == 0:
-        trainer.load_training_state(load_state(extended.path / STATE))
-        say(f"ppo: {extended.ref} goes on at iteration {trainer.learner.iteration}")
+        _go_on_from(extended, trainer, work, say)
     with Stopwatch(work) as watch:
         trainer.train()
     if processes.is_main_process():
@@ -337,3 +347,11 @@ def run(
     else:
         trainer.save_model(None)
     return entry_for_all(store, "ppo", inputs)
+
+
+def _go_on_from(entry: Entry, trainer: PPOTrainer, work: Path, say: Callable[[str], None]) -> None:
+    """Let a trainer that has done nothing yet go on where the finished run of an entry ended."""
+    trainer.load_training_state(begin_where_it_ended(entry, work))
+    if trainer.args.keep_every and trainer.learner.iteration % trainer.args.keep_every == 0:
+        trainer.keep_policy()  # which the shorter run did not, being it
+    say(f"ppo: {entry.ref} goes on at iteration {trainer.learner.iteration}")

@@ -1,7 +1,10 @@
 """What the numbers say, as sentences made from them and from nothing else."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
+
+from rlhf.intervals import mean_interval
 
 Results = Mapping[str, Any]
 
@@ -49,12 +52,34 @@ def checkpoint(results: Results) -> list[str]:
     if len(points) < 3:
         return []
     best, last = max(points, key=lambda point: point["judged"]), points[-1]
+    take = f"Take {best['policy']} (KL {best['kl']:.1f} nats)"
     if best is last:
-        return [f"The judge's score rises to the end: take {best['policy']} (KL {best['kl']:.1f} nats)."]
+        steady = all(a["judged"] <= b["judged"] for a, b in pairwise(points))
+        if steady and is_clear(_ahead(points[0], "judged")):
+            return [f"The judge's score rises to the end: take {best['policy']} (KL {best['kl']:.1f} nats)."]
+        return [
+            f"{take}: the judge's score is highest at the end, {best['judged']:.2f}, without a clear rise up to it."
+        ]
+    if not is_clear(_ahead(last, "judged")):
+        return [
+            f"{take}: the judge's score is highest there, {best['judged']:.2f}; the last one's, {last['judged']:.2f}, is not "
+            "clearly lower."
+        ]
     fell = f"after it the judge's score falls from {best['judged']:.2f} to {last['judged']:.2f}"
-    if None not in (best["reward"], last["reward"]) and last["reward"] > best["reward"]:
+    ahead = _ahead(last, "reward")
+    if is_clear(ahead) and ahead[2] < 0:
         fell += f" while the reward that was climbed still rises from {best['reward']:.2f} to {last['reward']:.2f}: over-optimisation"
-    return [f"Take {best['policy']} (KL {best['kl']:.1f} nats): {fell}."]
+    return [f"{take}: {fell}."]
+
+
+def is_clear(change: Sequence[float] | None) -> bool:
+    """Whether a difference [mean, low, high] is there, and its interval without 0."""
+    return change is not None and not change[1] <= 0 <= change[2]
+
+
+def _ahead(point: Mapping[str, Any], what: str) -> Any:
+    """By how much the best point is above this one, by prompt; None in results from before that was measured."""
+    return (point.get("best_ahead") or {}).get(what)
 
 
 def lengths(results: Results) -> list[str]:
@@ -63,8 +88,9 @@ def lengths(results: Results) -> list[str]:
     if theirs is None:
         return []
     ratio = mine["mean_words"] / max(theirs["mean_words"], 1e-9)
+    unclear = ", no clear difference" if _is_unclear(results, "words") else ""
     return [
-        f"{final}'s answers have {mine['mean_words']:.0f} words, {ratio:.2f} times {results['reference']}'s; "
+        f"{final}'s answers have {mine['mean_words']:.0f} words, {ratio:.2f} times {results['reference']}'s{unclear}; "
         f"{share(mine['ended'])} of them end by themselves, {share(theirs['ended'])} of {results['reference']}'s."
     ]
 
@@ -76,6 +102,8 @@ def constraints(results: Results) -> list[str]:
         return []
     mine, theirs = tasks[final], tasks[reference]
     apart = mine["ci95"][0] > theirs["ci95"][1] or mine["ci95"][1] < theirs["ci95"][0]
+    if mine.get("against_reference"):
+        apart = is_clear(mine["against_reference"])  # both had the same tasks
     return [
         f"{final} keeps {share(mine['share'])} of {mine['n']} constraints that a program checks {between(mine['ci95'])}, "
         f"{reference} {share(theirs['share'])} {between(theirs['ci95'])}{'' if apart else ': no clear difference'}."
@@ -93,9 +121,14 @@ def text_loss(results: Results) -> list[str]:
         return []
     before, after = losses[first], losses[last]
     change = after["loss"] - before["loss"]
+    windows = [
+        one - other
+        for one, other in zip(after.get("by_window", ()), before.get("by_window", ()), strict=False)
+    ]
+    unclear = len(windows) > 1 and not is_clear(mean_interval(range(len(windows)), windows))
     return [
         f"On plain text {last} loses {after['loss']:.3f} nats per token, {first} {before['loss']:.3f}: "
-        f"{'a tax of' if change > 0 else 'less by'} {abs(change):.3f}."
+        f"{'a tax of' if change > 0 else 'less by'} {abs(change):.3f}{', no clear difference' if unclear else ''}."
     ]
 
 
@@ -105,9 +138,9 @@ def likeness(results: Results) -> list[str]:
     if theirs is None:
         return []
     sentences = []
-    if mine["share_alike"] > theirs["share_alike"] + 0.05:
+    if mine["share_alike"] > theirs["share_alike"] + 0.05 and not _is_unclear(results, "share_alike"):
         sentences.append(f"{share(mine['share_alike'])} of {final}'s answers are given to more than one prompt, {share(theirs['share_alike'])} of {results['reference']}'s.")  # fmt: skip
-    if mine["repetition"] > theirs["repetition"] + 0.05:
+    if mine["repetition"] > theirs["repetition"] + 0.05 and not _is_unclear(results, "repetition"):
         sentences.append(f"{final} repeats itself: {share(mine['repetition'])} of its three-word runs came before in the same answer, {share(theirs['repetition'])} of {results['reference']}'s.")  # fmt: skip
     return sentences
 
@@ -151,6 +184,12 @@ def between(interval: Sequence[float]) -> str:
     """An interval of shares in per cent."""
     low, high = interval
     return f"[{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _is_unclear(results: Results, what: str) -> bool:
+    """Whether the paired interval of the last policy's difference from the reference holds 0."""
+    change = results.get("changes", {}).get(final_policy(results), {}).get(what)
+    return change is not None and not is_clear(change)
 
 
 def _final_and_reference(results: Results) -> tuple[str, Any, Any]:

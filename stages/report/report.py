@@ -82,7 +82,7 @@ def html_page(title: str, results: Results) -> str:
     )
     body = [
         f"<h1>{html.escape(title)}</h1>",
-        f"<p class=note>{html.escape(' '.join([results.get('note', ''), judged_by, 'Intervals are 95 %, by prompt.']))}</p>",
+        f"<p class=note>{html.escape(' '.join([results.get('note', ''), judged_by, 'Intervals are 95 %, by conversation.']))}</p>",
         f"<h2>Findings</h2><ul>{said}</ul>" if said else "",
         *_wins(results),
         *_frontier(results),

@@ -33,7 +33,16 @@ def fit_ensemble(model: Any, rankings: Dataset, pad_id: int, num_heads: int, l2:
     features, ranks, present = _by_prompt(model.eval(), rankings, pad_id)
     rewards = features @ model.score.weight[0].float().cpu() + reward_offset(model)
     with torch.enable_grad():
-        return fit_heads(features, ranks, present, rewards, num_heads, l2, seed)
+        return fit_heads(
+            features,
+            ranks,
+            present,
+            rewards,
+            num_heads,
+            l2,
+            seed,
+            conversations=list(rankings["conversation"]),
+        )
 
 
 def _by_prompt(model: Any, rankings: Dataset, pad_id: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -185,7 +185,7 @@ def _held_out(
 def held_out_metrics(
     model: Any, tokenizer: AnyTokenizer, examples: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Accuracy on every labeler's non-tied pairs, with a 95 % interval by prompt, beside the longer answer's.
+    """Accuracy on every labeler's non-tied pairs, with a 95 % interval by conversation, beside the longer answer's.
 
     examples: as `encode_rankings` gives them, so that what is scored is cut as what was trained on.
     """
@@ -194,7 +194,8 @@ def held_out_metrics(
     by_group = [[next(scores) for _ in example["rows"]] for example in examples]
     lengths = [[float(count) for count in example["num_words"]] for example in examples]
     all_ranks = [example["ranks"] for example in examples]
-    accuracy, low, high, num_pairs = ranking_accuracy(by_group, all_ranks)
+    conversations = [example["conversation"] for example in examples]
+    accuracy, low, high, num_pairs = ranking_accuracy(by_group, all_ranks, conversations)
     longer = ranking_accuracy(lengths, all_ranks)[0]
     return {
         "accuracy": round(accuracy, 4),

@@ -10,14 +10,21 @@ from tqdm import tqdm
 
 from rlhf.data import as_messages
 from rlhf.errors import InputError
+from rlhf.learning.rewards import cut_row
 from rlhf.machine import processes
 from rlhf.models.tokenizer import AnyTokenizer
+from rlhf.splits import conversation_key
 from stages.arrow import arrow_rows
 from stages.reward.data import RankedPrompt
 
 LISTS = datasets.Sequence(datasets.Sequence(datasets.Value("int32")))
 FEATURES = datasets.Features(
-    {"rows": LISTS, "ranks": LISTS, "num_words": datasets.Sequence(datasets.Value("int32"))}
+    {
+        "rows": LISTS,
+        "ranks": LISTS,
+        "num_words": datasets.Sequence(datasets.Value("int32")),
+        "conversation": datasets.Value("string"),
+    }
 )
 Example = dict[str, Any]
 
@@ -52,18 +59,13 @@ def encode_completions(
 ) -> tuple[list[list[int]], int]:
     """Prompt with completion as tokens for each of K completions, and how many completions were cut.
 
-    A completion may take half of max_length and what a shorter prompt leaves of the other half; a longer one loses its end,
-    which an end token closes: scores are read there. A prompt loses as much of its beginning as does not fit before that.
+    Each is cut by `cut_row`.
     """
     prompt = tokenizer.encode_prompt(as_messages(group.prompt))
-    half = max_length // 2
-    room = half + max(0, half - len(prompt))
     completions = [tokenizer.encode_completion(text, group.prompt) for text in group.completions]
-    num_cut = sum(len(tokens) > room for tokens in completions)
-    completions = [
-        tokens if len(tokens) <= room else [*tokens[: room - 1], tokenizer.eos_id] for tokens in completions
-    ]
-    return [prompt[-(max_length - len(tokens)) :] + tokens for tokens in completions], num_cut
+    rows = [cut_row(prompt, tokens, max_length, tokenizer.eos_id) for tokens in completions]
+    num_cut = sum(row[-len(said) :] != said for row, said in zip(rows, completions, strict=True))
+    return rows, num_cut
 
 
 def encode_rankings(
@@ -73,8 +75,9 @@ def encode_rankings(
     skip_long: bool,
     counts: Counts,
 ) -> Iterator[Example]:
-    """For each prompt `rows` (K lists of tokens), `ranks` (labelers × K) and `num_words` of the K completions.
+    """For each prompt `rows` (K lists of tokens), `ranks` (labelers × K), `num_words` of the K completions, `conversation`.
 
+    The last is the prompt's `conversation_key`: rows of one conversation are not independent of each other.
     Left out are prompts whose answers are equal once cut, and with skip_long those with an answer that would be cut.
     """
     for group in groups:
@@ -92,7 +95,12 @@ def encode_rankings(
         counts.completions += len(rows)
         counts.cut += num_cut
         num_words = [len(group.completions[i].split()) for i in places]
-        yield {"rows": [rows[i] for i in places], "ranks": ranks, "num_words": num_words}
+        yield {
+            "rows": [rows[i] for i in places],
+            "ranks": ranks,
+            "num_words": num_words,
+            "conversation": conversation_key(group.prompt),
+        }
 
 
 def distinct_places(rows: Sequence[list[int]], ranks: Sequence[Sequence[int]]) -> list[int]:

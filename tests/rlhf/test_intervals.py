@@ -74,6 +74,23 @@ def test_equal_prompts_are_one_cluster():
     assert win_rate(sorted(rows), [0.5] * 40, [f"p{i // 4}" for i in range(40)]).ci95 == repeated
 
 
+def test_the_turns_of_one_conversation_are_one_cluster():
+    def turns(dialogue):
+        said = [{"role": "user", "content": f"Dialogue {dialogue}"}]
+        return [
+            said + [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}] * turn
+            for turn in range(4)
+        ]
+
+    prompts, won = [prompt for d in range(10) for prompt in turns(d)], sorted([1.0, 0.0, 1.0, 1.0] * 10)
+    by_name = [f"p{i // 4}" for i in range(40)]
+    assert win_rate(won, [0.5] * 40, prompts).ci95 == win_rate(won, [0.5] * 40, by_name).ci95
+    at_equal_length = [
+        win_rate_at_equal_length(won, [0.5] * 40, range(40), [9.0] * 40, p) for p in (prompts, by_name)
+    ]
+    assert at_equal_length[0] == at_equal_length[1]
+
+
 @pytest.mark.parametrize("n", [2, 5, 20])
 def test_a_win_every_time_is_no_certainty(n):
     longer, other = np.arange(n) % 3, np.zeros(n)
@@ -147,6 +164,8 @@ def test_the_rate_at_equal_length_covers_where_prompts_come_again():
         chance = 1 / (1 + np.exp(-(0.4 + 0.8 * np.tanh(longer / longer.std()))))
         luck = np.where(rng.random(120) < 0.7, np.repeat(rng.random(30), 4), rng.random(120))
         won = (luck < chance).astype(float)
-        _, low, high = win_rate_at_equal_length(won, 0.5 + 0 * won, longer, 0 * longer, list(prompts))
+        _, low, high = win_rate_at_equal_length(
+            won, 0.5 + 0 * won, longer, 0 * longer, [f"q{p}" for p in prompts]
+        )
         held += low <= 1 / (1 + np.exp(-0.4)) <= high
     assert 0.95 - 3 * (0.95 * 0.05 / rounds) ** 0.5 <= held / rounds

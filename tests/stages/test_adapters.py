@@ -62,7 +62,7 @@ def test_a_reward_model_over_the_policys_weights_gives_the_scores_of_its_checkpo
     assert whole[0] != pytest.approx(whole[1], abs=1e-3)
     mine = {id(p) for p in policy.base_model.parameters()}
     own = [name for name, p in over.named_parameters() if id(p) not in mine]
-    assert own and all("lora_" in name or "score" in name for name in own)
+    assert own and all("lora_" in name or "score" in name or "ln_f.bias" in name for name in own)
 
 
 def test_over_another_trunk_there_is_no_such_model(foreign_model, tuned):
@@ -88,9 +88,10 @@ def test_four_models_of_ppo_hold_one_base(tuned):
         for model in (models.policy, models.value_model, rewards[0].source)
     ]
     assert all(own) and len({id(p) for each in own for p in each.values()}) == sum(map(len, own))
-    assert all("lora_" in name or "score" in name for each in own for name in each)
+    # The reward's offset stands in the final norm's bias, which nothing trains.
+    assert all("lora_" in name or "score" in name or "ln_f.bias" in name for each in own for name in each)
     assert {n for n, p in models.value_model.named_parameters() if p.requires_grad} == {
-        n for n in own[1] if "original_module" not in n
+        n for n in own[1] if "original_module" not in n and "ln_f" not in n
     }
     assert not any(p.requires_grad for p in rewards[0].source.parameters())
     assert {n for n, p in models.policy.named_parameters() if p.requires_grad} == set(own[0])

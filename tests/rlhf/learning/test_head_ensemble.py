@@ -6,6 +6,7 @@ import torch
 from rlhf.errors import InputError
 from rlhf.learning.linear_probe import Heads, fit_heads, load_heads, save_heads
 from rlhf.learning.reward_sources import RewardSource, combined_reward
+from tests.tiny_ppo import TOKENIZER, count_e, scalar
 
 
 def test_the_lower_bound_by_hand(tmp_path):
@@ -49,6 +50,24 @@ def test_heads_disagree_most_where_no_ranking_told_them():
     assert untold > 2 * told
 
 
+def test_heads_of_many_rows_of_few_conversations_are_as_unsure_as_of_so_few():
+    """One answer against many others, each pair a row: copies of a conversation's rows tell nothing new."""
+    features, ranks, present = rankings(12, seed=1)
+    again = [each.repeat_interleave(8, 0) for each in (features, ranks, present, features[..., 0])]
+    names = [f"conversation {i // 8}" for i in range(96)]
+    few = fit_heads(features, ranks, present, features[..., 0], 8, 0.3, seed=0)
+    many = fit_heads(*again, 8, 0.3, seed=0, conversations=names)
+    torch.testing.assert_close(many.weight, few.weight, atol=0.05, rtol=0.05)
+    assert torch.equal(
+        fit_heads(
+            features, ranks, present, features[..., 0], 8, 0.3, seed=0, conversations=names[::8]
+        ).weight,
+        few.weight,
+    )
+    by_row = fit_heads(*again, 8, 0.3, seed=0)
+    assert many.weight.std(0)[1] > 1.5 * by_row.weight.std(0)[1]
+
+
 class Policy:
     """Stands for a tokenizer nobody asks."""
 
@@ -60,5 +79,27 @@ def test_a_pessimism_that_nothing_obeys_is_refused():
     rewards = [RewardSource("brevity", brevity)]
     with pytest.raises(InputError, match="--heads"):
         combined_reward(rewards, Policy(), pessimism=2.0)
+    rewards.append(RewardSource("other", brevity))
     assert combined_reward(rewards, Policy(), pessimism=2.0, combine="lower-bound").pessimism == 2.0
     assert combined_reward(rewards, Policy(), combine="lower-bound").pessimism == 1.0
+
+
+@pytest.mark.parametrize("combine", ["min", "lower-bound"])
+@pytest.mark.parametrize("pessimism", [None, 5.0])
+def test_a_combination_of_one_reward_is_refused(combine, pessimism):
+    for one in (scalar(), count_e):
+        with pytest.raises(InputError, match=f"reward_combine = {combine}: there is one reward"):
+            combined_reward([RewardSource("it", one)], TOKENIZER, combine=combine, pessimism=pessimism)
+
+
+def test_a_pessimism_that_one_of_several_reward_models_does_not_obey_is_refused():
+    heads = Heads(torch.ones(2, 32), torch.zeros(2))
+    unsure, plain, function = (
+        RewardSource("unsure", scalar(), heads=heads),
+        RewardSource("plain", scalar()),
+        RewardSource("function", count_e),
+    )
+    with pytest.raises(InputError, match="pessimism = 1: plain has no ensemble"):
+        combined_reward([unsure, plain], TOKENIZER, pessimism=1.0)
+    # A function is as sure as it can be.
+    assert combined_reward([unsure, function], TOKENIZER, pessimism=1.0).scorers["unsure"].pessimism == 1.0

@@ -7,7 +7,8 @@ import pytest
 
 from rlhf.errors import InputError
 from rlhf.store import Store
-from stages.report.findings import findings, won
+from stages.judging.changes import paired
+from stages.report.findings import checkpoint, findings, won
 from stages.report.report import html_page, render, report_lines
 
 
@@ -23,6 +24,23 @@ def row(mine, other, rate, ci, equal):
             "win_rate_at_equal_length": equal, "ci95_at_equal_length": [equal - 0.05, equal + 0.05]}  # fmt: skip
 
 
+def ahead(judged, reward, width=0.1):
+    return {
+        "judged": [judged, judged - width, judged + width],
+        "reward": [reward, reward - width, reward + width],
+    }
+
+
+def curve(*judged, width=0.1):
+    """Points of these scores, each with how far the best is ahead of it, the interval of that as wide as width."""
+    best = max(judged)
+    return [
+        {"policy": f"p{i}", "kl": float(i), "reward": float(i), "judged": score,
+         "best_ahead": ahead(best - score, judged.index(best) - i, width)}
+        for i, score in enumerate(judged)
+    ]  # fmt: skip
+
+
 RESULTS = {
     "prompts": 320,
     "judge": "gold",
@@ -33,9 +51,9 @@ RESULTS = {
     "comparisons": [row("ppo", "sft", 0.71, [0.65, 0.75], 0.69), row("ppo", "ppo at 1024", 0.4, [0.3, 0.45], 0.4)],
     "strengths": [],
     "curve": [
-        {"policy": "sft", "kl": 0.0, "reward": 0.0, "judged": 0.1},
-        {"policy": "ppo at 1024", "kl": 4.2, "reward": 1.0, "judged": 0.8},
-        {"policy": "ppo", "kl": 9.0, "reward": 2.0, "judged": 0.5},
+        {"policy": "sft", "kl": 0.0, "reward": 0.0, "judged": 0.1, "best_ahead": ahead(0.7, 1.0)},
+        {"policy": "ppo at 1024", "kl": 4.2, "reward": 1.0, "judged": 0.8, "best_ahead": ahead(0.0, 0.0)},
+        {"policy": "ppo", "kl": 9.0, "reward": 2.0, "judged": 0.5, "best_ahead": ahead(0.3, -1.0)},
     ],
     "best_of": [],
     "tasks": {"sft": {"share": 0.33, "ci95": [0.25, 0.42], "n": 100}, "ppo": {"share": 0.6, "ci95": [0.5, 0.7], "n": 100}},
@@ -59,12 +77,48 @@ def test_each_finding_is_a_sentence_of_the_numbers():
 def test_an_interval_that_holds_one_half_says_that_nothing_is_clear():
     assert "is not clearly better or worse than" in won(row("a", "b", 0.52, [0.46, 0.58], 0.5))
     assert "a loses to b" in won(row("a", "b", 0.3, [0.2, 0.4], 0.3))
-    rising = copy.deepcopy(RESULTS)
-    rising["curve"][-1]["judged"] = 0.9
-    assert "The judge's score rises to the end: take ppo (KL 9.0 nats)." in findings(rising)
     close = copy.deepcopy(RESULTS)
     close["tasks"]["ppo"]["ci95"] = [0.4, 0.7]
     assert any("no clear difference" in sentence for sentence in findings(close))
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (curve(2.0, 5.0, 9.0), "The judge's score rises to the end: take p2 (KL 2.0 nats)."),
+        (curve(2.0, 9.0, 3.0, 9.01), "Take p3 (KL 3.0 nats): the judge's score is highest at the end, 9.01, without a clear rise up to it."),
+        (curve(2.0, 2.01, 2.02), "Take p2 (KL 2.0 nats): the judge's score is highest at the end, 2.02, without a clear rise up to it."),
+        (curve(2.0, 2.01, 2.0), "Take p1 (KL 1.0 nats): the judge's score is highest there, 2.01; the last one's, 2.00, is not clearly lower."),
+        (curve(2.0, 5.0, 3.0), "Take p1 (KL 1.0 nats): after it the judge's score falls from 5.00 to 3.00 while the reward that was climbed still "
+         "rises from 1.00 to 2.00: over-optimisation."),
+        (curve(2.0, 5.0, 3.0, width=1.5), "Take p1 (KL 1.0 nats): after it the judge's score falls from 5.00 to 3.00."),
+        ([{name: value for name, value in point.items() if name != "best_ahead"} for point in curve(2.0, 5.0, 3.0)],
+         "Take p1 (KL 1.0 nats): the judge's score is highest there, 5.00; the last one's, 3.00, is not clearly lower."),
+    ],
+)  # fmt: skip
+def test_a_score_rises_or_falls_only_where_its_paired_interval_says_so(points, said):
+    assert checkpoint({"curve": points}) == [said]
+
+
+def test_a_difference_whose_paired_interval_holds_0_is_called_unclear():
+    unclear = copy.deepcopy(RESULTS)
+    unclear["changes"] = {"ppo": {"words": [10, -1, 21], "share_alike": [0.25, -0.1, 0.6]}}
+    unclear["tasks"]["ppo"]["against_reference"] = [0.27, -0.1, 0.64]
+    for name, losses in (("sft", [3.0, 3.2, 3.1]), ("ppo", [3.5, 2.9, 3.05])):
+        unclear["text_loss"][name]["by_window"] = losses
+    said = findings(unclear)
+    assert sum("no clear difference" in sentence for sentence in said) == 3
+    assert not any("more than one prompt" in sentence for sentence in said)
+
+
+def test_the_paired_interval_by_hand():
+    """Differences 1, 2 and 3 of three conversations: mean 2, standard error 1 / √3, t of two degrees 4.3027."""
+    mine, theirs, prompts = [1.0, 4, 6, None], [0.0, 2, 3, 1], ["a", "b", "c", "d"]
+    mean, low, high = paired(prompts, mine, theirs)
+    reach = 4.3027 / 3**0.5
+    assert (mean, low, high) == pytest.approx((2.0, 2 - reach, 2 + reach), abs=2e-4)
+    assert paired([f"{p} " for p in prompts] * 2, mine * 2, theirs * 2) == [mean, low, high]
+    assert paired(["a", "a"], [1, 2], [0, 0]) is None and paired(prompts, None, theirs) is None
 
 
 def test_one_policy_alone_has_a_page_too():

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +22,7 @@ from stages.judging import best_of_n, endpoint
 from stages.judging.answers import Answers
 from stages.judging.endpoint import Endpoint
 from stages.judging.evaluate import run
-from stages.judging.judges import named_judge, named_scorer
+from stages.judging.judges import Scorer, named_judge, named_scorer
 from stages.judging.kept import MeasurementCache
 from stages.judging.people import People
 from stages.judging_settings import BestOfNSettings, EvalSettings
@@ -344,3 +345,18 @@ def test_tasks_that_leave_no_room_are_left_out_and_counted(base_store, functions
     results = run(settings, base_store, None, lines.append)
     assert results["tasks"]["base"]["n"] == 1
     assert any("tasks: left out 1 of 2" in line for line in lines)
+
+
+def test_identical_answers_tie_whatever_batch_each_was_scored_in():
+    def score(rows, given):  # rounds otherwise in each batch, and judges no empty answer
+        return [
+            float(len(text)) + 1e-7 * hash(tuple(given.texts)) % 1 if text else None for text in given.texts
+        ]
+
+    judge = Scorer("model", "", score, NOTHING_KEPT)
+    both = {"a": answers("same", "x", "longer", ""), "b": answers("same", "y y", "long", "")}
+    assert judge.compare(ROWS, both, "a", "b") == [0.5, 0.0, 1.0, None]
+    cut = replace(both["b"], ended=[False] * 4)
+    assert judge.compare(ROWS, both | {"b": cut}, "a", "b")[0] == 0.5
+    penal = Scorer("ends", "", lambda rows, given: [float(end) for end in given.ended], NOTHING_KEPT, True)
+    assert penal.compare(ROWS, both | {"b": cut}, "a", "b") == [1.0] * 4

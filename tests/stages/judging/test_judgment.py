@@ -8,6 +8,7 @@ import torch
 
 from rlhf.data import PromptRow, as_messages
 from rlhf.inputs import packed_tokens
+from rlhf.measuring.constraints import draw_constraints
 from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import Tokenizer, load_tokenizer
 from stages.judging.answers import Model, answer
@@ -92,6 +93,26 @@ def test_the_best_of_n_greedy_answers_has_no_kl_and_no_frontier(base_store, move
     assert [point["policy"] for point in found["curve"]] == ["base"]
 
 
+def test_differences_from_the_reference_and_from_the_best_are_paired(base_store, moved):
+    kept = MeasurementCache(None, lambda line: None)
+    scorer = Scorer("words", "", lambda rows, given: [float(n) for n in given.num_words], kept)
+    models = {"base": Model(base_store.resolve("base").path, "h"), "moved": moved}
+    rows = [PromptRow(prompt=f"Name color {i}.") for i in range(6)]
+    tasks = draw_constraints([row.prompt for row in rows], 6, 0)
+    found = Judgment(EvalSettings(max_new_tokens=8), models, "base", rows, scorer, None, kept, 0, tasks).run()
+    mean, low, high = found["changes"]["moved"]["words"]
+    base, other = (found["policies"][name]["mean_words"] for name in models)
+    assert mean == pytest.approx(other - base, abs=1e-3) and low <= mean <= high
+    best = max(found["curve"], key=lambda point: point["judged"])
+    for point in found["curve"]:
+        ahead = point["best_ahead"]
+        assert ahead["judged"][0] == pytest.approx(best["judged"] - point["judged"], abs=1e-3)
+        assert ahead["reward"] is None
+    share = {name: each["share"] for name, each in found["tasks"].items()}
+    paired = found["tasks"]["moved"]["against_reference"]
+    assert paired[0] == pytest.approx(share["moved"] - share["base"], abs=1e-3)
+
+
 def test_the_loss_on_a_text_longer_than_the_context_is_that_of_windows_which_the_model_can_read(
     base_store, tmp_path
 ):
@@ -105,6 +126,8 @@ def test_the_loss_on_a_text_longer_than_the_context_is_that_of_windows_which_the
     with torch.no_grad():
         logits = load_policy(model.folder)(input_ids=tokens).logits[:, :-1]
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    assert len(found["by_window"]) == 3
+    assert found["loss"] == pytest.approx(sum(found["by_window"]) / 3, abs=1e-3)
     assert found["tokens"] == 3 * (context - 1) and math.isfinite(found["loss"])
     assert found["loss"] == pytest.approx(float(expected), abs=2e-3)
 

@@ -190,6 +190,8 @@ def test_the_shaped_rewards_are_made_of_normalised_clipped_and_penalised_scores(
     assert set(penalty.tolist()) == {0.0, 3.0}
     assert float((penalty == 0).float().mean()) == row["completion/ended"]
     assert row["reward/score"] == 3.5 and row["reward/score_std"] == pytest.approx(5.25**0.5)
+    # What is climbed, once more in the reward's unit; the KL is 0 before the first update.
+    assert row["reward/objective"] == pytest.approx(5.25**0.5 * float(seen[0].mean()) + 3.5, abs=1e-4)
 
 
 def test_each_reward_of_several_is_logged_by_its_name():

@@ -43,6 +43,22 @@ def test_evaluations_change_no_number_and_keep_the_best_policy(tmp_path):
     assert same(weights(kept), weights(there))
 
 
+def test_what_is_best_does_not_depend_on_the_unit_of_scores_that_are_normalised(tmp_path):
+    found = {}
+    for unit in (1.0, 64.0):
+        made = trainer(
+            config(episodes=40, lr=3e-2, normalize_scores=True, eval_every=1, kl_coef=0.3),
+            reward_model=lambda prompts, texts: [unit * text.count("e") for text in texts],  # noqa: B023
+            eval_dataset=HELD_OUT,
+            output_dir=tmp_path / f"{unit}",
+        )
+        found[unit] = made.train()
+        assert made.learner.moments.std != 1 and found[unit][-1]["eval/kl"] > 0.1
+    for name in ("eval/objective", "reward/objective"):
+        one, other = ([row[name] for row in history] for history in found.values())
+        assert other == pytest.approx([64 * x for x in one], rel=1e-4, abs=1e-3)
+
+
 def test_a_resumed_run_remembers_its_best(tmp_path):
     settings = config(episodes=24, eval_every=1, save_every=1)
     made = trainer(settings, eval_dataset=HELD_OUT, output_dir=tmp_path)

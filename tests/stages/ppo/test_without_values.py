@@ -179,6 +179,13 @@ def test_filters_leave_out_what_does_not_end_and_prompts_that_score_alike():
     assert [round(float(a[0]), 4) for a in experience.advantages] == [-2.0, 0.6667]
 
 
+def test_prompts_whose_answers_are_all_one_are_left_out_though_a_model_rounds_their_scores_otherwise():
+    rollout = rollout_of(*[("one", True)] * 4, ("one", True), ("one", True), ("two", True), ("one", True))
+    scores = torch.tensor([1.0, 1, 1 + 1e-6, 1, 1, 1, 2, 1])
+    left = learned_rows(config(batch_size=8, filter_equal_scores=True, **GROUPS), rollout, scores)
+    assert left.tolist() == [False] * 4 + [True] * 4
+
+
 def test_an_iteration_that_leaves_nothing_to_learn_from_changes_no_weight():
     args = config(filter_equal_scores=True, **GROUPS, missing_eos_penalty=0.0)
     made = trainer(args, reward_model=lambda prompts, completions: [1.0] * len(prompts))
@@ -199,7 +206,7 @@ def test_penalties_by_hand():
 
 def test_in_the_value_warm_up_only_the_value_model_learns():
     made = trainer(
-        config(episodes=24, value_warmup_iterations=2, ptx_coef=1.0),
+        config(episodes=24, value_warmup_iterations=2, ptx_coef=1.0, adaptive_kl=True, kl_horizon=100),
         pretrain_dataset=["Say one two. " * 50] * 5,
     )
     start, values = weights(made.model), weights(made.value_model)
@@ -212,6 +219,9 @@ def test_in_the_value_warm_up_only_the_value_model_learns():
         True,
     ]  # before the third's update
     assert not same(start, weights(made.model)) and not same(values, weights(made.value_model))
+    # Its KL of 0 does not make KL cheaper before it has learned anything.
+    assert [row["kl/beta"] for row in history] == [made.args.kl_coef] * 3
+    assert [row["policy/lr"] for row in history] == [0.0, 0.0, made.args.lr]
 
 
 # ── settings, samples ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,6 +237,8 @@ def test_in_the_value_warm_up_only_the_value_model_learns():
         ({"completions_per_prompt": 0}, "at least 1"),
         ({"completions_per_prompt": 4, "episodes": 18}, "episodes = 18"),
         ({"advantages": "rloo", "gamma": 0.9, **GROUPS}, "gamma"),
+        ({"advantages": "rloo", "whiten_rewards": True, **GROUPS}, "whiten_rewards"),
+        ({"advantages": "grpo", "whiten_rewards": True, **GROUPS}, "whiten_rewards"),
         ({"advantages": "reinforce++", "value_warmup_iterations": 1}, "no value model"),
         ({"value_warmup_iterations": 2}, "learn in none"),
         ({"kl_in": "loss"}, "k1"),
