@@ -311,9 +311,7 @@ class Store:
             if entry.ref in (parent["ref"] for parent in other.manifest["parents"].values())
         ]
         if children and not force:
-            raise StoreError(
-                f"{entry.ref} is a parent of {', '.join(children)}; remove these first or use --force"
-            )
+            raise StoreError(f"{entry.ref} is a parent of {', '.join(children)}; remove these or use --force")
         with locked(self.root, LOCK_PATIENCE_S):
             hidden = self._hidden()
             os.rename(entry.path, hidden)

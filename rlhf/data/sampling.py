@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.files import LINES, json_row
+from rlhf.data.files import LINES
+from rlhf.data.json_text import json_row
 from rlhf.data.places import Place
 
 CHUNK = 2**22

@@ -1,0 +1,147 @@
+"""Rows of JSON: lines, one list, an object that holds one; decoded as they arrive."""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rlhf.data.rows import BadRow
+from rlhf.errors import InputError
+
+Placed = tuple[str, Any]
+ROWS_KEYS = ("data", "rows", "train", "examples", "samples", "records", "items")
+CHUNK = 2**20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+JSON = json.JSONDecoder().decode
+HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: texts that were cut within an emoji
+
+
+def json_lines(file: Any, path: Path) -> Iterator[Placed]:
+    shown = f"{path}:"
+    for number, line in enumerate(file, start=1):
+        if not line.isspace() and line.strip() != BYTE_ORDER_MARK:
+            yield f"{shown}{number}", json_row(line)
+
+
+def json_row(line: bytes) -> Any:
+    """The row of one line of JSON, or the BadRow that says what is wrong with it."""
+    try:
+        row = JSON(line.removeprefix(BYTE_ORDER_MARK).decode())
+        return without_halves(row) if b"\\ud" in line or b"\\uD" in line else row
+    except RecursionError:
+        return BadRow("nested too deep")
+    except UnicodeDecodeError:
+        return BadRow("no UTF-8 text")
+    except ValueError as problem:
+        return BadRow(f"not JSON ({getattr(problem, 'msg', problem)})")
+
+
+def without_halves(value: Any) -> Any:
+    """The value with U+FFFD for halves of surrogate pairs, as tokenizers have it: no file, page or hash can hold one."""
+    if isinstance(value, str):
+        return HALVES.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {without_halves(key): without_halves(inner) for key, inner in value.items()}
+    return [without_halves(inner) for inner in value] if isinstance(value, list) else value
+
+
+def json_rows(file: Any, path: Path) -> Iterator[Placed]:
+    """A list of rows, an object that holds one, one row, or lines of JSON under the name .json."""
+    head = list(islice(file, 200))
+    lines = [line for line in head if line.strip()]
+    start = lines[0].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] if lines else b""
+    rest = _Joined(io.BytesIO(b"".join(head)), file)
+    if start == b"[":
+        yield from _array(io.TextIOWrapper(io.BufferedReader(rest, CHUNK), encoding="utf-8-sig"), path)
+    elif len(lines) > 1 and isinstance(json_row(lines[0]), dict):
+        yield from json_lines(io.BufferedReader(rest, CHUNK), path)
+    elif lines:
+        yield from _object(rest.readall(), path)
+
+
+class _Joined(io.RawIOBase):
+    """What was read already, then the rest of the file."""
+
+    def __init__(self, head: BinaryIO, file: BinaryIO) -> None:
+        self.parts = [head, file]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        for part in self.parts:
+            if data := part.read(len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
+        return 0
+
+
+def _object(data: bytes, path: Path) -> Iterator[Placed]:
+    found = json_row(data)
+    if isinstance(found, BadRow):
+        raise InputError(f"{path}: {found}")
+    inner = [name for name in ROWS_KEYS if isinstance(found, dict) and isinstance(found.get(name), list)]
+    lists = [name for name in inner if found[name] and all(isinstance(row, dict) for row in found[name])]
+    if len(lists) == 1 and "annotations" not in found:
+        yield from ((f"{path}:{number}", row) for number, row in enumerate(found[lists[0]], start=1))
+    else:
+        yield f"{path}:1", found
+
+
+def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:
+    """The elements of a JSON array, decoded as they arrive."""
+    decoder, size, is_end = json.JSONDecoder(), CHUNK, False
+    buffer, num_rows, lines_before, is_after_row = file.read(size), 0, 0, False
+    at = buffer.index("[") + 1
+
+    def here() -> str:
+        return f"{path}:{lines_before + 1 + buffer.count(chr(10), 0, at)}"
+
+    while True:
+        at = _past_space(buffer, at)
+        if buffer[at : at + 1] == "]" and (is_after_row or not num_rows):
+            return _nothing_follows(buffer[at + 1 :], file, here())
+        if is_after_row and buffer[at : at + 1]:
+            if buffer[at] != ",":
+                raise InputError(f"{here()}: not JSON (a comma or ] is missing after row {num_rows})")
+            at, is_after_row = _past_space(buffer, at + 1), False
+        problem: Any = None
+        if not is_after_row:
+            try:
+                row, end = decoder.raw_decode(buffer, at)
+            except (ValueError, RecursionError) as found:
+                problem = found
+            if problem is None and (end < len(buffer) or is_end):
+                num_rows, is_after_row = num_rows + 1, True
+                is_cut = any(buffer.find(escape, at, end) >= 0 for escape in ("\\ud", "\\uD"))
+                yield f"{path}:{num_rows}", without_halves(row) if is_cut else row
+                at, size = end, CHUNK
+                continue
+        if is_end or isinstance(problem, RecursionError):
+            reason = "nested too deep" if isinstance(problem, RecursionError) else "not JSON, or cut off"
+            raise InputError(f"{here()}: {reason} (in row {num_rows + 1})")
+        more = file.read(size)
+        lines_before += buffer.count("\n", 0, at)
+        buffer, at, size, is_end = buffer[at:] + more, 0, size * 2, not more
+
+
+def _nothing_follows(rest: str, file: io.TextIOWrapper, where: str) -> None:
+    """Raises InputError where more than white space stands behind the end of an array."""
+    while not rest.strip(" \t\r\n"):
+        rest = file.read(CHUNK)
+        if not rest:
+            return
+    raise InputError(
+        f"{where}: not JSON (more follows the list that ends here; write one list, or one row a line)"
+    )
+
+
+SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _past_space(buffer: str, at: int) -> int:
+    found = SPACE.match(buffer, at)
+    return found.end() if found else at
