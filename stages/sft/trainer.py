@@ -1,7 +1,7 @@
 """The trainer of demonstrations: trl's, its loss faster on a CPU, and choosing an epoch by a reward where there is one."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -64,13 +64,10 @@ class DemonstrationTrainer(SeveralProcesses, SFTTrainer):
         return weight is not None and tokens.numel() * len(weight) > PLAIN
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        if processes.world_size() == 1:
-            metrics = super().evaluate(*args, **kwargs)
-        else:
-            metrics = {"eval_loss": self._mean_loss()}
-            self.log(metrics)
-            me: Any = self
-            me.control = me.callback_handler.on_evaluate(me.args, me.state, me.control, metrics)
+        metrics = {"eval_loss": self._mean_loss()}
+        self.log(metrics)
+        me: Any = self
+        me.control = me.callback_handler.on_evaluate(me.args, me.state, me.control, metrics)
         if self.score is not None:
             with whole(self.model) as plain:
                 metrics["eval_reward"] = self.score(plain)
@@ -79,19 +76,21 @@ class DemonstrationTrainer(SeveralProcesses, SFTTrainer):
 
     @torch.no_grad()
     def _mean_loss(self) -> float:
-        """Of the evaluation rows, what one process measures: batches in turn, each one's mean loss by its rows."""
+        """The mean over all labelled tokens of the evaluation rows, however they stand in batches and processes."""
         rows = self._remove_unused_columns(self.eval_dataset, description="evaluation")
         size = self.args.per_device_eval_batch_size
         starts = list(range(0, len(rows), size))[processes.rank() :: processes.world_size()]
-        found = torch.zeros(2, dtype=torch.float64)
+        found, me = torch.zeros(2, dtype=torch.float64), cast(Any, self)
+        me.callback_handler.eval_dataloader = starts  # which the bar counts by
         self.model.eval()
         with whole(self.model) as plain, autocast(self.args.device):
             for start in starts:
                 batch = [rows[i] for i in range(start, min(start + size, len(rows)))]
                 total, number = self.summed_loss(plain, self._prepare_inputs(self.data_collator(batch)))
-                found += torch.tensor([float(total / number) * len(batch), len(batch)])
-        loss, num_rows = processes.sum_over_processes(found)
-        return float(loss / num_rows)
+                found += torch.tensor([float(total), float(number)])
+                me.control = me.callback_handler.on_prediction_step(me.args, me.state, me.control)
+        loss, num_tokens = processes.sum_over_processes(found)
+        return float(loss / num_tokens)
 
 
 def _labelled_logprobs(model: Any, inputs: dict[str, Tensor], labels: Tensor, labelled: Tensor) -> Tensor:

@@ -62,3 +62,24 @@ def test_demonstrations_whose_prompt_leaves_no_room_are_left_out_aloud(foreign_m
     assert said == [
         "sft: 3 answers to learn in 3 demonstrations; 1 demonstrations left out, too long for max_length = 64"
     ]
+
+
+def test_the_validation_loss_is_per_token_whatever_the_batch_size(base_store, tmp_path):
+    folder = str(base_store.resolve("base").path)
+    long = Demonstration(prompt="Say it", completion="The dog barks in the park. " * 3)
+    rows = [*ROWS, long, ROWS[0]]
+    found = []
+    for size in (1, 2, 5):
+        made = SFTSettings(data="unused", batch_size=size, max_length=64)
+        work = tmp_path / str(size)
+        trainer = sft.trainer_of(
+            made, folder, load_tokenizer(folder), rows, rows, work, None, lambda line: None
+        )
+        found.append(trainer.evaluate()["eval_loss"])
+    assert found == pytest.approx([found[0]] * 3, rel=2e-3)  # bfloat16 rounds with the batch
+    batch = trainer.data_collator([trainer.eval_dataset[i] for i in range(5)])
+    labels = batch["labels"][:, 1:]
+    with torch.no_grad():
+        logits = trainer.model(batch["input_ids"], batch["attention_mask"]).logits[:, :-1].float()
+    wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    assert found[0] == pytest.approx(float(wanted), rel=2e-3)
