@@ -33,7 +33,7 @@ class Request:
     json_schema: the answer is JSON that follows this schema (JSON too), unless it is cut.
     owner: the account that asks, between accounts the engine is fair. drop_oldest: forget the oldest turns of a
     conversation that does not fit, instead of refusing it. alternatives: how many of the most probable tokens to
-    report beside each token (0: not even the token's own probability). timeout_s counts from the first token's turn.
+    report beside each token (0: not even the token's own probability). timeout_s: of writing; time in line and reading do not count.
     """
 
     messages: tuple[Message, ...] = ()
