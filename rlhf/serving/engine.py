@@ -191,7 +191,7 @@ class Engine:
             prompt, dropped = fit(self.tokenizer, self.num_tokens, self.context, request)
             changes = logit_changes(request, self.num_tokens, self.grammars)
         except InputError as error:
-            self.events.append((key, Failed(str(error), "input")))
+            self.events.append((key, Failed.of_request(error)))
             return
         limit = longest_answer(self.context, prompt, request)
         text = TextStream(self.tokenizer, request.stop, bool(request.prompt or request.continue_last))
