@@ -31,7 +31,15 @@ class RLHFError(Exception):
 
 
 class InputError(RLHFError):
-    """A file, row, prompt or setting that cannot be used."""
+    """A file, row, prompt or setting that cannot be used.
+
+    param: the parameter of a request to the engine whose fault it is, as the engine calls it; `prompt` for what is
+    answered. code: OpenAI's word for what is wrong.
+    """
+
+    def __init__(self, message: str, *, param: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.param, self.code = param, code
 
 
 class NoSuchData(InputError):
@@ -60,6 +68,11 @@ class BusyError(EngineError):
 
 class ClosedError(EngineError):
     """The engine is shutting down, or has."""
+
+
+def is_panic(problem: BaseException) -> bool:
+    """Whether native code written in Rust has met what it did not expect: to Python that is no Exception."""
+    return type(problem).__module__ == "pyo3_runtime"
 
 
 def first_line(problem: object) -> str:

@@ -35,7 +35,7 @@ class AnswerIn(BaseModel):
     kind: Literal["rank", "compare", "demonstrate", "rate", "skip"]
     ranks: list[int] = Field(default=[], max_length=9)
     ratings: list[int | None] = Field(default=[], max_length=9)
-    flags: list[list[Flag]] = Field(default=[], max_length=9)
+    flags: list[Annotated[list[Flag], Field(fail_fast=True)]] = Field(default=[], max_length=9)
     verdict: Literal["a", "b", "tie", "both_bad"] | None = None
     strength: int | None = Field(default=None, ge=1, le=3)
     demonstration: str | None = Field(default=None, max_length=1_000_000)

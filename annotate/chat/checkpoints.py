@@ -9,6 +9,7 @@ from pathlib import Path
 from rlhf.errors import InputError, StoreError
 from rlhf.store import Entry, Store
 
+NO_SUCH_MODEL = "model_not_found"
 POLICIES = ("ppo", "sft", "base")
 
 
@@ -61,7 +62,9 @@ class Checkpoints:
         entry = self.store.resolve(name) if self.store.has(name) else None
         if entry is None or entry.stage not in POLICIES:
             there = ", ".join(checkpoint.name for checkpoint in self.all()) or "none"
-            raise InputError(f"model {name!r}: no such model; there is: {there}")
+            raise InputError(
+                f"model {name!r}: no such model; there is: {there}", param="model", code=NO_SUCH_MODEL
+            )
         return _checkpoint(entry)
 
     def reference(self, name: str) -> Checkpoint | None:

@@ -176,6 +176,11 @@ def _add_feedback(router: APIRouter) -> None:
         first, second = tree.nodes[given.a], tree.nodes[given.b]
         if given.a == given.b or first.parent != second.parent:
             raise LabelError("a comparison needs two different answers to the same question")
+        if tree.prompt(first) != tree.prompt(second):
+            raise LabelError(
+                "the two answers were given different prompts (another system text, or other turns left out): "
+                "there is nothing to compare"
+            )
         number = record_comparison(
             database, account.name, given.client_id, tree.prompt(first), a, b, given.verdict,
             time_s=given.time_s, context=_context(tree, given.a, given.b), replaces=given.replaces,

@@ -1,5 +1,6 @@
 """A conversation as the page sees it: a tree of turns, pairs of answers to choose from, and the feedback on them."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,11 +98,25 @@ def marks(database: Database, labeler: str, conversation: int) -> list[Mark]:
     ]
 
 
+def prompt_id(answer: StoredMessage) -> str:
+    """The same for answers to one question that were given one prompt: the same system text, as many turns left out."""
+    seen = f"{answer.sampling.get('dropped', 0)} {answer.sampling.get('system', '')}"
+    return hashlib.sha256(seen.encode(errors="replace")).hexdigest()[:16]
+
+
 def hidden_models(tree: Tree, given: list[Mark]) -> set[int]:
-    """Answers of blind pairs that nobody has chosen from: whose they are is not told yet."""
+    """Answers of blind pairs that nobody has chosen from: whose they are is not told yet.
+
+    There is no choice between answers that were given different prompts, so these are not blind.
+    """
     judged = {number for mark in given if mark.kind == "compare" for number in mark.answers}
-    blind = (turn for turn in tree.nodes.values() if turn.sampling.get("pair", {}).get("blind"))
-    return {turn.id for turn in blind if turn.id not in judged}
+    blind = [turn for turn in tree.nodes.values() if turn.sampling.get("pair", {}).get("blind")]
+    prompts: dict[str, set[str]] = {}
+    for turn in blind:
+        prompts.setdefault(turn.sampling["pair"]["id"], set()).add(prompt_id(turn))
+    return {
+        turn.id for turn in blind if turn.id not in judged and len(prompts[turn.sampling["pair"]["id"]]) == 1
+    }
 
 
 def turn_json(turn: StoredMessage, hidden: bool) -> dict[str, Any]:
@@ -119,6 +134,7 @@ def turn_json(turn: StoredMessage, hidden: bool) -> dict[str, Any]:
         if hidden
         else sampling,
         "pair": turn.sampling.get("pair"),
+        "prompt_id": prompt_id(turn),
         "created": turn.created,
     }
 

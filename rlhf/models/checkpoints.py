@@ -78,7 +78,9 @@ def check_known(tokens: Sequence[int], num_tokens: int, name: str) -> None:
     """Raises InputError for a token that a model of so many has not."""
     for token in (min(tokens, default=0), max(tokens, default=0)):
         if not 0 <= token < num_tokens:
-            raise InputError(f"{name} has token {token}; the model has tokens 0 to {num_tokens - 1}")
+            raise InputError(
+                f"{name} has token {token}; the model has tokens 0 to {num_tokens - 1}", param=name
+            )
 
 
 def context_of(source: str | Path) -> int | None:

@@ -6,7 +6,9 @@ Text from people never becomes a special token: both engines encode the text of 
 import base64
 import itertools
 import json
+import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from transformers import (
 )
 
 from rlhf.data import Prompt, as_messages
-from rlhf.errors import InputError, first_line
+from rlhf.errors import InputError, first_line, is_panic
 from rlhf.models.chat_template import parse_arguments, valid
 from rlhf.models.foreign_tokenizer import (
     TEMPLATE_FILE,
@@ -42,6 +44,9 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 MOST_TOKENS = 2**24  # of a trained vocabulary; the largest published ones have a quarter of a million
+# Rust's \s, so often in a row that tiktoken's regular expressions come near the end of their stack (a million).
+BLANK = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+MANY_BLANKS = re.compile(BLANK + "{100000,}")
 RANKS_FILE = "ranks.tiktoken"
 PATTERN_FILE = "encoding.json"
 
@@ -67,8 +72,42 @@ class Tokenizer:
         self.silent = self.unused | special
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text; unpaired surrogates become U+FFFD, special tokens stay their characters."""
-        return self.encoding.encode_ordinary(valid(text))
+        """Token ids of plain text; unpaired surrogates become U+FFFD, special tokens stay their characters.
+
+        Raises InputError for a text that tiktoken cannot split.
+        """
+        return self._encode(valid(text))
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        start = 0
+        for blanks in MANY_BLANKS.finditer(text) if self.pattern == SPLIT_PATTERN else ():
+            # The pattern makes them one piece, all but the last where something follows: that begins the next piece.
+            end = blanks.end() - (blanks.end() < len(text))
+            ids += self._split(text[start : blanks.start()])
+            ids += self.encoding._encode_single_piece(text[blanks.start() : end])
+            start = end
+        return ids + self._split(text[start:])
+
+    def _split(self, text: str) -> list[int]:
+        try:
+            return self.encoding.encode_ordinary(text)
+        except BaseException as problem:
+            if is_panic(problem):
+                raise InputError(
+                    f"a text of {len(text)} characters cannot be split into tokens (it begins {text[:20]!r}); "
+                    "shorten what it repeats, such as a million blanks in a row"
+                ) from None
+            raise
+
+    def encode_with_special(self, text: str) -> list[int]:
+        """`encode`, but the text of a special token is that token."""
+        parts = re.split(f"({'|'.join(map(re.escape, self.specials))})", valid(text))
+        return [
+            token
+            for part in parts
+            for token in ([self.specials[part]] if part in self.specials else self._encode(part))
+        ]
 
     def encode_continuation(self, text: str) -> list[int]:
         """Token ids of plain text behind other tokens."""
@@ -76,7 +115,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on several threads."""
-        return self.encoding.encode_ordinary_batch([valid(text) for text in texts])
+        with ThreadPoolExecutor(8) as threads:
+            return list(threads.map(self.encode, texts))
 
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
         """Text of token ids; incomplete UTF-8 becomes U+FFFD, and a number that no token has is no text."""

@@ -33,7 +33,7 @@ class Request:
     json_schema: the answer is JSON that follows this schema (JSON too), unless it is cut.
     owner: the account that asks, between accounts the engine is fair. drop_oldest: forget the oldest turns of a
     conversation that does not fit, instead of refusing it. alternatives: how many of the most probable tokens to
-    report beside each token (0: not even the token's own probability). timeout_s counts from the first token's turn.
+    report beside each token (0: not even the token's own probability). timeout_s: of writing; time in line and reading do not count.
     """
 
     messages: tuple[Message, ...] = ()
@@ -61,21 +61,25 @@ class Request:
         for name, (low, high, words) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise InputError(f"{name} is {value}; give a number {words}")
+                raise InputError(f"{name} is {value}; give a number {words}", param=name)
         if 0 < self.temperature < COLDEST:
             raise InputError(
-                f"temperature is {self.temperature}; give 0 (greedy), or a number from {COLDEST} on"
+                f"temperature is {self.temperature}; give 0 (greedy), or a number from {COLDEST} on",
+                param="temperature",
             )
         if any(not -100 <= bias <= 100 for bias in self.logit_bias.values()):
-            raise InputError("logit_bias has a number outside -100 to 100")
+            raise InputError("logit_bias has a number outside -100 to 100", param="logit_bias")
         if len(self.stop) > 4 or not all(self.stop):
-            raise InputError("stop takes up to 4 texts, none of them empty")
+            raise InputError("stop takes up to 4 texts, none of them empty", param="stop")
         if self.prompt is None:
             if not self.messages:
-                raise InputError("messages is empty; give at least one")
+                raise InputError("messages is empty; give at least one", param="prompt")
             check_messages(self.messages)
             if self.continue_last and self.messages[-1]["role"] != "assistant":
-                raise InputError("continue_final_message: the last message is not the assistant's")
+                raise InputError(
+                    "continue_final_message: the last message is not the assistant's",
+                    param="continue_final_message",
+                )
 
 
 def check_messages(messages: Iterable[Message]) -> None:
@@ -83,10 +87,11 @@ def check_messages(messages: Iterable[Message]) -> None:
     for number, message in enumerate(messages, start=1):
         if message.get("role") not in ROLES:
             raise InputError(
-                f"message {number}: role is {message.get('role')!r}; it is system, user or assistant"
+                f"message {number}: role is {message.get('role')!r}; it is system, user or assistant",
+                param="prompt",
             )
         if not isinstance(message.get("content"), str):
-            raise InputError(f"message {number}: content is not text")
+            raise InputError(f"message {number}: content is not text", param="prompt")
 
 
 def text_of(token: bytes) -> str:
@@ -144,10 +149,20 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """There will be no (more) answer; kind: input (the request's fault), busy (the line is full), closed or engine."""
+    """There will be no (more) answer; kind: input (the request's fault), busy (the line is full), closed or engine.
+
+    param, code: of the request's fault, see InputError.
+    """
 
     error: str
     kind: str = "engine"
+    param: str = ""
+    code: str = ""
+
+    @classmethod
+    def of_request(cls, error: InputError) -> "Failed":
+        """A request's fault; without a parameter it is that of the text that was to be read."""
+        return cls(str(error), "input", error.param or "prompt", error.code)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,10 @@ from rlhf.serving.grammar import Grammars
 from rlhf.serving.logits import LogitChanges, logit_changes
 from rlhf.serving.prompts import fit, longest_answer
 
-TURN_S = 1.0  # who has waited so long gets the slot of an answer that has had it so long
+TURN_S = 1.0  # who has waited so long gets the slot of an answer that has been written for so long,
+TURN_READINGS = (
+    5  # and for so many times what its reading took, so that reading again takes a fifth of the time
+)
 PREFILL_TOKENS = 256  # prompt tokens read per step, so that a long prompt does not hold up the others
 LONGEST_CHARACTER = 4  # bytes, and tokens at most
 LONGEST_WINDOW = 16  # tokens that are decoded together for the text of the newest one
@@ -113,10 +116,12 @@ class _Row:
     failure: str = ""
     completion: list[int] = field(default_factory=list)
     place: int = 0
-    deadline: float = 0.0
     slot: int = -1  # of the decoder
     num_read: int = 0  # tokens in the slot, while it is read
-    since: float = field(default_factory=time.monotonic)  # it waits, or has its slot
+    read_s: float = 0.0  # that its latest reading took
+    since: float = field(default_factory=lambda: time.monotonic())  # it waits, is read or writes
+    left_s: float = 0.0  # to write, when it was last begun
+    deadline: float = 0.0
     settings: SamplingSettings = field(init=False)
     uniforms: Any = field(init=False)
 
@@ -129,6 +134,7 @@ class _Row:
             min_p=asked.min_p,
             repetition_penalty=asked.repetition_penalty,
         )
+        self.left_s = asked.timeout_s
         self.uniforms = np.random.Generator(np.random.Philox(asked.seed)).random(self.limit)
 
     def changed(self, logits: Tensor) -> Tensor:
@@ -185,7 +191,7 @@ class Engine:
             prompt, dropped = fit(self.tokenizer, self.num_tokens, self.context, request)
             changes = logit_changes(request, self.num_tokens, self.grammars)
         except InputError as error:
-            self.events.append((key, Failed(str(error), "input")))
+            self.events.append((key, Failed.of_request(error)))
             return
         limit = longest_answer(self.context, prompt, request)
         text = TextStream(self.tokenizer, request.stop, bool(request.prompt or request.continue_last))
@@ -238,18 +244,25 @@ class Engine:
         return events
 
     def _make_way(self) -> None:
-        """Let the answer that has had its slot longest go on later, once a turn, so that nobody waits for its end."""
+        """Let the answer that has been written longest go on later, once a turn, so that nobody waits for its end."""
+        if not self.waiting or self.reading or len(self.running) < self.max_rows:
+            return  # who is being read comes first: a slot more would only make the line before the decoder longer
         now = time.monotonic()
-        if not self.waiting or not self.running or len(self.reading) + len(self.running) < self.max_rows:
+        if now - self.waiting[0].since < TURN_S:
             return
-        index = min(range(len(self.running)), key=lambda index: self.running[index].since)
-        longest = self.running[index]
-        if now - max(self.waiting[0].since, longest.since, self.made_way_at) < TURN_S:
+        had_turn = [
+            index
+            for index, row in enumerate(self.running)
+            if now - max(row.since, self.made_way_at) >= max(TURN_S, TURN_READINGS * row.read_s)
+        ]
+        if not had_turn:
             return
-        self.made_way_at = longest.since = now
-        self.running[index] = self.running[-1]
+        index = min(had_turn, key=lambda index: self.running[index].since)
+        longest, self.running[index] = self.running[index], self.running[-1]
         self.running.pop()
         self._free(longest)
+        self.made_way_at = longest.since = now
+        longest.left_s = longest.deadline - now
         longest.slot, longest.num_read = -1, 0
         self.waiting.append(longest)
 
@@ -259,11 +272,9 @@ class Engine:
             owners = [row.request.owner for row in self.reading + self.running]
             row = min(self.waiting, key=lambda row: owners.count(row.request.owner))
             self.waiting.remove(row)
-            row.since = time.monotonic()
             row.slot = self.free.pop(0)  # whose text was ended first
             self.reading.append(row)
             if not row.completion:
-                row.deadline = row.since + row.request.timeout_s
                 self.events.append((row.key, Started(len(row.prompt), row.dropped)))
         for place, row in enumerate(self.waiting, start=1):
             if row.place != place and not row.completion:
@@ -275,7 +286,8 @@ class Engine:
         while self.reading and budget > 0:
             row = self.reading[0]
             tokens = row.prompt + row.completion  # an answer that has made way goes on
-            row.num_read = row.num_read or self.decoder.recall(row.slot, tokens)
+            if not row.num_read:
+                row.since, row.num_read = time.monotonic(), self.decoder.recall(row.slot, tokens)
             chunk = tokens[row.num_read : row.num_read + budget]
             row.num_read += len(chunk)
             budget -= len(chunk)
@@ -293,6 +305,8 @@ class Engine:
 
     def _start(self, row: _Row, logits: Tensor) -> None:
         """Say the first token and join the batch, unless that was all."""
+        now = time.monotonic()
+        row.read_s, row.since, row.deadline = now - row.since, now, now + row.left_s
         self._say([row], logits)
         if reason := self._end(row):
             self._finish(row, reason)

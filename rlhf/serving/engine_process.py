@@ -25,7 +25,7 @@ SILENT_S = (
 )
 SHORT_LIFE_S = 60.0  # a process that dies sooner, the second time in a row, is followed after a pause
 LONGEST_PAUSE_S = 30.0
-ATTEMPTS = 2  # an answer that has seen the engine die this often is given up: it may be the reason
+ATTEMPTS = 2  # what may have been the reason of so many deaths of the engine is given up
 
 
 @dataclass
@@ -35,13 +35,19 @@ class Pending:
     command: tuple[Any, ...]
     tell: Callable[[Event], None] | None  # None once nobody waits for it, and its end is only counted
     asked_at: float = field(default_factory=time.monotonic)
-    attempts: int = 1
+    deaths: int = 0  # of the engine, of which it may have been the reason
     has_started: bool = False
+    is_running: bool = False  # has started since the engine did
     text: str = ""  # passed on so far
     num_tokens: int = 0
     num_pieces: int = 0
     again: str = ""  # said again since the engine was restarted
     num_again: int = 0
+
+    @property
+    def folder(self) -> str:
+        """Of the model that is asked."""
+        return str(self.command[2] if self.command[0] == "submit" else self.command[3][0])
 
     @property
     def age_s(self) -> float:
@@ -53,7 +59,8 @@ class Pending:
         if isinstance(event, Piece):
             return self._fresh_part(event)
         if isinstance(event, Queued | Started):
-            had_started, self.has_started = self.has_started, self.has_started or isinstance(event, Started)
+            self.is_running = isinstance(event, Started)
+            had_started, self.has_started = self.has_started, self.has_started or self.is_running
             return None if had_started else event
         return event
 
@@ -99,6 +106,7 @@ class EngineProcess:
         self.closing = threading.Event()
         self.num_starts = 0
         self.short_lives = 0  # in a row
+        self.loaded: dict[str, None] = {}  # folders of models that have answered
         self._start()
 
     def __enter__(self) -> "EngineProcess":
@@ -120,7 +128,9 @@ class EngineProcess:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, *self.settings), daemon=True)
+        self.progress = context.RawArray("q", [-1, -1])
+        self.process = context.Process(target=work, args=(theirs, self.progress, *self.settings), daemon=True)
+        self.is_there = False
         self.process.start()
         theirs.close()
         self.num_starts, self.started_at = self.num_starts + 1, time.monotonic()
@@ -140,7 +150,9 @@ class EngineProcess:
                 if not connection.poll(self.silent_s):
                     self._kill_if_hung()
                     continue
-                for key, event in connection.recv():
+                told = connection.recv()
+                self.is_there = True
+                for key, event in told:
                     self._dispatch(key, event)
         outbox.put(())
         self._restart()
@@ -153,17 +165,19 @@ class EngineProcess:
 
     def _restart(self) -> None:
         """A new process, and what was under way once more; at once, or after a pause where it keeps dying."""
+        self.is_there = False
+        self.process.join(10)
         with self.lock:
             if self.closing.is_set():
                 return
-            self.process.join(10)
+            for key in self._suspects():
+                self.pending[key].deaths += 1
             for key, pending in list(self.pending.items()):
-                if pending.tell and pending.attempts >= ATTEMPTS:
+                if pending.tell and pending.deaths >= ATTEMPTS:
                     self._dispatch(
                         key, Failed("the model process died twice over this answer; it is given up")
                     )
-                pending.attempts += 1
-                pending.again, pending.num_again = "", 0
+                pending.again, pending.num_again, pending.is_running = "", 0, False
         self.closing.wait(self._pause())
         with self.lock:
             if self.closing.is_set():
@@ -174,6 +188,17 @@ class EngineProcess:
                     self.outbox.put(pending.command)
                 else:
                     self._dispatch(key, Done("cancelled", 0))
+
+    def _suspects(self) -> list[str]:
+        """Keys of what the process may have died of: what it was taking up, or else all that was under way in it."""
+        begun, done = self.progress
+        if begun != done:
+            return [str(begun)] if str(begun) in self.pending else []
+        return [
+            key
+            for key, pending in self.pending.items()
+            if pending.is_running or (pending.command[0] == "call" and int(key) <= done)
+        ]
 
     def _pause(self) -> float:
         """Seconds before the next start: none after the first death, then 1, 2, 4 …"""
@@ -189,6 +214,8 @@ class EngineProcess:
             told = pending.fresh(event)
             if isinstance(told, Done | Failed | Result):
                 del self.pending[key]
+                if not isinstance(told, Failed):
+                    self.loaded[pending.folder] = None
                 if isinstance(event, Piece):  # it failed on this side; the engine is still at it
                     self.outbox.put(("cancel", key))
             if told is not None:
@@ -270,8 +297,32 @@ class EngineProcess:
             for key in keys:
                 self._cancel(key)
 
+    @property
+    def state(self) -> str:
+        """What the engine process is at: starting, restarting, loading (a model), or ready."""
+        if not self.is_there:
+            return "restarting" if self.num_starts > 1 or not self.process.is_alive() else "starting"
+        begun, done = self.progress
+        taken_up = self.pending.get(str(begun)) if begun != done else None
+        return "loading" if taken_up and taken_up.folder not in self.loaded else "ready"
+
+    def status(self) -> dict[str, dict[str, int]]:
+        """Answers under way and requests in line, by the folder of the model, told at once whatever the engine is at.
+
+        Raises ClosedError.
+        """
+        with self.lock:
+            if self.closing.is_set():
+                raise ClosedError("the server is shutting down")
+            status = {folder: {"running": 0, "waiting": 0} for folder in self.loaded}
+            for pending in self.pending.values():
+                if pending.command[0] == "submit":
+                    numbers = status.setdefault(pending.folder, {"running": 0, "waiting": 0})
+                    numbers["running" if pending.has_started else "waiting"] += 1
+            return status
+
     async def call(self, name: str, *arguments: Any) -> Any:
-        """What a function of `rlhf/serving/engine_worker.py` gives: score, explain, status. Raises InputError, EngineError."""
+        """What a function of `rlhf/serving/engine_worker.py` gives: score, explain. Raises InputError, EngineError."""
         events, tell = _async_queue()
         key = self._ask("call", tell, name, arguments)
         try:
@@ -301,7 +352,7 @@ class EngineProcess:
 def raised(failed: Failed) -> InputError | EngineError:
     """The exception that a failure stands for."""
     if failed.kind == "input":
-        return InputError(failed.error)
+        return InputError(failed.error, param=failed.param, code=failed.code)
     kinds = {"busy": BusyError, "closed": ClosedError}
     return kinds.get(failed.kind, EngineError)(failed.error)
 

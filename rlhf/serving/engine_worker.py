@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rlhf.data import Message, Prompt
-from rlhf.errors import InputError
+from rlhf.errors import EngineError, InputError, is_panic
 from rlhf.serving.completions import Event, Failed, Result, text_of
 from rlhf.serving.telling import Teller
 
@@ -21,35 +22,62 @@ MAX_MODELS = 4  # in memory at a time
 
 def work(
     connection: Any,
+    progress: Any,
     max_rows: int,
     max_waiting: int,
     precision: str,
     template_kwargs: Mapping[str, str],
 ) -> None:
-    """Serve until the other side of the pipe is gone."""
+    """Serve until the other side of the pipe is gone.
+
+    progress: two numbers shared with that side, which outlive this process: the keys of the command that was begun last
+    and of the one done last.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     # The web process needs a core now and then: threads that spin while they wait for each other would starve it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     models = Models(max_rows, max_waiting, precision, template_kwargs)
     teller = Teller(connection.send)
+    teller.tell()  # that it is there
     try:
         while True:
             if not models.busy:
                 models.watch.last = None  # waiting for work is no slow step
                 teller.tell_all()
             while connection.poll(0 if models.busy else None):
-                models.handle(connection.recv())
+                command = connection.recv()
+                if command[0] != "cancel":
+                    progress[0] = int(command[1])
+                models.handle(command)
+                progress[1] = progress[0]
             teller.take(models.step())
     except (EOFError, OSError):
         return
 
 
-def _failed(error: Exception) -> Failed:
-    """What the one who asked is told; an error that is not the request's fault leaves its traceback on stderr."""
+def _failed(error: BaseException) -> Failed:
+    """What the one who asked is told; an error that nobody expects leaves its traceback on stderr.
+
+    Raises again what ends the process: no Exception, and no panic of native code, behind which Python is sound.
+    """
+    if not isinstance(error, Exception) and not is_panic(error):
+        raise error
     if isinstance(error, InputError):
-        return Failed(str(error), "input")
+        return Failed.of_request(error)
+    if isinstance(error, EngineError):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return Failed(str(error))
     traceback.print_exception(error)
     return Failed(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _not_the_requests_fault() -> Iterator[None]:
+    """What is wrong with a checkpoint is wrong here, whoever asks for it."""
+    try:
+        yield
+    except InputError as error:
+        raise EngineError(str(error)) from None
 
 
 class Models:
@@ -78,7 +106,6 @@ class Models:
         self.calls: dict[str, Callable[..., Any]] = {
             "score": self.score,
             "explain": self.explain,
-            "status": self.status,
             "tokenize": self.tokenize,
             "detokenize": self.detokenize,
             "count_tokens": self.count_tokens,
@@ -112,7 +139,7 @@ class Models:
                     self.texts[key] = result
                 else:
                     self.events.append((key, Result(result)))
-        except Exception as error:
+        except BaseException as error:
             self.events.append((key, _failed(error)))
 
     def _read_a_text(self) -> None:
@@ -123,7 +150,7 @@ class Models:
             return
         except StopIteration as ended:
             self.events.append((key, Result(ended.value)))
-        except Exception as error:
+        except BaseException as error:
             self.events.append((key, _failed(error)))
         del self.texts[key]
 
@@ -138,11 +165,11 @@ class Models:
             try:
                 events += engine.step()
                 self.watch.step()
-            except Exception as error:  # out of memory, most likely: the other models go on
+            except BaseException as error:  # out of memory, most likely: the other models go on
                 del self.engines[folder]
                 failed = _failed(error)
                 events += [(key, failed) for key, owner in self.owners.items() if owner == folder]
-        events += self.events  # a status last: what it does not count any more has been told
+        events += self.events
         self.events = []
         for key, event in events:
             if hasattr(event, "reason") or isinstance(event, Failed):
@@ -150,7 +177,7 @@ class Models:
         return events
 
     def engine(self, folder: str) -> Any:
-        """The folder's engine, loaded where needed. Raises InputError where there is no model."""
+        """The folder's engine, loaded where needed. Raises EngineError where there is no model that can be loaded."""
         from rlhf.machine.memory import give_back_freed_memory
         from rlhf.models.checkpoints import load_policy
         from rlhf.models.tokenizer import load_tokenizer
@@ -161,9 +188,10 @@ class Models:
         if found is None:
             self._make_room()
             print(f"loading {folder}", file=sys.stderr, flush=True)
-            model, packed = cast(load_policy(folder).to(self.device), self.precision)
-            tokenizer = load_tokenizer(folder, self.template_kwargs.get(folder, ""))
-            found = Engine(model, tokenizer, self.max_rows, self.max_waiting, packed)
+            with _not_the_requests_fault():
+                model, packed = cast(load_policy(folder).to(self.device), self.precision)
+                tokenizer = load_tokenizer(folder, self.template_kwargs.get(folder, ""))
+                found = Engine(model, tokenizer, self.max_rows, self.max_waiting, packed)
             del model  # whose weights a decoder may hold in another order or format
             give_back_freed_memory()
         self.engines[folder] = found
@@ -176,13 +204,6 @@ class Models:
         for folder in idle[: max(0, len(self.engines) + 1 - MAX_MODELS)]:
             del self.engines[folder]
 
-    def status(self) -> dict[str, dict[str, int]]:
-        """Answers under way and requests in line, by the folder of the model."""
-        return {
-            folder: {"running": len(engine.running) + len(engine.reading), "waiting": len(engine.waiting)}
-            for folder, engine in self.engines.items()
-        }
-
     def score(self, folder: str, rows: Sequence[tuple[Prompt, str]]) -> list[float]:
         """The reward that the reward model in `folder` gives each (prompt, answer)."""
         from rlhf.learning.rewards import score_completions
@@ -190,7 +211,8 @@ class Models:
         from rlhf.models.tokenizer import load_tokenizer
 
         if folder not in self.scorers:
-            self.scorers = {folder: (load_scalar(folder).to(self.device), load_tokenizer(folder))}
+            with _not_the_requests_fault():
+                self.scorers = {folder: (load_scalar(folder).to(self.device), load_tokenizer(folder))}
         model, tokenizer = self.scorers[folder]
         return score_completions(model, tokenizer, rows)
 

@@ -10,6 +10,7 @@ from rlhf.errors import InputError
 from rlhf.models.tokenizer import same_tokens
 from rlhf.serving.completions import Explanation
 from rlhf.serving.engine import Engine
+from rlhf.serving.prompts import TOO_LONG
 from rlhf.serving.scoring import logprobs_after, token_infos
 
 
@@ -29,7 +30,8 @@ def explain(
         return Explanation(())
     if engine.context and len(before) + len(tokens) > engine.context + 1:
         raise InputError(
-            f"conversation and answer have {len(before) + len(tokens)} tokens, the model's context is {engine.context}"
+            f"conversation and answer have {len(before) + len(tokens)} tokens, the model's context is {engine.context}",
+            code=TOO_LONG,
         )
     logprobs = yield from _logprobs(engine, before, tokens)  # (T, V)
     infos = token_infos(tokenizer, tokens, logprobs, alternatives)

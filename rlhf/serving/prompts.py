@@ -6,6 +6,7 @@ from rlhf.models.checkpoints import check_known
 from rlhf.models.tokenizer import AnyTokenizer, Tokenizer
 from rlhf.serving.completions import Request
 
+TOO_LONG = "context_length_exceeded"
 NO_CONTEXT_TOKENS = 2048  # longest answer of a model that states no context, where the request states none
 
 
@@ -15,7 +16,7 @@ def encode_text(tokenizer: AnyTokenizer, text: str) -> list[int]:
     Whoever writes the whole of what the model reads may write its special tokens too, as in vLLM and llama.cpp.
     """
     if isinstance(tokenizer, Tokenizer):
-        return tokenizer.encoding.encode(text, allowed_special="all")
+        return tokenizer.encode_with_special(text)
     tokens: list[int] = tokenizer.tokenizer(text, add_special_tokens=False)["input_ids"]
     first = list(tokenizer.first_ids)
     return tokens if tokens[: len(first)] == first else first + tokens
@@ -37,7 +38,8 @@ def fit(
         raise InputError("prompt is empty; give at least one token")
     if context is not None and len(prompt) >= context:
         raise InputError(
-            f"the prompt has {len(prompt)} tokens and the model's context is {context}; shorten it"
+            f"the prompt has {len(prompt)} tokens and the model's context is {context}; shorten it",
+            code=TOO_LONG,
         )
     check_known([*request.logit_bias], num_tokens, "logit_bias")
     return prompt, dropped

@@ -10,6 +10,7 @@ from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.serving.completions import TokenInfo
 from rlhf.serving.engine import Engine
+from rlhf.serving.prompts import TOO_LONG
 
 CHUNK = 256  # tokens read between two steps of the answers under way
 
@@ -26,7 +27,8 @@ def score_text(
         raise InputError("prompt is empty; give at least one token")
     if engine.context and len(tokens) > engine.context:
         raise InputError(
-            f"the prompt has {len(tokens)} tokens and the model's context is {engine.context}; shorten it"
+            f"the prompt has {len(tokens)} tokens and the model's context is {engine.context}; shorten it",
+            code=TOO_LONG,
         )
     infos: list[TokenInfo] = []
     for logprobs in logprobs_after(engine, tokens[:-1]):

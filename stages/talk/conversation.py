@@ -128,16 +128,19 @@ class Conversation:
         system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         return system + self.messages
 
-    def answer(self, told: Callable[[str], None], model: str | None = None) -> Iterator[str]:
+    def answer(
+        self, told: Callable[[str], None], model: str | None = None, prompt: list[Message] | None = None
+    ) -> Iterator[str]:
         """Pieces of an answer by the conversation's checkpoint or `model`; `last` holds what was given.
 
-        told: hears of turns that did not fit. Raises InputError for a prompt that cannot be answered.
+        told: hears of turns that did not fit. prompt: what to answer in place of the conversation so far. Raises
+        InputError for a prompt that cannot be answered.
         """
         name, engine, _ = self.models.engine(model or self.name)
         self.turns += 1
         sampling = {name: getattr(self.settings, name) for name in SAMPLING}
         sampling["seed"] += self.turns
-        prompt = self.prompt()
+        prompt = self.prompt() if prompt is None else prompt
         request = Request(messages=tuple(prompt), drop_oldest=True, **sampling)
         self.last = said = Said(prompt, name, sampling)
         for event in engine.stream(request):
@@ -146,7 +149,7 @@ class Conversation:
             if isinstance(event, Started):
                 said.prompt_tokens = event.prompt_tokens
             if isinstance(event, Started) and event.dropped:
-                first = 1 if self.system else 0
+                first = 1 if prompt[0]["role"] == "system" else 0
                 said.prompt = prompt[:first] + prompt[first + event.dropped :]
                 told(f"(the context is full: the {event.dropped} oldest messages were left out)")
             elif isinstance(event, Piece):

@@ -45,16 +45,16 @@ class Feedback:
         self.say("(kept as a demonstration; the conversation goes on with it)")
 
     def compare(self, name: str) -> None:
-        """Another answer to the last question; both in random order, without names until the choice."""
+        """Another answer to what the last one was given; both in random order, without names until the choice.
+
+        Raises InputError where the other checkpoint has no room for all of that.
+        """
         conversation, first = self.conversation, self.answered()
         if name:
             conversation.models.engine(name)  # a wrong name is said before anything is lost
         answer, kept = conversation.messages.pop(), first
         try:
-            for _ in conversation.answer(self.note, name or None):
-                pass
-            assert conversation.last is not None
-            both = [first, conversation.last]
+            both = [first, self._another(first, name)]
             random.SystemRandom().shuffle(both)
             for letter, said in zip("AB", both, strict=True):
                 self.say(f"{letter}: {said.text.strip()}")
@@ -72,6 +72,19 @@ class Feedback:
         finally:  # Ctrl-C, too, leaves the conversation with an answer, and with what is known of that one
             conversation.last = kept
             conversation.messages.append(answer)
+
+    def _another(self, first: Said, name: str) -> Said:
+        for _ in self.conversation.answer(self.note, name or None, first.prompt):
+            if self.conversation.last and self.conversation.last.prompt != first.prompt:
+                break
+        said = self.conversation.last
+        assert said is not None
+        if said.prompt != first.prompt:
+            raise InputError(
+                f"{said.checkpoint}: less of the conversation fits its context than {first.checkpoint} was given; "
+                "answers to different prompts are not compared"
+            )
+        return said
 
     def remember(self, how: str, prompt: list[Message], *said: Any) -> None:
         """Write feedback into the label store, under the account of this machine."""

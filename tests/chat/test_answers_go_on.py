@@ -99,7 +99,7 @@ def test_stop_ends_it_and_keeps_what_there_is(web):
     begun = storable("".join(event["text"] for event in first if event["type"] == "piece").lstrip())
     assert answer["sampling"]["reason"] == "cancelled" and answer["content"].startswith(begun)
     assert not rest or rest[-1]["type"] == "answer"
-    assert web.get("/health").json() == {"running": 0, "waiting": 0}
+    assert web.get("/health").json() == {"state": "ready", "running": 0, "waiting": 0}
 
 
 def test_an_answer_ends_where_the_context_does_by_default(chat_store, tmp_path):

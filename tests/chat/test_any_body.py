@@ -124,5 +124,5 @@ def test_what_is_no_body_at_all_is_refused_cleanly(web, path, content):
 
 
 def test_nothing_is_left_under_way(web):
-    assert web.get("/health").json() == {"running": 0, "waiting": 0}
+    assert web.get("/health").json() == {"state": "ready", "running": 0, "waiting": 0}
     assert "rlhf_engine_starts 1.0" in web.get("/metrics").text

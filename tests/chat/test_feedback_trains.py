@@ -28,6 +28,33 @@ def ask(web, conversation, **body):
     return [turn["id"] for turn in sorted(answers, key=lambda turn: turn["pair"]["place"])], turns
 
 
+def test_answers_to_different_prompts_are_not_compared(chat_store, tmp_path):
+    """The system text is changed before the question is answered again."""
+    with serving(chat_store, tmp_path / "labels.db", "chat", "--web") as server:
+        web = chat_session(server.url)
+        path = f"/api/chat/conversations/{web.post('/api/chat/conversations', json={'settings': {}}).json()['id']}"
+        sides = [{"model": "ppo", "sampling": {"max_new_tokens": 4}}]
+        first = {"client_id": "question-1", "content": "Hello", "system": "Be polite.", "sides": sides}
+        web.post(f"{path}/ask", json=first).raise_for_status()
+        question = web.get(path).json()["messages"][0]["id"]
+        for number, system in ((2, "Answer like a pirate."), (3, "Be polite.")):
+            again = {"client_id": f"question-{number}", "parent": question, "system": system, "sides": sides}
+            web.post(f"{path}/ask", json=again).raise_for_status()
+        polite, pirate, polite_again = web.get(path).json()["messages"][1:]
+
+        def compare(a, b):
+            said = {"client_id": f"verdict-{a['id']}-{b['id']}", "a": a["id"], "b": b["id"], "verdict": "a"}
+            return web.post(f"{path}/compare", json=said)
+
+        refused = compare(pirate, polite)
+        assert refused.status_code == 409 and "different prompts" in refused.json()["detail"]
+        assert compare(polite_again, polite).status_code == 200
+    assert polite["prompt_id"] == polite_again["prompt_id"] != pirate["prompt_id"]
+    with LabelStore(tmp_path / "labels.db") as store:
+        [ranking] = store.rankings()
+    assert ranking.prompt[0] == {"role": "system", "content": "Be polite."}
+
+
 def test_a_choice_and_a_rewrite_in_chat_are_in_the_next_reward_models_data(chat_store, tmp_path):
     labels = tmp_path / "labels.db"
     settings = RewardSettings(init="base", validation_fraction=0.25, prompts_per_batch=2, lr=1e-3)

@@ -5,7 +5,7 @@ import json
 import shutil
 import threading
 import time
-from functools import partial
+from functools import partial, reduce
 
 import httpx
 import openai
@@ -140,6 +140,10 @@ def test_stop_greedy_top_k_and_parts_are_understood(client):
     assert stopped.message.content == plain[: plain.index(stop)] and stopped.finish_reason == "stop"
 
 
+ENDLESS = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}
+DEEP = reduce(lambda inner, _: {"type": "object", "properties": {"a": inner}}, range(90), {"type": "string"})
+
+
 @pytest.mark.parametrize(
     ("more", "param", "words"),
     [
@@ -161,6 +165,9 @@ def test_stop_greedy_top_k_and_parts_are_understood(client):
         ({"response_format": {"type": "xml"}}, "response_format", "json_object"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "response_format", "json_schema"),
         ({"response_format": {"type": "json_object", "schema": {"type": "objet"}}}, "response_format", "Invalid type: objet"),
+        ({"response_format": {"type": "json_object", "schema": ENDLESS}}, "response_format", "^[^\n]*cannot be followed[^\n]*$"),
+        ({"response_format": {"type": "json_object", "schema": DEEP}}, "response_format", "recursion limit"),
+        ({"messages": [{"role": "user", "content": " " * 1_000_001 + "a"}]}, "messages", "context is 512"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
@@ -205,7 +212,7 @@ def test_hanging_up_frees_the_slots(address, stream):
     for thread in threads:
         thread.join()
     deadline = time.monotonic() + 120
-    while (health := httpx.get(f"{address}/health").json()) != {"running": 0, "waiting": 0}:
+    while (health := httpx.get(f"{address}/health").json()) != {"state": "ready", "running": 0, "waiting": 0}:
         assert time.monotonic() < deadline, health
 
 

@@ -78,7 +78,7 @@ class TaskIn(BaseModel):
     """A prompt (text, or messages with role and content) and its answers; gold: the known ranks of a gold question."""
 
     model_config = ConfigDict(extra="forbid")
-    prompt: str | list[dict[str, str]]
+    prompt: str | Annotated[list[dict[str, str]], Field(fail_fast=True)]
     completions: list[str] = Field(default=[], max_length=9)
     checkpoints: list[str] = Field(default=[], max_length=9)
     gold: list[int] | None = Field(default=None, max_length=9)
@@ -86,7 +86,7 @@ class TaskIn(BaseModel):
 
 
 class NewBatchIn(BatchIn):
-    tasks: list[TaskIn] = Field(min_length=1, max_length=100_000)
+    tasks: list[TaskIn] = Field(min_length=1, max_length=100_000, fail_fast=True)
 
 
 @router.post("/batches", status_code=201)
@@ -135,7 +135,7 @@ class GoldIn(BaseModel):
     """A prompt, its answers, and their known ranks: 0 is best, equal ranks tie."""
 
     model_config = ConfigDict(extra="forbid")
-    prompt: str | list[dict[str, str]]
+    prompt: str | Annotated[list[dict[str, str]], Field(fail_fast=True)]
     completions: list[str] = Field(min_length=2, max_length=9)
     ranks: list[int] = Field(min_length=2, max_length=9)
 
@@ -144,7 +144,7 @@ class GoldsIn(BaseModel):
     """Gold questions for a batch."""
 
     model_config = ConfigDict(extra="forbid")
-    gold: list[GoldIn] = Field(min_length=1, max_length=10_000)
+    gold: list[GoldIn] = Field(min_length=1, max_length=10_000, fail_fast=True)
 
 
 @router.post("/gold", status_code=201)

@@ -6,9 +6,10 @@ answer are listed in the answer's header instead.
 
 import json
 import secrets
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from annotate.chat.api.protocol import Refused, refusal
 from rlhf.errors import InputError
@@ -41,14 +42,32 @@ CHANGES_NOTHING = {
         "include_obfuscation",
     ),
 }
+Item = TypeVar("Item")
+# Up to the first item that is wrong: of a list of a million wrong ones each would take a kilobyte and the loop's time.
+Listed = Annotated[list[Item], Field(fail_fast=True)]
 Token = Annotated[int, Field(ge=0, lt=1 << 31)]
-Tokens = list[Token]
+Tokens = Listed[Token]
+BIAS: TypeAdapter[tuple[int, float]] = TypeAdapter(tuple[Token, float])
+
+
+def _biases(given: dict[str, Any]) -> dict[int, float]:
+    """Tokens and what is added to their logits, up to the first that is wrong, as in a list."""
+    found: dict[int, float] = {}
+    for each in given.items():
+        try:
+            token, bias = BIAS.validate_python(each)
+        except ValidationError as error:
+            [first, *_] = error.errors(include_url=False)
+            raise PydanticCustomError("bias", "{why}", {"why": f"{each[0][:20]!r}: {first['msg']}"}) from None
+        found[token] = bias
+    return found
 
 
 class Strict(BaseModel):
     """A body or a part of one; fields beside those of the class are refused, or known to change nothing."""
 
     model_config = ConfigDict(extra="allow")
+    read_from: ClassVar = "messages"  # the field that holds what the model reads
 
     def ignored(self, where: str = "") -> list[str]:
         """Fields that were given and change nothing. Raises Refused for one that is not known."""
@@ -61,7 +80,7 @@ class Strict(BaseModel):
 
 class Turn(Strict):
     role: str
-    content: str | list[dict[str, Any]]
+    content: str | Listed[dict[str, Any]]
 
     def message(self) -> dict[str, str]:
         """The turn as our messages are. Raises Refused for content that is not text."""
@@ -89,9 +108,9 @@ class Sampled(Strict):
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[Token, float] | None = None
+    logit_bias: Annotated[dict[str, Any], AfterValidator(_biases)] | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Listed[str] | None = None
     n: int | None = Field(1, ge=1, le=MAX_CHOICES)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -129,7 +148,7 @@ class Sampled(Strict):
 class ChatBody(Sampled):
     """/v1/chat/completions. The last group is refused unless it asks for nothing."""
 
-    messages: list[Turn] = Field(min_length=1)
+    messages: Listed[Turn] = Field(min_length=1)
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
@@ -190,7 +209,8 @@ class ChatBody(Sampled):
 class TextBody(Sampled):
     """/v1/completions: a text, tokens, or a list of either, read as they are. The last group is refused."""
 
-    prompt: str | Tokens | list[str] | list[Tokens] = "<|endoftext|>"
+    read_from: ClassVar = "prompt"
+    prompt: str | Tokens | Listed[str] | Listed[Tokens] = "<|endoftext|>"
     max_tokens: int | None = Field(16, ge=0)
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool | None = False
@@ -237,9 +257,10 @@ class TextBody(Sampled):
 class TokenizeBody(Strict):
     """/tokenize: the tokens of a text, or of a conversation with the beginning of its answer."""
 
+    read_from: ClassVar = "prompt"
     model: str
     prompt: str | None = None
-    messages: list[Turn] | None = None
+    messages: Listed[Turn] | None = None
     return_token_strs: bool | None = False
 
     def text_or_messages(self) -> str | list[dict[str, str]]:
@@ -259,5 +280,6 @@ class TokenizeBody(Strict):
 class DetokenizeBody(Strict):
     """/detokenize: the text of tokens."""
 
+    read_from: ClassVar = "tokens"
     model: str
     tokens: Tokens

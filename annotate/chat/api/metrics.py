@@ -50,11 +50,12 @@ class Metrics:
         elif isinstance(event, Failed):
             self.answers.labels(model, f"failed: {event.kind}").inc()
 
-    async def text(self) -> bytes:
-        """All numbers in Prometheus' format."""
+    def text(self) -> bytes:
+        """All numbers in Prometheus' format. Raises ClosedError."""
+        status = self.engine.status()
         for gauge, name in ((self.running, "running"), (self.waiting, "waiting")):
             gauge.clear()
-            for folder, state in (await self.engine.call("status")).items():
+            for folder, state in status.items():
                 gauge.labels(_name(folder)).set(state[name])
         self.starts.set(self.engine.num_starts)
         return generate_latest(self.registry)

@@ -67,12 +67,17 @@ def openai_router(
 
     @router.get("/health")
     async def health() -> Response:
-        """How many answers are under way and how many requests in line: for monitors, so it needs no key."""
-        try:
-            models = (await engine.call("status")).values()
-        except RLHFError as error:
-            return refusal(error).response()
-        return JSONResponse({name: sum(model[name] for model in models) for name in ("running", "waiting")})
+        """How many answers are under way and how many requests in line: for monitors, so it needs no key.
+
+        Told at once, also while a model is loaded or the engine started anew.
+        """
+
+        def told() -> dict[str, Any]:
+            models = engine.status().values()
+            numbers = {name: sum(model[name] for model in models) for name in ("running", "waiting")}
+            return {"state": engine.state, **numbers}
+
+        return answered(told)
 
     numbers = Metrics(engine)
 
@@ -80,7 +85,7 @@ def openai_router(
     async def metrics() -> Response:
         """Counters and times for Prometheus; no key, as /health."""
         try:
-            text = await numbers.text()
+            text = numbers.text()
         except RLHFError as error:
             return refusal(error).response()
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -154,7 +159,7 @@ async def _carried_out(
         ignored = body.ignored()
         response = await until_hangup(request, make(body, owner))
     except (Refused, RLHFError, ValidationError) as error:
-        return refusal(error, "prompt" if kind is TextBody else "messages").response()
+        return refusal(error, kind.read_from).response()
     if ignored:
         response.headers[IGNORED_HEADER] = ", ".join(ignored)
     return response

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import MutableHeaders
 
+from annotate.chat.checkpoints import NO_SUCH_MODEL
 from annotate.store.database import DatabaseDown
 from rlhf.errors import BusyError, ClosedError, InputError, RLHFError
 
@@ -34,12 +35,7 @@ class Refused(Exception):
 
 
 # What the engine calls otherwise than the protocol.
-NAMES = {
-    "max_new_tokens": "max_tokens",
-    "message": "messages",
-    "alternatives": "top_logprobs",
-    "json_schema": "response_format",
-}
+NAMES = {"max_new_tokens": "max_tokens", "alternatives": "top_logprobs", "json_schema": "response_format"}
 
 
 def refusal(error: Exception, prompt: str = "messages") -> Refused:
@@ -50,24 +46,21 @@ def refusal(error: Exception, prompt: str = "messages") -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"
         return Refused(400, f"{where}: {first['msg']}", where)
     if isinstance(error, BusyError):
         return Refused(429, str(error), code="queue_full")
     if isinstance(error, InputError):
-        return _refused_input(str(error), prompt)
+        return _refused_input(error, prompt)
     return Refused(503 if isinstance(error, ClosedError | DatabaseDown) else 500, str(error))
 
 
-def _refused_input(message: str, prompt: str) -> Refused:
-    if message.startswith("model "):
-        return Refused(404, message, "model", "model_not_found")
-    if "context is" in message:
-        return Refused(400, message, prompt, "context_length_exceeded")
-    first_word = message.split()[0].rstrip(":")
-    name = NAMES.get(first_word, first_word if first_word.islower() else None)
-    return Refused(400, message.replace("max_new_tokens", "max_tokens"), name, "invalid_value")
+def _refused_input(error: InputError, prompt: str) -> Refused:
+    names = NAMES | {"prompt": prompt}
+    message = str(error).replace("max_new_tokens", "max_tokens")
+    param = names.get(error.param, error.param) or None
+    return Refused(404 if error.code == NO_SUCH_MODEL else 400, message, param, error.code or "invalid_value")
 
 
 def answered(make: Callable[[], dict[str, Any]]) -> Response:

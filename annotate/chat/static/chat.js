@@ -12,7 +12,7 @@ import { Marks } from "./marks.js";
 import { Settings, takenOver } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { ask, join, newId } from "./stream.js";
-import { Tree } from "./tree.js";
+import { Tree, samePrompt } from "./tree.js";
 import { Growing, answer, question } from "./turn.js";
 
 const REJOIN_MS = 1000;
@@ -133,7 +133,8 @@ class Chat {
     const pair = isLast ? this.tree.pair(turn) : null;
     if (!pair) return [answer(turn, this), isLast ? this.preference(turn) : null].filter(Boolean);
     const given = this.marks.compared(...pair.map((one) => one.id));
-    return [h("div", { class: "pair" }, ...pair.map((one, i) => answer(one, this, "AB"[i]))), this.choice(pair, given)];
+    const choice = samePrompt(...pair) ? this.choice(pair, given) : h("p", { class: "quiet" }, t("chat.different_prompts"));
+    return [h("div", { class: "pair" }, ...pair.map((one, i) => answer(one, this, "AB"[i]))), choice];
   }
 
   choice(pair, given) {
@@ -145,7 +146,7 @@ class Chat {
   /** After "again": is the new answer better than the one before it? */
   preference(turn) {
     const earlier = this.tree.siblings(turn).filter((other) => other.id < turn.id && other.content).at(-1);
-    if (!earlier || turn.pair || earlier.pair || !turn.content) return null;
+    if (!earlier || turn.pair || earlier.pair || !turn.content || !samePrompt(turn, earlier)) return null;
     const given = this.marks.compared(turn.id, earlier.id);
     const verdict = (name, key) => h("button", { type: "button", "data-verdict": name, "aria-pressed": String(given?.verdict === name), onclick: () => this.compare(turn, earlier, name) }, t(`chat.${key}`));
     return h("div", { class: "choice small", role: "group", "aria-label": t("chat.prefer") }, h("span", { class: "quiet" }, t("chat.prefer")), verdict("a", "better"), verdict("tie", "same"), verdict("b", "worse"));
@@ -231,7 +232,8 @@ class Chat {
   }
 
   async ended(growing) {
-    if (growing.some((one) => !one.done && !one.failed)) await this.reread();
+    const pair = this.tree.pair(this.tree.turns.get(this.tree.leaf));
+    if (growing.some((one) => !one.done && !one.failed) || (pair && !samePrompt(...pair))) await this.reread(); // whose these are is told now
     else if (!growing.some((one) => one.failed)) this.draw();
     const stopped = this.tree.turns.get(this.tree.leaf)?.sampling.reason === "cancelled";
     this.spoken.textContent = t(stopped ? "chat.stopped" : "chat.finished");

@@ -1,5 +1,8 @@
 // The conversation as a tree: which turns there are, which branch is shown.
 
+/** Whether two answers to one question were given the same system text and the same turns, so that they can be compared. */
+export const samePrompt = (a, b) => a.prompt_id === b.prompt_id;
+
 export class Tree {
   constructor(messages = []) {
     this.turns = new Map();

@@ -1,6 +1,7 @@
 """tiktoken and transformers must read any text alike, and a user's text must never become a special token."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config
 
 from rlhf.errors import InputError
+from rlhf.models import tokenizer as tokenizers
 from rlhf.models.foreign_tokenizer import ForeignTokenizer
 from rlhf.models.tokenizer import (
     Tokenizer,
@@ -55,6 +57,34 @@ def test_both_sides_give_the_same_ids_and_no_special_ones(tokenizer, fast, text)
     assert fast(whole, add_special_tokens=False, split_special_tokens=True)["input_ids"] == ids
     assert not set(ids) & {tokenizer.pad_id, *tokenizer.stop_ids}
     assert tokenizer.decode(ids) == whole
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([*SPECIAL, *" \n\t\x1c\x85\u3000", " " * 5, "\r\n", "a", "猫", "1", "!"]), max_size=20
+    ).map("".join)
+)
+def test_blanks_that_are_split_off_give_the_tokens_of_the_whole_text(tokenizer, text):
+    plain = tokenizer.encoding.encode_ordinary(text), tokenizer.encoding.encode(text, allowed_special="all")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizers, "MANY_BLANKS", re.compile(tokenizers.BLANK + "{2,}"))
+        assert (tokenizer.encode(text), tokenizer.encode_with_special(text)) == plain
+
+
+def test_more_blanks_in_a_row_than_tiktoken_can_read_are_read(tokenizer, fast):
+    text = "the red" + " " * 1_000_001 + "kite"
+    ids = fast(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.encode_batch([text, "a"]) == [ids, tokenizer.encode("a")]
+    assert tokenizer.encode_with_special(text + "<|end|>") == [*ids, tokenizer.eos_id]
+
+
+def test_a_text_that_a_published_encoding_cannot_read_is_refused_in_one_line(tokenizer):
+    other = Tokenizer(tokenizer.ranks, r"\p{L}+|\s+(?!\S)|\s", tokenizer.specials)
+    for read in (other.encode, other.encode_with_special, lambda text: other.encode_batch([text])):
+        with pytest.raises(InputError, match=r"a text of 1000001 characters cannot be split .*shorten"):
+            read(" " * 1_000_000 + "a")
+    assert other.encode("a  b")
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,7 +1,10 @@
 """The engine in a process of its own: killed, cancelled, asked for what is not there."""
 
 import asyncio
+import json
 import os
+import queue
+import shutil
 import signal
 import threading
 import time
@@ -119,6 +122,62 @@ def test_an_answer_that_kills_the_engine_again_and_again_is_given_up(process, fo
     assert in_a_loop(process.answer(folders["policy"], ask(max_new_tokens=3))).completion_tokens <= 3
 
 
+# So many properties take a second to compile, in which the process is at this request.
+SLOW = json.dumps({"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(3000)}})
+
+
+def is_taking_up(process, key):
+    begun, done = process.progress
+    return str(begun) == key != str(done)
+
+
+def test_what_the_engine_dies_of_is_given_up_and_nothing_else(process, folders):
+    """A request that kills the engine whenever it is taken up, while another is answered."""
+    pytest.importorskip("llguidance")
+    request = long_request(folders["policy"], 600)
+    expected = TOKENIZER.decode(alone(load_policy(folders["policy"]), request).tokens)
+    with ThreadPoolExecutor(1) as threads:
+        innocent = threads.submit(lambda: list(process.stream(folders["policy"], request)))
+        while not process.status().get(folders["policy"], {"running": 0})["running"]:
+            time.sleep(0.01)
+        told = queue.SimpleQueue()
+        key = process._ask("submit", told.put, folders["policy"], ask(json_schema=SLOW), False)
+        for _ in range(2):
+            while not is_taking_up(process, key):
+                time.sleep(0.01)
+            assert process.status()[folders["policy"]] == {"running": 1, "waiting": 1}  # told at once
+            starts = process.num_starts
+            os.kill(process.process.pid, signal.SIGKILL)
+            while process.num_starts == starts:
+                assert process.state in ("loading", "ready", "restarting")
+                time.sleep(0.01)
+        assert "given up" in told.get(timeout=60).error
+        answer = Answer()
+        for event in innocent.result():
+            answer.add(event)
+    assert answer.text == expected and answer.completion_tokens == 600
+    assert not process.pending
+
+
+def test_a_text_that_its_tokenizer_cannot_read_is_refused_and_the_engine_lives(process, folders, tmp_path):
+    shutil.copytree(folders["policy"], tmp_path / "published")
+    written = tmp_path / "published" / "encoding.json"
+    pattern = {"pattern": r"\p{L}+|\s+(?!\S)|\s"}
+    written.write_text(json.dumps(json.loads(written.read_text()) | pattern))
+    starts, blanks = process.num_starts, " " * 1_000_000 + "a"
+
+    async def all_of_them():
+        asked = [process.answer(str(tmp_path / "published"), ask(blanks))]
+        asked += [process.call("tokenize", str(tmp_path / "published"), blanks)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    for refused in in_a_loop(all_of_them()):
+        assert type(refused) is InputError and "cannot be split into tokens" in str(refused)
+    with pytest.raises(InputError, match="context is 2048"):
+        in_a_loop(process.answer(folders["policy"], ask(blanks)))
+    assert process.num_starts == starts
+
+
 def test_a_hung_engine_is_taken_for_dead_and_the_answer_goes_on(folders):
     with EngineProcess(max_rows=4) as process:
         in_a_loop(process.answer(folders["policy"], ask(max_new_tokens=3)))  # the model is there now
@@ -189,8 +248,8 @@ def test_leaving_the_loop_cancels_and_frees_the_slot(process, folders):
         if isinstance(event, Piece):
             break
     deadline = time.monotonic() + 20
-    while (status := in_a_loop(process.call("status"))[folders["policy"]])["running"]:
-        assert time.monotonic() < deadline, status
+    while process.status()[folders["policy"]]["running"]:
+        assert time.monotonic() < deadline
     assert not process.pending
     [ended] = heard
     assert ended.reason == "cancelled" and 0 < ended.completion_tokens < 600
@@ -205,7 +264,7 @@ def test_a_full_line_and_a_missing_model_are_said(process, folders):
     answers = in_a_loop(crowd())
     assert {type(answer) for answer in answers} == {Answer, BusyError}
     assert sum(isinstance(answer, Answer) for answer in answers) >= 8
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(EngineError, match="no such folder"):  # whoever asks: the request is in order
         in_a_loop(process.answer("/no/such/model", ask()))
 
 

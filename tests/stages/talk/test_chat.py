@@ -18,7 +18,7 @@ from annotate.store.schema import Annotation, Completion, TaskCompletion
 from rlhf.errors import InputError
 from rlhf.models.checkpoints import load_policy
 from rlhf.sampling.generate import SamplingSettings, generate
-from stages.talk import saved, serve, terminal
+from stages.talk import conversation, saved, serve, terminal
 from stages.talking_settings import ChatSettings
 from tests import forked
 from tests.chat.tiny import TOKENIZER, tiny_store
@@ -106,6 +106,27 @@ def test_compare_keeps_the_choice_and_names_the_checkpoints_after_it(store, labe
     assert ranks[1] < ranks[0] and len(set(tie[2])) == 1
     assert "sft/0001-tiny" not in first + second and "(no choice kept)" in out
     assert "sft/0001-tiny" in out.splitlines()[3]
+
+
+def test_both_answers_of_a_comparison_are_to_the_prompt_that_it_is_kept_with(store, labels, monkeypatch):
+    prompts, ask = [], conversation.Request
+    monkeypatch.setattr(
+        conversation, "Request", lambda **asked: prompts.append(list(asked["messages"])) or ask(**asked)
+    )
+    talk(store, ["Hello", "/system Answer like a pirate.", "/compare", "a"], labels, system="Be polite.")
+    [(prompt, *_)] = kept(labels)[0]
+    polite = [{"role": "system", "content": "Be polite."}, {"role": "user", "content": "Hello"}]
+    assert prompts == [polite, polite] and prompt == polite
+
+
+def test_a_checkpoint_without_room_for_what_the_first_answer_was_given_is_not_compared(store, labels):
+    """base has a context of 4096, ppo one of 512."""
+    lines = [*["the dog barks in the park " * 12] * 6, "/compare ppo", "a", "/good"]
+    out = talk(store, lines, labels, policy="base")
+    assert "answers to different prompts are not compared" in out and "A: " not in out
+    assert kept(labels)[0] == []
+    with LabelStore(labels) as found:
+        assert found.batches() == ["chat ratings"]  # of the first answer, which is still the last one
 
 
 class CtrlCAt(io.StringIO):
