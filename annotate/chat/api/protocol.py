@@ -26,7 +26,8 @@ class Refused(Exception):
     def body(self) -> dict[str, Any]:
         kinds = {401: "authentication_error", 429: "rate_limit_error"}
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        message = " ".join(str(self).split())  # it may name what was sent, line ends and all
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         waits = {429: {"Retry-After": "1"}, 503: {"Retry-After": "10"}}

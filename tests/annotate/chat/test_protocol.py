@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.chat.api.protocol import refusal
+from annotate.chat.api.protocol import Refused, refusal
 from annotate.chat.checkpoints import Checkpoints
 from rlhf.errors import EngineError, InputError
 from rlhf.serving.completions import Failed, Request
@@ -44,3 +44,9 @@ def test_a_fault_of_the_server_is_a_500_and_a_missing_model_a_404(tmp_path):
     with pytest.raises(InputError) as missing:
         Checkpoints(Store(tmp_path)).named("none")
     assert told(missing.value) == (404, "model", "model_not_found")
+
+
+def test_a_refusal_is_one_line_whatever_it_names():
+    """Found by `make fuzz WHAT=bodies`: an unknown parameter called by a line end."""
+    error = Refused(400, "\n is\nnot known here", "\n", "unknown_parameter").body()["error"]
+    assert error["message"] == "is not known here" and error["param"] == "\n"
