@@ -26,7 +26,7 @@ def logprobs_of(model, tokens):
 
 def alone(model, tokens, **settings):
     sampling = SamplingSettings(**settings)
-    ends = {"stop_ids": TOKENIZER.stop_ids, "pad_id": TOKENIZER.pad_id}
+    ends = {"stop_ids": TOKENIZER.stop_ids}
     [sample] = generate(model, [tokens], sampling, seed=4, **ends)
     return sample
 

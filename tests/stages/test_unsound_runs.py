@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf.errors import InputError, TrainingError
-from rlhf.models.checkpoints import load_policy
+from rlhf.models.checkpoints import load_policy, load_scalar
 from stages import reward, sft
 from stages.cli.main import main
 from stages.ppo import loop
@@ -117,7 +117,7 @@ def test_the_bar_says_that_held_out_rows_are_measured(store, tmp_path, capsys):
 
 def test_a_reward_model_of_a_few_rankings_learns(store, tmp_path):
     entry = run(reward, store, tmp_path, number=4, name="few", epochs=1.0, lr=1e-3)
-    before, after = load_policy(store.resolve("sft").path).base_model, load_policy(entry.path).base_model
+    before, after = load_policy(store.resolve("sft").path).base_model, load_scalar(entry.path).base_model
     changed = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert any(changed)
 

@@ -16,6 +16,7 @@ def test_the_lower_bound_by_hand(tmp_path):
     # Means 2 and 1.5, standard deviations 1.5 and 0.
     assert heads.lower_bound(states, 2.0).tolist() == [-1.0, 1.5]
     save_heads(heads, tmp_path)
+    (tmp_path / "none").mkdir()
     assert torch.equal(load_heads(tmp_path).weight, heads.weight) and load_heads(tmp_path / "none") is None
 
 

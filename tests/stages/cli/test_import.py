@@ -245,7 +245,9 @@ def test_special_tokens_that_no_text_becomes_need_no_embedding(tmp_path):
     entry = import_model(Store(tmp_path / "store"), str(tmp_path / "model"), "gemma", say=quiet)
     engine = Engine(load_policy(entry.path), load_tokenizer(entry.path))
     *_, refused = engine.stream(Request(prompt="a<image_soft_token>", max_new_tokens=3))
-    assert refused == Failed(f"prompt has token {SIZE}; the model has tokens 0 to {SIZE - 1}", "input")
+    assert refused == Failed(
+        f"prompt has token {SIZE}; the model has tokens 0 to {SIZE - 1}", "input", "prompt"
+    )
     *_, end = engine.stream(Request(prompt="a", max_new_tokens=3, presence_penalty=0.5, alternatives=2))
     assert isinstance(end, Done)
 

@@ -69,7 +69,7 @@ def test_blocks_read_from_their_files_give_the_same_answers_and_only_at_the_term
 def test_an_answer_is_what_the_checkpoint_says_for_its_seed(store, labels):
     settings = SamplingSettings(max_new_tokens=8, top_p=0.95)
     prompt = TOKENIZER.encode_prompt([{"role": "user", "content": "Hello"}])
-    ends = {"stop_ids": TOKENIZER.stop_ids, "pad_id": TOKENIZER.pad_id}
+    ends = {"stop_ids": TOKENIZER.stop_ids}
     [sample] = generate(load_policy(store.resolve("ppo").path), [prompt], settings, seed=5, **ends)
     assert talk(store, ["Hello"], labels, seed=4) == TOKENIZER.decode(sample.tokens) + "\n"
     assert talk(store, ["Hello"], labels, seed=5) != talk(store, ["Hello"], labels, seed=4)
