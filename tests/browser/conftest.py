@@ -224,7 +224,7 @@ def upload(page, place, file):
     """Choose a file in a form, again where the form was not listening yet, as a person would."""
     from playwright.sync_api import TimeoutError as TooLate
 
-    shown = page.get_by_text(Path(file).name).first
+    shown = page.locator(f"{place} .file-preview")
     for patience in (10_000, 30_000, PATIENCE_MS):
         if not shown.is_visible():
             page.locator(f"{place} input[type=file]").set_input_files(file)
