@@ -38,8 +38,7 @@ def refuse_rejected(row: Row) -> None:
     if IS_JUDGED.isdisjoint(row):
         return
     for name in VERDICTS:
-        value = row.get(name)
-        if value in EMPTY:
+        if name not in row or (value := row[name]) in EMPTY:
             continue
         if name == "label" and number(value) is not None:
             raise BadRow(

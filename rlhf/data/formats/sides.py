@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from rlhf.data.formats.lists import list_of
@@ -19,8 +20,13 @@ THIRD = {"b": "c", "1": "2", "2": "3"}  # behind the second of two
 STRENGTHS = ("preference_strength", "overall_preference")  # HelpSteer 2 and 3: below zero the first is better
 
 
-def sides_of(columns: Any) -> tuple[str, str] | None:
+def sides_of(columns: Iterable[str]) -> tuple[str, str] | None:
     """The two columns that hold answers side by side, such as response_a and response_b."""
+    return _sides_among(tuple(columns))
+
+
+@lru_cache(maxsize=64)  # rows of a file have the same columns
+def _sides_among(columns: tuple[str, ...]) -> tuple[str, str] | None:
     for stem in STEMS:
         for first, second in ENDS:
             for between in ("_", ""):
