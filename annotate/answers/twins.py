@@ -30,9 +30,8 @@ def _batches_with(connection: Connection, task: int) -> set[str]:
     others = select(Task.id, Batch.name).join(Batch, Batch.id == Task.batch_id)
     others = others.where(Task.prompt_id == prompt, Task.batch_id != batch).limit(MOST_LOOKED_AT)
     names = {number: name for number, name in connection.execute(others)}
-    wanted = _texts(connection, [task])[task]
-    texts = _texts(connection, names)
-    return {name for number, name in names.items() if texts[number] == wanted}
+    texts = _texts(connection, [task, *names])
+    return {name for number, name in names.items() if texts[number] == texts[task]}
 
 
 def _texts(connection: Connection, tasks: Iterable[int]) -> dict[int, list[str]]:

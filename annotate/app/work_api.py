@@ -36,7 +36,6 @@ from annotate.work.history import OwnProgress, history, own_progress, standing_a
 from rlhf.data import as_messages
 
 router = APIRouter(prefix="/api", tags=["labeling"])
-KNOWN = select(Annotation.id).where(Annotation.client_id == bindparam("client_id"))
 LATE = select(Annotation.late).where(Annotation.id == bindparam("annotation"))
 NUM_VERSIONS = (
     select(func.count())
@@ -116,7 +115,7 @@ def keep_answer(shared: Any, account: Account, task_id: int, answer: AnswerIn) -
     database = shared.store.database
     with database.read() as connection:
         view = _given(connection, account, task_id)
-        found = connection.execute(KNOWN, {"client_id": own_id(account.id, answer.client_id)}).first()
+        found = connection.execute(drafts.GIVEN, {"client_id": own_id(account.id, answer.client_id)}).first()
     if answer.kind != "skip":
         answer.fields = _checked(shared, answer.fields)
     stored = shared.store.submit(account.name, submission(view, account.id, answer))

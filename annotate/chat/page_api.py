@@ -20,7 +20,7 @@ from annotate.chat.asking import Asking, Question
 from annotate.chat.checkpoints import Checkpoints
 from annotate.chat.feedback import record_comparison, record_rewrite, record_thumb
 from annotate.chat.running import Running, Watched
-from annotate.chat.tree import Tree, branches, hidden_models, marks, turn_json
+from annotate.chat.tree import Tree, branches, hidden_models, marks, prompt_id, turn_json
 from annotate.store.accounts import Account
 from annotate.store.database import Database
 from rlhf.errors import EngineError, InputError, LabelError
@@ -176,7 +176,7 @@ def _add_feedback(router: APIRouter) -> None:
         first, second = tree.nodes[given.a], tree.nodes[given.b]
         if given.a == given.b or first.parent != second.parent:
             raise LabelError("a comparison needs two different answers to the same question")
-        if tree.prompt(first) != tree.prompt(second):
+        if prompt_id(first) != prompt_id(second):
             raise LabelError(
                 "the two answers were given different prompts (another system text, or other turns left out): "
                 "there is nothing to compare"

@@ -1,15 +1,12 @@
 """What labelers' ratings say: of checkpoints, and of the labelers themselves."""
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from annotate.answers.ratings import Rating, apart_from_others
-from rlhf.intervals import t_quantile
+from rlhf.intervals import mean_interval
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,12 @@ def ratings_by_checkpoint(given: Sequence[Rating]) -> list[MeanRating]:
 
 
 def _mean(given: Sequence[Rating]) -> tuple[float, tuple[float, float] | None]:
-    """The mean, and its 95 % interval: Student's t over prompts, whose sums are independent (Cochran 1977, eq. 6.13)."""
-    sums: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for one in given:
-        total, count = sums[one.prompt]
-        sums[one.prompt] = total + one.rating, count + 1
-    totals, counts = np.array(list(sums.values()), float).T
-    mean, prompts = float(totals.sum() / counts.sum()), len(sums)
-    if prompts < 2:
-        return mean, None
-    spread = float(((totals - mean * counts) ** 2).sum())
-    reach = t_quantile(prompts - 1) * math.sqrt(prompts / (prompts - 1) * spread) / float(counts.sum())
-    return mean, (max(1.0, mean - reach), min(float(given[0].scale), mean + reach))
+    """The mean, and its 95 % interval within the scale by prompt; None where one prompt was rated."""
+    prompts, values = [one.prompt for one in given], [one.rating for one in given]
+    if len({*prompts}) < 2:
+        return statistics.fmean(values), None
+    mean, low, high = mean_interval(prompts, values)
+    return mean, (max(1.0, low), min(float(given[0].scale), high))
 
 
 def ratings_by_labeler(given: Sequence[Rating]) -> list[LabelerRatings]:

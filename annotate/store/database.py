@@ -6,7 +6,6 @@ others committed while it waited (assign.py, submit.py); it takes them in one or
 same, by a deadlock or a name made twice, runs again (`retried`).
 """
 
-import fcntl
 import itertools
 import random
 import re
@@ -29,7 +28,8 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from annotate.store.turns import Turns
+from annotate.store.turns import Turns, locked
+from rlhf.data.rows import replaced
 from rlhf.durable import write_atomically
 from rlhf.errors import LabelError, first_line, without_password
 
@@ -78,11 +78,7 @@ def retried(work: Callable[P, T]) -> Callable[P, T]:
 
 def storable(value: Any) -> Any:
     """A text, or JSON of texts, with U+FFFD for what no database keeps: NUL and surrogates without a partner."""
-    if isinstance(value, str):
-        return UNSTORABLE.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {storable(key): storable(inner) for key, inner in value.items()}
-    return [storable(inner) for inner in value] if isinstance(value, list | tuple) else value
+    return replaced(value, UNSTORABLE)
 
 
 @contextmanager
@@ -155,17 +151,11 @@ class Database:
             with self.read() as connection:
                 yield connection
             return
-        with _one_line("read"), self._one_process(), self.read() as connection:
+        with _one_line("read"), locked(self._lock_file()), self.read() as connection:
             yield connection
 
-    @contextmanager
-    def _one_process(self) -> Iterator[None]:
-        """The write lock between processes: a server, an import and a sampler may share one file."""
-        with self._lock_file().open("w") as file:  # closing it gives the lock back
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
     def _lock_file(self) -> Path:
+        """The write lock between processes: a server, an import and a sampler may share one file."""
         return Path(f"{self.engine.url.database}.lock")
 
     def _checkpoint_now_and_then(self) -> None:
@@ -181,7 +171,9 @@ class Database:
             self.engine.dispose()
             return
         try:
-            with self._one_process():  # the last one to close tidies up, and refuses whoever opens meanwhile
+            with locked(
+                self._lock_file()
+            ):  # the last one to close tidies up, and refuses whoever opens meanwhile
                 self.engine.dispose()
         except OSError:  # the folder is gone, or may no longer be written
             self.engine.dispose()

@@ -37,8 +37,7 @@ class Turns:
         self._take(last)
         got = False
         try:
-            with lock_file.open("w") as file:  # closing it gives the lock back
-                _lock(file, last)
+            with locked(lock_file, last):
                 got, self.since = True, time.monotonic()
                 yield
         finally:
@@ -65,6 +64,14 @@ class Turns:
         crowded = self.waiting > MOST_WAITING and now - self.since > LONG_S
         if last is not None and (crowded or now > last):
             raise Busy
+
+
+@contextmanager
+def locked(lock_file: Path, last: float | None = None) -> Iterator[None]:
+    """The lock file that processes share. last: until when to wait, by time.monotonic; then raises Busy."""
+    with lock_file.open("w") as file:  # closing it gives the lock back
+        _lock(file, last)
+        yield
 
 
 def _lock(file: IO[str], last: float | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from annotate.store.accounts import labeler_id
 from annotate.store.database import Database, retried
@@ -19,20 +19,16 @@ from annotate.work import live
 from annotate.work.asks import asks_from
 from annotate.work.batches import answers_of, batch_id, num_answers
 from annotate.work.completed import answers_pending
-from annotate.work.live import LONGEST_LEASE_S
+from annotate.work.live import ANSWERED_IT, HOLDS_IT, LABELER, LONGEST_LEASE_S, NOW, NUM_LEASES
 from rlhf.data import Prompt as PromptText
 from rlhf.errors import LabelError
 
 # Statements of every request are built once: that takes SQLAlchemy longer than a database takes to answer them.
 IDS: Any = bindparam("ids", expanding=True)
-LABELER: Any = bindparam("labeler")
-NOW: Any = bindparam("now")
 OWN_AMONG = and_(Lease.labeler_id == LABELER, Lease.task_id.in_(IDS))
 HELD_AMONG = select(Lease.task_id).where(OWN_AMONG)
 HOLD_LONGER = update(Lease).where(OWN_AMONG).values(expires=bindparam("until"))
 HOLD = insert(Lease)
-HELD_BY_ALL = and_(Lease.task_id == Task.id, Lease.expires > NOW, Lease.expires <= NOW + LONGEST_LEASE_S)
-NUM_LEASES = select(func.count()).select_from(Lease).where(HELD_BY_ALL).correlate(Task).scalar_subquery()
 STILL_FREE = select(Task.id).where(Task.id.in_(IDS), Task.done + NUM_LEASES < Task.overlap)
 OWN_LEASES = (
     select(Lease.task_id)
@@ -48,8 +44,6 @@ OPEN = (
     .order_by(Batch.id)
 )
 OPEN_ONE = OPEN.where(Batch.id == bindparam("batch"))
-ANSWERED_IT = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == LABELER))
-HOLDS_IT = exists().where(and_(HELD_BY_ALL, Lease.labeler_id == LABELER))
 GOLDEN = and_(Task.batch_id == bindparam("batch"), Task.gold.is_not(None))
 HAS_GOLD = select(Task.id).where(GOLDEN).limit(1)
 NUM_GOLD_SEEN = select(func.count()).select_from(Task).where(GOLDEN, ANSWERED_IT | HOLDS_IT)

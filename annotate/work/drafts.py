@@ -17,7 +17,7 @@ from rlhf.errors import LabelError
 MAX_CHARACTERS, MAX_DEPTH = 2_000_000, 50
 # Of every change of an answer, so built once.
 MINE = and_(Draft.task_id == bindparam("task"), Draft.labeler_id == bindparam("labeler"))
-REVISION, CONTENT = select(Draft.revision).where(MINE), select(Draft.content).where(MINE)
+REVISION = select(Draft.revision).where(MINE)
 DRAFT = select(Draft.content, Draft.revision).where(MINE)
 GIVEN = select(Annotation.id).where(Annotation.client_id == bindparam("client_id"))
 KEEP, KEEP_NEWER = insert(Draft), update(Draft).where(MINE)
@@ -30,9 +30,6 @@ class Saved:
     saved: bool
     revision: int
     answered: bool = False
-
-    def __bool__(self) -> bool:
-        return self.saved
 
 
 @retried
@@ -51,16 +48,17 @@ def save_draft(
     with database.write() as connection:
         number = labeler_id(connection, labeler, lock=True)
         mine = {"task": task, "labeler": number}
-        if answer_id and connection.execute(GIVEN, {"client_id": answer_id}).first():
-            return Saved(False, connection.execute(REVISION, mine).scalar() or 0, answered=True)
         known = connection.execute(REVISION, mine).scalar()
+        if answer_id and connection.execute(GIVEN, {"client_id": answer_id}).first():
+            return Saved(False, known or 0, answered=True)
+        is_newer = known is None or known < revision
         if known is None:
             if not was_given(connection, number, task):
                 raise LabelError(f"task {task}: not a task of yours; open the next one")
             connection.execute(KEEP, [{"task_id": task, "labeler_id": number, **values}])
-        elif known < revision:
+        elif is_newer:
             connection.execute(KEEP_NEWER, {**mine, **values})
-        return Saved(known is None or known < revision, max(known or 0, revision))
+        return Saved(is_newer, max(known or 0, revision))
 
 
 def _check_content(task: int, content: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, update
 
 from annotate.store.database import Database, retried, storable
 from annotate.store.schema import Annotation, Batch, Lease, LiveRequest, Prompt, Task
@@ -31,6 +31,15 @@ AHEAD = 3  # open tasks to keep in stock beyond those being labeled
 SAMPLING = {"temperature": 1.0, "max_new_tokens": 64}
 LONGEST_LEASE_S = 86400.0  # one that ends later was given while a clock was wrong
 CLAIM_S = 300.0  # a claim this old belonged to a sampler that died
+# Statements of every lease are built once, as those of `annotate.work.assign`.
+LABELER: Any = bindparam("labeler")
+NOW: Any = bindparam("now")
+HELD_BY_ALL = and_(Lease.task_id == Task.id, Lease.expires > NOW, Lease.expires <= NOW + LONGEST_LEASE_S)
+NUM_LEASES = select(func.count()).select_from(Lease).where(HELD_BY_ALL).correlate(Task).scalar_subquery()
+ANSWERED_IT = exists().where(and_(Annotation.task_id == Task.id, Annotation.labeler_id == LABELER))
+HOLDS_IT = exists().where(and_(HELD_BY_ALL, Lease.labeler_id == LABELER))
+STOCK = select(func.count()).where(Task.batch_id == bindparam("batch"), Task.done + NUM_LEASES < Task.overlap)
+STOCK_FOR = STOCK.where(~ANSWERED_IT, ~HOLDS_IT)  # what was answered or skipped before does not come again
 
 
 @dataclass(frozen=True)
@@ -76,14 +85,11 @@ def request_more(connection: Connection, batch: int, labeler: int | None = None)
 
     Without a labeler those that anybody can be given.
     """
-    now = time.time()
-    holding = and_(Lease.task_id == Task.id, Lease.expires > now, Lease.expires <= now + LONGEST_LEASE_S)
-    held = select(func.count()).select_from(Lease).where(holding).correlate(Task).scalar_subquery()
-    query = select(func.count()).where(Task.batch_id == batch, Task.done + held < Task.overlap)
-    if labeler is not None:  # what was answered or skipped before does not come again
-        answered = and_(Annotation.task_id == Task.id, Annotation.labeler_id == labeler)
-        query = query.where(~exists().where(answered), ~exists().where(holding, Lease.labeler_id == labeler))
-    stock = connection.execute(query).scalar_one()
+    given = {"batch": batch, "now": time.time()}
+    if labeler is None:
+        stock = connection.execute(STOCK, given).scalar_one()
+    else:
+        stock = connection.execute(STOCK_FOR, {**given, "labeler": labeler}).scalar_one()
     coming = connection.execute(
         select(func.count()).where(
             LiveRequest.batch_id == batch, LiveRequest.state.in_(("wanted", "claimed"))

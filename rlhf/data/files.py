@@ -4,7 +4,6 @@ import bz2
 import csv
 import gzip
 import io
-import json
 import lzma
 import re
 import zlib
@@ -13,8 +12,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlhf.data.json_text import CHUNK, json_lines, json_rows, without_halves
-from rlhf.data.rows import BadRow
+from rlhf.data.json_text import CHUNK, json_lines, json_rows
+from rlhf.data.rows import BadRow, json_within
 from rlhf.errors import InputError, first_line
 
 Placed = tuple[str, Any]
@@ -191,8 +190,8 @@ def _cell(text: str, is_structured: bool, is_ours: bool) -> Any:
     if not is_structured or not text:
         return text
     try:
-        return without_halves(json.loads(text))
-    except (ValueError, RecursionError):
+        return json_within(text)
+    except ValueError:
         return BadRow(
             "holds a list or object that is not JSON (Python's spelling?); save the set as JSON lines"
         )

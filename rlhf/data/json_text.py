@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlhf.data.rows import BadRow
+from rlhf.data.rows import BadRow, without_halves
 from rlhf.errors import InputError
 
 Placed = tuple[str, Any]
@@ -16,7 +16,6 @@ ROWS_KEYS = ("data", "rows", "train", "examples", "samples", "records", "items")
 CHUNK = 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 JSON = json.JSONDecoder().decode
-HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: texts that were cut within an emoji
 
 
 def json_lines(file: Any, path: Path) -> Iterator[Placed]:
@@ -37,15 +36,6 @@ def json_row(line: bytes) -> Any:
         return BadRow("no UTF-8 text")
     except ValueError as problem:
         return BadRow(f"not JSON ({getattr(problem, 'msg', problem)})")
-
-
-def without_halves(value: Any) -> Any:
-    """The value with U+FFFD for halves of surrogate pairs, as tokenizers have it: no file, page or hash can hold one."""
-    if isinstance(value, str):
-        return HALVES.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {without_halves(key): without_halves(inner) for key, inner in value.items()}
-    return [without_halves(inner) for inner in value] if isinstance(value, list) else value
 
 
 def json_rows(file: Any, path: Path) -> Iterator[Placed]:

@@ -12,6 +12,7 @@ Prompt = str | list[Message]
 ROLES = ("system", "user", "assistant")
 MAY_BE_TURNS = frozenset("[{")  # what a conversation that is kept as a text begins with
 CONTENTS = ('"content"', '"value"', '"text"')
+HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: texts that were cut within an emoji
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -105,13 +106,35 @@ class Row(dict[str, Any]):
         )
 
 
+def without_halves(value: Any) -> Any:
+    """The value with U+FFFD for halves of surrogate pairs, as tokenizers have it: no file, page or hash can hold one."""
+    return replaced(value, HALVES)
+
+
+def replaced(value: Any, pattern: re.Pattern[str]) -> Any:
+    """A text, or JSON of texts, with U+FFFD for what the pattern finds."""
+    if isinstance(value, str):
+        return pattern.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {replaced(key, pattern): replaced(inner, pattern) for key, inner in value.items()}
+    return [replaced(inner, pattern) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def json_within(text: str) -> Any:
+    """What a column keeps as the text of JSON, without halves of surrogate pairs. Raises ValueError for any other text."""
+    try:
+        return without_halves(json.loads(text))
+    except RecursionError as problem:
+        raise ValueError("nested too deep") from problem
+
+
 def unpacked(name: str, value: str) -> Any:
     """The conversation or message that a column keeps as the text of JSON; any other text, and a document, as it is."""
     if name == "text" or not any(key in value for key in CONTENTS):
         return value
     try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
+        found = json_within(value)
+    except ValueError:
         return value
     given = found if isinstance(found, list) else [found]
     return found if given and all(_is_message(one) for one in given) else value

@@ -123,7 +123,7 @@ def _check_heads(rewards: Sequence[RewardSource], tokenizer: AnyTokenizer, k: fl
     way_out = "train one with rlhf reward --heads 8, or combine several rewards by lower-bound"
     models = [one for one in rewards if one.is_model]
     without = [one.name for one in models if one.heads is None or not one.reads(tokenizer)]
-    if not models or len(without) == len(models):
+    if len(without) == len(models):
         raise InputError(
             f"pessimism = {k:g}: no reward model here that reads the policy's tokens has an ensemble of heads; {way_out}"
         )

@@ -322,7 +322,5 @@ def score_rows(
             logits = last_scores(model, ids, mask)
         for i, score in zip(chosen, (logits + reward_offset(model)).tolist(), strict=True):
             scores[i] = score
-    first: dict[
-        tuple[int, ...], int
-    ] = {}  # of rows that are equal, which batches of other shapes round differently
-    return [scores[first.setdefault(tuple(row), place)] for place, row in enumerate(tokens)]
+    first: dict[tuple[int, ...], float] = {}  # batches of other shapes round equal rows differently
+    return [first.setdefault(tuple(row), score) for row, score in zip(tokens, scores, strict=True)]

@@ -180,6 +180,6 @@ def parse_arguments(text: str) -> dict[str, Any]:
             raise InputError(f"template_kwargs: {part!r} is not NAME=VALUE, such as enable_thinking=false")
         try:
             found[name.strip()] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name.strip()] = value.strip()
     return found

@@ -121,7 +121,6 @@ class _Row:
     read_s: float = 0.0  # that its latest reading took
     since: float = field(default_factory=lambda: time.monotonic())  # it waits, is read or writes
     left_s: float = 0.0  # to write, when it was last begun
-    deadline: float = 0.0
     settings: SamplingSettings = field(init=False)
     uniforms: Any = field(init=False)
 
@@ -261,8 +260,8 @@ class Engine:
         longest, self.running[index] = self.running[index], self.running[-1]
         self.running.pop()
         self._free(longest)
+        longest.left_s -= now - longest.since
         self.made_way_at = longest.since = now
-        longest.left_s = longest.deadline - now
         longest.slot, longest.num_read = -1, 0
         self.waiting.append(longest)
 
@@ -306,7 +305,7 @@ class Engine:
     def _start(self, row: _Row, logits: Tensor) -> None:
         """Say the first token and join the batch, unless that was all."""
         now = time.monotonic()
-        row.read_s, row.since, row.deadline = now - row.since, now, now + row.left_s
+        row.read_s, row.since = now - row.since, now
         self._say([row], logits)
         if reason := self._end(row):
             self._finish(row, reason)
@@ -372,7 +371,7 @@ class Engine:
             return "stop"
         if len(row.completion) >= row.limit:
             return "length"
-        return "time" if time.monotonic() > row.deadline else ""
+        return "time" if time.monotonic() - row.since > row.left_s else ""
 
     def _leave(self, index: int, reason: str) -> None:
         row, self.running[index] = self.running[index], self.running[-1]

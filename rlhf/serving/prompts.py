@@ -34,15 +34,20 @@ def fit(
     else:
         prompt, dropped = _fit_messages(tokenizer, context, request)
         check_known(prompt, num_tokens, "prompt")
+    check_length(prompt, context, room=1)
+    check_known([*request.logit_bias], num_tokens, "logit_bias")
+    return prompt, dropped
+
+
+def check_length(prompt: list[int], context: int | None, room: int) -> None:
+    """Raises InputError for an empty prompt, and for one that leaves no room for so many more tokens in the context."""
     if not prompt:
         raise InputError("prompt is empty; give at least one token")
-    if context is not None and len(prompt) >= context:
+    if context is not None and len(prompt) + room > context:
         raise InputError(
             f"the prompt has {len(prompt)} tokens and the model's context is {context}; shorten it",
             code=TOO_LONG,
         )
-    check_known([*request.logit_bias], num_tokens, "logit_bias")
-    return prompt, dropped
 
 
 def longest_answer(context: int | None, prompt: list[int], request: Request) -> int:

@@ -6,11 +6,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from rlhf.errors import InputError
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.serving.completions import TokenInfo
 from rlhf.serving.engine import Engine
-from rlhf.serving.prompts import TOO_LONG
+from rlhf.serving.prompts import check_length
 
 CHUNK = 256  # tokens read between two steps of the answers under way
 
@@ -23,13 +22,7 @@ def score_text(
     A generator that pauses between chunks and returns the tokens. Raises InputError for a text longer than the
     model's context.
     """
-    if not tokens:
-        raise InputError("prompt is empty; give at least one token")
-    if engine.context and len(tokens) > engine.context:
-        raise InputError(
-            f"the prompt has {len(tokens)} tokens and the model's context is {engine.context}; shorten it",
-            code=TOO_LONG,
-        )
+    check_length(tokens, engine.context, room=0)
     infos: list[TokenInfo] = []
     for logprobs in logprobs_after(engine, tokens[:-1]):
         after = tokens[len(infos) + 1 : len(infos) + 1 + len(logprobs)]

@@ -23,7 +23,6 @@ from stages.align.data import AlignData, divide
 from stages.judging_settings import AlignEvalSettings
 from stages.settings import AlignDataSettings, PPOSettings, RewardSettings, SampleSettings, SFTSettings
 from stages.steps import Steps, checked_label, settings_of
-from stages.trainers.recipe import check_tables
 
 if TYPE_CHECKING:
     from stages.judging.answers import Model
@@ -116,6 +115,8 @@ def check(recipe: Mapping[str, Mapping[str, Any]], name: str, seed: int) -> str:
             raise InputError(f"recipe, [{step}]: rlhf align itself sets {', '.join(given)}")
     _check_rewards(recipe)
     _check_shares(settings_of(AlignDataSettings, recipe, "data"))
+    from stages.trainers.recipe import check_tables
+
     check_tables(recipe, SETTINGS)
     return checked_label(name, seed, seed + GOLD_SEED)
 

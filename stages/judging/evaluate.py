@@ -110,11 +110,16 @@ def _prompts(
             settings.prompts, "", settings.num_prompts, settings.seed, read_options(settings, say)
         )
         return fitting_prompts([str(model.folder) for model in models.values()], rows, settings, say), []
+    items = starter_items(settings)
+    return [PromptRow(prompt=item.prompt) for item in items], items
+
+
+def starter_items(settings: EvalSettings) -> list[Item]:
+    """Items of the starter world by --split; held-out are those of its test part in wordings that are never trained on."""
     held_out = settings.split == "held-out"
-    items = take_items(
+    return take_items(
         "test" if held_out else settings.split, settings.num_prompts, settings.seed + 1, held_out
     )
-    return [PromptRow(prompt=item.prompt) for item in items], items
 
 
 def _tasks(settings: EvalSettings, models: dict[str, Model], say: Callable[[str], None]) -> list[Task]:

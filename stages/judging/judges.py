@@ -71,16 +71,12 @@ class Scorer:
     def compare(
         self, rows: Sequence[PromptRow], answers: Mapping[str, Answers], policy: str, against: str
     ) -> list[Outcome]:
-        mine, theirs = (self.scores(rows, name, answers[name]) for name in (policy, against))
+        mine, theirs = answers[policy], answers[against]
+        pairs = zip(mine.texts, theirs.texts, mine.ended, theirs.ended, strict=True)
         # A model's score of one text differs by rounding with the batch that it was read in.
-        both = zip(self._read_of(answers[policy]), self._read_of(answers[against]), strict=True)
-        equal = [one == other for one, other in both]
-        return [_better(*three) for three in zip(mine, theirs, equal, strict=True)]
-
-    def _read_of(self, answers: Answers) -> list[tuple[str, bool]]:
-        """What is read of each answer."""
-        ends = answers.ended if self.reads_ends else [True] * len(answers.texts)
-        return list(zip(answers.texts, ends, strict=True))
+        equal = [one == other and (ended == its or not self.reads_ends) for one, other, ended, its in pairs]
+        scores = [self.scores(rows, name, answers[name]) for name in (policy, against)]
+        return [_better(*three) for three in zip(*scores, equal, strict=True)]
 
 
 def _better(mine: float | None, theirs: float | None, is_same: bool) -> Outcome:

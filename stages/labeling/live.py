@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from annotate.labels import LabelStore
 from annotate.store.database import DatabaseDown
@@ -137,32 +138,39 @@ def _answer(
 
     While the database is away the answers wait for it.
     """
+    database = labels.database
+
+    def give_up(reason: str) -> None:
+        with suppress(LabelError):
+            _once_there(lambda: live.fail_request(database, request.id, reason[:500]), goes_on)
+
     try:
-        texts, sound, reason = model.answers(request), True, ""
-    except (MemoryError, OSError) as error:
-        say(f"{request.checkpoint} cannot answer now; the prompt waits: {_reason(error)}")
-        return False
+        texts = model.answers(request)
     except Exception as error:  # a prompt that a model stumbles over is one prompt, not the sampler's end
-        texts, sound, reason = {}, isinstance(error, RLHFError), _reason(error)
-        if "out of memory" in reason:
+        reason = _reason(error)
+        if isinstance(error, MemoryError | OSError) or "out of memory" in reason:
             say(f"{request.checkpoint} cannot answer now; the prompt waits: {reason}")
             return False
+        give_up(reason)
+        return isinstance(error, RLHFError)
+    try:
+        _once_there(
+            lambda: live.fulfil_request(database, request.id, tuple(texts), tuple(texts.values())), goes_on
+        )
+    except LabelError as error:  # fewer than two answers that differ
+        give_up(str(error))
+    return True
+
+
+def _once_there(write: Callable[[], Any], goes_on: Callable[[], bool]) -> None:
+    """Write, as soon as the database is there."""
     while goes_on():
         try:
-            if not reason:
-                live.fulfil_request(labels.database, request.id, tuple(texts), tuple(texts.values()))
-            else:
-                live.fail_request(labels.database, request.id, reason[:500])
+            write()
+            return
         except DatabaseDown as error:
             say(f"the answers wait: {error}")
             time.sleep(PAUSE_S)
-        except LabelError as error:  # fewer than two answers that differ
-            if reason:
-                break
-            reason = str(error)
-        else:
-            break
-    return sound
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from rlhf.starter.items import take_items
 from rlhf.starter.judge import judge
 from rlhf.store import Entry
 from stages.judging.answers import Model
-from stages.judging.evaluate import starter_judge
+from stages.judging.evaluate import starter_items, starter_judge
 from stages.judging.judges import model_scorer
 from stages.judging.judgment import Judgment
 from stages.judging.kept import MeasurementCache
@@ -65,10 +65,7 @@ def judge_all(
 
 
 def _judged(settings: EvalSettings, models: Mapping[str, Entry]) -> dict[str, Any]:
-    held_out = settings.split == "held-out"
-    items = take_items(
-        "test" if held_out else settings.split, settings.num_prompts, settings.seed + 1, held_out
-    )
+    items = starter_items(settings)
     kept, reward = MeasurementCache(None, lambda line: None), models["reward"]
     policies = {name: Model(models[name].path, models[name].hash) for name in ("base", "sft", "ppo")}
     rows = [PromptRow(prompt=item.prompt) for item in items]

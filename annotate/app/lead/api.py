@@ -290,8 +290,10 @@ def found_disagreements(
 
 
 def _place(after: str) -> Place | None:
-    decided, share, task = after.split(":") if after else ("", "", "")
-    return (decided == "1", float(share), int(task)) if after else None
+    if not after:
+        return None
+    decided, share, task = after.split(":")
+    return decided == "1", float(share), int(task)
 
 
 def _disagreement(database: Database, account: Account, found: Disagreement, asks: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 // Requests to the server. An answer is kept in this browser until the server has said that it is on disk.
 
 import { at, boot, own } from "./boot.js";
+import { report } from "./status.js";
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -41,12 +42,15 @@ export async function call(method, path, body = undefined, { keepalive = false }
   return content;
 }
 
-const key = (clientId) => own("unsent") + clientId;
+const UNSENT = own("unsent");
 
-/** Submit an answer until the server has it. `report(error)` hears of every failed try, `report(null)` of the end.
+/** The name under which this browser keeps an answer until the server has it. */
+export const nameOf = ({ client_id }) => UNSENT + client_id;
+
+/** Submit an answer until the server has it; every failed try is told on the page, and the end.
  *  What is refused stays in this browser with `typed`, what its page shows it by, until it is sent otherwise or thrown away. */
-export async function submitSurely(path, answer, report, typed) {
-  const name = key(answer.client_id);
+export async function submitSurely(path, answer, typed) {
+  const name = nameOf(answer);
   remember(name, { path, answer, typed });
   for (let wait = 1000; ; wait = Math.min(wait * 2, 15_000)) {
     try {
@@ -68,18 +72,18 @@ export async function submitSurely(path, answer, report, typed) {
 /** Answers that this browser could not deliver before it was closed, of those that go to paths below one. */
 const unsent = (below) =>
   Object.keys(localStorage)
-    .filter((name) => name.startsWith(key("")))
+    .filter((name) => name.startsWith(UNSENT))
     .map((name) => ({ name, ...JSON.parse(localStorage.getItem(name)) }))
     .filter(({ path }) => path.startsWith(below));
 
 export const isUnsent = (below) => unsent(below).length > 0;
 
 /** Send them now; returns those that were refused, each with its error. They stay in this browser. */
-export async function deliverUnsent(below, report) {
+export async function deliverUnsent(below) {
   const refused = [];
   for (const kept of unsent(below)) {
     try {
-      await submitSurely(kept.path, kept.answer, report, kept.typed);
+      await submitSurely(kept.path, kept.answer, kept.typed);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (!error.signedOut && kept.answer.kind !== "skip") refused.push({ ...kept, error });
@@ -87,9 +91,6 @@ export async function deliverUnsent(below, report) {
   }
   return refused;
 }
-
-/** The name under which this browser keeps an answer until the server has it. */
-export const nameOf = (answer) => key(answer.client_id);
 
 function remember(name, value) {
   try {

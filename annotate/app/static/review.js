@@ -18,7 +18,7 @@ const after = ({ place }) => `&after=${encodeURIComponent(place)}`;
 
 /** One disagreement at a time, the worst first, of the batch in the page's address. */
 export async function review(place) {
-  const refused = await deliverUnsent("/api/lead/tasks/", report);
+  const refused = await deliverUnsent("/api/lead/tasks/");
   await new Review(place).begin(refused);
 }
 
@@ -83,7 +83,7 @@ function one(review, found, kept) {
     container.inert = true; // a second press would go on by two
     const typed = { ...page.state(), comment: comment.value, batch };
     try {
-      await submitSurely(`/api/lead/tasks/${task.id}/verdict`, { client_id: found.client_id, kind: task.kind, comment: comment.value, ...page.answer() }, report, typed);
+      await submitSurely(`/api/lead/tasks/${task.id}/verdict`, { client_id: found.client_id, kind: task.kind, comment: comment.value, ...page.answer() }, typed);
       if (kept) forget(kept.name);
       toast(t("work.stored"));
       await go(1);

@@ -46,7 +46,7 @@ export class Work {
     this.container = element;
     this.trigger = trigger;
     this.fields = new Fields(shared, state.fields, () => this._changed());
-    this.refused = await deliverUnsent(ANSWERS, report);
+    this.refused = await deliverUnsent(ANSWERS);
     await this.next();
   }
 
@@ -157,7 +157,7 @@ export class Work {
     this._lock(true);
     try {
       const answer = { client_id: this.task.client_id, time_s: this._time(), ...said };
-      const stored = await submitSurely(`${ANSWERS}${this.task.id}/answers`, answer, report, this._typed());
+      const stored = await submitSurely(`${ANSWERS}${this.task.id}/answers`, answer, this._typed());
       if (this.kept) forget(this.kept);
       this.unsent = false;
       this.last = stored.id;
@@ -293,7 +293,7 @@ export class Work {
       h("h1", {}, t(`nothing.${reason || "busy"}`)),
       h("p", {}, h("a", { href: at("/label/tasks") }, t("home.title")), " · ", h("a", { href: at("/label/history") }, t("history.title"))),
     ));
-    const pause = reason ? POLL_MS[reason] : POLL_MS.sampling;
+    const pause = POLL_MS[reason || "sampling"];
     if (pause) setTimeout(() => this.next(), pause);
   }
 }

@@ -79,10 +79,11 @@ def _one_question(questions: list[str], kind: str) -> None:
 def _names_all(question: str, order: dict[str, int], fields: Row) -> None:
     """Raises BadRow for an order of some of the answers: a choice of several labels looks like one."""
     try:
-        left_out = [name for name in answers_of(fields) if name not in order]
+        answers = answers_of(fields)
     except BadRow:
         return  # nobody knows which the answers are
-    if left_out and set(order) < {*answers_of(fields)}:
+    if set(order) < {*answers}:
+        left_out = [name for name in answers if name not in order]
         raise BadRow(
             f'"{question}" names {", ".join(order)} and not {", ".join(left_out)}: a choice of labels is no ranking; '
             f"--map ignore={question} leaves it out"

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of
 from rlhf.data.formats.shown import own_words
 from rlhf.data.formats.turns import labeler_of, number, spelled, text, truth, whole_number
-from rlhf.data.rows import BadRow, LeftOut, NotHeld, Prompt, Ranking, Row
+from rlhf.data.rows import BadRow, LeftOut, NotHeld, Prompt, Ranking, Row, json_within
 
 LISTS = ("completions", "answers", "responses", "generations", "outputs", "candidates")
 TEXT_KEYS = ("text", "response", "answer", "content", "output", "completion", "value", "body")
@@ -83,7 +85,7 @@ def _fields(value: Any) -> str:
     """A labeling page's own fields, which our exports have as the text of a JSON object; "" for anything else."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json_within(value)
         except ValueError:
             return ""
     return json.dumps(value) if isinstance(value, dict) and value else ""
@@ -151,15 +153,14 @@ def _agree(ranks: Sequence[Any], scores: Sequence[float], named: str) -> None:
     """Raises BadRow where an answer has a better rank than another one and a lower score."""
     if len(ranks) != len(scores) or not all(isinstance(rank, int) for rank in ranks):
         return
-    ordered = sorted(zip(ranks, (-score for score in scores), strict=True))
-    worst = float("-inf")  # of the ranks before this one, as everywhere here below zero
-    for place, (rank, score) in enumerate(ordered):
-        if place and rank > ordered[place - 1][0]:
-            worst = max(worst, ordered[place - 1][1])
-        if score < worst:
+    lowest = float("inf")  # score of the answers that are ranked better
+    for _, tied in groupby(sorted(zip(ranks, scores, strict=True)), key=itemgetter(0)):
+        given = [score for _, score in tied]
+        if max(given) > lowest:
             raise BadRow(
                 f'"ranks" and "{named}" say the opposite of each other (rank 0 is best); --map ignore={named} leaves one out'
             )
+        lowest = min(lowest, *given)
 
 
 def _from_zero(ranks: Sequence[float]) -> tuple[int, ...]:

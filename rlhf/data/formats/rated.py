@@ -23,13 +23,13 @@ Gathered = Iterator[tuple[list[str], Any]]
 
 
 class Rated(NamedTuple):
-    """An answer, and its rating in a column of its row."""
+    """An answer and its rating; scale: what that can be compared with, ratings in its column and scale of one prompt."""
 
     where: str
     row: Row
     found: Demonstration
-    column: str
     score: float
+    scale: tuple[str, str, str]
 
 
 def rating_of(row: Row) -> tuple[str, float] | None:
@@ -93,18 +93,23 @@ def _conversation(found: Demonstration) -> str:
     return json.dumps(as_messages(found.prompt))
 
 
+def _rated(where: str, row: Row, found: Demonstration, rating: tuple[str, float]) -> Rated:
+    column, score = rating
+    return Rated(where, row, found, score, (_conversation(found), column, f"{row.get('scale')}"))
+
+
 def rated_rankings(rows: Iterable[Placed]) -> Gathered:
     """(places, ranking or problem) of rated answers: those to one prompt that one labeler rated on one scale."""
     groups: dict[Any, list[Rated]] = {}
     for where, row in rows:
         try:
-            found, (column, score) = _single(_unjudged(row)), _rating(row)
-            group = _conversation(found), labeler_of(row), column, f"{row.get('scale')}"
+            one = _rated(where, row, _single(_unjudged(row)), _rating(row))
+            group = labeler_of(row), *one.scale
         except (BadRow, LeftOut) as problem:
             yield [where], problem
             continue
-        groups.setdefault(group, []).append(Rated(where, row, found, column, score))
-    for (_, labeler, *_), given in groups.items():
+        groups.setdefault(group, []).append(one)
+    for (labeler, *_), given in groups.items():
         places = [one.where for one in given]
         if len(given) < 2:
             yield places, LeftOut("with no other answer to compare")
@@ -145,25 +150,20 @@ def rated_demonstrations(rows: Iterable[Placed]) -> Gathered:
         if rating is None:
             unrated.append((where, row, found))
         else:
-            rated.append(Rated(where, row, found, *rating))
+            rated.append(_rated(where, row, found, rating))
     best = dict[Any, float]()
     for one in rated:
-        best[_scale(one)] = max(one.score, best.get(_scale(one), float("-inf")))
+        best[one.scale] = max(one.score, best.get(one.scale, float("-inf")))
     for one in rated:
-        low = one.score < best[_scale(one)] or one.score < _lowest(one.row)
+        low = one.score < best[one.scale] or one.score < _lowest(one.row)
         yield [one.where], LeftOut("rated below others") if low else one.found
-    prompts = {_conversation(one.found) for one in rated}
+    prompts = {one.scale[0] for one in rated}
     for where, row, found in unrated:
         if rated and any(_is_said(row.get(name)) for name in RATINGS):
             yield [where], LeftOut("whose rating is no number")
         else:
             beside = _conversation(found) in prompts
             yield [where], LeftOut("without a rating beside rated answers") if beside else found
-
-
-def _scale(one: Rated) -> tuple[str, ...]:
-    """What a rating can be compared with: ratings in its column, on its scale, of answers to its prompt."""
-    return _conversation(one.found), one.column, f"{one.row.get('scale')}"
 
 
 def _lowest(row: Row) -> float:

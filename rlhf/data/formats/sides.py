@@ -1,6 +1,5 @@
 """Comparisons of answers side by side, in columns of their own, by a verdict that names the better one."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -9,7 +8,7 @@ from typing import Any
 from rlhf.data.formats.lists import list_of
 from rlhf.data.formats.pairs import LEAVE_OUT, PAIRS, TIES, VERDICTS, answered, compared
 from rlhf.data.formats.turns import labeler_of, number, whole_number
-from rlhf.data.rows import BadRow, NotHeld, Prompt, Ranking, Row
+from rlhf.data.rows import BadRow, NotHeld, Prompt, Ranking, Row, json_within
 
 STEMS = (
     "response", "answer", "output", "completion", "conversation", "reply", "generation", "candidate", "text", "summary",
@@ -110,8 +109,8 @@ def _json_texts(value: Any) -> list[str] | None:
         if not re.match(r"\s*\[\s*(\"|null)", value):
             return None
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = json_within(value)
+        except ValueError:
             return None
     if not isinstance(value, list) or not all(one is None or isinstance(one, str) for one in value):
         return None

@@ -97,10 +97,7 @@ def _as_is(change: Callable[[Row], Row], read: Reader) -> Reader:
 
 BETTER = tuple(better for _, better, _ in pairs.PAIRS)
 WORSE = tuple(worse for _, _, worse in pairs.PAIRS)
-SAID_OF_PAIRS = (
-    "margin", "score_chosen", "score_rejected", "chosen_score", "rejected_score",
-    "rating_chosen", "rating_rejected", "chosen_rating", "rejected_rating", "labeler",
-)  # fmt: skip
+SAID_OF_PAIRS = ("margin", *pairs.HAS_SCORES, "labeler")
 BESIDE_PAIRS = (*ASKED, *CONTEXT, *CONVERSATIONS, *SAID_OF_PAIRS)
 BESIDE_SIDES = (
     *ASKED, *CONTEXT, *pairs.VERDICTS, *sides.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",

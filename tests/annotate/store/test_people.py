@@ -19,7 +19,7 @@ from annotate.store.backup import check
 from annotate.work import assign
 from annotate.work.asks import Asks
 from annotate.work.batches import batch_settings, change_batch, open_batches, overview
-from annotate.work.drafts import CONTENT, save_draft
+from annotate.work.drafts import DRAFT, save_draft
 from annotate.work.history import history, own_progress, past_answer
 from annotate.work.priority import open_tasks, set_priorities, uncertainty
 from rlhf.errors import InputError, LabelError
@@ -44,12 +44,14 @@ def answer(task, client_id="c1", **more):
 def draft_of(database, labeler, task):
     with database.read() as connection:
         mine = {"task": task, "labeler": accounts.labeler_id(connection, labeler)}
-        return connection.execute(CONTENT, mine).scalar()
+        return connection.execute(DRAFT, mine).scalar()
 
 
 def test_a_draft_survives_a_restart_and_goes_with_the_answer(store, url):
     task = store.lease("ann")
-    assert save_draft(store.database, "ann", task.id, {"ranks": [0, 1], "comment": "so\x00 far \ud800"}, 5)
+    assert save_draft(
+        store.database, "ann", task.id, {"ranks": [0, 1], "comment": "so\x00 far \ud800"}, 5
+    ).saved
     with LabelStore(url) as again:
         assert draft_of(again.database, "ann", task.id) == {
             "ranks": [0, 1],
@@ -61,8 +63,8 @@ def test_a_draft_survives_a_restart_and_goes_with_the_answer(store, url):
 
 def test_a_late_save_does_not_undo_a_newer_one(store):
     task = store.lease("ann")
-    assert save_draft(store.database, "ann", task.id, {"comment": "new"}, 20)
-    assert not save_draft(store.database, "ann", task.id, {"comment": "old"}, 10)
+    assert save_draft(store.database, "ann", task.id, {"comment": "new"}, 20).saved
+    assert not save_draft(store.database, "ann", task.id, {"comment": "old"}, 10).saved
     assert draft_of(store.database, "ann", task.id) == {"comment": "new"}
 
 

@@ -97,3 +97,28 @@ def test_a_conversation_in_pythons_spelling_is_refused(tmp_path, row):
         )
         == 1
     )
+
+
+HALF = "cut \ud83d"
+ARENA = {"prompt": json.dumps([HALF]), "response_a": json.dumps([HALF]), "response_b": json.dumps(["b"])}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": packed(HALF), "chosen": packed(HALF, HALF), "rejected": packed(HALF, "b")},
+        {**ARENA, "winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0},
+        {"prompt": HALF, "completions": [HALF, "b"], "ranks": [0, 1], "fields": json.dumps({HALF: HALF})},
+    ],
+)
+def test_half_a_surrogate_pair_within_a_text_of_json_is_replaced(tmp_path, row):
+    (found,) = read_rankings(write(tmp_path / "a.jsonl", row))
+    whole = HALF.replace("\ud83d", "\ufffd")
+    assert (found.prompt, found.completions) in ((turns(whole), (whole, "b")), (whole, (whole, "b")))
+    assert found.fields in ("", json.dumps({whole: whole}))
+
+
+def test_fields_that_are_nested_too_deep_are_left_out(tmp_path):
+    row = {"prompt": "q", "completions": ["a", "b"], "ranks": [0, 1], "fields": "[" * 100_000}
+    (found,) = read_rankings(write(tmp_path / "a.jsonl", row))
+    assert (found.completions, found.fields) == (("a", "b"), "")
