@@ -28,7 +28,7 @@ from rlhf.models.checkpoints import (
     note_own_head,
 )
 from rlhf.models.gpt import GPT
-from rlhf.models.sources import find_source, reading
+from rlhf.models.sources import fetch_weights, file_of, find_source, reading
 from rlhf.models.trunk import blocks_of
 
 DTYPES = {
@@ -36,6 +36,13 @@ DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
 }  # fmt: skip
 PIECE = 2**24  # bytes that are compared at once
+HEADS = ("lm_head.weight", "embed_out.weight")
+TABLES = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+)  # a head that is tied
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,27 @@ class StoredTensors:
         """Whether two stored tensors have the same bytes."""
         with self.places[one].path.open("rb") as file, self.places[other].path.open("rb") as its:
             return _digest(file, self.places[one]) == _digest(its, self.places[other])
+
+
+def stored_head(name: str | Path) -> Tensor | None:
+    """The LM head's weight (V, C) as it is stored, or the embedding that is the head too; None where neither is found.
+
+    A GGUF file's is not looked for. Raises InputError for files that are damaged, and a hub's model that is not given.
+    """
+    source = find_source(name)
+    if source.gguf:
+        return None
+    if not Path(source.place).is_dir():
+        fetch_weights(source.place)
+    config = file_of(source, "config.json")
+    if config is None:
+        return None
+    stored = StoredTensors(config.parent)
+    for ending in (*HEADS, *TABLES):
+        for at, place in stored.places.items():
+            if at.endswith(ending) and DTYPES.get(place.format, torch.bool).is_floating_point:
+                return stored.read(at, torch.empty(place.shape, device="meta"), DTYPES[place.format])
+    return None
 
 
 def _digest(file: IO[bytes], place: Place) -> tuple[str, bytes]:

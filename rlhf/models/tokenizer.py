@@ -30,8 +30,10 @@ from rlhf.models.foreign_tokenizer import (
     TO_BYTE,
     ForeignTokenizer,
     bytes_to_unicode,
+    is_told_apart,
     template_for,
 )
+from rlhf.models.offload import stored_head
 from rlhf.models.sources import Source, declared_stops, file_of, find_source, reading, stops_in
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -259,10 +261,15 @@ def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
 
 
 def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
-    """`load_tokenizer`, given a chat template where it has none: for what teaches a model to chat."""
+    """`load_tokenizer`, given a chat template where it has none: for what teaches a model to chat.
+
+    Of a family's turn tokens only where the model, read for that, can tell them from others (`is_told_apart`).
+    """
     found = load_tokenizer(name, template_kwargs)
     if isinstance(found, ForeignTokenizer) and found.tokenizer.chat_template is None:
-        found.tokenizer.chat_template = template_for(found.tokenizer)
+        found.tokenizer.chat_template = template_for(
+            found.tokenizer, lambda token: (head := stored_head(name)) is None or is_told_apart(token, head)
+        )
         return ForeignTokenizer(found.tokenizer, sorted(found.stop_ids), found.template_kwargs)
     return found
 

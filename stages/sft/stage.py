@@ -11,11 +11,13 @@ from rlhf.data import Demonstration, Prompt, Rows, as_messages, fingerprint, rea
 from rlhf.errors import InputError
 from rlhf.inputs import Located, entry_for_all, limit_trainable, locate_parent, within_context
 from rlhf.learning.metrics import MetricLog
+from rlhf.learning.passes import head_weight
 from rlhf.learning.training import seed_everything, set_dropout
 from rlhf.machine import processes
 from rlhf.machine.devices import best_device, set_threads
 from rlhf.models.adapters import save_plain
 from rlhf.models.checkpoints import check_fits, load_policy, load_scalar
+from rlhf.models.foreign_tokenizer import is_told_apart
 from rlhf.models.tokenizer import AnyTokenizer, load_chat_tokenizer, load_tokenizer
 from rlhf.sampling.trial import check_causal, check_trainable
 from rlhf.sharding import refuse_launchers_sharding, whole
@@ -131,6 +133,18 @@ def _demonstrations(
         raise InputError(f"{settings.data}: {error}") from None
 
 
+def _say_if_it_cannot_end(model: Any, tokenizer: AnyTokenizer, say: Callable[[str], None]) -> None:
+    head = head_weight(model)
+    if head is None or head.requires_grad or is_told_apart(tokenizer.eos_id, head):
+        return
+    end = tokenizer.decode([tokenizer.eos_id], keep_special=True)
+    say(
+        f"sft: answers would not end: {end}, which closes them, has the same row of the head as many other tokens, and the "
+        "head is not trained; train the whole model (no last_blocks, no lora_rank), or give it a chat template of tokens "
+        "that it knows"
+    )
+
+
 def trainer_of(
     settings: SFTSettings,
     folder: Path | str,
@@ -150,6 +164,7 @@ def trainer_of(
     set_dropout(model, settings.dropout)
     model = limit_trainable(model, settings.last_blocks, settings.lora_rank)
     check_trainable(model)
+    _say_if_it_cannot_end(model, tokenizer, say)
     divide(model, settings.shard, prefixed("sft", say))
     max_length = within_context(model, settings.max_length)
     config = SFTConfig(

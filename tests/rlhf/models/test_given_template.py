@@ -1,10 +1,15 @@
 """A base model's tokenizer gets the template of its turn tokens, else lines; what SFT saves says the same elsewhere."""
 
+import json
+
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rlhf.models.foreign_tokenizer import template_for
 from rlhf.models.tokenizer import ForeignTokenizer, load_chat_tokenizer, load_tokenizer, train_tokenizer
+from rlhf.store import Store
+from stages import sft
+from stages.settings import SFTSettings
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -78,3 +83,46 @@ def test_a_template_that_is_there_stays_and_a_first_token_is_kept(folder):
 
     assert template_for(WithFirstToken()).startswith("{{ bos_token }}")
     assert isinstance(plain, ForeignTokenizer)
+
+
+def with_model(folder, twins):
+    """The folder with a model whose end-of-turn tokens have the rows of the `twins` tokens at the end of its vocabulary."""
+    tokenizer = load_tokenizer(folder).tokenizer
+    config = LlamaConfig(
+        vocab_size=len(tokenizer) + 50, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    rows = model.get_output_embeddings().weight.data
+    for end in ("<end_of_turn>", "<|im_end|>"):
+        if twins and end in tokenizer.get_vocab():
+            rows[-twins:] = rows[tokenizer.convert_tokens_to_ids(end)]
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("twins", [0, 50])
+def test_turn_tokens_that_the_model_cannot_tell_from_others_are_not_taken(folder, twins):
+    kind, place = folder
+    with_model(place, twins)
+    tokenizer = load_chat_tokenizer(place)
+    expected = "none" if twins else kind
+    assert tokenizer.decode(tokenizer.encode_prompt(TALK), keep_special=True) == EXPECTED[expected]
+    closed = tokenizer.encode_completion("Yes.")
+    assert tokenizer.tokenizer.convert_ids_to_tokens(closed[-1]) == ENDS[expected]
+
+
+@pytest.mark.parametrize(("last_blocks", "is_said"), [(1, True), (0, False)])
+def test_an_end_that_a_frozen_head_cannot_say_is_told(folder, last_blocks, is_said, tmp_path):
+    kind, place = folder
+    if kind == "none":
+        pytest.skip("the end token of documents has no twins")
+    with_model(place, 50)
+    own = load_tokenizer(place)
+    own.tokenizer.chat_template = template_for(own.tokenizer)  # as its publisher has it
+    own.save(place)
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"{i}?", "completion": "Yes."}) + "\n" for i in range(20)))
+    said = []
+    settings = SFTSettings(base=str(place), data=str(data), batch_size=10, last_blocks=last_blocks)
+    sft.run(settings, Store(tmp_path / "store"), said.append)
+    assert any("answers would not end" in line for line in said) == is_said
