@@ -41,7 +41,10 @@ def test_settings_that_a_stage_would_refuse_are_refused_at_once(pipeline, table,
     ("pipeline", "name"),
     [
         *(("quickstart", name) for name in ("quickstart", "laptop", "smoke")),
-        *(("align", name) for name in ("smollm2", "smollm2-files", "smollm2-smoke", "gemma", "gemma-files", "gemma-evening")),
+        *(
+            ("align", name)
+            for name in ("smollm2", "smollm2-files", "smollm2-smoke", "gemma", "gemma-files", "gemma-evening")
+        ),
     ],
 )
 def test_the_recipes_that_come_with_the_project_pass(pipeline, name):
