@@ -171,9 +171,8 @@ class Database:
             self.engine.dispose()
             return
         try:
-            with locked(
-                self._lock_file()
-            ):  # the last one to close tidies up, and refuses whoever opens meanwhile
+            # The last one to close tidies up, and refuses whoever opens meanwhile.
+            with locked(self._lock_file()):
                 self.engine.dispose()
         except OSError:  # the folder is gone, or may no longer be written
             self.engine.dispose()

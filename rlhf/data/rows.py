@@ -121,7 +121,7 @@ def replaced(value: Any, pattern: re.Pattern[str]) -> Any:
 
 
 def json_within(text: str) -> Any:
-    """What a column keeps as the text of JSON, without halves of surrogate pairs. Raises ValueError for any other text."""
+    """What a text of JSON within something else holds, without halves of surrogate pairs. Raises ValueError for any other text."""
     try:
         return without_halves(json.loads(text))
     except RecursionError as problem:

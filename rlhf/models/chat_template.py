@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.data import Message
+from rlhf.data.rows import json_within
 from rlhf.errors import InputError, first_line
 
 # Characters that mean nothing to anybody else; more than a text that is read at once has different ones.
@@ -179,7 +180,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
         if not equals or not name.strip().isidentifier():
             raise InputError(f"template_kwargs: {part!r} is not NAME=VALUE, such as enable_thinking=false")
         try:
-            found[name.strip()] = json.loads(value)
-        except (ValueError, RecursionError):
+            found[name.strip()] = json_within(value)
+        except ValueError:
             found[name.strip()] = value.strip()
     return found

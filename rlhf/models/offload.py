@@ -36,13 +36,11 @@ DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
 }  # fmt: skip
 PIECE = 2**24  # bytes that are compared at once
-HEADS = ("lm_head.weight", "embed_out.weight")
-TABLES = (
-    "embed_tokens.weight",
-    "wte.weight",
-    "embed_in.weight",
-    "word_embeddings.weight",
-)  # a head that is tied
+# How stored names of an LM head end, then those of an embedding, which is the head where there is no other.
+HEADS = (
+    "lm_head.weight", "embed_out.weight",
+    "embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def stored_head(name: str | Path) -> Tensor | None:
     if config is None:
         return None
     stored = StoredTensors(config.parent)
-    for ending in (*HEADS, *TABLES):
+    for ending in HEADS:
         for at, place in stored.places.items():
             if at.endswith(ending) and DTYPES.get(place.format, torch.bool).is_floating_point:
                 return stored.read(at, torch.empty(place.shape, device="meta"), DTYPES[place.format])

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -267,11 +268,15 @@ def load_chat_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyToken
     """
     found = load_tokenizer(name, template_kwargs)
     if isinstance(found, ForeignTokenizer) and found.tokenizer.chat_template is None:
-        found.tokenizer.chat_template = template_for(
-            found.tokenizer, lambda token: (head := stored_head(name)) is None or is_told_apart(token, head)
-        )
+        found.tokenizer.chat_template = template_for(found.tokenizer, partial(_is_known, name))
         return ForeignTokenizer(found.tokenizer, sorted(found.stop_ids), found.template_kwargs)
     return found
+
+
+def _is_known(name: str | Path, token: int) -> bool:
+    """Whether a model tells the token from others, or nothing says that it does not."""
+    head = stored_head(name)
+    return head is None or is_told_apart(token, head)
 
 
 def _saved_arguments(source: Source) -> dict[str, Any]:

@@ -82,14 +82,18 @@ class Chat {
   }
 
   frame() {
-    const menu = this.id && h("details", { class: "menu" },
+    this.top.replaceChildren(this.settings.bar, h("span", { class: "grow" }));
+    if (this.id) this.top.append(this.menu());
+    this.foot.replaceChildren(this.settings.panel, h("div", { class: "line" }, this.field, this.button));
+  }
+
+  menu() {
+    return h("details", { class: "menu" },
       h("summary", { class: "button", id: "own" }, t("chat.conversation"), " ▾"),
       h("div", { class: "menu-body" },
         h("button", { type: "button", id: "rename", onclick: () => this.rename() }, t("chat.rename")),
         h("a", { class: "button", id: "export", href: at(`/api/chat/conversations/${this.id}/export`), download: "" }, t("chat.export")),
         h("button", { type: "button", id: "delete", onclick: () => this.remove() }, t("chat.delete"))));
-    this.top.replaceChildren(this.settings.bar, h("span", { class: "grow" }), ...(menu ? [menu] : []));
-    this.foot.replaceChildren(this.settings.panel, h("div", { class: "line" }, this.field, this.button));
   }
 
   async begun() {

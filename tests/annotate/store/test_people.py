@@ -49,9 +49,8 @@ def draft_of(database, labeler, task):
 
 def test_a_draft_survives_a_restart_and_goes_with_the_answer(store, url):
     task = store.lease("ann")
-    assert save_draft(
-        store.database, "ann", task.id, {"ranks": [0, 1], "comment": "so\x00 far \ud800"}, 5
-    ).saved
+    so_far = {"ranks": [0, 1], "comment": "so\x00 far \ud800"}
+    assert save_draft(store.database, "ann", task.id, so_far, 5).saved
     with LabelStore(url) as again:
         assert draft_of(again.database, "ann", task.id) == {
             "ranks": [0, 1],
