@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from rlhf.models.foreign_tokenizer import template_for
+from rlhf.models.foreign_tokenizer import is_told_apart, template_for
 from rlhf.models.tokenizer import ForeignTokenizer, load_chat_tokenizer, load_tokenizer, train_tokenizer
 from rlhf.store import Store
 from stages import sft
@@ -89,7 +90,7 @@ def with_model(folder, twins):
     """The folder with a model whose end-of-turn tokens have the rows of the `twins` tokens at the end of its vocabulary."""
     tokenizer = load_tokenizer(folder).tokenizer
     config = LlamaConfig(
-        vocab_size=len(tokenizer) + 50, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(tokenizer) + 200, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         tie_word_embeddings=True,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
@@ -100,12 +101,12 @@ def with_model(folder, twins):
     model.save_pretrained(folder)
 
 
-@pytest.mark.parametrize("twins", [0, 50])
+@pytest.mark.parametrize("twins", [0, 32, 200])
 def test_turn_tokens_that_the_model_cannot_tell_from_others_are_not_taken(folder, twins):
     kind, place = folder
     with_model(place, twins)
     tokenizer = load_chat_tokenizer(place)
-    expected = "none" if twins else kind
+    expected = "none" if twins == 200 else kind
     assert tokenizer.decode(tokenizer.encode_prompt(TALK), keep_special=True) == EXPECTED[expected]
     closed = tokenizer.encode_completion("Yes.")
     assert tokenizer.tokenizer.convert_ids_to_tokens(closed[-1]) == ENDS[expected]
@@ -116,7 +117,7 @@ def test_an_end_that_a_frozen_head_cannot_say_is_told(folder, last_blocks, is_sa
     kind, place = folder
     if kind == "none":
         pytest.skip("the end token of documents has no twins")
-    with_model(place, 50)
+    with_model(place, 200)
     own = load_tokenizer(place)
     own.tokenizer.chat_template = template_for(own.tokenizer)  # as its publisher has it
     own.save(place)
@@ -126,3 +127,9 @@ def test_an_end_that_a_frozen_head_cannot_say_is_told(folder, last_blocks, is_sa
     settings = SFTSettings(base=str(place), data=str(data), batch_size=10, last_blocks=last_blocks)
     sft.run(settings, Store(tmp_path / "store"), said.append)
     assert any("answers would not end" in line for line in said) == is_said
+
+
+def test_rows_of_padding_are_no_twins_of_a_token_but_of_each_other():
+    head = torch.randn(1000, 32, generator=torch.Generator().manual_seed(0))
+    head[400:] = 0.0  # as a vocabulary is filled up that is divided evenly
+    assert is_told_apart(7, head) and not is_told_apart(450, head)
