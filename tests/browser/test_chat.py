@@ -415,6 +415,17 @@ def test_accounts_see_their_own_only(chat, page, browse):
     assert len(messages(chat.database, page.account, number)) == 2
 
 
+@pytest.mark.parametrize("width", [320, 390, 800])
+def test_what_one_does_with_a_conversation_opens_within_the_page(chat, browse, width):
+    page = browse(chat, chat.person(f"menu{width}"), viewport={"width": width, "height": 700})
+    page.goto(f"{chat.url}/chat")
+    page.fill("#say", SAID)
+    page.keyboard.press("Enter")
+    settle(page, 1)
+    page.click("#own")
+    expect(page.locator("#rename")).to_be_in_viewport(ratio=1)
+
+
 @pytest.mark.slow
 def test_on_a_phone_and_in_the_dark(chat, browse):
     name = chat.person("phone")

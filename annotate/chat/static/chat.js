@@ -82,7 +82,7 @@ class Chat {
   }
 
   frame() {
-    this.top.replaceChildren(this.settings.bar, h("span", { class: "grow" }));
+    this.top.replaceChildren(this.settings.bar);
     if (this.id) this.top.append(this.menu());
     this.foot.replaceChildren(this.settings.panel, h("div", { class: "line" }, this.field, this.button));
   }
