@@ -171,6 +171,7 @@ def test_a_lead_makes_an_account_keeps_it_out_and_gives_it_a_new_password(world,
     expect(row_of(page, name)).to_contain_text("✓")
     theirs = browse(world)
     sign_in(theirs, world.url, name, password)
+    theirs.locator(".part-tasks").wait_for(state="attached")  # else it is kept out while its scripts load
     page.locator("#make-accounts").click()
     expect(page.locator("#made").get_by_role("alert")).to_contain_text("is there already")
     choose(page, "#account", name)
