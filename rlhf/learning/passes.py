@@ -169,7 +169,7 @@ def scores_by_length(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tens
     tokens, attention_mask: (R, S) int64, bool. Returns (R,) float32.
     """
     lengths = attention_mask.sum(1)
-    order = lengths.argsort(stable=True)
+    order = lengths.argsort(descending=True, stable=True)
     scores = []
     for rows in order.chunk(LENGTH_PARTS):
         width = min(tokens.shape[1], padded_length(lengths[rows], 8))

@@ -33,14 +33,16 @@ def length_mask(lengths: Tensor, width: int) -> Tensor:
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """The places of all lengths, the shortest first, in batches of at most batch_size: rows of one are about equally long.
+    """The places of all lengths, the longest first, in batches of at most batch_size: rows of one are about equally long.
 
-    A batch ends sooner where much of it would be padding, unless that is less work than a pass more.
+    A batch ends sooner where much of it would be padding, unless that is less work than a pass more. The longest come first
+    because what a batch frees has room for the next one only if that is smaller; otherwise a process grows with every batch.
     """
     batch: list[int] = []
     real = 0
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        computed = (len(batch) + 1) * lengths[place]
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        longest = lengths[batch[0]] if batch else lengths[place]
+        computed = (len(batch) + 1) * longest
         padding = computed - real - lengths[place]
         if len(batch) == batch_size or (batch and padding > max(MOST_PADDING * computed, PASS_TOKENS)):
             yield batch

@@ -76,8 +76,10 @@ def train(
     for iteration in bar:
         callbacks.begin(iteration)
         rollout = sampling.rollout(learner.policy, iteration)
+        freed.step()
         judged = judge(config, learner, reference, reward, with_lower_states(config, learner, rollout))
         experience, metrics = gather_experience(config, learner, reward, judged)
+        freed.step()
         metrics["episodes"] = iteration * config.batch_size + len(rollout)
         if config.samples_every and iteration % config.samples_every == 0:
             show(iteration, judged)
@@ -90,7 +92,7 @@ def train(
 
         metrics["policy/lr"] = set_learning_rates(config, learner, iteration)
         with blocks_run_again(trained_models(learner) if config.gradient_checkpointing else []):
-            metrics |= update(config, learner, experience, pretraining)
+            metrics |= update(config, learner, experience, pretraining, freed)
         if policy_learns(config, iteration):
             learner.beta.update(metrics["kl/sequence"], num_episodes=len(rollout))
         done = learner.iteration = iteration + 1
@@ -160,7 +162,11 @@ def trained_models(learner: Learner) -> list[Any]:
 
 
 def update(
-    config: PPOConfig, learner: Learner, experience: Experience, pretraining: Pretraining | None
+    config: PPOConfig,
+    learner: Learner,
+    experience: Experience,
+    pretraining: Pretraining | None,
+    freed: FreedMemory,
 ) -> dict[str, float]:
     """Inner epochs of clipped policy and value updates over shuffled minibatches; returns means over all of them.
 
@@ -202,6 +208,7 @@ def update(
         norms.append(step_together(list(optimizers.values()), config.max_grad_norm))
         if learner.average:
             learner.average.update(policy)
+        freed.step()
     each_norm = torch.tensor(norms).mean(0).tolist() if norms else []
     return means.means(UPDATE_METRICS) | {
         f"{name}/grad_norm": norm for name, norm in zip(optimizers, each_norm, strict=False)

@@ -11,6 +11,7 @@ from rlhf.learning.linear_probe import Heads, fit_heads, ranking_probe
 from rlhf.learning.passes import last_states
 from rlhf.machine import processes
 from rlhf.machine.devices import autocast
+from rlhf.machine.memory import FreedMemory
 from rlhf.models.checkpoints import reward_offset
 from rlhf.models.padding import batches_by_length, pad_tokens
 from stages.reward.data import padded_ranks
@@ -62,9 +63,11 @@ def _features(model: Any, rows: list[list[int]], pad_id: int) -> Tensor:
     batches = list(batches_by_length([len(row) for row in rows], BATCH))
     mine = processes.shard(len(batches))
     by_length: list[Tensor] = []
+    freed = FreedMemory()
     for number in tqdm(mine, desc="reward, head", mininterval=1, disable=not processes.is_main_process()):
         tokens, mask = pad_tokens([rows[place] for place in batches[number]], pad_id, round_to=8)
         with autocast(model.device):
             by_length += last_states(model, tokens.to(model.device), mask.to(model.device)).float().cpu()
+        freed.step()
     order = torch.tensor([place for batch in batches for place in batch])
     return torch.stack(processes.gather_rows(by_length))[order.argsort()]

@@ -115,6 +115,7 @@ class Progress(TrainerCallback):
     ) -> None:
         """The bar's steps stand still while held-out rows are measured, which may take minutes."""
         self.num_measured += 1
+        self.freed.step()
         if self.bar is not None and eval_dataloader is not None:
             self.bar.set_postfix_str(f"measured {self.num_measured} of {len(eval_dataloader)} batches")
 

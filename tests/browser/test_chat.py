@@ -511,3 +511,22 @@ def test_a_new_conversation_begins_with_what_the_server_was_started_with(browse,
         page.click("#new")
         page.locator(".setup > summary").click()
         expect(page.locator("#system")).to_have_value("Be brief")
+
+
+def test_a_question_that_no_server_took_stands_in_the_field_again(browse, tmp_path):
+    with serving(tiny_store(tmp_path / "store"), tmp_path / "labels.db", "chat", "--web") as server:
+        page = browse(server)
+        page.goto(f"{server.url}/chat")
+        say(page, SAID)
+        server.process.kill()
+        server.process.wait()
+        page.fill("#say", "and then?\nand then?")
+        page.locator("#send").click()
+        expect(page.locator("#problem")).to_contain_text("The connection was lost")
+        expect(page.locator(".growing .state-line")).to_have_text("Broken off")
+        expect(page.locator("#say")).to_have_value("and then?\nand then?")
+        page.locator("#new").click()  # nor is the first one of a conversation that could not begin
+        page.fill("#say", SAID)
+        page.locator("#send").click()
+        expect(page.locator("#problem")).to_contain_text("The connection was lost")
+        expect(page.locator("#say")).to_have_value(SAID)

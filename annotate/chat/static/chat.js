@@ -195,6 +195,12 @@ class Chat {
     this.ask(text, leaf?.role === "user" ? leaf.parent : this.tree.leaf);
   }
 
+  /** What was not stored stands in the field again. */
+  refill(content) {
+    this.field.value = content;
+    this.fit();
+  }
+
   again(turn) {
     this.ask(null, turn.parent);
   }
@@ -205,13 +211,14 @@ class Chat {
     const watching = new AbortController();
     this.joining?.abort();
     this.busy(watching);
+    let growing = [];
     try {
       await this.begun();
       const again = content === null ? this.tree.children(parent).length : 0;
       const sides = this.settings.sides(again);
       const blind = this.settings.value.blind && sides.length === 2;
       const body = { client_id: newId(), content, parent, system: this.settings.value.system, sides, blind };
-      const growing = this.sides(sides.map((side) => (blind ? "" : side.model)));
+      growing = this.sides(sides.map((side) => (blind ? "" : side.model)));
       this.tree.leaf = parent;
       this.grow(content, growing);
       await ask(`/api/chat/conversations/${this.id}/ask`, body, (event) => this.heard(event, growing), watching.signal);
@@ -219,9 +226,10 @@ class Chat {
       await this.ended(growing);
       this.asked = performance.now();
     } catch (error) {
-      if (content !== null && error.status === 422 && !this.field.value) this.field.value = content;
       this.wrong(error);
-      if (this.id) await this.reread().catch(() => null);
+      const isRead = this.id && await this.reread().then(() => true, () => false);
+      if (!isRead) for (const one of growing) one.breakOff();
+      if (content !== null && !this.field.value && !this.tree.children(parent).some((turn) => turn.content === content)) this.refill(content);
       if (this.id && error.status === 0) setTimeout(() => this.watching || this.join(), REJOIN_MS); // the line broke, the answer goes on
     } finally {
       if (this.watching === watching) this.busy(null);

@@ -105,9 +105,17 @@ export class Growing {
       this.formatted.replaceChildren(...nodes(event.nodes));
       this.tail.replaceChildren();
     } else if (event.type === "failed") {
-      this.state.textContent = t("chat.failed", { reason: event.error });
-      this.state.classList.add("wrong");
-      this.element.removeAttribute("aria-busy");
+      this.fail(t("chat.failed", { reason: event.error }));
     }
+  }
+
+  breakOff() {
+    if (!this.done && !this.failed) this.fail(t("chat.broken_off"));
+  }
+
+  fail(words) {
+    this.state.textContent = words;
+    this.state.classList.add("wrong");
+    this.element.removeAttribute("aria-busy");
   }
 }

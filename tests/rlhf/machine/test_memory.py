@@ -48,6 +48,27 @@ def test_a_loop_gives_back_what_it_freed_once_a_minute():
     assert later < before + 100
 
 
+def test_a_loop_whose_freed_memory_grows_gives_it_back_sooner():
+    at_once, later, still = held_by(
+        "from unittest import mock\n"
+        "keep_freed_memory()\n"
+        "before, started, freed = now(), time.monotonic(), FreedMemory()\n"
+        "small = [torch.ones(2**18) for _ in range(400)]\n"  # 400 MiB
+        "del small\n"
+        "freed.step()\n"
+        "at_once = now()\n"
+        "with mock.patch('time.monotonic', lambda: started + 21):\n"
+        "    freed.step()\n"
+        "later, little = now(), [torch.ones(2**18) for _ in range(20)]\n"  # 20 MiB: less than a quarter more
+        "del little\n"
+        "with mock.patch('time.monotonic', lambda: started + 50):\n"
+        "    freed.step()\n"
+        "print(at_once - before, later - before, now() - later)\n"
+    )
+    assert at_once > 300 and later < 100
+    assert still > 10
+
+
 def test_a_peak_is_of_what_came_after_it_was_forgotten():
     at_once, forgotten, later = held_by(
         "large = torch.ones(2**27)\n"  # 512 MiB

@@ -9,6 +9,7 @@ from rlhf.errors import InputError
 from rlhf.learning.passes import has_plain_head
 from rlhf.learning.reward_sources import RewardSource
 from rlhf.learning.training import load_state
+from rlhf.machine.memory import FreedMemory
 from rlhf.models.checkpoints import scalar_from_policy
 from rlhf.models.trunk import blocks_of
 from stages.ppo.experience import gather_experience, judge, sample, with_lower_states
@@ -66,7 +67,7 @@ def test_the_lower_part_runs_once_for_reference_values_scores_and_updates(make):
     assert sum(rows) == len(rollout)
     judged = judge(made.args, made.learner, made.reference, made.reward, rollout)
     experience, _ = gather_experience(made.args, made.learner, made.reward, judged)
-    update(made.args, made.learner, experience, None)
+    update(made.args, made.learner, experience, None, FreedMemory())
     assert sum(rows) == len(rollout)
 
 
