@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.data import Prompt
 from rlhf.intervals import design_effect, effective_interval, interval_by
 from rlhf.learning.passes import completion_logprobs
 from rlhf.learning.rollout import Rollout, in_length_order
 from rlhf.machine.devices import autocast
-from rlhf.splits import conversation_key
 
 
 @dataclass(frozen=True)
@@ -27,22 +25,23 @@ class WinRate:
 
 
 def win_rate(
-    scores: Sequence[float], against: Sequence[float], prompts: Sequence[Prompt] | None = None
+    scores: Sequence[float], against: Sequence[float], conversations: Sequence[str] | None = None
 ) -> WinRate:
     """How often `scores` beat `against`, row by row; without a decided comparison the rate is 0.5 in [0, 1].
 
-    prompts: of each row; comparisons of one conversation count as one cluster in the interval. None: all differ.
+    conversations: the `conversation_key` of each row; comparisons of one conversation count as one cluster in the
+    interval. None: all differ.
     """
     difference = np.asarray(scores) - np.asarray(against)
     won, decided = difference > 0, difference != 0
     if not decided.any():
         return WinRate(0.5, (0.0, 1.0), len(difference), len(difference))
-    low, high = interval_by(_clusters(prompts, len(won)), won.astype(float), decided.astype(float))
+    low, high = interval_by(_clusters(conversations, len(won)), won.astype(float), decided.astype(float))
     return WinRate(float(won.sum() / decided.sum()), (low, high), len(difference), int((~decided).sum()))
 
 
-def _clusters(prompts: Sequence[Prompt] | None, rows: int) -> Sequence[str | int]:
-    return range(rows) if prompts is None else [conversation_key(prompt) for prompt in prompts]
+def _clusters(conversations: Sequence[str] | None, rows: int) -> Sequence[str | int]:
+    return range(rows) if conversations is None else conversations
 
 
 def win_rate_at_equal_length(
@@ -50,20 +49,20 @@ def win_rate_at_equal_length(
     against: Sequence[float],
     lengths: Sequence[float],
     against_lengths: Sequence[float],
-    prompts: Sequence[Prompt] | None = None,
+    conversations: Sequence[str] | None = None,
 ) -> tuple[float, float, float]:
     """The win rate that is left when both answers are equally long, with its 95 % interval.
 
     The intercept of a logistic regression of winning on tanh of the length difference in standard deviations, as in
     length-controlled AlpacaEval (Dubois et al. 2024, section 3); ties count as half won. The interval is that of as
     many comparisons of equal length as tell as much about the intercept: few where lengths always differ, and fewer
-    where comparisons of one conversation agree. prompts: of each row; None: all differ.
+    where comparisons of one conversation agree. conversations: the `conversation_key` of each row; None: all differ.
     """
     difference = np.asarray(scores, float) - np.asarray(against, float)
     won = np.where(difference == 0, 0.5, difference > 0)
     longer = np.asarray(lengths, float) - np.asarray(against_lengths, float)
     features = np.stack([np.ones_like(longer), np.tanh(longer / max(longer.std(), 1e-9))], 1)
-    clusters = _clusters(prompts, len(won))
+    clusters = _clusters(conversations, len(won))
     rate, variance, slopes = _logistic(features, won, 0.1 * len(won) / len(set(clusters)))
     information = min(len(won), 1 / (rate * (1 - rate) * variance))
     return rate, *effective_interval(rate, information / design_effect(slopes, clusters))
@@ -96,11 +95,12 @@ def sign_test(better: int, worse: int) -> float:
 def ranking_accuracy(
     scores: Sequence[Sequence[float]],
     ranks: Sequence[Sequence[Sequence[int]]],
-    prompts: Sequence[Prompt] | None = None,
+    conversations: Sequence[str] | None = None,
 ) -> tuple[float, float, float, int]:
     """Share of the labelers' non-tied pairs that scores order likewise; equal scores count one half.
 
-    scores: per row, K scores; ranks: per row and labeler, K ranks; prompts: of each row, None where all differ.
+    scores: per row, K scores; ranks: per row and labeler, K ranks; conversations: the `conversation_key` of each row,
+    None where all differ.
     Returns (accuracy, low, high, pairs), the interval by conversation because pairs of one are not independent.
     """
     right, total = np.zeros(len(scores)), np.zeros(len(scores))
@@ -113,7 +113,7 @@ def ranking_accuracy(
                         right[p] += 0.5 if row[i] == row[j] else float(row[i] > row[j])
     if not total.sum():
         return 0.5, 0.0, 1.0, 0
-    low, high = interval_by(_clusters(prompts, len(total)), right, total)
+    low, high = interval_by(_clusters(conversations, len(total)), right, total)
     return float(right.sum() / total.sum()), low, high, int(total.sum())
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,11 @@ class Judgment:
             ],
         }  # fmt: skip
 
+    @cached_property
+    def _conversations(self) -> list[str]:
+        """What each row's prompt began with: rows of one conversation are not independent of each other."""
+        return [conversation_key(row.prompt) for row in self.rows]
+
     def answers(self, policy: str, draw: int, n: int = 1) -> Answers:
         """n answers of a policy to every prompt; draw tells apart what is sampled from the same prompts.
 
@@ -140,13 +146,13 @@ class Judgment:
         outcomes = [2 * float(found[i] or 0.0) - 1 for i in places]  # 1, 0, −1
         even = [0.0] * len(places)
         words, their_words = ([given[name].num_words[i] for i in places] for name in (policy, against))
-        prompts = [self.rows[i].prompt for i in places]
-        equal = win_rate_at_equal_length(outcomes, even, words, their_words, prompts)
+        conversations = [self._conversations[i] for i in places]
+        equal = win_rate_at_equal_length(outcomes, even, words, their_words, conversations)
         return {
             "policy": policy,
             "against": against,
             "not_judged": len(found) - len(places),
-            **win_rate_fields(win_rate(outcomes, even, prompts)),
+            **win_rate_fields(win_rate(outcomes, even, conversations)),
             "win_rate_at_equal_length": round(equal[0], 4),
             "ci95_at_equal_length": [round(x, 4) for x in equal[1:]],
         }
@@ -154,7 +160,7 @@ class Judgment:
     def _strengths(self, outcomes: Mapping[tuple[str, str], Sequence[Outcome]]) -> list[dict[str, Any]]:
         """Bradley–Terry strengths with ties, strongest first; empty where they are undefined."""
         games: list[Game] = [
-            (conversation_key(self.rows[i].prompt), policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
+            (self._conversations[i], policy, against, {1.0: "a", 0.0: "b"}.get(outcome, "tie"))
             for (policy, against), found in outcomes.items()
             for i, outcome in enumerate(found)
             if outcome is not None
@@ -170,15 +176,17 @@ class Judgment:
         """The over-optimisation curve, each point with how clearly the best one is above it."""
         names = self._from_reference(given)
         points = [self._point(name, given[name], scores[name], rewards[name]) for name in names]
-        return behind_best(points, [row.prompt for row in self.rows], scores, rewards)
+        return behind_best(points, self._conversations, scores, rewards)
 
     def _changes(self, given: Mapping[str, Answers]) -> dict[str, Any]:
         """What each policy's answers are more or less of than the reference's, with paired intervals."""
         if self.reference is None:
             return {}
-        prompts, theirs = [row.prompt for row in self.rows], given[self.reference]
+        theirs = given[self.reference]
         return {
-            name: against(prompts, mine, theirs) for name, mine in given.items() if name != self.reference
+            name: against(self._conversations, mine, theirs)
+            for name, mine in given.items()
+            if name != self.reference
         }
 
     def _from_reference(self, given: Mapping[str, Answers]) -> list[str]:
@@ -200,9 +208,9 @@ class Judgment:
         """The constraints that each policy keeps, and how many more than the reference, task by task."""
         found = {name: self._tasks(name) for name in policies}
         theirs = found.get(str(self.reference), {}).get("kept")
-        prompts = [prompt for prompt, _ in self.tasks]
+        conversations = [conversation_key(prompt) for prompt, _ in self.tasks]
         return {
-            name: each | {"against_reference": paired(prompts, each.get("kept"), theirs)}
+            name: each | {"against_reference": paired(conversations, each.get("kept"), theirs)}
             for name, each in found.items()
         }
 

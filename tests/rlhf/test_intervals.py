@@ -9,6 +9,7 @@ from annotate.figures.strengths import strength_table
 from rlhf.intervals import effective_interval, interval_by, share_interval
 from rlhf.measuring.evaluate import win_rate, win_rate_at_equal_length
 from rlhf.measuring.ranked_pairs import RankedPair, accuracy_at_equal_length
+from rlhf.splits import conversation_key
 
 SHARES = np.linspace(0.02, 0.98, 49)
 
@@ -82,11 +83,14 @@ def test_the_turns_of_one_conversation_are_one_cluster():
             for turn in range(4)
         ]
 
-    prompts, won = [prompt for d in range(10) for prompt in turns(d)], sorted([1.0, 0.0, 1.0, 1.0] * 10)
+    keys, won = (
+        [conversation_key(prompt) for d in range(10) for prompt in turns(d)],
+        sorted([1.0, 0.0, 1.0, 1.0] * 10),
+    )
     by_name = [f"p{i // 4}" for i in range(40)]
-    assert win_rate(won, [0.5] * 40, prompts).ci95 == win_rate(won, [0.5] * 40, by_name).ci95
+    assert win_rate(won, [0.5] * 40, keys).ci95 == win_rate(won, [0.5] * 40, by_name).ci95
     at_equal_length = [
-        win_rate_at_equal_length(won, [0.5] * 40, range(40), [9.0] * 40, p) for p in (prompts, by_name)
+        win_rate_at_equal_length(won, [0.5] * 40, range(40), [9.0] * 40, p) for p in (keys, by_name)
     ]
     assert at_equal_length[0] == at_equal_length[1]
 

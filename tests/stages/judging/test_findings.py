@@ -117,7 +117,7 @@ def test_the_paired_interval_by_hand():
     mean, low, high = paired(prompts, mine, theirs)
     reach = 4.3027 / 3**0.5
     assert (mean, low, high) == pytest.approx((2.0, 2 - reach, 2 + reach), abs=2e-4)
-    assert paired([f"{p} " for p in prompts] * 2, mine * 2, theirs * 2) == [mean, low, high]
+    assert paired(prompts * 2, mine * 2, theirs * 2) == [mean, low, high]
     assert paired(["a", "a"], [1, 2], [0, 0]) is None and paired(prompts, None, theirs) is None
 
 
