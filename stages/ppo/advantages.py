@@ -50,13 +50,12 @@ def trained_scores(config: PPOConfig, moments: RunningMoments, scores: Tensor) -
     return scores
 
 
-def climbed_scores(config: PPOConfig, moments: RunningMoments, scores: Tensor) -> tuple[Tensor, float]:
-    """What of the scores (B,) is learned from, in the reward's own unit, and how many of these make one of the trained.
+def climbed_scores(config: PPOConfig, moments: RunningMoments, trained: Tensor) -> tuple[Tensor, float]:
+    """The trained scores (B,) in the reward's own unit, and how many of it make one of the trained.
 
     Penalties and the KL are in the trained unit. In the reward's unit evaluations of one run stay comparable while the
     mean of all scores so far moves.
     """
-    trained = trained_scores(config, moments, scores)
     if not config.normalize_scores:
         return trained, 1.0
     return trained * moments.std + moments.mean, moments.std

@@ -224,7 +224,8 @@ def gather_experience(
     taken = penalties(config, rollout)
     if config.normalize_scores:
         learner.moments.update(scores)
-    climbed = climbed_scores(config, learner.moments, scores)
+    trained = trained_scores(config, learner.moments, scores)
+    climbed = climbed_scores(config, learner.moments, trained)
     metrics = rollout_metrics(rollout, scores, judged.ref_logprobs, beta, taken, *climbed)
     metrics |= component_metrics(reward.scorers, judged.components)
     if config.max_staleness:
@@ -232,8 +233,7 @@ def gather_experience(
     if config.sampler == "vllm" and not rollout.staleness:
         gaps = sampling_gap(config, rollout, rollout.logprobs)[rollout.mask]
         metrics["policy/sampling_gap_max"] = float(gaps.max())
-    scores = trained_scores(config, learner.moments, scores)
-    experience = experience_of(config, rollout, scores - taken, judged.ref_logprobs, judged.values, beta)
+    experience = experience_of(config, rollout, trained - taken, judged.ref_logprobs, judged.values, beta)
     if learner.value_model is not None:
         metrics |= value_metrics(experience.values, experience.returns, experience.rollout.mask)
     if config.filter_overlong or config.filter_equal_scores:

@@ -12,7 +12,7 @@ from rlhf.learning.rewards import Reward
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.rollout_server import RolloutServers
 from rlhf.splits import held_out
-from stages.ppo.advantages import climbed_scores, penalties
+from stages.ppo.advantages import climbed_scores, penalties, trained_scores
 from stages.ppo.experience import judge, sample
 from stages.ppo.learner import Learner
 from stages.settings import PPOConfig, PPOSettings
@@ -58,7 +58,8 @@ def evaluate(
     rollout = sample(config, learner.policy, prompts, tokenizer, DRAW, servers)
     judged = judge(config, replace(learner, value_model=None), reference, reward, rollout)
     taken = penalties(config, judged.rollout)
-    climbed = climbed_scores(config, learner.moments, judged.scores)
+    trained = trained_scores(config, learner.moments, judged.scores)
+    climbed = climbed_scores(config, learner.moments, trained)
     found = rollout_metrics(
         judged.rollout, judged.scores, judged.ref_logprobs, config.kl_coef, taken, *climbed
     )
