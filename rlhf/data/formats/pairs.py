@@ -78,7 +78,7 @@ def pair(better: str, worse: str) -> Callable[[Row], Iterator[Ranking]]:
     """A reader of rows with a chosen and a rejected answer, or several of either, in these columns."""
 
     def read(row: Row) -> Iterator[Ranking]:
-        _agrees(row, better, worse)
+        _check_verdict(row, better, worse)
         chosen, rejected = _texts(row[better], better), _texts(row[worse], worse)
         if chosen is not None or rejected is not None:
             best = [text(row[better], better)] if chosen is None else chosen
@@ -152,7 +152,7 @@ def _scores(row: Row) -> tuple[float, ...]:
     return ()
 
 
-def _agrees(row: Row, better: str, worse: str) -> None:
+def _check_verdict(row: Row, better: str, worse: str) -> None:
     """Raises BadRow where a verdict beside a pair names the rejected answer, or neither."""
     if HAS_VERDICT.isdisjoint(row):
         return
@@ -176,5 +176,5 @@ def rejected_beside(row: Row) -> Iterator[Ranking]:
         if turns[0].role == "assistant":
             turns = [*as_turns(prompt), *turns]
         rejected = ended(whole(row, turns, column))
-    _agrees(row, "messages", column)
+    _check_verdict(row, "messages", column)
     yield compared((prompt, chosen), rejected, ranks=(0, 1), scores=_scores(row), **_said_of(row))

@@ -269,14 +269,12 @@ def _place_named(value: Any, beside: list[tuple[set[str], Any]]) -> int | None:
 
 def are_named(row: Row) -> bool:
     """Whether the chosen or the rejected answer of a pair is the name of one that stands beside, and no text of its own."""
-    pair, beside = _pair_in(row), _beside(row)
-    if pair is None or all(_place_named(row[column], beside) is None for column in pair):
-        return False
+    pair, beside = [row[column] for column in _pair_in(row) or ()], _beside(row)
     texts = [said for _, said in beside]
-    chosen, rejected = (_place_named(row[column], beside) for column in pair)
-    return not (row[pair[0]] in texts and row[pair[1]] in texts) or (
-        chosen is not None and rejected is not None and (texts[chosen], texts[rejected]) != tuple(row[column] for column in pair)
-    )  # fmt: skip
+    named = [texts[place] for value in pair if (place := _place_named(value, beside)) is not None]
+    if len(named) == 2 and all(value in texts for value in pair):
+        return named != pair
+    return bool(named) and not all(value in texts for value in pair)
 
 
 def by_name(row: Row) -> Row:
@@ -290,14 +288,15 @@ def by_name(row: Row) -> Row:
         raise BadRow(
             f'"{better}" and "{worse}" do not name two of the {len(beside)} answers beside them; see docs/data.md'
         )
-    if all(row[column] in [said for _, said in beside] for column in (better, worse)):
+    texts = [said for _, said in beside]
+    if row[better] in texts and row[worse] in texts:
         raise BadRow(f'"{better}" and "{worse}" are texts and places of answers alike; --map prompt=…,chosen={better},rejected={worse} reads them as texts')  # fmt: skip
     rest = {name: value for name, value in row.items() if name not in (better, worse)}
-    _agrees(row.changed(rest), [beside[place][1] for place in (chosen, rejected)])
-    return row.changed({**rest, "chosen": beside[chosen][1], "rejected": beside[rejected][1]})
+    _check_others(row.changed(rest), [texts[chosen], texts[rejected]])
+    return row.changed({**rest, "chosen": texts[chosen], "rejected": texts[rejected]})
 
 
-def _agrees(row: Row, pair: list[Any]) -> None:
+def _check_others(row: Row, pair: list[Any]) -> None:
     """Raises BadRow where another column of a row with a named pair says that the rejected answer is better."""
     names = sides_of(row)
     said = _named(row, *names) if names is not None else []
