@@ -246,22 +246,20 @@ class _Pass:
         if num_rows is not None and (lines := chosen_lines(sources, num_rows, seed)) is not None:
             self._take(lines, num_rows)
             return
-        kept: list[Sequence[int]] = []
+        alone: list[range] = []  # of each source, which results its rows gave, each by itself
         for place in sources:
             self.account.revisions |= place.revisions
             self.account.not_read += place.not_read
             start = self.rows.num_kept
-            self._place(place, len(kept))
-            kept.append(range(start, self.rows.num_kept))
+            self._place(place, len(alone))
+            alone.append(range(start, self.rows.num_kept))
         together = self._finish_together()
+        if num_rows is None and all(place.weight == 1 for place in sources):
+            return  # they stand in order
         order: list[int] = []
         for number, place in enumerate(sources):
-            mine = [*kept[number], *together[number]] if number in together else kept[number]
-            order += _weighted(mine, place.weight, seed)
-        if num_rows is not None:
-            order = _at_random(order, num_rows, seed)
-        if num_rows is not None or any(place.weight != 1 for place in sources):
-            self.rows.arrange(order)
+            order += _weighted([*alone[number], *together.get(number, ())], place.weight, seed)
+        self.rows.arrange(order if num_rows is None else _at_random(order, num_rows, seed))
 
     def _take(self, lines: Iterator[tuple[int, str, Any]], num_rows: int) -> None:
         """The first num_rows results of these lines, in the order of the file."""
@@ -319,8 +317,8 @@ class _Pass:
         self.rows.append(PromptRow(prompt=result, columns=raw) if self.keep_columns else result)
 
     def _finish_together(self) -> dict[int, list[int]]:
-        """What the rows of all places say together: which of the results come from each source, by its number."""
-        kept: dict[int, list[int]] = {}
+        """What the rows of all places say together: which results, by the number of their source."""
+        results_of: dict[int, list[int]] = {}
         for read, rows in self.together.items():
             by_place = {where: row for where, row in rows} if self.keep_columns else {}
             seen = set[str]()  # places whose rows gave something, or are counted
@@ -329,7 +327,7 @@ class _Pass:
                     if isinstance(result, BadRow | LeftOut):
                         raise result
                     given = self.reader.final(None, result)
-                    kept.setdefault(self.gathered_from[found_in[0]], []).append(self.rows.num_kept)
+                    results_of.setdefault(self.gathered_from[found_in[0]], []).append(self.rows.num_kept)
                     self._keep(dict(by_place.get(found_in[0], {})), given)
                     self.account.num_read += len({*found_in} - seen)
                 except LeftOut as problem:
@@ -341,7 +339,7 @@ class _Pass:
             for where, _ in rows:
                 if where not in seen:
                     self.account.leave_out(where, f"without {self.account.use}")
-        return kept
+        return results_of
 
 
 def _raw(place: Place, use: str, progress: _Progress) -> Iterator[tuple[str, Any]]:
@@ -351,11 +349,11 @@ def _raw(place: Place, use: str, progress: _Progress) -> Iterator[tuple[str, Any
         yield from rows_of(path, "text" if use == TEXTS else "prompt", progress.watch)
 
 
-def _weighted(kept: Sequence[int], weight: float, seed: int) -> list[int]:
-    """The places that many times over: whole copies in order, of the rest a random part in order."""
+def _weighted(results: Sequence[int], weight: float, seed: int) -> list[int]:
+    """The results that many times over: whole copies in order, of the rest a random part in order."""
     copies, rest = divmod(weight, 1.0)
-    part = sorted(random.Random(seed).sample(kept, round(rest * len(kept))))
-    return [*kept] * int(copies) + part
+    part = sorted(random.Random(seed).sample(results, round(rest * len(results))))
+    return [*results] * int(copies) + part
 
 
 def _at_random(order: list[int], num_rows: int, seed: int) -> list[int]:
