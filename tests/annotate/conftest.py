@@ -8,9 +8,18 @@ import psycopg
 import pytest
 
 from annotate.labels import LabelStore
+from annotate.store import accounts
+from annotate.work.drafts import DRAFT
 from tests.conftest import quick_folder
 
 NAMES = ("ann", "bob", "cleo")
+
+
+def draft_of(database, labeler, task):
+    """What a labeler's draft of a task says; None for no draft."""
+    with database.read() as connection:
+        mine = {"task": task, "labeler": accounts.labeler_id(connection, labeler)}
+        return connection.execute(DRAFT, mine).scalar()
 
 
 @pytest.fixture(scope="session")

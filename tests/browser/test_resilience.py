@@ -7,10 +7,10 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from annotate.store.accounts import labeler_id, set_password
+from annotate.store.accounts import set_password
 from annotate.work.batches import change_batch
-from annotate.work.drafts import DRAFT
 from annotate.work.history import history
+from tests.annotate.conftest import draft_of
 from tests.browser.conftest import World
 
 
@@ -152,12 +152,6 @@ def test_a_kept_answer_that_is_refused_is_opened_on_its_task_until_it_is_sent_or
     assert len(kept_in(page)) == 3 and own not in kept_in(page)  # those of other accounts, stores and paths
     page.reload()
     expect(page.locator(".nothing")).to_contain_text("All done here")
-
-
-def draft_of(database, labeler, task):
-    with database.read() as connection:
-        mine = {"task": task, "labeler": labeler_id(connection, labeler)}
-        return connection.execute(DRAFT, mine).scalar()
 
 
 def test_of_two_devices_the_one_in_use_keeps_the_draft_and_says_so(world, browse):

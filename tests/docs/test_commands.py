@@ -3,7 +3,6 @@
 What cannot run here is in NOT_RUN with its reason; a command that is neither run nor named there fails.
 """
 
-import json
 import re
 import shlex
 import socket
@@ -21,6 +20,7 @@ from stages.cli.main import parse
 from tests import forked
 from tests.chat.tiny import tiny_store
 from tests.command_line import rlhf
+from tests.rows import write
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -94,21 +94,17 @@ def folder(tmp_path_factory):
     (folder / "corpus.txt").write_text(
         "\n\n".join(f"Boat {i} is blue. Tom likes boat {i}." for i in range(300))
     )
-    write(folder / "demonstrations.jsonl", [{"prompt": q, "completion": "It is blue."} for q in questions])
+    write(folder / "demonstrations.jsonl", *[{"prompt": q, "completion": "It is blue."} for q in questions])
     for name in ("prompts", "held_out"):
-        write(folder / f"{name}.jsonl", [{"prompt": q} for q in questions])
+        write(folder / f"{name}.jsonl", *[{"prompt": q} for q in questions])
     ranking = {"completions": ["It is blue.", "No.", "Go away now."], "ranks": [0, 1, 2]}
-    write(folder / "rankings.jsonl", [{"prompt": q, **ranking} for q in questions])
-    write(folder / "known.jsonl", [{"prompt": q, **ranking} for q in questions[:2]])
+    write(folder / "rankings.jsonl", *[{"prompt": q, **ranking} for q in questions])
+    write(folder / "known.jsonl", *[{"prompt": q, **ranking} for q in questions[:2]])
     (folder / "rules.md").write_text("# How to judge\n\nFacts first.\n")
     (folder / "my_rewards.py").write_text(
         "def brevity(prompts, completions):\n    return [-0.1 * len(text.split()) for text in completions]\n"
     )
     return folder
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def reason_not_to_run(command):

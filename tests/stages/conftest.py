@@ -1,7 +1,5 @@
 """A pipeline small enough for a test: two blocks, a few hundred tokens, and models of other makes beside our GPT."""
 
-import json
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
@@ -11,6 +9,7 @@ from rlhf.store import Store
 from stages import pretrain
 from stages.settings import PretrainSettings
 from tests.conftest import made_once
+from tests.rows import write
 
 TEXTS = ["The red kite is in the park. Tom has a blue boat. User: Hello Assistant: The dog barks."] * 5
 
@@ -76,17 +75,12 @@ def foreign_config(kind, fast):
     return LlamaConfig(**small) if kind == "llama" else Qwen2Config(**small)
 
 
-def _write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """Demonstrations, which serve as prompts too, and rankings."""
     folder = tmp_path_factory.mktemp("data")
     answers = {"completions": ["It is red.", "No.", "Blue boat"], "ranks": [0, 2, 1]}
     return {
-        "demonstrations": _write(folder / "d.jsonl", [{"prompt": f"Say {i}", "completion": f"I say {i}."} for i in range(12)]),
-        "rankings": _write(folder / "r.jsonl", [{"prompt": f"Which color has kite {i}?", **answers} for i in range(12)]),
+        "demonstrations": str(write(folder / "d.jsonl", *[{"prompt": f"Say {i}", "completion": f"I say {i}."} for i in range(12)])),
+        "rankings": str(write(folder / "r.jsonl", *[{"prompt": f"Which color has kite {i}?", **answers} for i in range(12)])),
     }  # fmt: skip

@@ -11,20 +11,16 @@ from rlhf.errors import InputError
 from rlhf.splits import conversation_key, held_out
 from stages import reward, sft
 from stages.settings import RewardSettings, SFTSettings
+from tests.rows import write
 
 ROWS = [{"prompt": f"Say {n}", "completion": f"I say {n}."} for n in range(12)]
 RANKED = [{"prompt": f"q{n}", "completions": ["Red.", "No."], "ranks": [0, 1]} for n in range(8)]
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def fine_tuned(store, folder, **more):
     data = folder / "d.jsonl"
     if not data.exists():
-        write(data, ROWS)
+        write(data, *ROWS)
     return sft.run(SFTSettings(data=str(data), epochs=1.0, name="changing", **more), store, lambda line: None)
 
 
@@ -37,16 +33,16 @@ def test_a_reward_model_needs_no_file_of_the_sft_run(what, base_store, tmp_path)
     else:
         data.write_text("{" if what == "malformed" else json.dumps(ROWS[0]) + "\n")
     settings = RewardSettings(
-        init=start.ref, data=str(write(tmp_path / "r.jsonl", RANKED)), prompts_per_batch=4, name=what
+        init=start.ref, data=str(write(tmp_path / "r.jsonl", *RANKED)), prompts_per_batch=4, name=what
     )
     assert reward.run(settings, base_store, say=lambda line: None).stage == "reward"
 
 
 def test_other_validation_data_make_another_entry(base_store, tmp_path):
-    check = write(tmp_path / "v.jsonl", ROWS[:2])
+    check = write(tmp_path / "v.jsonl", *ROWS[:2])
     first = fine_tuned(base_store, tmp_path, validation_data=str(check))
     assert fine_tuned(base_store, tmp_path, validation_data=str(check)).ref == first.ref
-    write(check, ROWS[2:5])
+    write(check, *ROWS[2:5])
     assert fine_tuned(base_store, tmp_path, validation_data=str(check)).ref != first.ref
 
 
@@ -62,7 +58,7 @@ def test_files_and_models_that_were_moved_make_no_other_entry(base_store, tmp_pa
 
 def test_sft_says_what_its_file_was_read_as(base_store, tmp_path):
     lines = []
-    sft.run(SFTSettings(data=str(write(tmp_path / "d.jsonl", ROWS)), name="said"), base_store, lines.append)
+    sft.run(SFTSettings(data=str(write(tmp_path / "d.jsonl", *ROWS)), name="said"), base_store, lines.append)
     assert any("read 12 rows" in line for line in lines)
 
 
@@ -81,7 +77,7 @@ def test_no_conversation_is_on_both_sides_and_no_row_is_lost(numbers, share):
 def test_many_answers_to_one_prompt_are_learned_from_all_the_same(base_store, tmp_path):
     rows = [{"prompt": "Say it.", "completion": f"It is {n}."} for n in range(12)]
     entry = sft.run(
-        SFTSettings(data=str(write(tmp_path / "one.jsonl", rows)), epochs=1.0, name="one"),
+        SFTSettings(data=str(write(tmp_path / "one.jsonl", *rows)), epochs=1.0, name="one"),
         base_store,
         lambda line: None,
     )

@@ -22,6 +22,7 @@ from annotate.work.batches import BatchSettings
 from rlhf.data import Ranking, read_rankings
 from rlhf.errors import InputError, LabelError
 from rlhf.starter.items import take_items
+from tests.rows import write
 
 RANKINGS = [
     Ranking(prompt="q1", completions=("a", "b", "c"), ranks=(0, 1, 1), labeler="zoe",
@@ -249,14 +250,9 @@ def flattened(node, parent=None):
         yield from flattened(reply, node["message_id"])
 
 
-def write(path, rows):
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    return path
-
-
 @pytest.mark.parametrize("rows", [[TREE], list(flattened(TREE["prompt"]))], ids=["nested", "flat"])
 def test_openassistant_trees_are_read(tmp_path, rows):
-    found = read_labels(write(tmp_path / "trees.jsonl", rows))
+    found = read_labels(write(tmp_path / "trees.jsonl", *rows))
     assert [(r.prompt, r.completions, r.ranks) for r in found] == TREE_RANKINGS
 
 
@@ -317,7 +313,7 @@ ARGILLA = {
 
 @pytest.mark.parametrize("kind", ARGILLA)
 def test_an_argilla_export_is_read(tmp_path, kind):
-    (found,) = read_labels(write(tmp_path / "records.jsonl", [ARGILLA[kind]]))
+    (found,) = read_labels(write(tmp_path / "records.jsonl", ARGILLA[kind]))
     by_text = dict(zip(found.completions, found.ranks, strict=True))
     assert by_text == dict(zip(*RANKED, strict=True))
     assert (found.prompt, found.labeler) == ("Who?", "argilla u1")
@@ -326,7 +322,7 @@ def test_an_argilla_export_is_read(tmp_path, kind):
 def test_argillas_choice_of_the_best_is_read(tmp_path):
     row = {"id": "1", "fields": {"instruction": "Who?", "left": "Me.", "right": "You."},
            "responses": {"best": [{"value": "right", "user_id": "u"}]}}  # fmt: skip
-    (found,) = read_labels(write(tmp_path / "records.jsonl", [row]))
+    (found,) = read_labels(write(tmp_path / "records.jsonl", row))
     assert (found.completions, found.ranks) == (("Me.", "You."), (1, 0))
 
 
@@ -342,7 +338,7 @@ TRL = [
 
 @pytest.mark.parametrize("row", TRL, ids=["plain", "conversational", "implicit prompt", "HH"])
 def test_trl_preference_sets_and_hh_are_read(tmp_path, row):
-    (found,) = read_labels(write(tmp_path / "pairs.jsonl", [row]))
+    (found,) = read_labels(write(tmp_path / "pairs.jsonl", row))
     assert (found.completions, found.ranks) == (("a", "b"), (0, 1))
 
 

@@ -19,10 +19,11 @@ from annotate.store.backup import check
 from annotate.work import assign
 from annotate.work.asks import Asks
 from annotate.work.batches import batch_settings, change_batch, open_batches, overview
-from annotate.work.drafts import DRAFT, save_draft
+from annotate.work.drafts import save_draft
 from annotate.work.history import history, own_progress, past_answer
 from annotate.work.priority import open_tasks, set_priorities, uncertainty
 from rlhf.errors import InputError, LabelError
+from tests.annotate.conftest import draft_of
 
 TASKS = [NewTask(prompt=f"question {i}", completions=("a", "b", "c")) for i in range(6)]
 
@@ -39,12 +40,6 @@ def answer(task, client_id="c1", **more):
 
 
 # Drafts
-
-
-def draft_of(database, labeler, task):
-    with database.read() as connection:
-        mine = {"task": task, "labeler": accounts.labeler_id(connection, labeler)}
-        return connection.execute(DRAFT, mine).scalar()
 
 
 def test_a_draft_survives_a_restart_and_goes_with_the_answer(store, url):

@@ -1,11 +1,10 @@
 """What a row says of its pair or ranks in another column: the same, nothing, or it is refused."""
 
-import json
-
 import pytest
 
 from rlhf.data import ReadOptions, read_rankings
 from rlhf.errors import InputError
+from tests.rows import write
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 PAIRS = {
@@ -19,11 +18,6 @@ LISTS = {
     "texts": {"prompt": "q", "completions": ["a", "b", "c"], "ranks": [1, 2, 2]},
     "objects": {"prompt": "q", "answers": [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}]},
 }
-
-
-def write(path, row):
-    path.write_text(json.dumps(row) + "\n")
-    return path
 
 
 @pytest.mark.parametrize("shape", PAIRS)

@@ -1,11 +1,10 @@
 """Records of labeling tools that ask several questions: one of them is the comparison, and the user says which."""
 
-import json
-
 import pytest
 
 from rlhf.data import ReadOptions, read_rankings
 from rlhf.errors import InputError
+from tests.rows import write
 
 FIELDS = {"prompt": "q", "response1": "A", "response2": "B"}
 UP, DOWN = ["response1", "response2"], ["response2", "response1"]
@@ -37,11 +36,6 @@ TWICE = {
     "votes": {"fields": FIELDS, "responses": {"helpful": [{"value": "response1"}], "harmless": [{"value": "response2"}]}},
     "Label Studio": {"data": FIELDS, "annotations": [{"result": [pairwise("helpful", "left"), pairwise("harmless", "right")]}]},
 }  # fmt: skip
-
-
-def write(path, row):
-    path.write_text(json.dumps(row) + "\n")
-    return path
 
 
 @pytest.mark.parametrize("shape", TWICE)

@@ -7,6 +7,7 @@ import pytest
 
 from rlhf.data import ReadOptions, read_demonstrations, read_prompts, read_rankings, read_texts
 from rlhf.errors import InputError
+from tests.rows import write
 
 
 def turns(*said):
@@ -15,11 +16,6 @@ def turns(*said):
 
 def packed(*said):
     return json.dumps(turns(*said))
-
-
-def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.mark.parametrize(

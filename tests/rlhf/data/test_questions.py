@@ -1,11 +1,10 @@
 """Columns that ask something: one is the prompt, and no other one is lost in silence."""
 
-import json
-
 import pytest
 
 from rlhf.data import ReadOptions, read_demonstrations, read_prompts, read_rankings
 from rlhf.errors import InputError
+from tests.rows import write
 
 ASKS = {"instruction": "Answer in French.", "question": "2+2?"}
 SAYS = [{"role": "user", "content": "Answer in French."}, {"role": "assistant", "content": "quatre"}]
@@ -21,11 +20,6 @@ TOLD = [
     (read_rankings, {"data": ASKS | {"a1": "quatre", "a2": "four"}, "annotations": [{"result": [LABEL]}]}),
     (read_rankings, {"fields": ASKS | {"a1": "quatre", "a2": "four"}, "responses": {"best": [{"value": ["a1", "a2"]}]}}),
 ]  # fmt: skip
-
-
-def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.mark.parametrize("read, row", TOLD)

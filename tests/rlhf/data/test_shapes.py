@@ -1,6 +1,5 @@
 """Every format of the table gives what its rows say, or is refused; docs/data.md holds the table of this run."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,11 @@ from rlhf.data import (
 )
 from rlhf.errors import InputError
 from tests.rlhf.data.shapes import ASK, BAD, GOOD, LEARN, RANK, REFUSED, SHAPES, Q, assistant, hh, user
+from tests.rows import write
 
 READERS = {RANK: read_rankings, LEARN: read_demonstrations, ASK: read_prompts}
 DOCS = Path(__file__).parents[3] / "docs" / "data.md"
 BEGIN, END = "<!-- formats: begin -->\n", "<!-- formats: end -->"
-
-
-def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def seen(use, path):

@@ -1,21 +1,15 @@
 """Pairs that name answers beside them, and more answers side by side than a verdict can be of."""
 
-import json
-
 import pytest
 
 from rlhf.data import read_prompts, read_rankings
 from rlhf.data.formats.pairs import PAIRS
 from rlhf.errors import InputError
+from tests.rows import write
 
 SIDES = {"prompt": "Capital?", "response_a": "Paris", "response_b": "Rome"}
 NUMBERED = {"prompt": "Capital?", "response_0": "Rome", "response_1": "Paris"}
 LISTED = {"prompt": "Capital?", "answers": ["Paris", "Rome"]}
-
-
-def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,10 @@
 """Rows that say something only together: rated answers, and trees with one message a row."""
 
-import json
-
 import pytest
 
 from rlhf.data import ReadOptions, read_demonstrations, read_prompt_rows, read_prompts, read_rankings
 from rlhf.errors import InputError
-
-
-def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+from tests.rows import write
 
 
 def rated(completion, rating, prompt="q", **more):

@@ -23,6 +23,7 @@ from rlhf.store import Store
 from stages import align
 from stages.align.data import demonstration_row, divide
 from stages.settings import AlignDataSettings
+from tests.rows import write
 from tests.stages.conftest import TEXTS
 
 SMALL = {"max_length": 96, "last_blocks": 1}
@@ -67,17 +68,14 @@ def folder(tmp_path_factory):
     def say(n):
         return " ".join(rng.choices(words, k=n))
 
-    def write(name, rows):
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
     roots = [f"question {i} {say(3)}" for i in range(80)]
     write(
-        "written.jsonl",
-        [{"instruction": f"task {i} {say(4)}", "input": "", "output": say(8)} for i in range(80)],
+        folder / "written.jsonl",
+        *[{"instruction": f"task {i} {say(4)}", "input": "", "output": say(8)} for i in range(80)],
     )
     write(
-        "trees.jsonl",
-        [
+        folder / "trees.jsonl",
+        *[
             {"messages": [{"role": "user", "text": root}, {"role": "assistant", "text": say(5)}]}
             for root in roots
         ],
@@ -91,21 +89,24 @@ def folder(tmp_path_factory):
         for root in roots
     ]
     write(
-        "kwise.jsonl",
-        [
+        folder / "kwise.jsonl",
+        *[
             {"messages": branch, "replies": [{"text": say(k + 2), "rank": k} for k in range(3)]}
             for branch in branches
         ],
     )
     hh = [f"\n\nHuman: hello {i} {say(3)}\n\nAssistant:" for i in range(120)]
-    write("pairs.jsonl", [{"chosen": f"{text} {say(6)}", "rejected": f"{text} {say(4)}"} for text in hh])
     write(
-        "pairs_test.jsonl",
-        [{"chosen": f"{text} {say(6)}", "rejected": f"{text} {say(4)}"} for text in hh[:15]],
+        folder / "pairs.jsonl",
+        *[{"chosen": f"{text} {say(6)}", "rejected": f"{text} {say(4)}"} for text in hh],
     )
     write(
-        "tasks.jsonl",
-        [{"instruction": say(5), "instances": [{"input": f"in {i}", "output": say(3)}]} for i in range(6)],
+        folder / "pairs_test.jsonl",
+        *[{"chosen": f"{text} {say(6)}", "rejected": f"{text} {say(4)}"} for text in hh[:15]],
+    )
+    write(
+        folder / "tasks.jsonl",
+        *[{"instruction": say(5), "instances": [{"input": f"in {i}", "output": say(3)}]} for i in range(6)],
     )
     (folder / "plain.txt").write_text("\n\n".join(say(30) for _ in range(60)))
     return folder  # fmt: skip

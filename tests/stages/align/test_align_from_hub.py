@@ -1,6 +1,5 @@
 """A recipe that names public sets, from a server of the hub's protocol: no folder of data, and the commit in every manifest."""
 
-import json
 import os
 import random
 import subprocess
@@ -11,17 +10,13 @@ import pytest
 
 from rlhf.store import Store
 from tests.hub_server import SHA, serve
+from tests.rows import write
 
 ROOT = Path(__file__).parents[3]
 WORDS = ["the", "red", "kite", "is", "in", "park", "Tom", "has", "a", "blue", "boat", "dog", "barks", "hello"]
 CONFIGS = "---\nconfigs:\n- config_name: wikitext-2-raw-v1\n  data_files: wiki.jsonl\n---\n"
 TRAINED = ("sft", "reward", "gold", "ppo")
 JUDGED = "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: human, path: data/human-0.jsonl}\n---\n"
-
-
-def write(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture
@@ -33,24 +28,24 @@ def hub(tmp_path):
     sets = tmp_path / "hub/datasets"
     write(
         sets / "databricks/databricks-dolly-15k/databricks-dolly-15k.jsonl",
-        [{"instruction": f"d{i} {say(3)}", "context": "", "response": say(4), "category": "open_qa"} for i in range(60)],
+        *[{"instruction": f"d{i} {say(3)}", "context": "", "response": say(4), "category": "open_qa"} for i in range(60)],
     )  # fmt: skip
     asked = [f"n{i} {say(3)}" for i in range(60)]
     robots = [
         {"prompt": text, "messages": [turn("user", text), turn("assistant", say(4))], "category": "Chat"}
         for text in asked
     ]
-    write(sets / "HuggingFaceH4/no_robots/data/train.jsonl", robots)
-    write(sets / "HuggingFaceH4/no_robots/data/test.jsonl", robots[:8])
+    write(sets / "HuggingFaceH4/no_robots/data/train.jsonl", *robots)
+    write(sets / "HuggingFaceH4/no_robots/data/test.jsonl", *robots[:8])
     hh = lambda i: f"\n\nHuman: h{i} {say(3)}\n\nAssistant: "  # noqa: E731
     pairs = [(hh(i), say(4), say(3)) for i in range(90)]
     write(
         sets / "Anthropic/hh-rlhf/helpful-base/train.jsonl",
-        [{"chosen": asked + good, "rejected": asked + bad} for asked, good, bad in pairs],
+        *[{"chosen": asked + good, "rejected": asked + bad} for asked, good, bad in pairs],
     )
     write(
         sets / "nvidia/HelpSteer2/train.jsonl",
-        [
+        *[
             {"prompt": f"s{i // 2} say", "response": say(4), "helpfulness": i % 2 * 3, "correctness": 3, "coherence": 4,
              "complexity": 1, "verbosity": 1}
             for i in range(120)
@@ -62,9 +57,9 @@ def hub(tmp_path):
          "conversation_b": [turn("user", f"m{i}"), turn("assistant", say(3))]}
         for i in range(60)
     ]  # fmt: skip
-    write(sets / "lmsys/mt_bench_human_judgments/data/human-0.jsonl", judged)
+    write(sets / "lmsys/mt_bench_human_judgments/data/human-0.jsonl", *judged)
     (sets / "lmsys/mt_bench_human_judgments/README.md").write_text(JUDGED)
-    write(sets / "Salesforce/wikitext/wiki.jsonl", [{"text": say(30)} for _ in range(80)])
+    write(sets / "Salesforce/wikitext/wiki.jsonl", *[{"text": say(30)} for _ in range(80)])
     (sets / "Salesforce/wikitext/README.md").write_text(CONFIGS)
     with serve(tmp_path / "hub") as url:
         yield url

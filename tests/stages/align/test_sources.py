@@ -1,6 +1,5 @@
 """Sources of `rlhf align` that are called the same: nothing of one is lost behind another."""
 
-import json
 from dataclasses import asdict, replace
 
 import pytest
@@ -9,13 +8,9 @@ from rlhf.data import read_rankings
 from rlhf.errors import InputError
 from stages.align.data import read_sources
 from stages.settings import AlignDataSettings
+from tests.rows import write
 
 DATA = replace(AlignDataSettings(), test_rankings="", prompts="", texts="", tasks="")
-
-
-def write(path, *rows):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture
