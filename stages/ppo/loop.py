@@ -103,11 +103,7 @@ def train(
         callbacks.log(metrics)
         watch.step()
         freed.step()
-        if config.keep_every and done % config.keep_every == 0 and done < config.num_iterations:
-            keep()  # before the state, which says that this iteration is done
-        if should_save(config, done, callbacks.control):
-            save()
-            callbacks.tell("on_save")
+        save_what_is_due(config, done, callbacks, save, keep)
         if callbacks.control.should_training_stop:
             break
     callbacks.tell("on_train_end")
@@ -124,6 +120,17 @@ def progress_bar(first: int, num_iterations: int) -> "tqdm[int]":
     is_silent = not processes.is_main_process()
     steps = range(first, num_iterations)
     return tqdm(steps, "ppo", total=num_iterations, initial=first, disable=is_silent)
+
+
+def save_what_is_due(
+    config: PPOConfig, num_done: int, callbacks: Callbacks, save: Callable[[], None], keep: Callable[[], None]
+) -> None:
+    """After so many iterations: the policy every keep_every ones, and the state where `should_save` says so."""
+    if config.keep_every and num_done % config.keep_every == 0 and num_done < config.num_iterations:
+        keep()  # before the state, which says that this iteration is done
+    if should_save(config, num_done, callbacks.control):
+        save()
+        callbacks.tell("on_save")
 
 
 def should_save(config: PPOConfig, num_done: int, control: TrainerControl) -> bool:
