@@ -30,14 +30,15 @@ def held_out(
 ) -> tuple[Sequence[T], Sequence[T]]:
     """Rows to learn from, and about `share` of them held out, both in their order; no conversation is on both sides.
 
-    At least one conversation is held out. Raises InputError where there is only one.
+    At least one conversation is held out, and one learned. Raises InputError where there is only one.
     """
     points = array("d", (split_point(prompt(row), "held out") for row in rows))
     limit = max(share, min(points, default=0.0) * (1 + 1e-9) or 1e-300)
+    limit = min(limit, max(points, default=0.0))
     learned = array("Q", (i for i, point in enumerate(points) if point >= limit))
-    if not learned:
-        raise InputError("all rows are alike; at least 2 that are not are needed, one of them to validate on")
     out = array("Q", (i for i, point in enumerate(points) if point < limit))
+    if not out:
+        raise InputError("all rows are alike; at least 2 that are not are needed, one of them to validate on")
     return _at(rows, learned), _at(rows, out)
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlhf.errors import InputError
@@ -62,13 +62,14 @@ def test_sft_says_what_its_file_was_read_as(base_store, tmp_path):
     assert any("read 12 rows" in line for line in lines)
 
 
+@example([1, 2], 0.28125)
 @given(st.lists(st.integers(0, 9), min_size=2), st.floats(0, 1))
 def test_no_conversation_is_on_both_sides_and_no_row_is_lost(numbers, share):
     rows = [f"Question {n}?" if i % 2 else f"  question {n}? " for i, n in enumerate(numbers)]
     try:
         learned, validated = held_out(rows, lambda row: row, share)
     except InputError:
-        assert len(set(map(conversation_key, rows))) == 1 or share > 0.3
+        assert len(set(map(conversation_key, rows))) == 1
         return
     assert learned and validated and sorted(learned + validated) == sorted(rows)
     assert not set(map(conversation_key, learned)) & set(map(conversation_key, validated))
