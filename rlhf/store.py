@@ -133,20 +133,17 @@ class Store:
 
     def _paths(self, stage: str) -> list[Path]:
         """The folders of a stage's entries, by number, without copies of them. Raises StoreError where the root is a file."""
+        return self._paths_and_copies(stage)[0]
+
+    def _paths_and_copies(self, stage: str) -> tuple[list[Path], list[Path]]:
+        """`_paths`, and the copies: they share their number, which is given once, and are not called as their manifest says."""
         if self.root.exists() and not self.root.is_dir():
             raise StoreError(f"{self.root}: a file, and no checkpoint store; name a folder with --store")
-        copies = self._copies(stage)
-        return [path for path in self._numbered(stage) if path not in copies]
-
-    def _numbered(self, stage: str) -> list[Path]:
-        there = [path for path in (self.root / stage).glob("*") if NUMBERED.fullmatch(path.name)]
-        return sorted(there, key=lambda path: int(path.name.split("-")[0]))
-
-    def _copies(self, stage: str) -> list[Path]:
-        """Folders that share their number, which is given once, with another and are not called as their manifest says."""
-        there = {path: int(path.name.split("-")[0]) for path in self._numbered(stage)}
-        counts = Counter(there.values())
-        return [path for path, number in there.items() if counts[number] > 1 and not _is_called_so(path)]
+        names = [path for path in (self.root / stage).glob("*") if NUMBERED.fullmatch(path.name)]
+        numbered = sorted((int(path.name.split("-")[0]), path) for path in names)
+        counts = Counter(number for number, _ in numbered)
+        copies = [path for number, path in numbered if counts[number] > 1 and not _is_called_so(path)]
+        return [path for _, path in numbered if path not in copies], copies
 
     def _entry(self, path: Path) -> Entry:
         try:
@@ -267,10 +264,12 @@ class Store:
         if not self.root.is_dir():
             raise StoreError(f"{self.root}: no store is there to verify; name another with --store")
         self._remove_leftovers()
-        every = [path for stage in STAGES for path in self._paths(stage)]
-        copies = [] if reference else [path for stage in STAGES for path in self._copies(stage)]
+        every = [] if reference else [self._paths_and_copies(stage) for stage in STAGES]
+        copies = [path for _, found in every for path in found]
         problems = [f"{p.parent.name}/{p.name}: a copy that nothing uses; move it away" for p in copies]
-        for path in [self.resolve(reference).path] if reference else every:
+        for path in (
+            [self.resolve(reference).path] if reference else [path for found, _ in every for path in found]
+        ):
             try:
                 entry = self._entry(path)
             except StoreError as damaged:
