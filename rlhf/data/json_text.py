@@ -15,7 +15,23 @@ Placed = tuple[str, Any]
 ROWS_KEYS = ("data", "rows", "train", "examples", "samples", "records", "items")
 CHUNK = 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-JSON = json.JSONDecoder().decode
+
+
+class NamedTwice(BadRow):
+    """A row with an object in which one name stands twice: Python would take the last of the two without a word."""
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A decoded object. Raises NamedTwice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise NamedTwice(f'"{twice}" stands twice in one object; leave one out or rename it')
+    return found
+
+
+DECODER, LENIENT = json.JSONDecoder(object_pairs_hook=_object_of), json.JSONDecoder()
 
 
 def json_lines(file: Any, path: Path) -> Iterator[Placed]:
@@ -28,8 +44,10 @@ def json_lines(file: Any, path: Path) -> Iterator[Placed]:
 def json_row(line: bytes) -> Any:
     """The row of one line of JSON, or the BadRow that says what is wrong with it."""
     try:
-        row = JSON(line.removeprefix(BYTE_ORDER_MARK).decode())
+        row = DECODER.decode(line.removeprefix(BYTE_ORDER_MARK).decode())
         return without_halves(row) if b"\\ud" in line or b"\\uD" in line else row
+    except NamedTwice as problem:
+        return problem
     except RecursionError:
         return BadRow("nested too deep")
     except UnicodeDecodeError:
@@ -46,7 +64,7 @@ def json_rows(file: Any, path: Path) -> Iterator[Placed]:
     rest = _Joined(io.BytesIO(b"".join(head)), file)
     if start == b"[":
         yield from _array(io.TextIOWrapper(io.BufferedReader(rest, CHUNK), encoding="utf-8-sig"), path)
-    elif len(lines) > 1 and isinstance(json_row(lines[0]), dict):
+    elif len(lines) > 1 and isinstance(json_row(lines[0]), dict | NamedTwice):
         yield from json_lines(io.BufferedReader(rest, CHUNK), path)
     elif lines:
         yield from _object(rest.readall(), path)
@@ -83,7 +101,7 @@ def _object(data: bytes, path: Path) -> Iterator[Placed]:
 
 def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:
     """The elements of a JSON array, decoded as they arrive."""
-    decoder, size, is_end = json.JSONDecoder(), CHUNK, False
+    size, is_end = CHUNK, False
     buffer, num_rows, lines_before, is_after_row = file.read(size), 0, 0, False
     at = buffer.index("[") + 1
 
@@ -101,7 +119,7 @@ def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:
         problem: Any = None
         if not is_after_row:
             try:
-                row, end = decoder.raw_decode(buffer, at)
+                row, end = _element(buffer, at)
             except (ValueError, RecursionError) as found:
                 problem = found
             if problem is None and (end < len(buffer) or is_end):
@@ -116,6 +134,14 @@ def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:
         more = file.read(size)
         lines_before += buffer.count("\n", 0, at)
         buffer, at, size, is_end = buffer[at:] + more, 0, size * 2, not more
+
+
+def _element(buffer: str, at: int) -> tuple[Any, int]:
+    """The element that begins there, or the NamedTwice that is wrong with it, and where it ends. Raises ValueError."""
+    try:
+        return DECODER.raw_decode(buffer, at)
+    except NamedTwice as problem:
+        return problem, LENIENT.raw_decode(buffer, at)[1]
 
 
 def _nothing_follows(rest: str, file: io.TextIOWrapper, where: str) -> None:

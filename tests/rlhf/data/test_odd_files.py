@@ -32,6 +32,36 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
         read_demonstrations(tmp_path / "a.arrow")
 
 
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.jsonl", "{GOOD}\n{TWICE}\n{GOOD}\n"),
+        ("lines.json", "{GOOD}\n{TWICE}\n{GOOD}\n"),
+        ("array.json", "[{GOOD},\n {TWICE},\n {GOOD}]"),
+    ],
+)
+@pytest.mark.parametrize(
+    "twice",
+    [
+        '{"prompt": "q", "completion": "a", "completion": "b"}',
+        '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "content": "a"}]}',
+    ],
+)
+def test_a_name_that_stands_twice_in_an_object_is_refused_and_not_silently_the_last(
+    tmp_path, monkeypatch, name, content, twice
+):
+    monkeypatch.setattr("rlhf.data.json_text.CHUNK", 32)
+    path, good = tmp_path / name, '{"prompt": "q", "completion": "a"}'
+    path.write_text(content.replace("{GOOD}", good).replace("{TWICE}", twice))
+    reason = rf'{name}:2: "(completion|content)" stands twice in one object'
+    with pytest.raises(InputError, match=reason):
+        read_demonstrations(path)
+    found = read_demonstrations(path, skip_bad_rows=True)
+    assert len(found) == 2 and found.account.left_out == {"that cannot be read": 1}
+    path.write_text(content.replace("{TWICE}", good).replace("{GOOD}", twice))
+    assert len(read_demonstrations(path, skip_bad_rows=True)) == 1  # the first row, too
+
+
 def test_a_file_of_nothing_but_a_byte_order_mark_is_empty(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf\n")
     with pytest.raises(InputError, match="the data set is empty"):

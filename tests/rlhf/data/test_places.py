@@ -54,7 +54,7 @@ def test_a_json_object_that_holds_the_rows_is_opened(tmp_path):
 
 
 def test_a_long_json_array_is_read_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlhf.data.files.CHUNK", 64)
+    monkeypatch.setattr("rlhf.data.json_text.CHUNK", 64)
     many = [f"{number} " + "é" * (number % 90) for number in range(300)]
     (tmp_path / "a.json").write_text(json.dumps(rows(*many), indent=2, ensure_ascii=False))
     assert answers(tmp_path / "a.json") == [one for one in many]
@@ -98,7 +98,7 @@ HEADER = "prompt,completion\nqx,x\n"
     ],
 )
 def test_a_broken_table_or_list_swallows_no_row(tmp_path, monkeypatch, name, content, where, why):
-    monkeypatch.setattr("rlhf.data.files.CHUNK", 64)
+    monkeypatch.setattr("rlhf.data.json_text.CHUNK", 64)
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=rf"{name}:{where}: .*{why}"):
         read_demonstrations(tmp_path / name)
