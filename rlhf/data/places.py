@@ -88,6 +88,9 @@ def _place(name: str, weight: float) -> Place:
 
 
 def _readable(files: list[Path], name: str) -> list[Path]:
+    lost = next((one for one in files if kind_of(one) and not os.path.exists(one)), None)
+    if lost is not None:  # its rows would be missing without a word
+        raise InputError(f"{lost}: is a link that leads to no file; mend it or take it away")
     found = [one for one in files if one.is_file() and kind_of(one)]
     if not found:
         raise InputError(f"{name}: no file that can be read; use {' '.join(KINDS)}")
@@ -102,12 +105,8 @@ def _folder(name: str, path: Path, split: str | None, weight: float) -> Place:
     if (path / "dataset_dict.json").exists():
         path, split = path / _chosen(name, _splits_saved(name, path), split), None
     if (path / "state.json").exists():
-        return Place(name, table=_saved(name, path), weight=weight)
-    files = [
-        one
-        for one in sorted(path.rglob("*"))
-        if not any(part.startswith(".") for part in one.relative_to(path).parts)
-    ]
+        return Place(name, table=_saved(name, path, split), weight=weight)
+    files = _files_below(name, path)
     found = _readable([one for one in files if not ABOUT.fullmatch(one.name)], name)
     split_of = {one: _split_in(one.relative_to(path)) for one in found}
     if split is None and "" in split_of.values():
@@ -119,6 +118,29 @@ def _folder(name: str, path: Path, split: str | None, weight: float) -> Place:
         f"{one.relative_to(path)}" for one in files if one.is_file() and kind_of(one) and one not in shards
     )
     return Place(name, shards, weight=weight, not_read=not_read)
+
+
+def _files_below(name: str, folder: Path) -> list[Path]:
+    """The files of a folder that are not hidden, those behind links to other folders too, in the order of their paths.
+
+    Raises InputError for a folder within it that cannot be looked into.
+    """
+    top, seen, files = folder.resolve(), set[Path](), list[Path]()
+
+    def refuse(problem: OSError) -> None:
+        raise InputError(f"{name}: cannot be read ({first_line(problem)})")
+
+    def is_new(inner: Path) -> bool:
+        """Whether a folder is read here: links back into the set, or to what was read, would take rows twice or never end."""
+        where = inner.resolve()
+        is_read = where in seen or (inner.is_symlink() and (where == top or top in where.parents))
+        seen.add(where)
+        return not is_read
+
+    for above, inner, names in os.walk(folder, followlinks=True, onerror=refuse):
+        inner[:] = [one for one in sorted(inner) if not one.startswith(".") and is_new(Path(above, one))]
+        files += [Path(above, one) for one in names if not one.startswith(".")]
+    return sorted(files)
 
 
 def _split_in(path: Path) -> str:
@@ -152,13 +174,16 @@ def _chosen(name: str, there: list[str], split: str | None) -> str:
     return wanted
 
 
-def _saved(name: str, path: Path) -> Any:
+def _saved(name: str, path: Path, split: str | None) -> Any:
     import datasets
 
     try:
-        return datasets.load_from_disk(f"{path}")
+        found = datasets.load_from_disk(f"{path}")
     except Exception as problem:
         raise InputError(f"{name}: cannot be read ({first_line(problem)})") from None
+    if split not in (None, f"{found.split or DEFAULT_SPLIT}"):
+        raise InputError(f"{name}: holds one table and no split {split}; write {name.rpartition(':')[0]}")
+    return found
 
 
 def _hub(name: str, weight: float) -> Place:
