@@ -2,12 +2,13 @@
 
 import json
 import unicodedata
+from decimal import Decimal
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from rlhf.data import read_demonstrations
+from rlhf.data import read_demonstrations, read_rankings
 from rlhf.errors import InputError
 from rlhf.splits import conversation_key
 
@@ -21,6 +22,28 @@ def test_a_date_beyond_pythons_in_another_column_is_no_reason_to_stop(tmp_path, 
     pyarrow.parquet.write_table(pyarrow.table({**TOLD, "day": dates}), tmp_path / "a.parquet")
     (found,) = read_demonstrations(tmp_path / "a.parquet")
     assert (found.prompt, found.completion) == ("q", "a")
+
+
+@pytest.mark.parametrize("kind", [pyarrow.decimal128(3, 1), pyarrow.float16()])
+def test_a_rating_is_a_number_however_a_table_keeps_it(tmp_path, kind):
+    import numpy
+
+    made = Decimal if pyarrow.types.is_decimal(kind) else numpy.float16
+    rating = pyarrow.array([made("2.0"), made("4.5")], kind)
+    told = {"prompt": ["q", "q"], "completion": ["a", "b"], "rating": rating}
+    pyarrow.parquet.write_table(pyarrow.table(told), tmp_path / "a.parquet")
+    (found,) = read_demonstrations(tmp_path / "a.parquet")
+    assert found.completion == "b" and found.prompt == "q"
+    (ranking,) = read_rankings(tmp_path / "a.parquet")
+    assert (ranking.ranks, ranking.scores) == ((1, 0), (2.0, 4.5))
+
+
+def test_decimals_that_contradict_a_pair_are_refused(tmp_path):
+    scores = {"score_chosen": [Decimal("1.5")], "score_rejected": [Decimal("4.0")]}
+    pair = {"prompt": ["q"], "chosen": ["a"], "rejected": ["b"], **scores}
+    pyarrow.parquet.write_table(pyarrow.table(pair), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match='"score_chosen" is below "score_rejected"'):
+        read_rankings(tmp_path / "a.parquet")
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path):
