@@ -118,7 +118,7 @@ FORMATS: tuple[Format, ...] = (
         rankings=argilla.records, prompts=argilla.asked_record,
     ),
     Format(
-        name="Argilla table", needs=(), when=lambda row: any(name.endswith(".responses") for name in row),
+        name="Argilla table", needs=(), when=argilla.is_flat,
         rankings=argilla.records, prompts=argilla.asked_record,
     ),
     Format(
