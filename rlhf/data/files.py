@@ -25,6 +25,8 @@ ROWS_TO_JUDGE_A_COLUMN = 20
 STRUCTURED = re.compile(r"\s*(\[.*\]|\{.*\})\s*", re.DOTALL)
 OUR_LISTS, OUR_LIST = ("completions", "ranks", "flags", "ratings", "scores"), re.compile(r"\[.*\]", re.DOTALL)
 OUR_EXPORTS = {"labeler", "origin"}  # columns that every table we write has
+# What tables raise for a date beyond Python's, a time zone that is not known here, and texts that are no UTF-8.
+UNKNOWN_TO_PYTHON = (ValueError, OverflowError, LookupError)
 FORMULA_STARTS = tuple("=+-@\t\r\n'")
 
 
@@ -224,17 +226,25 @@ def batch_rows(batch: Any, shown: str) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
         return rows
-    except (ValueError, OverflowError):  # a date beyond Python's
-        columns = [_values(column) for column in batch.columns]
+    except UNKNOWN_TO_PYTHON:
+        columns = [
+            _values(column, f"{shown}: the column {name}")
+            for name, column in zip(names, batch.columns, strict=True)
+        ]
         return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
-def _values(column: Any) -> list[Any]:
-    """A column's values; dates that Python has no word for as the numbers they are kept as."""
+def _values(column: Any, shown: str) -> list[Any]:
+    """A column's values; dates that Python has no word for as the numbers they are kept as. Raises InputError for others."""
     try:
         values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError):
-        values = column.cast(f"int{column.type.bit_width}").to_pylist()
+    except UNKNOWN_TO_PYTHON as problem:
+        try:
+            values = column.cast(f"int{column.type.bit_width}").to_pylist()
+        except (ValueError, NotImplementedError):
+            raise InputError(
+                f"{shown} cannot be read ({first_line(problem)}); mend it, or save the set without it"
+            ) from None
     return values
 
 

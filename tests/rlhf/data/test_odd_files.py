@@ -16,12 +16,25 @@ TOLD = {"prompt": ["q"], "completion": ["a"]}
 
 
 @pytest.mark.parametrize(
-    "dates", [pyarrow.array([10**8], pyarrow.date32()), pyarrow.array([10**17], pyarrow.timestamp("us"))]
+    "dates",
+    [
+        pyarrow.array([10**8], pyarrow.date32()),
+        pyarrow.array([10**17], pyarrow.timestamp("us")),
+        pyarrow.array([10**15], pyarrow.timestamp("us", "Mars/Olympus")),
+    ],
 )
-def test_a_date_beyond_pythons_in_another_column_is_no_reason_to_stop(tmp_path, dates):
+def test_a_date_that_python_does_not_know_in_another_column_is_no_reason_to_stop(tmp_path, dates):
     pyarrow.parquet.write_table(pyarrow.table({**TOLD, "day": dates}), tmp_path / "a.parquet")
     (found,) = read_demonstrations(tmp_path / "a.parquet")
     assert (found.prompt, found.completion) == ("q", "a")
+
+
+def test_a_column_that_cannot_be_read_is_named(tmp_path):
+    cell = [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")]
+    no_text = pyarrow.Array.from_buffers(pyarrow.string(), 1, cell)
+    pyarrow.parquet.write_table(pyarrow.table({**TOLD, "note": no_text}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: the column note cannot be read \(.*utf-8"):
+        read_demonstrations(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize("kind", [pyarrow.decimal128(3, 1), pyarrow.float16()])
