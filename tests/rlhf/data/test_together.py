@@ -193,3 +193,12 @@ def test_rated_answers_beside_conversations_are_compared(tmp_path):
     closed = {"messages": ASKING[:2], "response": "x", "score": 1}
     with pytest.raises(InputError, match="no rankings in it"):
         read_rankings(write(path, closed))
+
+
+@pytest.mark.parametrize("better, worse", [("4,5", "1,0"), ("5/5", "1/5"), (True, False)])
+def test_ratings_that_are_no_numbers_do_not_make_bad_answers_good(tmp_path, better, worse):
+    path = write(tmp_path / "a.jsonl", rated("a", better), rated("b", worse))
+    with pytest.raises(InputError, match=rf'a\.jsonl:1: "rating" is {better!r}, which is no number'):
+        read_demonstrations(path)
+    rows = read_demonstrations(path, options=ReadOptions(columns="ignore=rating"))
+    assert [row.completion for row in rows] == ["a", "b"]
