@@ -142,7 +142,7 @@ def _nested(row: Row) -> Responses:
     return [
         (question, _user(one.get("user_id")), one.get("value"))
         for question, given in responses.items()
-        if question not in row.ignored
+        if question.lower() not in row.ignored
         for one in (given if isinstance(given, list) else ())
         if isinstance(one, dict) and one.get("status", "submitted") in SUBMITTED
     ]
