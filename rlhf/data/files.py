@@ -125,9 +125,14 @@ def _text(file: Any, newline: str | None) -> io.TextIOWrapper:
 
 def _cells(file: io.TextIOWrapper, path: Path, kind: str) -> Iterator[Placed]:
     csv.field_size_limit(2**31 - 1)
-    header = file.readline()
+    header, above = file.readline(), 0
+    while header and not header.strip():
+        header, above = file.readline(), above + 1
     delimiter = "\t" if kind == ".tsv" else next((sign for sign in (",", ";", "\t") if sign in header), ",")
-    table = _records(csv.reader(chain([header], file), delimiter=delimiter, strict=True), path)
+    # A space behind each separator of the header is none of the cells', nor is it what makes a quote a text's own.
+    is_spaced = 0 < header.count(delimiter) == header.count(f"{delimiter} ")
+    reader = csv.reader(chain([header], file), delimiter=delimiter, strict=True, skipinitialspace=is_spaced)
+    table = _records(reader, path, above)
     _, names = next(table, (1, []))
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
@@ -142,10 +147,13 @@ def _cells(file: io.TextIOWrapper, path: Path, kind: str) -> Iterator[Placed]:
             yield f"{path}:{number}", _table_row(names, row, structured, is_ours)
 
 
-def _records(table: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line it begins in, cells) of a table's rows; a quote that is never closed would take all rows behind it along."""
+def _records(table: Any, path: Path, above: int) -> Iterator[tuple[int, list[str]]]:
+    """(line it begins in, cells) of a table's rows; a quote that is never closed would take all rows behind it along.
+
+    above: lines of the file before those of the table.
+    """
     while True:
-        line = table.line_num + 1
+        line = above + table.line_num + 1
         try:
             yield line, next(table)
         except StopIteration:

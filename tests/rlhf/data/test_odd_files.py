@@ -87,3 +87,18 @@ def test_a_turn_that_is_not_to_be_trained_on_is_not_learned(tmp_path, left):
 def test_two_spellings_of_an_accent_are_one_conversation():
     text = "Is that a Café?"
     assert conversation_key(unicodedata.normalize("NFD", text)) == conversation_key(text) == text.lower()
+
+
+def test_a_table_may_have_a_space_behind_each_separator(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt, completion\n"q, r", "a, b"\ns, t\n')
+    found = read_demonstrations(tmp_path / "a.csv")
+    assert [(row.prompt, row.completion) for row in found] == [("q, r", "a, b"), ("s", "t")]
+    (tmp_path / "a.csv").write_text("prompt,completion\nq, a\n")  # what a model says behind a prompt
+    assert [row.completion for row in read_demonstrations(tmp_path / "a.csv")] == [" a"]
+
+
+def test_blank_lines_may_stand_before_a_table(tmp_path):
+    (tmp_path / "a.csv").write_text("\n \nprompt,completion\nq,a\nr\n")
+    with pytest.raises(InputError, match=r"a\.csv:5: 1 cells under 2"):
+        read_demonstrations(tmp_path / "a.csv")
+    assert len(read_demonstrations(tmp_path / "a.csv", skip_bad_rows=True)) == 1
