@@ -238,7 +238,10 @@ def asked_text(row: Row) -> Iterator[Prompt]:
 
 def joined_text(row: Row) -> Iterator[str]:
     """A document of a `text` column."""
-    yield text(row["text"], "text")
+    document = text(row["text"], "text")
+    if not document.strip():
+        raise LeftOut("without a text")
+    yield document
 
 
 def demonstration_text(found: Demonstration) -> str:

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from rlhf.data import read_demonstrations, read_rankings
+from rlhf.data import read_demonstrations, read_rankings, read_texts
 from rlhf.errors import InputError
 from rlhf.splits import conversation_key
 
@@ -102,3 +102,9 @@ def test_blank_lines_may_stand_before_a_table(tmp_path):
     with pytest.raises(InputError, match=r"a\.csv:5: 1 cells under 2"):
         read_demonstrations(tmp_path / "a.csv")
     assert len(read_demonstrations(tmp_path / "a.csv", skip_bad_rows=True)) == 1
+
+
+def test_a_row_without_a_text_is_left_out_and_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("", "x", " \n")))
+    rows = read_texts(tmp_path / "a.jsonl")
+    assert list(rows) == ["x"] and rows.account.left_out == {"without a text": 2}
