@@ -108,3 +108,23 @@ def test_a_row_without_a_text_is_left_out_and_counted(tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("", "x", " \n")))
     rows = read_texts(tmp_path / "a.jsonl")
     assert list(rows) == ["x"] and rows.account.left_out == {"without a text": 2}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"prompt": {"0": "q", "1": "r"}, "label": {"0": 1, "1": None}},
+        {"prompt": ["q", "r"], "chosen": ["a", "b"]},
+    ],
+)
+def test_json_of_columns_says_how_to_save_rows(tmp_path, columns):
+    (tmp_path / "a.json").write_text(json.dumps(columns))
+    with pytest.raises(InputError, match=r"a\.json: holds columns and no rows; save it as rows"):
+        read_rankings(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_json_that_is_no_utf8_says_what_to_do(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"prompt": "q", "completion": "a"}), encoding="utf-16")
+    with pytest.raises(InputError, match="no UTF-8 text; save it as UTF-8"):
+        read_demonstrations(tmp_path / name)
