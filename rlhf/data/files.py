@@ -27,6 +27,7 @@ OUR_LISTS, OUR_LIST = ("completions", "ranks", "flags", "ratings", "scores"), re
 OUR_EXPORTS = {"labeler", "origin"}  # columns that every table we write has
 # What tables raise for a date beyond Python's, a time zone that is not known here, and texts that are no UTF-8.
 UNKNOWN_TO_PYTHON = (ValueError, OverflowError, LookupError)
+POINTER = b"version https://git-lfs.github.com/spec/"
 FORMULA_STARTS = tuple("=+-@\t\r\n'")
 
 
@@ -49,6 +50,7 @@ def rows_of(
     """
     kind = kind_of(path)
     try:
+        _refuse_pointer(path)
         if kind in (".parquet", ".arrow"):
             yield from _table(path, kind)
             return
@@ -65,6 +67,14 @@ def rows_of(
             else first_line(problem)
         )
         raise InputError(f"{path}: cannot be read ({reason})") from None
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Raises InputError for what Git leaves in the place of a large file: its lines would be prompts."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise InputError(f"{path}: is a pointer of Git LFS and not the file; git lfs pull fetches it")
 
 
 def _text_rows(file: Any, path: Path, kind: str, texts_as: str) -> Iterator[Placed]:

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from rlhf.data import read_demonstrations, read_rankings, read_texts
+from rlhf.data import read_demonstrations, read_prompts, read_rankings, read_texts
 from rlhf.errors import InputError
 from rlhf.splits import conversation_key
 
@@ -128,3 +128,10 @@ def test_json_that_is_no_utf8_says_what_to_do(tmp_path, name):
     (tmp_path / name).write_text(json.dumps({"prompt": "q", "completion": "a"}), encoding="utf-16")
     with pytest.raises(InputError, match="no UTF-8 text; save it as UTF-8"):
         read_demonstrations(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl.gz", "a.parquet"])
+def test_a_pointer_of_git_lfs_is_no_data(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(InputError, match=r"a\.\S+: is a pointer of Git LFS"):
+        read_prompts(tmp_path / name)
