@@ -135,3 +135,10 @@ def test_a_pointer_of_git_lfs_is_no_data(tmp_path, name):
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(InputError, match=r"a\.\S+: is a pointer of Git LFS"):
         read_prompts(tmp_path / name)
+
+
+def test_ranks_that_a_table_keeps_as_fractions_are_whole(tmp_path):
+    told = {"prompt": ["q"], "completions": [["a", "b"]], "ranks": [[1.0, 0.0]]}
+    pyarrow.parquet.write_table(pyarrow.table(told), tmp_path / "a.parquet")
+    (found,) = read_rankings(tmp_path / "a.parquet")
+    assert found.ranks == (1, 0) and all(isinstance(rank, int) for rank in found.ranks)
