@@ -25,6 +25,9 @@ ROWS_TO_JUDGE_A_COLUMN = 20
 STRUCTURED = re.compile(r"\s*(\[.*\]|\{.*\})\s*", re.DOTALL)
 OUR_LISTS, OUR_LIST = ("completions", "ranks", "flags", "ratings", "scores"), re.compile(r"\[.*\]", re.DOTALL)
 OUR_EXPORTS = {"labeler", "origin"}  # columns that every table we write has
+# What tables raise for a date beyond Python's, a time zone that is not known here, and texts that are no UTF-8.
+UNKNOWN_TO_PYTHON = (ValueError, OverflowError, LookupError)
+POINTER = b"version https://git-lfs.github.com/spec/"
 FORMULA_STARTS = tuple("=+-@\t\r\n'")
 
 
@@ -47,6 +50,7 @@ def rows_of(
     """
     kind = kind_of(path)
     try:
+        _refuse_pointer(path)
         if kind in (".parquet", ".arrow"):
             yield from _table(path, kind)
             return
@@ -63,6 +67,14 @@ def rows_of(
             else first_line(problem)
         )
         raise InputError(f"{path}: cannot be read ({reason})") from None
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Raises InputError for what Git leaves in the place of a large file: its lines would be prompts."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise InputError(f"{path}: is a pointer of Git LFS and not the file; git lfs pull fetches it")
 
 
 def _text_rows(file: Any, path: Path, kind: str, texts_as: str) -> Iterator[Placed]:
@@ -123,9 +135,14 @@ def _text(file: Any, newline: str | None) -> io.TextIOWrapper:
 
 def _cells(file: io.TextIOWrapper, path: Path, kind: str) -> Iterator[Placed]:
     csv.field_size_limit(2**31 - 1)
-    header = file.readline()
+    header, above = file.readline(), 0
+    while header and not header.strip():
+        header, above = file.readline(), above + 1
     delimiter = "\t" if kind == ".tsv" else next((sign for sign in (",", ";", "\t") if sign in header), ",")
-    table = _records(csv.reader(chain([header], file), delimiter=delimiter, strict=True), path)
+    # A space behind each separator of the header is none of the cells', nor is it what makes a quote a text's own.
+    is_spaced = 0 < header.count(delimiter) == header.count(f"{delimiter} ")
+    reader = csv.reader(chain([header], file), delimiter=delimiter, strict=True, skipinitialspace=is_spaced)
+    table = _records(reader, path, above)
     _, names = next(table, (1, []))
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
@@ -140,10 +157,13 @@ def _cells(file: io.TextIOWrapper, path: Path, kind: str) -> Iterator[Placed]:
             yield f"{path}:{number}", _table_row(names, row, structured, is_ours)
 
 
-def _records(table: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line it begins in, cells) of a table's rows; a quote that is never closed would take all rows behind it along."""
+def _records(table: Any, path: Path, above: int) -> Iterator[tuple[int, list[str]]]:
+    """(line it begins in, cells) of a table's rows; a quote that is never closed would take all rows behind it along.
+
+    above: lines of the file before those of the table.
+    """
     while True:
-        line = table.line_num + 1
+        line = above + table.line_num + 1
         try:
             yield line, next(table)
         except StopIteration:
@@ -224,17 +244,25 @@ def batch_rows(batch: Any, shown: str) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
         return rows
-    except (ValueError, OverflowError):  # a date beyond Python's
-        columns = [_values(column) for column in batch.columns]
+    except UNKNOWN_TO_PYTHON:
+        columns = [
+            _values(column, f"{shown}: the column {name}")
+            for name, column in zip(names, batch.columns, strict=True)
+        ]
         return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
-def _values(column: Any) -> list[Any]:
-    """A column's values; dates that Python has no word for as the numbers they are kept as."""
+def _values(column: Any, shown: str) -> list[Any]:
+    """A column's values; dates that Python has no word for as the numbers they are kept as. Raises InputError for others."""
     try:
         values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError):
-        values = column.cast(f"int{column.type.bit_width}").to_pylist()
+    except UNKNOWN_TO_PYTHON as problem:
+        try:
+            values = column.cast(f"int{column.type.bit_width}").to_pylist()
+        except (ValueError, NotImplementedError):
+            raise InputError(
+                f"{shown} cannot be read ({first_line(problem)}); mend it, or save the set without it"
+            ) from None
     return values
 
 

@@ -13,6 +13,7 @@ from rlhf.errors import InputError
 
 Placed = tuple[str, Any]
 ROWS_KEYS = ("data", "rows", "train", "examples", "samples", "records", "items")
+TEXTS = ("prompt", "instruction", "question", "input", "text")  # columns that are no lists of texts in a row
 CHUNK = 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -51,7 +52,7 @@ def json_row(line: bytes) -> Any:
     except RecursionError:
         return BadRow("nested too deep")
     except UnicodeDecodeError:
-        return BadRow("no UTF-8 text")
+        return BadRow("no UTF-8 text; save it as UTF-8")
     except ValueError as problem:
         return BadRow(f"not JSON ({getattr(problem, 'msg', problem)})")
 
@@ -91,12 +92,30 @@ def _object(data: bytes, path: Path) -> Iterator[Placed]:
     found = json_row(data)
     if isinstance(found, BadRow):
         raise InputError(f"{path}: {found}")
+    if isinstance(found, dict) and _is_columns(found):
+        raise InputError(
+            f'{path}: holds columns and no rows; save it as rows (pandas: to_json(…, orient="records", lines=True))'
+        )
     inner = [name for name in ROWS_KEYS if isinstance(found, dict) and isinstance(found.get(name), list)]
     lists = [name for name in inner if found[name] and all(isinstance(row, dict) for row in found[name])]
     if len(lists) == 1 and "annotations" not in found:
         yield from ((f"{path}:{number}", row) for number, row in enumerate(found[lists[0]], start=1))
     else:
         yield f"{path}:1", found
+
+
+def _is_columns(found: dict[str, Any]) -> bool:
+    """Whether an object holds the cells of a table by column, under numbers as pandas saves them or in lists of texts."""
+    columns = list(found.values())
+    if len(columns) < 2:
+        return False
+    if all(isinstance(cells, dict) and cells for cells in columns):
+        return all(cells.keys() == columns[0].keys() for cells in columns) and all(
+            name.isdigit() for name in columns[0]
+        )
+    asked = next((found[name] for name in TEXTS if name in found), None)
+    are_lists = all(isinstance(cells, list) and len(cells) == len(columns[0]) for cells in columns)
+    return are_lists and bool(asked) and all(isinstance(cell, str) for cell in asked or ())
 
 
 def _array(file: io.TextIOWrapper, path: Path) -> Iterator[Placed]:

@@ -27,6 +27,9 @@ DEFAULT_SPLIT = "train"
 ABOUT = re.compile(
     r"(?i:(readme|licen[cs]e|notice|copying|changelog|citation|contributing)\b.*\.txt|dataset_infos?\.json)"
 )
+# What a data set's card says before its text, and whether that lists files.
+CARD = re.compile(r"---\s*\n.*?\n---", re.DOTALL)
+LISTS_FILES = re.compile(r"^configs:.*^\s*(?:- )?data_files:", re.DOTALL | re.MULTILINE)
 NOT_HERE = "no such file; name a file, a folder or a data set on the hub (owner/name)"
 
 
@@ -88,6 +91,9 @@ def _place(name: str, weight: float) -> Place:
 
 
 def _readable(files: list[Path], name: str) -> list[Path]:
+    lost = next((one for one in files if kind_of(one) and not os.path.exists(one)), None)
+    if lost is not None:  # its rows would be missing without a word
+        raise InputError(f"{lost}: is a link that leads to no file; mend it or take it away")
     found = [one for one in files if one.is_file() and kind_of(one)]
     if not found:
         raise InputError(f"{name}: no file that can be read; use {' '.join(KINDS)}")
@@ -102,23 +108,68 @@ def _folder(name: str, path: Path, split: str | None, weight: float) -> Place:
     if (path / "dataset_dict.json").exists():
         path, split = path / _chosen(name, _splits_saved(name, path), split), None
     if (path / "state.json").exists():
-        return Place(name, table=_saved(name, path), weight=weight)
-    files = [
-        one
-        for one in sorted(path.rglob("*"))
-        if not any(part.startswith(".") for part in one.relative_to(path).parts)
-    ]
+        return Place(name, table=_saved(name, path, split), weight=weight)
+    files = _files_below(name, path)
     found = _readable([one for one in files if not ABOUT.fullmatch(one.name)], name)
-    split_of = {one: _split_in(one.relative_to(path)) for one in found}
+    listed = _splits_of_card(name, path)
+    split_of = {
+        one: listed.get(os.path.abspath(one)) if listed else _split_in(one.relative_to(path)) for one in found
+    }
     if split is None and "" in split_of.values():
         wanted = ["", DEFAULT_SPLIT]
     else:
-        wanted = [_chosen(name, sorted({*split_of.values()} - {""}), split)]
+        wanted = [_chosen(name, sorted({one for one in split_of.values() if one}), split)]
     shards = tuple(one for one in found if split_of[one] in wanted)
     not_read = tuple(
         f"{one.relative_to(path)}" for one in files if one.is_file() and kind_of(one) and one not in shards
     )
     return Place(name, shards, weight=weight, not_read=not_read)
+
+
+def _files_below(name: str, folder: Path) -> list[Path]:
+    """The files of a folder that are not hidden, those behind links to other folders too, in the order of their paths.
+
+    Raises InputError for a folder within it that cannot be looked into.
+    """
+    top, seen, files = folder.resolve(), set[Path](), list[Path]()
+
+    def refuse(problem: OSError) -> None:
+        raise InputError(f"{name}: cannot be read ({first_line(problem)})")
+
+    def is_new(inner: Path) -> bool:
+        """Whether a folder is read here: links back into the set, or to what was read, would take rows twice or never end."""
+        where = inner.resolve()
+        is_read = where in seen or (inner.is_symlink() and (where == top or top in where.parents))
+        seen.add(where)
+        return not is_read
+
+    for above, inner, names in os.walk(folder, followlinks=True, onerror=refuse):
+        inner[:] = [one for one in sorted(inner) if not one.startswith(".") and is_new(Path(above, one))]
+        files += [Path(above, one) for one in names if not one.startswith(".")]
+    return sorted(files)
+
+
+def _splits_of_card(name: str, path: Path) -> dict[str, str]:
+    """The split of each file, by its whole path, that a data set's card tells as it does on the hub; empty without such a card.
+
+    Raises InputError where the card tells configurations apart, and none of them is the default.
+    """
+    card = path / "README.md"
+    front = CARD.match(card.read_text("utf-8", "replace")) if card.is_file() else None
+    if front is None or not LISTS_FILES.search(front[0]):
+        return {}
+    import datasets
+
+    try:
+        files: Any = datasets.load_dataset_builder(f"{path}").config.data_files or {}
+    except Exception as problem:
+        if "Config name is missing" in f"{problem}":
+            known = ", ".join(datasets.get_dataset_config_names(f"{path}"))
+            raise InputError(
+                f"{name}: its README.md tells configurations apart ({known}); name the files of one of them"
+            ) from None
+        raise InputError(f"{card}: the files that it lists are not there ({first_line(problem)})") from None
+    return {os.path.abspath(one): f"{split}" for split, paths in files.items() for one in paths}
 
 
 def _split_in(path: Path) -> str:
@@ -152,13 +203,16 @@ def _chosen(name: str, there: list[str], split: str | None) -> str:
     return wanted
 
 
-def _saved(name: str, path: Path) -> Any:
+def _saved(name: str, path: Path, split: str | None) -> Any:
     import datasets
 
     try:
-        return datasets.load_from_disk(f"{path}")
+        found = datasets.load_from_disk(f"{path}")
     except Exception as problem:
         raise InputError(f"{name}: cannot be read ({first_line(problem)})") from None
+    if split not in (None, f"{found.split or DEFAULT_SPLIT}"):
+        raise InputError(f"{name}: holds one table and no split {split}; write {name.rpartition(':')[0]}")
+    return found
 
 
 def _hub(name: str, weight: float) -> Place:

@@ -101,7 +101,7 @@ class Row(dict[str, Any]):
                 if isinstance(value, str) and value[:1] in MAY_BE_TURNS
                 else value
                 for name, value in columns.items()
-                if value is not None and name not in self.ignored
+                if value is not None and name.lower() not in self.ignored
             }
         )
 

@@ -9,6 +9,7 @@ from rlhf.data.rows import BadRow, Prompt, Ranking, Row
 
 Responses = list[tuple[str, str, Any]]  # (question, user, value) of submitted responses
 SUBMITTED = ("submitted", None)
+SUGGESTED = "-suggestion"
 FREE_TEXT = (
     "comment",
     "comments",
@@ -104,9 +105,20 @@ def _of_record(row: Row) -> tuple[Row, Responses]:
     return row.changed({name: value for name, value in row.items() if name not in questions}), responses
 
 
-def is_record(row: dict[str, Any]) -> bool:
-    """Whether a row is a record of Argilla's FeedbackDataset, whose questions are lists of responses with a status."""
-    return any(_is_old(given) for given in row.values())
+def is_flat(row: Row) -> bool:
+    """Whether a row is a record of a table of Argilla's, one that nobody answered too: its responses may be null."""
+    return any(name.endswith(".responses") for name in (*row, *row.empty))
+
+
+def is_record(row: Row) -> bool:
+    """Whether a row is a record of Argilla's FeedbackDataset, whose questions are lists of responses with a status.
+
+    The list is empty where nobody answered; then the column of its suggestion beside it tells the question.
+    """
+    asked = [name.removesuffix(SUGGESTED) for name in (*row, *row.empty) if name.endswith(SUGGESTED)]
+    return any(_is_old(given) for given in row.values()) or any(
+        name in row.empty or row.get(name) == [] for name in asked
+    )
 
 
 def _is_old(given: Any) -> bool:
@@ -130,7 +142,7 @@ def _nested(row: Row) -> Responses:
     return [
         (question, _user(one.get("user_id")), one.get("value"))
         for question, given in responses.items()
-        if question not in row.ignored
+        if question.lower() not in row.ignored
         for one in (given if isinstance(given, list) else ())
         if isinstance(one, dict) and one.get("status", "submitted") in SUBMITTED
     ]

@@ -28,9 +28,11 @@ class Columns:
             if not equals or not column:
                 raise InputError(f"--map {part}: write it as FIELD=COLUMN, such as prompt=question")
             if field == IGNORE:
-                self.ignored.add(column)
+                self.ignored.add(column.lower())  # errors and accounts say names in lower case
             elif field not in FIELDS:
                 raise InputError(f"--map {part}: no field {field}; known are {', '.join(FIELDS)}")
+            elif field in self.named:
+                raise InputError(f"--map {part}: {field} is {self.named[field]} already; name one column")
             else:
                 self.named[field] = column
 
@@ -42,10 +44,9 @@ class Columns:
         for name, value in raw.items():
             if value is None:
                 row.empty += (f"{name}".lower(),)
-            elif name not in self.ignored:
-                if not isinstance(name, str):  # of rows in memory
-                    raise BadRow(f"a column is called {name!r:.40}; names of columns are texts")
-                lower = name.lower()
+            elif not isinstance(name, str):  # of rows in memory
+                raise BadRow(f"a column is called {name!r:.40}; names of columns are texts")
+            elif (lower := name.lower()) not in self.ignored:
                 if lower in row:
                     raise BadRow(f'two columns are called "{lower}"; name one of them with --map')
                 is_packed = type(value) is str and value[:1] in MAY_BE_TURNS
@@ -55,7 +56,7 @@ class Columns:
     def unused(self, raw: dict[str, Any]) -> set[str]:
         """The row's columns that the mapping leaves out; without one none."""
         if not self.named:
-            return self.ignored & raw.keys()
+            return {name for name in raw if f"{name}".lower() in self.ignored}
         taken = self.named.values()
         return {name for name in raw if not any(one == name or one.startswith(f"{name}.") for one in taken)}
 

@@ -89,7 +89,7 @@ def label_studio(row: Row) -> Iterator[Ranking]:
         labels = [
             one
             for one in annotation.get("result") or ()
-            if isinstance(one, dict) and f"{one.get('from_name')}" not in row.ignored
+            if isinstance(one, dict) and f"{one.get('from_name')}".lower() not in row.ignored
         ]
         labeler = _annotator(annotation.get("completed_by"))
         readers = {"pairwise": _pairwise, "ranker": _ranker}

@@ -97,7 +97,9 @@ def _ranks_of_texts(row: Row, num_answers: int) -> dict[str, Any]:
         scores = (
             () if all(one is None for one in _list(row, "scores")) else _scores(row, "scores", num_answers)
         )
-        ranks = tuple(_list(row, "ranks"))
+        ranks = tuple(
+            one if (whole := whole_number(one)) is None else whole for one in _list(row, "ranks")
+        )  # tables may keep them as 1.0
         _agree(ranks, scores, "scores")
         return {"ranks": ranks, "ratings": _ratings(row), "scores": scores}
     for name in SCORE_LISTS:

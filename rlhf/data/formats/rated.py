@@ -161,6 +161,8 @@ def rated_demonstrations(rows: Iterable[Placed]) -> Gathered:
     for where, row, found in unrated:
         if rated and any(_is_said(row.get(name)) for name in RATINGS):
             yield [where], LeftOut("whose rating is no number")
+        elif (unread := _no_number(row)) is not None:
+            yield [where], unread
         else:
             beside = _conversation(found) in prompts
             yield [where], LeftOut("without a rating beside rated answers") if beside else found
@@ -168,6 +170,18 @@ def rated_demonstrations(rows: Iterable[Placed]) -> Gathered:
 
 def _lowest(row: Row) -> float:
     return MIDDLE_OF_HELPSTEER if all(name in row for name in HELPSTEER) else float("-inf")
+
+
+def _no_number(row: Row) -> BadRow | None:
+    """What is wrong with a rating that is meant as a number and is none: 4,5 or 5/5 or true. Words may say anything."""
+    for name in RATINGS:
+        value = row.get(name)
+        is_meant = isinstance(value, bool) or (isinstance(value, str) and value.strip()[:1].isdigit())
+        if is_meant and number(value) is None:
+            return BadRow(
+                f'"{name}" is {value!r:.40}, which is no number; write one, such as 4.5, or --map ignore={name} leaves it out'
+            )
+    return None
 
 
 def _is_said(value: Any) -> bool:

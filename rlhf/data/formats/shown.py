@@ -5,6 +5,8 @@ from typing import Any
 
 from rlhf.data.formats.context import ASKED, CONVERSATIONS, EMPTY, prompt_of, whole, with_words
 from rlhf.data.formats.turns import (
+    ROLE_KEYS,
+    ROLE_NAMES,
     Turn,
     as_turns,
     conversation,
@@ -92,12 +94,44 @@ def asked_conversation(row: Row) -> Iterator[Prompt]:
     yield with_words(turns[:-1] if turns[-1].role == "assistant" else turns)
 
 
+def waits(row: Row) -> bool:
+    """Whether a row's conversation ends with a question that the column of an answer beside it answers."""
+    given = next((row[name] for name in CONVERSATIONS if name in row), None)
+    last = given[-1] if isinstance(given, list) and given else None
+    if not isinstance(last, dict) or not any(name in row for name in ANSWERS):
+        return False
+    role = next((last[key] for key in ROLE_KEYS if isinstance(last.get(key), str)), "")
+    return ROLE_NAMES.get(role.lower()) == "user"
+
+
+def is_asked(row: Row) -> bool:
+    """Whether a row asks something that the column of an answer answers, and is no conversation that holds its answer."""
+    return waits(row) or any(name in row for name in (*ASKED, "input"))
+
+
+def _answering(row: Row, column: str) -> Iterator[Demonstration]:
+    """The demonstration in a conversation that ends with a question, and the column of its answer."""
+    asking = next(name for name in CONVERSATIONS if name in row)
+    turns = whole(row, conversation(row[asking], asking), asking)
+    given = row[column]
+    if isinstance(given, str):
+        yield demonstration([*turns, Turn("assistant", own_words(row, given))])
+        return
+    if not isinstance(given, dict | list):
+        text(given, column)
+    said = conversation(given, column)
+    yield demonstration([*turns, *said] if said[0].role == "assistant" else whole(row, said, column))
+
+
 def shown_answer(row: Row) -> Iterator[Demonstration]:
     """The demonstration in a prompt and the column of its answer."""
     refuse_rejected(row)
     column = next((name for name in ANSWERS if name in row), None)
     if column is None:
         raise BadRow(f'"completion" is missing (columns found: {", ".join(row)}); see docs/data.md')
+    if waits(row):
+        yield from _answering(row, column)
+        return
     given = row[column]
     if isinstance(given, str):
         prompt, completion = prompt_of(row), own_words(row, given)
@@ -126,8 +160,11 @@ def own_words(row: Row, answer: str) -> str:
 
 
 def asked(row: Row) -> Iterator[Prompt]:
-    """The prompt of a row's own column."""
-    yield prompt_of(row)
+    """The prompt of a row's own column, or the conversation that waits for its answer."""
+    if waits(row):
+        yield from asked_conversation(row)
+    else:
+        yield prompt_of(row)
 
 
 def asked_turns(row: Row) -> Iterator[Prompt]:
@@ -201,7 +238,10 @@ def asked_text(row: Row) -> Iterator[Prompt]:
 
 def joined_text(row: Row) -> Iterator[str]:
     """A document of a `text` column."""
-    yield text(row["text"], "text")
+    document = text(row["text"], "text")
+    if not document.strip():
+        raise LeftOut("without a text")
+    yield document
 
 
 def demonstration_text(found: Demonstration) -> str:

@@ -100,12 +100,13 @@ WORSE = tuple(worse for _, _, worse in pairs.PAIRS)
 SAID_OF_PAIRS = ("margin", *pairs.HAS_SCORES, "labeler")
 BESIDE_PAIRS = (*ASKED, *CONTEXT, *CONVERSATIONS, *SAID_OF_PAIRS)
 BESIDE_SIDES = (
-    *ASKED, *CONTEXT, *pairs.VERDICTS, *sides.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
+    *ASKED, *CONTEXT, *CONVERSATIONS, *pairs.VERDICTS, *sides.STRENGTHS, "judge", "annotator", "labeler", "turn", "winner_model_a",
     "winner_model_b", "winner_tie", "better_response_id", "better_answer_id",
     *(f"{stem}{between}{end}" for stem in (*sides.STEMS, "score", "rating", "reward") for between in ("_", "")
       for end in ("a", "b", "0", "1", "2")),
 )  # fmt: skip
-BESIDE_ANSWERS = (*CONTEXT, *shown.JUDGED)
+BESIDE_ANSWERS = (*CONTEXT, *CONVERSATIONS, *shown.JUDGED)
+ASKING = _any((*ASKED, "input", *CONVERSATIONS))
 RATED = Together(rated.rated_demonstrations)
 
 FORMATS: tuple[Format, ...] = (
@@ -118,7 +119,7 @@ FORMATS: tuple[Format, ...] = (
         rankings=argilla.records, prompts=argilla.asked_record,
     ),
     Format(
-        name="Argilla table", needs=(), when=lambda row: any(name.endswith(".responses") for name in row),
+        name="Argilla table", needs=(), when=argilla.is_flat,
         rankings=argilla.records, prompts=argilla.asked_record,
     ),
     Format(
@@ -177,6 +178,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         name="messages", needs=(_any(CONVERSATIONS),), uses=(*ASKED, *CONTEXT, *shown.JUDGED),
+        when=lambda row: not shown.waits(row),
         demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
     ),
     Format(
@@ -188,17 +190,17 @@ FORMATS: tuple[Format, ...] = (
         demonstrations=_as_is(shown.nested, shown.shown_answer), prompts=_as_is(shown.nested, shown.asked),
     ),
     Format(
-        name="rated answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)),
-        uses=(*BESIDE_ANSWERS, *rated.RATINGS, *rated.ABOUT_RATINGS), when=lambda row: rated.rating_of(row) is not None,
+        name="rated answers", needs=(ASKING, _any(shown.ANSWERS)),
+        uses=(*BESIDE_ANSWERS, *rated.RATINGS, *rated.ABOUT_RATINGS), when=lambda row: shown.is_asked(row) and rated.rating_of(row) is not None,
         rankings=Together(rated.rated_rankings), demonstrations=RATED, prompts=shown.asked, answers=rated.to_rate,
     ),
     Format(
-        name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
-        when=rated.lacks_rating, demonstrations=RATED,
+        name="prompts with answers", needs=(ASKING, _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
+        when=lambda row: shown.is_asked(row) and rated.lacks_rating(row), demonstrations=RATED,
     ),
     Format(
-        name="prompts with answers", needs=(_any((*ASKED, "input")), _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
-        demonstrations=shown.shown_answer, prompts=shown.asked, answers=rated.to_rate,
+        name="prompts with answers", needs=(ASKING, _any(shown.ANSWERS)), uses=BESIDE_ANSWERS,
+        when=shown.is_asked, demonstrations=shown.shown_answer, prompts=shown.asked, answers=rated.to_rate,
     ),
     Format(name="questions by turns", needs=("turns",), prompts=shown.asked_turns, when=lambda row: isinstance(row["turns"], list)),
     Format(name="transcripts", needs=("transcript",), prompts=shown.transcript),

@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any, NamedTuple
 
 from rlhf.data.rows import ROLES, BadRow, LeftOut, Message, Prompt, Row
@@ -75,13 +77,13 @@ def text(value: Any, column: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    """The value as a number, also one written as text in a table; None for anything else, NaN and infinity."""
+    """The value as a number, also one written as text, or kept as a decimal, in a table; None for anything else, NaN and infinity."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return None
     try:
         return float(value) if math.isfinite(value) else None

@@ -1,8 +1,10 @@
 """Records of labeling tools that ask several questions: one of them is the comparison, and the user says which."""
 
+import json
+
 import pytest
 
-from rlhf.data import ReadOptions, read_rankings
+from rlhf.data import ReadOptions, read_prompts, read_rankings
 from rlhf.errors import InputError
 from tests.rows import write
 
@@ -68,3 +70,21 @@ def test_a_choice_of_some_answers_is_no_ranking(tmp_path):
     del row["responses"]["order"]
     with pytest.raises(InputError, match='"acceptable" names response1, response2 and not response3'):
         read_rankings(write(tmp_path / "a.jsonl", row))
+
+
+@pytest.mark.parametrize(
+    "answered, empty",
+    [
+        ({"order.responses": [UP], "order.responses.users": ["ann"]}, None),
+        ({"order": old(UP), "order-suggestion": None}, []),
+        ({"order": old(UP), "order-suggestion": None}, None),
+    ],
+)
+def test_a_record_that_nobody_answered_is_left_out_and_counted(tmp_path, answered, empty):
+    waiting = FIELDS | {name: None if name.endswith("suggestion") else empty for name in answered}
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (waiting, FIELDS | answered)))
+    rows = read_rankings(path)
+    assert [row.completions for row in rows] == [("A", "B")]
+    assert rows.account.left_out == {"without rankings": 1}
+    assert list(read_prompts(path)) == ["q", "q"]

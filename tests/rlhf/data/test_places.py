@@ -187,6 +187,84 @@ def test_a_folder_of_splits_saved_by_datasets_gives_the_one_asked_for(tmp_path):
     assert answers(tmp_path / "saved") == ["a"] and answers(f"{tmp_path}/saved:test") == ["b"]
 
 
+def test_a_table_saved_by_datasets_is_no_split_that_it_does_not_have(tmp_path):
+    Dataset.from_list(rows("a")).save_to_disk(tmp_path / "saved")
+    assert answers(tmp_path / "saved") == answers(f"{tmp_path}/saved:train") == ["a"]
+    with pytest.raises(InputError, match=r"saved:test: holds one table and no split test; write \S+/saved$"):
+        answers(f"{tmp_path}/saved:test")
+
+
+def test_what_stands_behind_links_of_a_folder_is_read_once(tmp_path):
+    lines(tmp_path / "elsewhere/b.jsonl", "b")
+    lines(tmp_path / "set/a.jsonl", "a")
+    for name, target in (("more", "elsewhere"), ("again", "elsewhere"), ("round", "set")):
+        (tmp_path / "set" / name).symlink_to(tmp_path / target)
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "set")
+    assert answers(tmp_path / "set") == ["a", "b"]
+
+
+@pytest.mark.parametrize("source", ["set", "set/*.jsonl"])
+def test_a_link_to_no_file_is_refused_by_its_name(tmp_path, source):
+    lines(tmp_path / "set/a.jsonl", "a")
+    (tmp_path / "set/b.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(InputError, match=r"set/b\.jsonl: is a link that leads to no file"):
+        answers(f"{tmp_path}/{source}")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_refused_by_its_name(tmp_path, monkeypatch):
+    import os
+
+    lines(tmp_path / "set/a.jsonl", "a")
+    lines(tmp_path / "set/inner/b.jsonl", "b")
+    look = os.scandir
+
+    def forbidden(path):
+        if f"{path}".endswith("inner"):
+            raise PermissionError(13, "Permission denied", f"{path}")
+        return look(path)
+
+    monkeypatch.setattr("os.scandir", forbidden)
+    with pytest.raises(InputError, match=r"set: cannot be read \(.*Permission denied.*inner"):
+        answers(tmp_path / "set")
+
+
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: parts/one.jsonl
+  - split: test
+    path: "parts/tw*.jsonl"
+---
+A set.
+"""
+
+
+def test_the_card_of_a_set_of_the_hub_tells_which_files_are_of_a_split(tmp_path, monkeypatch):
+    for name in ("one", "two", "three"):
+        lines(tmp_path / f"set/parts/{name}.jsonl", name)
+    (tmp_path / "set/README.md").write_text("# A set\n")
+    assert answers(tmp_path / "set") == ["one", "three", "two"]
+    (tmp_path / "set/README.md").write_text(CARD)
+    monkeypatch.chdir(tmp_path)
+    assert answers("set") == answers(tmp_path / "set") == ["one"] and answers("set:test") == ["two"]
+    assert read_prompts("set").account.not_read == ["parts/three.jsonl", "parts/two.jsonl"]
+    (tmp_path / "set/README.md").write_text(CARD.replace("two", "four").replace("tw*", "fo*"))
+    with pytest.raises(InputError, match=r"README\.md: the files that it lists are not there"):
+        answers("set")
+
+
+def test_configurations_of_a_card_are_not_read_as_one_set(tmp_path):
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("de", "en"))
+    for name in ("de", "en"):
+        lines(tmp_path / f"set/{name}.jsonl", name)
+    (tmp_path / "set/README.md").write_text(f"---\nlicense: mit\nconfigs:\n{configs}---\n")
+    with pytest.raises(InputError, match=r"README\.md tells configurations apart \(de, en\); name the files"):
+        answers(tmp_path / "set")
+    assert answers(tmp_path / "set/en.jsonl") == ["en"]
+
+
 def test_some_prompts_at_random_are_the_same_from_lines_and_from_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr("rlhf.data.sampling.CHUNK", 100)
     path = lines(tmp_path / "a.jsonl", *range(200))

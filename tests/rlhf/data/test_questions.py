@@ -1,5 +1,7 @@
 """Columns that ask something: one is the prompt, and no other one is lost in silence."""
 
+import json
+
 import pytest
 
 from rlhf.data import ReadOptions, read_demonstrations, read_prompts, read_rankings
@@ -45,3 +47,22 @@ def test_a_second_question_is_refused_by_its_name(tmp_path, read, row):
 def test_a_question_that_stands_in_the_prompt_is_no_second_one(tmp_path, prompt, question):
     row = {"prompt": prompt, "question": question, "completion": "4"}
     assert len(read_demonstrations(write(tmp_path / "a.jsonl", row))) == 1
+
+
+def test_a_column_is_left_out_whatever_its_case(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"Prompt": "q", "Completion": "a", "Label": 0}))
+    with pytest.raises(InputError, match="--map ignore=label"):
+        read_demonstrations(path)
+    for name in ("label", "Label"):
+        rows = read_demonstrations(path, options=ReadOptions(columns=f"ignore={name}"))
+        assert [row.completion for row in rows] == ["a"] and rows.account.ignored == {"Label"}
+
+
+def test_a_field_is_made_of_one_column(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"title": "t", "body": "q", "completion": "a"}))
+    with pytest.raises(InputError, match="--map prompt=body: prompt is title already"):
+        read_demonstrations(
+            path, options=ReadOptions(columns="prompt=title,prompt=body,completion=completion")
+        )

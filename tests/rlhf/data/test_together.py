@@ -158,3 +158,41 @@ def test_a_prompt_of_a_tree_has_the_columns_of_its_own_row(tmp_path):
     path = write(tmp_path / "a.jsonl", *(row | {"truth": row["message_id"]} for row in THREAD))
     found = read_prompt_rows(path, options=ReadOptions())
     assert [row.columns["truth"] for row in found] == ["a", "c"]
+
+
+ASKING = [
+    {"role": "user", "content": "q"},
+    {"role": "assistant", "content": "earlier"},
+    {"role": "user", "content": "r"},
+]
+
+
+@pytest.mark.parametrize("beside", [{}, {"prompt": "r"}])
+def test_the_answer_beside_a_conversation_that_ends_with_a_question_is_its_answer(tmp_path, beside):
+    path = write(tmp_path / "a.jsonl", {"messages": ASKING, "response": "a"} | beside)
+    rows = read_demonstrations(path)
+    assert [(row.prompt, row.completion) for row in rows] == [(ASKING, "a")]
+    assert "response" not in rows.account.ignored and "messages" not in rows.account.ignored
+    assert [len(prompt) for prompt in read_prompts(path)] == [3]
+    marked = [ASKING[0], ASKING[1] | {"weight": 0}, ASKING[2]]
+    (found,) = read_demonstrations(write(path, {"messages": marked, "response": "a"} | beside))
+    assert found.unlearned == (1,)
+
+
+def test_rated_answers_beside_conversations_are_compared(tmp_path):
+    path = write(tmp_path / "a.jsonl", *({"messages": ASKING, "response": text, "score": score}
+                 for text, score in (("x", 1), ("y", 5))))  # fmt: skip
+    assert compared(read_rankings(path)) == [("", ("x", "y"), (1, 0))]
+    assert [row.completion for row in read_demonstrations(path)] == ["y"]
+    closed = {"messages": ASKING[:2], "response": "x", "score": 1}
+    with pytest.raises(InputError, match="no rankings in it"):
+        read_rankings(write(path, closed))
+
+
+@pytest.mark.parametrize("better, worse", [("4,5", "1,0"), ("5/5", "1/5"), (True, False)])
+def test_ratings_that_are_no_numbers_do_not_make_bad_answers_good(tmp_path, better, worse):
+    path = write(tmp_path / "a.jsonl", rated("a", better), rated("b", worse))
+    with pytest.raises(InputError, match=rf'a\.jsonl:1: "rating" is {better!r}, which is no number'):
+        read_demonstrations(path)
+    rows = read_demonstrations(path, options=ReadOptions(columns="ignore=rating"))
+    assert [row.completion for row in rows] == ["a", "b"]
