@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlhf.data.json_text import CHUNK, json_lines, json_rows
+from rlhf.data.json_text import CHUNK, NO_SPLITS, json_lines, json_rows
 from rlhf.data.rows import BadRow, json_within
 from rlhf.errors import InputError, first_line
 
@@ -41,14 +41,19 @@ def kind_of(path: Path) -> str:
 
 
 def rows_of(
-    path: Path, texts_as: str, watch: Callable[[BinaryIO], None] = lambda file: None
+    path: Path,
+    texts_as: str,
+    watch: Callable[[BinaryIO], None] = lambda file: None,
+    split: str | None = None,
 ) -> Iterator[Placed]:
     """(place, row) of a file; a line that is no JSON comes as a BadRow.
 
     texts_as: "prompt" for the lines of a text file, "text" for its paragraphs. watch: told of the file, for progress.
-    Raises InputError for a file that cannot be read.
+    split: the one to read of a JSON file that has several. Raises InputError for a file that cannot be read.
     """
     kind = kind_of(path)
+    if split is not None and kind != ".json":
+        raise InputError(f"{path}: {NO_SPLITS}")
     try:
         _refuse_pointer(path)
         if kind in (".parquet", ".arrow"):
@@ -57,7 +62,7 @@ def rows_of(
         with path.open("rb") as raw:
             watch(raw)
             with _unpacked(raw, path) as file:
-                yield from _text_rows(file, path, kind, texts_as)
+                yield from _text_rows(file, path, kind, texts_as, split)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, lzma.LZMAError, zlib.error) as problem:
@@ -77,11 +82,11 @@ def _refuse_pointer(path: Path) -> None:
                 raise InputError(f"{path}: is a pointer of Git LFS and not the file; git lfs pull fetches it")
 
 
-def _text_rows(file: Any, path: Path, kind: str, texts_as: str) -> Iterator[Placed]:
+def _text_rows(file: Any, path: Path, kind: str, texts_as: str, split: str | None) -> Iterator[Placed]:
     if kind in LINES:
         yield from json_lines(file, path)
     elif kind == ".json":
-        yield from json_rows(file, path)
+        yield from json_rows(file, path, split)
     elif kind in TABLES:
         yield from _cells(_text(file, newline=""), path, kind)
     elif kind == ".txt":

@@ -12,10 +12,10 @@ from typing import Any
 from tqdm import tqdm
 
 from rlhf.data.files import kind_of
+from rlhf.data.splits import chosen_split
 from rlhf.durable import write_text
 from rlhf.errors import InputError, first_line
 
-DEFAULT_SPLIT = "train"
 SHOWN_AFTER_S = 1.0
 
 
@@ -99,11 +99,7 @@ def _paths(name: str, repository: str, inside: str | None, split: str | None, sh
         return [inside]
     is_folder = inside is not None and any(path.startswith(f"{inside}/") for path in there)
     files = _data_files(name, repository, inside, sha, is_folder)
-    wanted = split or (next(iter(files)) if len(files) == 1 else DEFAULT_SPLIT)
-    if wanted not in files:
-        raise InputError(
-            f"{name}: it has no split {wanted}; name one of {', '.join(files) or 'none'}: {repository}:SPLIT"
-        )
+    wanted = chosen_split(name, [*files], split)
     known = [path for path in files[wanted] if kind_of(Path(path))]
     if not known:
         raise InputError(

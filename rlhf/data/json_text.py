@@ -8,13 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlhf.data.rows import BadRow, without_halves
+from rlhf.data.rows import BadRow, LeftOut, without_halves
+from rlhf.data.splits import SPLITS, chosen_split
 from rlhf.errors import InputError
 
 Placed = tuple[str, Any]
 ROWS_KEYS = ("data", "rows", "train", "examples", "samples", "records", "items")
 TEXTS = ("prompt", "instruction", "question", "input", "text")  # columns that are no lists of texts in a row
 CHUNK = 2**20
+NO_SPLITS = "tells no splits apart; name the file alone"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -57,18 +59,25 @@ def json_row(line: bytes) -> Any:
         return BadRow(f"not JSON ({getattr(problem, 'msg', problem)})")
 
 
-def json_rows(file: Any, path: Path) -> Iterator[Placed]:
-    """A list of rows, an object that holds one, one row, or lines of JSON under the name .json."""
+def json_rows(file: Any, path: Path, split: str | None = None) -> Iterator[Placed]:
+    """A list of rows, an object that holds one or one of each split, one row, or lines of JSON under the name .json.
+
+    split: the one to read where there are several. Raises InputError where it is not there.
+    """
     head = list(islice(file, 200))
     lines = [line for line in head if line.strip()]
     start = lines[0].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] if lines else b""
     rest = _Joined(io.BytesIO(b"".join(head)), file)
+    if split is not None and (
+        start != b"{" or (len(lines) > 1 and isinstance(json_row(lines[0]), dict | NamedTwice))
+    ):
+        raise InputError(f"{path}: {NO_SPLITS}")
     if start == b"[":
         yield from _array(io.TextIOWrapper(io.BufferedReader(rest, CHUNK), encoding="utf-8-sig"), path)
     elif len(lines) > 1 and isinstance(json_row(lines[0]), dict | NamedTwice):
         yield from json_lines(io.BufferedReader(rest, CHUNK), path)
     elif lines:
-        yield from _object(rest.readall(), path)
+        yield from _object(rest.readall(), path, split)
 
 
 class _Joined(io.RawIOBase):
@@ -88,7 +97,7 @@ class _Joined(io.RawIOBase):
         return 0
 
 
-def _object(data: bytes, path: Path) -> Iterator[Placed]:
+def _object(data: bytes, path: Path, split: str | None) -> Iterator[Placed]:
     found = json_row(data)
     if isinstance(found, BadRow):
         raise InputError(f"{path}: {found}")
@@ -96,12 +105,33 @@ def _object(data: bytes, path: Path) -> Iterator[Placed]:
         raise InputError(
             f'{path}: holds columns and no rows; save it as rows (pandas: to_json(…, orient="records", lines=True))'
         )
-    inner = [name for name in ROWS_KEYS if isinstance(found, dict) and isinstance(found.get(name), list)]
-    lists = [name for name in inner if found[name] and all(isinstance(row, dict) for row in found[name])]
-    if len(lists) == 1 and "annotations" not in found:
-        yield from ((f"{path}:{number}", row) for number, row in enumerate(found[lists[0]], start=1))
+    lists = _lists_in(found)
+    splits = {name: rows for name, rows in lists.items() if name in SPLITS}
+    if split is not None or len(splits) > 1 or (splits and len(found) == 1):
+        yield from _of_split(splits, path, split)
+        return
+    inner = [name for name in ROWS_KEYS if name in lists]
+    if len(inner) == 1 and "annotations" not in found:
+        yield from ((f"{path}:{number}", row) for number, row in enumerate(lists[inner[0]], start=1))
     else:
         yield f"{path}:1", found
+
+
+def _lists_in(found: Any) -> dict[str, list[Any]]:
+    """The lists of rows in an object, by name."""
+    columns = found.items() if isinstance(found, dict) else ()
+    lists = {name: rows for name, rows in columns if isinstance(rows, list) and rows}
+    return {name: rows for name, rows in lists.items() if all(isinstance(row, dict) for row in rows)}
+
+
+def _of_split(splits: dict[str, list[Any]], path: Path, split: str | None) -> Iterator[Placed]:
+    """The rows of one split, and of the others that they are left out."""
+    if not splits:
+        raise InputError(f"{path}: {NO_SPLITS}")
+    wanted = chosen_split(f"{path}", [*splits], split)
+    for name, rows in splits.items():
+        for number, row in enumerate(rows, start=1):
+            yield f"{path}:{name}:{number}", row if name == wanted else LeftOut("of other splits")
 
 
 def _is_columns(found: dict[str, Any]) -> bool:

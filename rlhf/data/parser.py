@@ -19,7 +19,7 @@ from rlhf.data.formats.table import (
     fitting,
     holds,
 )
-from rlhf.data.rows import BadRow, Demonstration, NotHeld, Row
+from rlhf.data.rows import BadRow, Demonstration, LeftOut, NotHeld, Row
 
 WHO_RATED = {
     "labeler",
@@ -70,8 +70,8 @@ class Parser:
         self.seen: set[tuple[str, tuple[str, ...]]] = set()
 
     def row(self, raw: Any) -> Row:
-        """The row with its columns' names as the table has them. Raises BadRow."""
-        if isinstance(raw, BadRow):
+        """The row with its columns' names as the table has them. Raises BadRow, LeftOut."""
+        if isinstance(raw, BadRow | LeftOut):
             raise raw
         if not isinstance(raw, dict):
             raise BadRow("a row must be a JSON object")

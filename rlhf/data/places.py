@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.files import KINDS, batch_rows, kind_of
+from rlhf.data.splits import DEFAULT_SPLIT, SPLITS, chosen_split
 from rlhf.errors import InputError, first_line
 from rlhf.hub_names import SCHEME, hub_name, shown
 
@@ -18,11 +19,6 @@ HUB_NAME = re.compile(
 )
 WEIGHT = re.compile(r"(?P<place>.+)=(?P<weight>\d+(?:\.\d+)?)")
 # Words in the names of files and folders that tell splits apart, and the split that each means.
-SPLITS = {
-    "train": "train", "training": "train", "test": "test", "testing": "test", "validation": "validation",
-    "valid": "valid", "val": "val", "dev": "dev", "eval": "eval", "evaluation": "eval", "heldout": "heldout", "holdout": "holdout",
-}  # fmt: skip
-DEFAULT_SPLIT = "train"
 # Files that lie beside data and say something about them.
 ABOUT = re.compile(
     r"(?i:(readme|licen[cs]e|notice|copying|changelog|citation|contributing)\b.*\.txt|dataset_infos?\.json)"
@@ -38,7 +34,7 @@ class Place:
     """Files of one source, or a table of `datasets`; weight: how often its rows are taken (0.5: a random half).
 
     revisions: the commit's sha of each data set on the hub. shown: the name by which errors call the source.
-    not_read: names of the folder's files that are of other splits or hold no data.
+    not_read: names of the folder's files that are of other splits or hold no data. split: the one asked for of a file.
     """
 
     shown: str
@@ -47,6 +43,7 @@ class Place:
     weight: float = 1.0
     revisions: dict[str, str] = field(default_factory=dict)
     not_read: tuple[str, ...] = ()
+    split: str | None = None
 
 
 def places(source: str | Path) -> list[Place]:
@@ -78,12 +75,12 @@ def _place(name: str, weight: float) -> Place:
     split = None
     if not os.path.exists(path) and not name.startswith(SCHEME):
         front, colon, back = path.rpartition(":")
-        if colon and os.path.isdir(front):
+        if colon and os.path.exists(front):
             path, split = front, back
     if os.path.isdir(path):
         return _folder(name, Path(path), split, weight)
     if os.path.exists(path):
-        return Place(name, (Path(path),), weight=weight)
+        return Place(name, (Path(path),), weight=weight, split=split)
     if any(sign in name for sign in "*?["):
         files = sorted(Path(one) for one in glob.glob(path, recursive=True))
         return Place(name, tuple(_readable(files, name)), weight=weight)
@@ -106,7 +103,7 @@ def _folder(name: str, path: Path, split: str | None, weight: float) -> Place:
     With no split named, shards that name none belong to the training split, and never those of another one.
     """
     if (path / "dataset_dict.json").exists():
-        path, split = path / _chosen(name, _splits_saved(name, path), split), None
+        path, split = path / chosen_split(name, _splits_saved(name, path), split), None
     if (path / "state.json").exists():
         return Place(name, table=_saved(name, path, split), weight=weight)
     files = _files_below(name, path)
@@ -118,7 +115,7 @@ def _folder(name: str, path: Path, split: str | None, weight: float) -> Place:
     if split is None and "" in split_of.values():
         wanted = ["", DEFAULT_SPLIT]
     else:
-        wanted = [_chosen(name, sorted({one for one in split_of.values() if one}), split)]
+        wanted = [chosen_split(name, sorted({one for one in split_of.values() if one}), split)]
     shards = tuple(one for one in found if split_of[one] in wanted)
     not_read = tuple(
         f"{one.relative_to(path)}" for one in files if one.is_file() and kind_of(one) and one not in shards
@@ -191,16 +188,6 @@ def _splits_saved(name: str, path: Path) -> list[str]:
             f"name one of them: {name.split(':')[0]}/SPLIT"
         ) from None
     return [one for one in there if isinstance(one, str)] if isinstance(there, list) else []
-
-
-def _chosen(name: str, there: list[str], split: str | None) -> str:
-    """The split asked for, else the only one, else train."""
-    wanted = split or (there[0] if len(there) == 1 else DEFAULT_SPLIT)
-    if wanted not in there:
-        raise InputError(
-            f"{name}: it has no split {wanted}; name one of {', '.join(there) or 'none'}: {name.split(':')[0]}:SPLIT"
-        )
-    return wanted
 
 
 def _saved(name: str, path: Path, split: str | None) -> Any:

@@ -346,7 +346,7 @@ def _raw(place: Place, use: str, progress: _Progress) -> Iterator[tuple[str, Any
     if place.table is not None:
         yield from table_rows(place)
     for path in place.files:
-        yield from rows_of(path, "text" if use == TEXTS else "prompt", progress.watch)
+        yield from rows_of(path, "text" if use == TEXTS else "prompt", progress.watch, place.split)
 
 
 def _weighted(results: Sequence[int], weight: float, seed: int) -> list[int]:

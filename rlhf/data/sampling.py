@@ -35,7 +35,7 @@ def chosen_lines(places: list[Place], num_rows: int, seed: int) -> Iterator[tupl
 
     None too where the rows only say something together, or so many are wanted that reading all is no more work.
     """
-    if len(places) != 1 or len(places[0].files) != 1 or places[0].weight != 1:
+    if len(places) != 1 or len(places[0].files) != 1 or places[0].weight != 1 or places[0].split:
         return None
     path = places[0].files[0]
     if path.suffix.lower() not in LINES or path.stat().st_size < CHUNK or not _stands_alone(path):

@@ -1,0 +1,19 @@
+"""Names by which data sets tell the rows to train on from others."""
+
+from rlhf.errors import InputError
+
+SPLITS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test", "validation": "validation",
+    "valid": "valid", "val": "val", "dev": "dev", "eval": "eval", "evaluation": "eval", "heldout": "heldout", "holdout": "holdout",
+}  # fmt: skip
+DEFAULT_SPLIT = "train"
+
+
+def chosen_split(name: str, there: list[str], split: str | None) -> str:
+    """The split asked for, else the only one, else train. Raises InputError where it is not there."""
+    wanted = split or (there[0] if len(there) == 1 else DEFAULT_SPLIT)
+    if wanted not in there:
+        raise InputError(
+            f"{name}: it has no split {wanted}; name one of {', '.join(there) or 'none'}: {name.split(':')[0]}:SPLIT"
+        )
+    return wanted
