@@ -22,7 +22,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from rlhf.errors import InputError, first_line
 from rlhf.models.gpt import GPT, ScalarGPT
-from rlhf.models.sources import Source, fetch_weights, file_of, find_source, reading
+from rlhf.models.sources import Source, check_index, fetch_weights, file_of, find_source, reading
 from rlhf.models.trunk import trunk_of
 
 # What a checkpoint should be, and what to do where it is not.
@@ -127,6 +127,7 @@ def _load(
     if not source.path.exists():
         fetch_weights(source.place)
     check_no_adapter(source, name)
+    check_index(source.path)
     with reading(name, NOT_LOADED):
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
         _check_whole(config, name)
