@@ -122,11 +122,11 @@ def _load(
 ) -> Any:
     """What `from_pretrained` gives of our class where that can represent the checkpoint, else of `auto`; nothing of chance."""
     source = find_source(name)
+    check_no_adapter(source, name)
     if source.path.is_dir() and not (source.path / "config.json").is_file():
         raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
     if not source.path.exists():
         fetch_weights(source.place)
-    check_no_adapter(source, name)
     check_index(source.path)
     with reading(name, NOT_LOADED):
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
@@ -170,7 +170,7 @@ def forget_quantisation(model: Any) -> None:
 
 
 def check_no_adapter(source: Source, name: str | Path) -> None:
-    """Raises InputError for an adapter beside a model, which transformers would put over it without a word."""
+    """Raises InputError for an adapter, be it alone or beside a model, over which transformers would put it without a word."""
     if file_of(source, ADAPTER):
         raise InputError(
             f"{name}: {ADAPTER} is an adapter, over the base that it names; merge it into that (merge_and_unload) and give "

@@ -99,6 +99,8 @@ def _reason_of(problem: Exception) -> str:
     line = first_line(problem)
     if "trust_remote_code" in f"{problem}":
         return "it is a model with code of its own, which is not run here; give one of a kind that transformers itself has"
+    if "instantiate the backend tokenizer" in line:  # and asks for packages that would not help
+        return "there is no tokenizer.json, nor another file of one; copy them from the model that this one was made from"
     if isinstance(problem, ImportError) or line.endswith(":"):
         return " ".join(f"{problem}".split()).partition(" Please note")[0][:300]
     return line

@@ -13,6 +13,7 @@ from rlhf.models.adapters import save_plain, with_adapters
 from rlhf.models.checkpoints import load_policy, load_scalar, scalar_from_policy
 from rlhf.models.gpt import GPT
 from rlhf.models.offload import load_offloaded
+from rlhf.models.tokenizer import load_tokenizer
 
 SIZE = {
     "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -184,6 +185,23 @@ def test_an_adapter_beside_a_model_is_refused_and_never_put_over_it(tmp_path):
         ) as refused:
             load(each)
         assert "\n" not in str(refused.value)
+
+
+def test_an_adapter_alone_is_named_as_one_with_a_tokenizer_and_without(tmp_path):
+    with_adapters(llama(), 2).save_pretrained(tmp_path)
+    for load in (load_tokenizer, load_policy, load_scalar):
+        with pytest.raises(
+            InputError, match=r"adapter_config.json is an adapter, over the base that it names"
+        ):
+            load(tmp_path)
+
+
+def test_a_model_without_the_files_of_its_tokenizer_says_where_to_have_them(tmp_path):
+    llama().save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"no tokenizer there: there is no tokenizer.json, nor .*; copy them"
+    ):
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("family", [llama, gpt])
