@@ -99,9 +99,17 @@ def load_scalar(source: str | Path) -> PreTrainedModel:
         raise InputError(
             f"{source}: a GGUF file holds a language model, not a reward model; train one with --init"
         )
-    return _load(
+    model = _load(
         source, ScalarGPT, AutoModelForSequenceClassification, REWARD_MODEL, dtype=torch.float32, settings={"num_labels": 1}
     )  # fmt: skip
+    check_offset(getattr(model.config, "reward_offset", 0.0), source)
+    return model  # type: ignore[no-any-return]
+
+
+def check_offset(offset: Any, place: object) -> None:
+    """Raises InputError for what cannot be added to scores."""
+    if not isinstance(offset, int | float) or not abs(offset) <= torch.finfo(torch.float32).max:
+        raise InputError(f"{place}: reward_offset is {offset!r}; it is the finite number added to each score")
 
 
 def is_ours(config: Any) -> bool:

@@ -99,6 +99,8 @@ def _reason_of(problem: Exception) -> str:
     line = first_line(problem)
     if "trust_remote_code" in f"{problem}":
         return "it is a model with code of its own, which is not run here; give one of a kind that transformers itself has"
+    if "weights_only" in line:  # and says how to run what may stand in it
+        return "its weights are pickled with more than tensors in them, which may run code and is not read; give safetensors"
     if "instantiate the backend tokenizer" in line:  # and asks for packages that would not help
         return "there is no tokenizer.json, nor another file of one; copy them from the model that this one was made from"
     if isinstance(problem, ImportError) or line.endswith(":"):
@@ -133,7 +135,7 @@ def stops_in(settings: Any, name: str) -> tuple[int, ...]:
     """The end tokens of a model's or its generation's settings, one or a list. Raises InputError for other values."""
     ends = getattr(settings, "eos_token_id", None)
     ends = () if ends is None else tuple(ends) if isinstance(ends, list | tuple) else (ends,)
-    if wrong := [end for end in ends if not isinstance(end, int)]:
+    if wrong := [end for end in ends if not isinstance(end, int) or isinstance(end, bool)]:
         raise InputError(
             f"{name}: eos_token_id is {wrong[0]!r}; an end token is given by its number, several as a list"
         )

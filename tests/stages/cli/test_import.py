@@ -198,6 +198,7 @@ DAMAGES = {  # what is done to a folder, and what is said of it
     "no generation": (lambda f: cut_in_half(f / "generation_config.json"), "its generation_config.json cannot be read"),
     "a list": (lambda f: (f / "generation_config.json").write_text("[]"), "its generation_config.json cannot be read"),
     "a named end": (lambda f: changed(f / "generation_config.json", eos_token_id="x"), "eos_token_id is 'x'"),
+    "a true end": (lambda f: changed(f / "generation_config.json", eos_token_id=True), "eos_token_id is True"),
     "cut arguments": (lambda f: (f / "template_kwargs.json").write_text("{br"), "no arguments of a chat template"),
     "listed arguments": (lambda f: (f / "template_kwargs.json").write_text("[1]"), "no arguments of a chat template"),
     "no such tokens": (lambda f: changed(f / "tokenizer.json", model={"type": "Nope"}), "no tokenizer there"),
