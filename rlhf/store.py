@@ -126,6 +126,8 @@ class Store:
             try:
                 found.append(self._entry(path))
             except StoreError as error:
+                if not path.exists():
+                    continue  # another process removed it meanwhile
                 if damaged is None:
                     raise
                 damaged(error)
@@ -256,7 +258,7 @@ class Store:
     def _next_number(self, stage: str) -> int:
         taken = [int(path.name.split("-")[0]) for path in self._paths(stage)]
         kept = self.root / stage / LAST_NUMBER
-        given = kept.read_text().strip() if kept.exists() else ""
+        given = kept.read_text(errors="replace").strip() if kept.exists() else ""
         return max(0, *taken, int(given) if given.isdecimal() else 0) + 1
 
     def verify(self, reference: str | None = None) -> list[str]:
@@ -334,10 +336,7 @@ class Store:
         return target
 
     def work_folder(self, stage: str, inputs_hash: str) -> Path:
-        """Where a stage keeps its training state until its entry is published.
-
-        Raises StoreError with `resume_only` where nothing was saved.
-        """
+        """Where a stage keeps its state until its entry is published; with `resume_only` StoreError where nothing was saved."""
         folder = self._work(stage, inputs_hash)
         if self.resume_only and not _has_saved(folder):
             raise StoreError(

@@ -17,3 +17,4 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|torch")
     warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # peft finds out by itself
+    warnings.filterwarnings("ignore", message="Detected pickle protocol")  # of weights that are refused

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.app.settings import AppSettings, Page
-from rlhf.errors import InputError
+from rlhf.errors import InputError, first_line
 
 
 class Labeling:
@@ -47,6 +47,9 @@ def page_named(name: str) -> Page:
         raise InputError(f"--page {name}: there is no module {error.name}") from None
     except AttributeError:
         raise InputError(f"--page {name}: the module has no {function}") from None
+    except Exception as problem:  # whatever its own code raises
+        reason = f"{type(problem).__name__}: {first_line(problem)}"
+        raise InputError(f"--page {name}: the module cannot be imported: {reason}") from problem
     if not callable(found):
         raise InputError(f"--page {name}: {function} is no function")
     return found

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf.learning.losses import ranking_losses
-from rlhf.models.sources import file_of, find_source
+from rlhf.models.sources import file_of, find_source, reading
 
 MAX_STEPS = 300
 FILE = "heads.safetensors"  # in a reward model's folder
@@ -118,4 +118,7 @@ def save_heads(heads: Heads, folder: Path) -> None:
 def load_heads(folder: str | Path) -> Heads | None:
     """The heads beside a reward model, in a folder or on the hub; None where there are none."""
     file = file_of(find_source(folder), FILE)
-    return Heads(**load_file(file)) if file else None
+    if file is None:
+        return None
+    with reading(file, "these are no heads of a reward model"):
+        return Heads(**load_file(file))

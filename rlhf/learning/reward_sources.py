@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rlhf.data import fingerprint
@@ -176,6 +177,8 @@ def parse_weights(text: str) -> tuple[float, ...]:
         weights = (math.nan,)
     if not all(map(math.isfinite, weights)):
         raise InputError(f"reward_weights: {text} is not a list of numbers with commas between")
+    if weights and not any(weights):
+        raise InputError(f"reward_weights: {text} leaves no reward to learn from; give one a weight")
     return weights
 
 
@@ -245,10 +248,23 @@ def load_function(name: str) -> tuple[Callable[..., Any], str]:
     try:
         found = importlib.import_module(module)
         function = getattr(found, attribute)
-    except (ImportError, AttributeError) as problem:
+    except Exception as problem:  # whatever the module's own code raises, too
+        tells = isinstance(problem, ImportError | AttributeError | SyntaxError)
+        kind = "" if tells else f"{type(problem).__name__}: "
         raise InputError(
-            f"reward {name}: {first_line(problem)}; write module:function, the module importable from this folder"
-        ) from None
+            f"reward {name}: {kind}{first_line(problem)}; write module:function, the module importable from this folder"
+        ) from problem
     if not callable(function):
         raise InputError(f"reward {name}: not a function")
-    return function, Path(str(found.__file__)).read_text()
+    return function, _code_of(found, name)
+
+
+def _code_of(module: ModuleType, name: str) -> str:
+    """The text of a module's file, be it in another encoding or compiled. Raises InputError for a module without one."""
+    try:
+        return Path(str(module.__file__)).read_text(errors="backslashreplace")
+    except (AttributeError, OSError):
+        raise InputError(
+            f"reward {name}: {module.__name__} has no file of its own, by which a result would be known again; "
+            "write a module around it"
+        ) from None

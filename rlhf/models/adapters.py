@@ -17,9 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import InputError, first_line
-from rlhf.models.checkpoints import fold_bias, forget_quantisation, load_policy, new_scalar_model
+from rlhf.models.checkpoints import (
+    check_offset,
+    fold_bias,
+    forget_quantisation,
+    load_policy,
+    new_scalar_model,
+)
 from rlhf.models.gpt import GPT, ScalarGPT
-from rlhf.models.sources import file_of, find_source
+from rlhf.models.sources import file_of, find_source, reading
 from rlhf.models.trunk import trunk_of
 
 WAY_OUT = "train all of it (lora_rank = 0), or its last_blocks"
@@ -184,13 +190,17 @@ def reward_model_over(folder: str | Path, policy: Any) -> Any | None:
     note = None if source.gguf else file_of(source, f"{FOLDER}/{NOTE}")
     if note is None:
         return None
-    made = json.loads(note.read_text())
-    if made["sha256"] != trunk_hash(policy):
+    with reading(note, "this is no note on a reward model's adapters"):
+        made = json.loads(note.read_text())
+        trunk, offset = made["sha256"], made["reward_offset"]
+    check_offset(offset, note)
+    if trunk != trunk_hash(policy):
         return None
     scalar = scalar_model_over(policy)
     for name in ADAPTER_FILES:  # of a hub's model, into the same folder
         file_of(source, f"{FOLDER}/{name}")
-    over = PeftModel.from_pretrained(scalar, str(note.parent)).eval()
+    with reading(note.parent, "these adapters are damaged"):
+        over = PeftModel.from_pretrained(scalar, str(note.parent)).eval()
     # As in the merged checkpoint: heads were fitted to its states.
-    fold_bias(scalar, made["reward_offset"])
+    fold_bias(scalar, offset)
     return over

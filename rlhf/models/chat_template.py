@@ -21,6 +21,7 @@ from rlhf.errors import InputError, first_line
 # Characters that mean nothing to anybody else; more than a text that is read at once has different ones.
 PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 ANCHORS = ("\n", ".", "a")
+OURS = {"conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message"}
 ANSWER = "an answer that no template has in itself"
 
 
@@ -183,4 +184,6 @@ def parse_arguments(text: str) -> dict[str, Any]:
             found[name.strip()] = json_within(value)
         except ValueError:
             found[name.strip()] = value.strip()
+    if taken := sorted(OURS & found.keys()):
+        raise InputError(f"template_kwargs: {taken[0]} is given by the program itself; leave it out")
     return found

@@ -22,7 +22,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from rlhf.errors import InputError, first_line
 from rlhf.models.gpt import GPT, ScalarGPT
-from rlhf.models.sources import Source, fetch_weights, file_of, find_source, reading
+from rlhf.models.sources import Source, check_index, fetch_weights, file_of, find_source, reading
 from rlhf.models.trunk import trunk_of
 
 # What a checkpoint should be, and what to do where it is not.
@@ -99,9 +99,17 @@ def load_scalar(source: str | Path) -> PreTrainedModel:
         raise InputError(
             f"{source}: a GGUF file holds a language model, not a reward model; train one with --init"
         )
-    return _load(
+    model = _load(
         source, ScalarGPT, AutoModelForSequenceClassification, REWARD_MODEL, dtype=torch.float32, settings={"num_labels": 1}
     )  # fmt: skip
+    check_offset(getattr(model.config, "reward_offset", 0.0), source)
+    return model  # type: ignore[no-any-return]
+
+
+def check_offset(offset: Any, place: object) -> None:
+    """Raises InputError for what cannot be added to scores."""
+    if not isinstance(offset, int | float) or not abs(offset) <= torch.finfo(torch.float32).max:
+        raise InputError(f"{place}: reward_offset is {offset!r}; it is the finite number added to each score")
 
 
 def is_ours(config: Any) -> bool:
@@ -122,11 +130,12 @@ def _load(
 ) -> Any:
     """What `from_pretrained` gives of our class where that can represent the checkpoint, else of `auto`; nothing of chance."""
     source = find_source(name)
+    check_no_adapter(source, name)
     if source.path.is_dir() and not (source.path / "config.json").is_file():
         raise InputError(f"{name}: there is no config.json, so this is not a model's folder")
     if not source.path.exists():
         fetch_weights(source.place)
-    check_no_adapter(source, name)
+    check_index(source.path)
     with reading(name, NOT_LOADED):
         config = AutoConfig.from_pretrained(**source.arguments, **settings or {})
         _check_whole(config, name)
@@ -169,7 +178,7 @@ def forget_quantisation(model: Any) -> None:
 
 
 def check_no_adapter(source: Source, name: str | Path) -> None:
-    """Raises InputError for an adapter beside a model, which transformers would put over it without a word."""
+    """Raises InputError for an adapter, be it alone or beside a model, over which transformers would put it without a word."""
     if file_of(source, ADAPTER):
         raise InputError(
             f"{name}: {ADAPTER} is an adapter, over the base that it names; merge it into that (merge_and_unload) and give "

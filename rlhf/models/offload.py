@@ -28,7 +28,7 @@ from rlhf.models.checkpoints import (
     note_own_head,
 )
 from rlhf.models.gpt import GPT
-from rlhf.models.sources import fetch_weights, file_of, find_source, reading
+from rlhf.models.sources import fetch_weights, file_of, find_source, parts_of, reading
 from rlhf.models.trunk import blocks_of
 
 DTYPES = {
@@ -141,8 +141,7 @@ def _files_of(folder: Path) -> list[Path]:
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file() or not index.is_file():
         return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
-    with reading(index, "this is no index of weights"):
-        return [folder / part for part in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    return [folder / part for part in parts_of(index)]
 
 
 def _places_in(path: Path) -> dict[str, Place]:

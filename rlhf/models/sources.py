@@ -99,6 +99,10 @@ def _reason_of(problem: Exception) -> str:
     line = first_line(problem)
     if "trust_remote_code" in f"{problem}":
         return "it is a model with code of its own, which is not run here; give one of a kind that transformers itself has"
+    if "weights_only" in line:  # and says how to run what may stand in it
+        return "its weights are pickled with more than tensors in them, which may run code and is not read; give safetensors"
+    if "instantiate the backend tokenizer" in line:  # and asks for packages that would not help
+        return "there is no tokenizer.json, nor another file of one; copy them from the model that this one was made from"
     if isinstance(problem, ImportError) or line.endswith(":"):
         return " ".join(f"{problem}".split()).partition(" Please note")[0][:300]
     return line
@@ -131,7 +135,7 @@ def stops_in(settings: Any, name: str) -> tuple[int, ...]:
     """The end tokens of a model's or its generation's settings, one or a list. Raises InputError for other values."""
     ends = getattr(settings, "eos_token_id", None)
     ends = () if ends is None else tuple(ends) if isinstance(ends, list | tuple) else (ends,)
-    if wrong := [end for end in ends if not isinstance(end, int)]:
+    if wrong := [end for end in ends if not isinstance(end, int) or isinstance(end, bool)]:
         raise InputError(
             f"{name}: eos_token_id is {wrong[0]!r}; an end token is given by its number, several as a list"
         )
@@ -150,6 +154,33 @@ def content_hash(name: str | Path) -> str:
         return download(source.place, "config.json").parent.name
 
 
+def check_index(folder: Path) -> None:
+    """Raises InputError where a folder's weights are in several files and its index of them is none."""
+    there = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if there and there.suffix == ".json":
+        parts_of(there)
+
+
+def parts_of(index: Path) -> list[str]:
+    """The files that an index of weights names. Raises InputError for one that is damaged, or names a file elsewhere.
+
+    What lies outside of the folder is not in the model's hash.
+    """
+    with reading(index, "this is no index of weights"):
+        content = json.loads(index.read_text())
+    named = content.get("weight_map") if isinstance(content, dict) else None
+    if not named or not isinstance(named, dict) or not all(isinstance(part, str) for part in named.values()):
+        raise InputError(
+            f"{index}: this is no index of weights: its weight_map does not give the file of each; fetch it again"
+        )
+    parts = sorted(set(named.values()))
+    if outside := [part for part in parts if os.path.isabs(part) or ".." in Path(part).parts]:
+        raise InputError(
+            f"{index}: it names {outside[0]}, which is not in this folder; put that file beside the index, and name it so there"
+        )
+    return parts
+
+
 @cache  # a model is loaded more than once; the hub is asked once
 def fetch_weights(hub_id: str) -> None:
     """Bring the weights that `from_pretrained` reads of a hub's model into the hub's cache, with a bar.
@@ -161,9 +192,11 @@ def fetch_weights(hub_id: str) -> None:
         try:
             index = download(hub_id, name)
             if name.endswith(".json"):
-                for part in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+                for part in parts_of(index):
                     download(hub_id, part)
             return
+        except RLHFError:
+            raise
         except (OSError, ValueError, LookupError):  # the hub's own errors are of these
             continue
         except (

@@ -26,6 +26,7 @@ from transformers import (
 from rlhf.data import Prompt, as_messages
 from rlhf.errors import InputError, first_line, is_panic
 from rlhf.models.chat_template import parse_arguments, valid
+from rlhf.models.checkpoints import check_no_adapter
 from rlhf.models.foreign_tokenizer import (
     TEMPLATE_FILE,
     TO_BYTE,
@@ -256,8 +257,12 @@ def load_tokenizer(name: str | Path, template_kwargs: str = "") -> AnyTokenizer:
             raise InputError(f"template_kwargs: {name} has the chat format of this project, which takes none")
         file_of(source, PATTERN_FILE)  # into the same folder
         return Tokenizer.load(ranks.parent)
-    with reading(name, "no tokenizer there"):
-        found = AutoTokenizer.from_pretrained(**source.arguments)
+    try:
+        with reading(name, "no tokenizer there"):
+            found = AutoTokenizer.from_pretrained(**source.arguments)
+    except InputError:
+        check_no_adapter(source, name)  # whose folder often has none
+        raise
     return ForeignTokenizer(found, declared_stops(source), _saved_arguments(source) | arguments)
 
 

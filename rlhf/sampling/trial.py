@@ -25,7 +25,9 @@ TIMES_ROUNDING, ROUNDING_AT_MOST = 5.0, 2e-4
 USES = [CacheUse(padded, pieces) for padded in (True, False) for pieces in (True, False)]
 
 # Of damaged weights, or of some that a format of fewer bits cannot hold.
-NO_NUMBERS = "the model's logits are no numbers (nan): its weights are damaged, or overflow in this precision"
+NO_NUMBERS = (
+    "the model's logits are no numbers (nan or inf): its weights are damaged, or overflow in this precision"
+)
 
 _found: WeakKeyDictionary[nn.Module, CacheUse | None] = WeakKeyDictionary()
 
@@ -52,7 +54,9 @@ def check_causal(model: Any) -> None:
     with _as_in_sampling(model):
         try:
             is_causal = _agrees(TextDecoder(model), *_texts(model))
-            is_damaged = not is_causal and any(_whole(model, text).isnan().any() for text in _texts(model))
+            is_damaged = not is_causal and any(
+                not _whole(model, text).isfinite().all() for text in _texts(model)
+            )
         except Exception as error:  # whatever another's code raises
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise InputError(f"{_name(model)} cannot read a text of plain tokens: {reason}") from error

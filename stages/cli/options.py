@@ -226,8 +226,10 @@ def read_recipe(name: str | None, above: tuple[Path, ...] = ()) -> dict[str, dic
         raise InputError(f"{path}: extends names another recipe")
     recipe = read_recipe(extended, (*above, path))
     for stage, table in tables.items():
-        if stage not in TABLES or not isinstance(table, dict):
+        if stage not in TABLES:
             raise InputError(f"{path}: no stage named {stage}; known are {', '.join(TABLES)}")
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: {stage} is no table; write [{stage}], and its settings below")
         kind = TABLES[stage]
         recipe[stage] = recipe.get(stage, {}) | {
             key: parse_setting(kind, key, value, f"{path}, [{stage}]") for key, value in table.items()

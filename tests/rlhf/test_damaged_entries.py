@@ -79,3 +79,23 @@ def test_what_is_no_entry_is_not_counted_and_ten_thousand_come_after_nine(store)
         pass
     assert writer.entry.path.name == "10000-d" and store.resolve("sft").name == "d"
     assert [entry.name for entry in store.entries("sft")] == ["a", "b", "c", "d"]
+
+
+def test_an_entry_that_is_removed_while_others_are_read_is_none(store, monkeypatch):
+    gone = store.resolve("sft/b").path
+    paths = store._paths
+    monkeypatch.setattr(
+        store, "_paths", lambda stage: [*paths(stage), gone] if stage == gone.parent.name else paths(stage)
+    )
+    store.remove("sft/b")
+    said = []
+    assert [entry.name for entry in store.entries(damaged=said.append)] == ["a", "c"] and not said
+    assert store.find("sft", parents={}, settings={"x": 1}, data={}, seed=0) is None
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x00" * 4, b"", b"7.5", b"-1"])
+def test_a_damaged_highest_number_loses_no_new_entry(store, content):
+    (store.root / "sft" / ".last-number").write_bytes(content)
+    with store.new("sft", "d", {}, {}, {}, 0) as writer:
+        pass
+    assert writer.entry.ref == "sft/0004-d"

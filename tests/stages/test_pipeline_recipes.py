@@ -25,6 +25,7 @@ WRONG = [
     ({"reward": {"last_blocks": 1, "lora_rank": 2}}, r"\[reward\]: last_blocks and lora_rank"),
     ({"sft": {"last_blocks": 1, "lora_rank": 2}}, r"\[sft\]: last_blocks and lora_rank"),
     ({"ppo": {"reward_weights": "1,x"}}, "reward_weights"),
+    ({"ppo": {"reward_weights": "0,0"}}, "leaves no reward to learn from"),
 ]  # fmt: skip
 
 

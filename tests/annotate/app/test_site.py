@@ -218,6 +218,8 @@ def test_a_page_that_cannot_be_built_says_so_and_is_not_waited_for(tmp_path, cap
 
 def test_a_page_is_named_by_module_and_function(tmp_path, monkeypatch):
     (tmp_path / "my_pages.py").write_text("def ranking(parts):\n    pass\n\nnumber = 3\n")
+    (tmp_path / "half_page.py").write_text("def ranking(:")
+    (tmp_path / "wrong_page.py").write_text("{}['colour']")
     monkeypatch.chdir(tmp_path)
     assert page_named("my_pages:ranking").__name__ == "ranking"
     for name, said in (
@@ -225,6 +227,9 @@ def test_a_page_is_named_by_module_and_function(tmp_path, monkeypatch):
         ("nowhere:page", "no module nowhere"),
         ("my_pages:other", "no other"),
         ("my_pages:number", "no function"),
+        ("half_page:ranking", r"cannot be imported: SyntaxError: .*line 1"),
+        ("wrong_page:ranking", "cannot be imported: KeyError: 'colour'"),
+        (".my_pages:ranking", "cannot be imported: TypeError"),
     ):
         with pytest.raises(InputError, match=said):
             page_named(name)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf.errors import InputError
-from rlhf.learning.reward_sources import combined_reward, reward_sources
+from rlhf.learning.reward_sources import combined_reward, load_function, reward_sources
 from rlhf.learning.rollout import Rollout
 from rlhf.sampling.generate import Sample
 from tests.tiny_ppo import TOKENIZER, config, trainer
@@ -86,3 +86,36 @@ def test_ppo_gives_rewards_the_columns_of_a_data_set():
     assert set(seen) == {("one", "one"), ("two", "two")}
     assert all(math.isfinite(value) for row in history for value in row.values())
     assert torch.isfinite(torch.tensor([row["reward/score"] for row in history])).all()
+
+
+MODULES = {
+    "half_reward": b"def score(:",
+    "wrong_reward": b"{}['colour']",
+    "latin_reward": b"# -*- coding: latin-1 -*-\n# caf\xe9\ndef score(prompts, completions):\n    return [1.0]\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("half_reward:score", r"SyntaxError|half_reward\.py, line 1"),
+        ("wrong_reward:score", "KeyError: 'colour'"),
+        (":score", "ValueError: Empty module name"),
+        (".half_reward:score", "TypeError"),
+        ("sys:exit", "sys has no file of its own, by which a result would be known again"),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_named_in_one_line(name, said, tmp_path, monkeypatch):
+    for module, code in MODULES.items():
+        (tmp_path / f"{module}.py").write_bytes(code)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"reward {name}: .*({said})") as refused:
+        load_function(name)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_module_in_another_encoding_is_known_by_its_code(tmp_path, monkeypatch):
+    (tmp_path / "latin_reward.py").write_bytes(MODULES["latin_reward"])
+    monkeypatch.chdir(tmp_path)
+    function, code = load_function("latin_reward:score")
+    assert function([], []) == [1.0] and "def score" in code

@@ -129,6 +129,6 @@ def test_template_arguments_are_obeyed_and_kept_with_the_tokenizer(tmp_path):
 
 def test_arguments_are_names_with_values():
     assert parse_arguments("enable_thinking=false, date=26 Jul, n=3") == {"enable_thinking": False, "date": "26 Jul", "n": 3}  # fmt: skip
-    for wrong in ("enable_thinking", "=3", "a b=1"):
+    for wrong in ("enable_thinking", "=3", "a b=1", "tokenize=true", "a=1,messages=[]"):
         with pytest.raises(InputError, match="template_kwargs"):
             parse_arguments(wrong)

@@ -1,6 +1,7 @@
 """What is loaded is what its files say and no other model, and saved and loaded again it is the same."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -9,10 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from rlhf.errors import InputError
-from rlhf.models.adapters import save_plain, with_adapters
-from rlhf.models.checkpoints import load_policy, load_scalar, scalar_from_policy
+from rlhf.learning.linear_probe import FILE as HEADS
+from rlhf.learning.linear_probe import load_heads
+from rlhf.models.adapters import FOLDER, NOTE, reward_model_over, save_plain, with_adapters
+from rlhf.models.checkpoints import load_policy, load_scalar, reward_offset, scalar_from_policy
 from rlhf.models.gpt import GPT
 from rlhf.models.offload import load_offloaded
+from rlhf.models.tokenizer import load_tokenizer
 
 SIZE = {
     "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -186,6 +190,23 @@ def test_an_adapter_beside_a_model_is_refused_and_never_put_over_it(tmp_path):
         assert "\n" not in str(refused.value)
 
 
+def test_an_adapter_alone_is_named_as_one_with_a_tokenizer_and_without(tmp_path):
+    with_adapters(llama(), 2).save_pretrained(tmp_path)
+    for load in (load_tokenizer, load_policy, load_scalar):
+        with pytest.raises(
+            InputError, match=r"adapter_config.json is an adapter, over the base that it names"
+        ):
+            load(tmp_path)
+
+
+def test_a_model_without_the_files_of_its_tokenizer_says_where_to_have_them(tmp_path):
+    llama().save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"no tokenizer there: there is no tokenizer.json, nor .*; copy them"
+    ):
+        load_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize("family", [llama, gpt])
 def test_a_head_of_its_own_is_kept_though_the_config_says_tied(family, tmp_path):
     model, folder = family(tie_word_embeddings=False), tmp_path / "model"
@@ -231,3 +252,46 @@ def test_code_that_a_checkpoint_brings_is_neither_run_nor_asked_about(tmp_path, 
         with pytest.raises(InputError, match="a model with code of its own, which is not run here"):
             load(tmp_path)
     assert not (tmp_path / "RUN").exists() and capsys.readouterr().out == ""
+
+
+class Command:
+    def __init__(self, line):
+        self.line = line
+
+    def __reduce__(self):
+        return os.system, (self.line,)
+
+
+def test_pickled_weights_are_read_but_nothing_that_runs(tmp_path):
+    llama().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    assert torch.equal(load_policy(tmp_path).lm_head.weight, llama().lm_head.weight)
+    torch.save({"x": Command(f"touch {tmp_path / 'RUN'}")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(
+        InputError, match="pickled with more than tensors in them, which may run code and is not"
+    ):
+        load_policy(tmp_path)
+    assert not (tmp_path / "RUN").exists()
+
+
+@pytest.mark.parametrize("offset", ["x", "3", None, [1], float("nan"), 1e39, 10**400])
+def test_an_offset_that_no_score_can_have_is_refused(offset, tmp_path):
+    scalar_from_policy(llama()).save_pretrained(tmp_path)
+    changed(tmp_path / "config.json", reward_offset=offset)
+    with pytest.raises(InputError, match=r"reward_offset is .*; it is the finite number added to each score"):
+        load_scalar(tmp_path)
+    changed(tmp_path / "config.json", reward_offset=-2)
+    assert reward_offset(load_scalar(tmp_path)) == -2.0
+
+
+@pytest.mark.parametrize("note", ["{", "[]", "{}", '{"sha256": "x", "reward_offset": "y"}'])
+def test_what_lies_beside_a_reward_model_is_named_where_it_is_damaged(note, tmp_path):
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / NOTE).write_text(note)
+    (tmp_path / HEADS).write_bytes(note.encode())
+    for ask in (lambda: reward_model_over(tmp_path, llama()), lambda: load_heads(tmp_path)):
+        with pytest.raises(InputError, match=f"{tmp_path}/") as refused:
+            ask()
+        assert "\n" not in str(refused.value)

@@ -180,6 +180,18 @@ def test_what_looks_ahead_is_refused_before_anything_is_trained():
         )
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_a_weight_that_is_no_number_is_what_is_named(number):
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    with torch.no_grad():
+        model.lm_head.weight[5, 0] = float(number)
+    for ask in (check_causal, cache_use):
+        with pytest.raises(
+            InputError, match=r"logits are no numbers \(nan or inf\): its weights are damaged"
+        ):
+            ask(model)
+
+
 def test_a_model_of_other_inputs_is_refused_with_what_it_says():
     class Ears(type(model_of("keys by place"))):
         def forward(self, input_ids=None, **kwargs):

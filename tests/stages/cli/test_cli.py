@@ -115,6 +115,8 @@ def test_quickstart_refuses_recipes_for_models_of_ones_own(name, tmp_path, capsy
         ("[ppo]\nepisodes = 'many'", "episodes is a whole number"),
         ("[ppo]\nadaptive_kl = 3", "true or false"),
         ("[pro]\nlr = 1", "no stage named pro"),
+        ("sft = 3", r"sft is no table; write \[sft\]"),
+        ("[[sft]]\nlr = 1", r"sft is no table; write \[sft\]"),
         ("[ppo\n", "not TOML"),
         ("[eval]\nsplit = 'train'", "one of validation, test, held-out"),
         ("# caf\udce9", "not UTF-8"),

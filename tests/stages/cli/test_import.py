@@ -168,16 +168,37 @@ def without(folder, part):
     save_file({n: w for n, w in load_file(weights).items() if part not in n}, weights, {"format": "pt"})
 
 
+def indexed(folder, weight_map):
+    """The weights in a file of another name, and an index that says where each is."""
+    (folder / "model.safetensors").rename(folder / "part.safetensors")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
+
+
+def moved_out(folder, named):
+    """An index of weights that lie beside the folder, where its hash does not count them."""
+    names = load_file(folder / "model.safetensors")
+    indexed(folder, dict.fromkeys(names, named))
+    (folder / "part.safetensors").rename(folder.parent / "part.safetensors")
+
+
 DAMAGES = {  # what is done to a folder, and what is said of it
     "of another kind": (lambda f: without(f, "lm_head"), "not a whole language model, lm_head.weight is not in it"),
     "a layer too few": (lambda f: without(f, "layers.1."), "model.layers.1.input_layernorm.weight is not in it"),
     "of two models": (lambda f: changed(f / "config.json", intermediate_size=64), "is (32, 48) in it, and (32, 64)"),
     "cut weights": (lambda f: cut_in_half(f / "model.safetensors"), "no model could be loaded"),
     "a pointer": (lambda f: (f / "model.safetensors").write_text("version https://git-lfs"), "no model could be loaded"),
+    "an empty index": (lambda f: indexed(f, {}), "no index of weights: its weight_map does not give the file of each"),
+    "a listed index": (lambda f: indexed(f, ["part.safetensors"]), "no index of weights: its weight_map does not"),
+    "a numbered part": (lambda f: indexed(f, {"lm_head.weight": 3}), "no index of weights: its weight_map does not"),
+    "a part beside": (lambda f: moved_out(f, "../part.safetensors"), "it names ../part.safetensors, which is not in"),
+    "a part by path": (lambda f: moved_out(f, f"{f.parent}/part.safetensors"), "part.safetensors, which is not in this"),
     "no such config": (lambda f: changed(f / "config.json", num_hidden_layers="two"), "expected int, got str"),
     "no generation": (lambda f: cut_in_half(f / "generation_config.json"), "its generation_config.json cannot be read"),
     "a list": (lambda f: (f / "generation_config.json").write_text("[]"), "its generation_config.json cannot be read"),
     "a named end": (lambda f: changed(f / "generation_config.json", eos_token_id="x"), "eos_token_id is 'x'"),
+    "a true end": (lambda f: changed(f / "generation_config.json", eos_token_id=True), "eos_token_id is True"),
     "cut arguments": (lambda f: (f / "template_kwargs.json").write_text("{br"), "no arguments of a chat template"),
     "listed arguments": (lambda f: (f / "template_kwargs.json").write_text("[1]"), "no arguments of a chat template"),
     "no such tokens": (lambda f: changed(f / "tokenizer.json", model={"type": "Nope"}), "no tokenizer there"),
