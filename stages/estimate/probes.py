@@ -25,7 +25,7 @@ from stages.settings import PPOSettings, RewardSettings, SFTSettings
 ROWS = 1000  # where there is no data
 SAMPLE = 64  # rows that a probe tokenises, to take some of every length
 WORDS = ["Some", "people", "like", "to", "walk", "in", "the", "park", "when", "there", "is", "little", "wind."]  # fmt: skip
-WARM_UP, FEWEST_EPISODES, MOST_EPISODES = 2, 4, 32  # completions
+FEWEST_EPISODES, MOST_EPISODES = 4, 32  # completions
 PPO_S = 30  # what the measured completions of PPO should take at the most
 PTX_TOKENS = 128
 
@@ -129,12 +129,10 @@ def probe_ppo(folder: str, settings: PPOSettings, num_rows: int, started: float)
     most = min(settings.minibatch_size, MOST_EPISODES)
     trainer = PPOTrainer(
         one_iteration(settings, most), processing_class=load_chat_tokenizer(folder), model=policy, reward_model=reward,
-        train_dataset=evenly_spaced(prompts, most), peft_config=lora(rank) if rank else None,
+        train_dataset=evenly_spaced(prompts, SAMPLE), peft_config=lora(rank) if rank else None,
         pretrain_dataset=evenly_spaced(texts, min(len(texts), ROWS)) if settings.ptx_coef else None, say=lambda line: None,
     )  # fmt: skip
-    short = min(8, settings.max_new_tokens)
-    trainer.args = trainer.sampling.config = replace(one_iteration(settings, WARM_UP), max_new_tokens=short)
-    trainer.train()  # what is made once: caches, compiled loops, Adam's moments
+    warm_up(trainer, settings)
     num_episodes = affordable_episodes(trainer, settings, most)
     trainer.args = trainer.sampling.config = one_iteration(settings, num_episodes)
     trainer.learner.iteration = 0
@@ -144,6 +142,19 @@ def probe_ppo(folder: str, settings: PPOSettings, num_rows: int, started: float)
     words = "" if settings.prompts else ", prompts of about 40 words"
     work = f"{settings.episodes:,} completions of {episode_s:.2f} s{words}"
     return Estimate("ppo", work, begun - started + settings.episodes * episode_s, peak_mib())
+
+
+def warm_up(trainer: Any, settings: PPOSettings) -> None:
+    """An update with one pass on the longest prompts: the memory it holds is the run's, which has them in some iteration.
+
+    What is made once is there after it: caches, compiled loops, Adam's moments.
+    """
+    prompts = trainer.sampling.prompts
+    longest = sorted(prompts, key=lambda row: len(row.tokens))[-settings.micro_batch_size :]
+    trainer.sampling.prompts = longest
+    trainer.args = trainer.sampling.config = replace(one_iteration(settings, len(longest)), inner_epochs=1)
+    trainer.train()
+    trainer.sampling.prompts = prompts
 
 
 def expected_answer(folder: str, demonstrations: str, most: int) -> int:

@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 
 import httpx
@@ -328,7 +329,8 @@ def test_a_client_that_hangs_up_ends_the_scoring_of_its_prompts(engine, chat_sto
     }
     with LabelStore(tmp_path / "labels.db") as labels:
         app = api_app(labels, AppSettings(), engine, Checkpoints(chat_store))
-        asyncio.run(app(scope, receive, send))
+        with ThreadPoolExecutor() as aside:  # in this thread a browser's loop may run
+            aside.submit(asyncio.run, app(scope, receive, send)).result()
     assert sent[0] == 499 and len(asked) <= 1
 
 
