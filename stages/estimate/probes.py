@@ -145,7 +145,7 @@ def probe_ppo(folder: str, settings: PPOSettings, num_rows: int, started: float)
 
 
 def warm_up(trainer: Any, settings: PPOSettings) -> None:
-    """An update with one pass on the longest prompts: the memory it holds is the run's, which has them in some iteration.
+    """An update with one pass on the longest prompts, which the run has in some iteration.
 
     What is made once is there after it: caches, compiled loops, Adam's moments.
     """
