@@ -99,7 +99,7 @@ def _paths(name: str, repository: str, inside: str | None, split: str | None, sh
         return [inside]
     is_folder = inside is not None and any(path.startswith(f"{inside}/") for path in there)
     files = _data_files(name, repository, inside, sha, is_folder)
-    wanted = chosen_split(name, [*files], split)
+    wanted = chosen_split(name, repository, [*files], split)
     known = [path for path in files[wanted] if kind_of(Path(path))]
     if not known:
         raise InputError(

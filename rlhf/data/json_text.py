@@ -68,13 +68,12 @@ def json_rows(file: Any, path: Path, split: str | None = None) -> Iterator[Place
     lines = [line for line in head if line.strip()]
     start = lines[0].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] if lines else b""
     rest = _Joined(io.BytesIO(b"".join(head)), file)
-    if split is not None and (
-        start != b"{" or (len(lines) > 1 and isinstance(json_row(lines[0]), dict | NamedTwice))
-    ):
+    are_lines = start == b"{" and len(lines) > 1 and isinstance(json_row(lines[0]), dict | NamedTwice)
+    if split is not None and (start != b"{" or are_lines):
         raise InputError(f"{path}: {NO_SPLITS}")
     if start == b"[":
         yield from _array(io.TextIOWrapper(io.BufferedReader(rest, CHUNK), encoding="utf-8-sig"), path)
-    elif len(lines) > 1 and isinstance(json_row(lines[0]), dict | NamedTwice):
+    elif are_lines:
         yield from json_lines(io.BufferedReader(rest, CHUNK), path)
     elif lines:
         yield from _object(rest.readall(), path, split)
@@ -128,7 +127,7 @@ def _of_split(splits: dict[str, list[Any]], path: Path, split: str | None) -> It
     """The rows of one split, and of the others that they are left out."""
     if not splits:
         raise InputError(f"{path}: {NO_SPLITS}")
-    wanted = chosen_split(f"{path}", [*splits], split)
+    wanted = chosen_split(f"{path}", f"{path}", [*splits], split)
     for name, rows in splits.items():
         for number, row in enumerate(rows, start=1):
             yield f"{path}:{name}:{number}", row if name == wanted else LeftOut("of other splits")

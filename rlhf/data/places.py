@@ -18,7 +18,6 @@ HUB_NAME = re.compile(
     r"(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<inside>[^:@]+))?(?::(?P<split>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
 )
 WEIGHT = re.compile(r"(?P<place>.+)=(?P<weight>\d+(?:\.\d+)?)")
-# Words in the names of files and folders that tell splits apart, and the split that each means.
 # Files that lie beside data and say something about them.
 ABOUT = re.compile(
     r"(?i:(readme|licen[cs]e|notice|copying|changelog|citation|contributing)\b.*\.txt|dataset_infos?\.json)"
@@ -102,8 +101,9 @@ def _folder(name: str, path: Path, split: str | None, weight: float) -> Place:
 
     With no split named, shards that name none belong to the training split, and never those of another one.
     """
+    alone = _without(name, split)
     if (path / "dataset_dict.json").exists():
-        path, split = path / chosen_split(name, _splits_saved(name, path), split), None
+        path, split = path / chosen_split(name, alone, _splits_saved(alone, path), split), None
     if (path / "state.json").exists():
         return Place(name, table=_saved(name, path, split), weight=weight)
     files = _files_below(name, path)
@@ -115,7 +115,7 @@ def _folder(name: str, path: Path, split: str | None, weight: float) -> Place:
     if split is None and "" in split_of.values():
         wanted = ["", DEFAULT_SPLIT]
     else:
-        wanted = [chosen_split(name, sorted({one for one in split_of.values() if one}), split)]
+        wanted = [chosen_split(name, alone, sorted({one for one in split_of.values() if one}), split)]
     shards = tuple(one for one in found if split_of[one] in wanted)
     not_read = tuple(
         f"{one.relative_to(path)}" for one in files if one.is_file() and kind_of(one) and one not in shards
@@ -178,14 +178,19 @@ def _split_in(path: Path) -> str:
     return ""
 
 
-def _splits_saved(name: str, path: Path) -> list[str]:
+def _without(name: str, split: str | None) -> str:
+    """The name of a source without the split behind it."""
+    return name if split is None else name.removesuffix(f":{split}")
+
+
+def _splits_saved(alone: str, path: Path) -> list[str]:
     """The splits of a folder that datasets saved."""
     try:
         there = json.loads((path / "dataset_dict.json").read_text())["splits"]
     except (OSError, ValueError, LookupError, TypeError) as problem:
         raise InputError(
             f"{path / 'dataset_dict.json'}: does not say which splits there are ({first_line(problem)}); "
-            f"name one of them: {name.split(':')[0]}/SPLIT"
+            f"name one of them: {alone}/SPLIT"
         ) from None
     return [one for one in there if isinstance(one, str)] if isinstance(there, list) else []
 
@@ -198,7 +203,7 @@ def _saved(name: str, path: Path, split: str | None) -> Any:
     except Exception as problem:
         raise InputError(f"{name}: cannot be read ({first_line(problem)})") from None
     if split not in (None, f"{found.split or DEFAULT_SPLIT}"):
-        raise InputError(f"{name}: holds one table and no split {split}; write {name.rpartition(':')[0]}")
+        raise InputError(f"{name}: holds one table and no split {split}; write {_without(name, split)}")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from rlhf.errors import InputError
 
+# Words in the names of files and folders that tell splits apart, and the split that each means.
 SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "validation": "validation",
     "valid": "valid", "val": "val", "dev": "dev", "eval": "eval", "evaluation": "eval", "heldout": "heldout", "holdout": "holdout",
@@ -9,11 +10,14 @@ SPLITS = {
 DEFAULT_SPLIT = "train"
 
 
-def chosen_split(name: str, there: list[str], split: str | None) -> str:
-    """The split asked for, else the only one, else train. Raises InputError where it is not there."""
+def chosen_split(name: str, alone: str, there: list[str], split: str | None) -> str:
+    """The split asked for, else the only one, else train. Raises InputError where it is not there.
+
+    alone: the source's name without a split, behind which one is written.
+    """
     wanted = split or (there[0] if len(there) == 1 else DEFAULT_SPLIT)
     if wanted not in there:
         raise InputError(
-            f"{name}: it has no split {wanted}; name one of {', '.join(there) or 'none'}: {name.split(':')[0]}:SPLIT"
+            f"{name}: it has no split {wanted}; name one of {', '.join(there) or 'none'}: {alone}:SPLIT"
         )
     return wanted

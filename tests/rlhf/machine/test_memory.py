@@ -31,16 +31,20 @@ def test_kept_memory_is_given_back_when_asked():
     assert given_back < before + 100
 
 
+STEP_AT_ONCE = (
+    "from unittest import mock\n"
+    "keep_freed_memory()\n"
+    "before, started, freed = now(), time.monotonic(), FreedMemory()\n"
+    "small = [torch.ones(2**18) for _ in range(400)]\n"  # 400 MiB
+    "del small\n"
+    "freed.step()\n"
+    "at_once = now()\n"
+)
+
+
 def test_a_loop_gives_back_what_it_freed_once_a_minute():
     before, at_once, later = held_by(
-        "from unittest import mock\n"
-        "keep_freed_memory()\n"
-        "before, started, freed = now(), time.monotonic(), FreedMemory()\n"
-        "small = [torch.ones(2**18) for _ in range(400)]\n"  # 400 MiB
-        "del small\n"
-        "freed.step()\n"
-        "at_once = now()\n"
-        "with mock.patch('time.monotonic', lambda: started + 61):\n"
+        STEP_AT_ONCE + "with mock.patch('time.monotonic', lambda: started + 61):\n"
         "    freed.step()\n"
         "print(before, at_once, now())\n"
     )
@@ -50,14 +54,7 @@ def test_a_loop_gives_back_what_it_freed_once_a_minute():
 
 def test_a_loop_whose_freed_memory_grows_gives_it_back_sooner():
     at_once, later, still = held_by(
-        "from unittest import mock\n"
-        "keep_freed_memory()\n"
-        "before, started, freed = now(), time.monotonic(), FreedMemory()\n"
-        "small = [torch.ones(2**18) for _ in range(400)]\n"  # 400 MiB
-        "del small\n"
-        "freed.step()\n"
-        "at_once = now()\n"
-        "with mock.patch('time.monotonic', lambda: started + 21):\n"
+        STEP_AT_ONCE + "with mock.patch('time.monotonic', lambda: started + 21):\n"
         "    freed.step()\n"
         "later, little = now(), [torch.ones(2**18) for _ in range(20)]\n"  # 20 MiB: less than a quarter more
         "del little\n"
