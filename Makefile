@@ -44,7 +44,8 @@ gemma-night: $(if $(filter base/gemma,$(BASE)),gemma,$(STAMP)) smollm2
 	$(BIN)/rlhf align --recipe $(GEMMA_RECIPE) --base $(BASE) $(if $(DATA),--data $(DATA))
 
 # Two workers a core: with one a core half of the time nobody computes, while servers, browsers and databases are waited for.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(min(2 * (os.cpu_count() or 1), 16))')
+CORES = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
+WORKERS = $(shell $(PYTHON) -c 'print(min(2 * $(CORES), 16))')
 test: $(STAMP)
 	tests/prepare
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
@@ -61,10 +62,14 @@ WHAT ?= templates
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz $(WHAT) --minutes $(MINUTES)
 
-# The experiments of docs/talk/ one after another, then their pages; TALK_DATA is a folder with the three texts.
-TALK := language_models shakespeare gpt_and_lstm scaling encoder_decoder gpt_in_jax small_machine useful
+# The experiments of docs/talk/, then their pages; TALK_DATA is a folder with the three texts. Those that compare losses run
+# on a core each, the longest first; those that compare seconds run after them, alone.
+TALK_BESIDE := gpt_and_lstm language_models scaling encoder_decoder
+TALK_ALONE := gpt_in_jax small_machine useful shakespeare
+EXAMPLE = $(BIN)/python -m examples.NAME $(if $(TALK_DATA),--data $(TALK_DATA))
 talk: $(STAMP)
-	for name in $(TALK); do $(BIN)/python -m examples.$$name $(if $(TALK_DATA),--data $(TALK_DATA)) || exit 1; done
+	printf '%s\n' $(TALK_BESIDE) | OMP_NUM_THREADS=1 xargs -P $(CORES) -I NAME $(EXAMPLE)
+	printf '%s\n' $(TALK_ALONE) | xargs -I NAME $(EXAMPLE)
 	$(BIN)/python -m examples.pages
 
 # The wheel in a new environment, by another user: five minutes.

@@ -49,4 +49,5 @@ def report_on_reward_model(
     ]
     if not pairs:
         raise InputError("the rankings hold no pair of answers of which one is preferred: nothing to measure")
-    return report_on_pairs(pairs, agreement(every).decided)
+    agreed = agreement(every)
+    return report_on_pairs(pairs, agreed.decided, agreed.pairs)

@@ -35,7 +35,7 @@ def page_file(tmp_path_factory):
                    rng.gauss(0.6, 1), 0.0, ("hh", "oasst")[i % 2], f"labeler {i % 3}", float(1 + i % 3))
         for i in range(200)
     ]  # fmt: skip
-    results["reward_models"] = {"reward": {"test": report_on_pairs(pairs, 0.726)}}
+    results["reward_models"] = {"reward": {"test": report_on_pairs(pairs, 0.726, 1200)}}
     results["best_of"] = [{"n": n, "kl": kl, "reward": kl, "judged": 0.3 * kl} for n, kl in ((1, 0.0), (2, 0.19), (4, 0.64))]  # fmt: skip
     results["strengths"] = [{"policy": n, "log_strength": s, "ci95": [s - 0.2, s + 0.2]} for n, s in zip(names, (-0.5, 0.3, 0.2), strict=True)]  # fmt: skip
     results |= {

@@ -6,9 +6,10 @@ import json
 import pytest
 
 from rlhf.errors import InputError
+from rlhf.measuring.ranked_pairs import RankedPair, report_on_pairs
 from rlhf.store import Store
 from stages.judging.changes import paired
-from stages.report.findings import checkpoint, findings, won
+from stages.report.findings import checkpoint, findings, reward_model, won
 from stages.report.report import html_page, render, report_lines
 
 
@@ -157,3 +158,11 @@ def test_a_damaged_report_is_one_line(tmp_path, text, reason):
     with pytest.raises(InputError, match=f"results.json: .*{reason}.* makes it again") as error:
         render(Store(tmp_path), "bad", print)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("twice", "said"), [(1, "of the 1 pair that both ranked"), (1200, "of the 1,200 pairs that both ranked")])  # fmt: skip
+def test_how_often_labelers_agree_comes_with_the_pairs_it_was_counted_on(twice, said):
+    pairs = [RankedPair(f"q{i}", "a b", "a", 1.0, 0.0) for i in range(20)]
+    sentence = reward_model("gold", report_on_pairs(pairs, 0.75, twice))
+    assert f"two labelers agree on 75.0 % {said}" in sentence
+    assert "agree" not in reward_model("gold", report_on_pairs(pairs))
