@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.hub import DownloadBar
+from rlhf.errors import InputError
 from rlhf.models.sources import NOT_GIVEN, fetch_weights, find_source, reading, sha256_of
 from rlhf.store import Entry, Store, check_name
 
@@ -44,6 +45,7 @@ def import_model(
     tokenizer = load_tokenizer(path)
     model = load_policy(path, dtype=None if source.gguf else "auto")
     check_fits(tokenizer, model, name_of_source)
+    check_finite(model, name_of_source)
     if settings["licence"] is None:
         say(f"import: {name_of_source} states no licence; name it with --licence")
     with store.new("base", name, **inputs) as writer:
@@ -51,6 +53,16 @@ def import_model(
         tokenizer.save(writer.path)
         writer.metrics = {"parameters": model.num_parameters(), "licence": settings["licence"]}
     return writer.entry
+
+
+def check_finite(model: Any, name: str) -> None:
+    """Raise InputError for weights that are infinite or no number at all: such a model answers with nothing but errors."""
+    broken = [key for key, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise InputError(
+            f"{name}: {len(broken)} of its tensors hold values that are not finite, the first of them {broken[0]}; "
+            "take a checkpoint from before its training went wrong"
+        )
 
 
 def _download(hub_id: str) -> Path:

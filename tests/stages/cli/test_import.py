@@ -293,3 +293,15 @@ def test_sources_that_cannot_be_used_are_refused_in_one_line(tmp_path, capsys, m
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert main(["import", str(tmp_path / "whole.gguf"), "--name", "x", "--store", str(tmp_path / "s")]) == 2
     assert "rlhf-loop[gguf]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_finite_numbers_are_named(tmp_path, value):
+    model = tiny_llama(tied=False)
+    model.model.layers[1].mlp.up_proj.weight.data[3, 4] = value
+    model.save_pretrained(tmp_path / "diverged")
+    TOKENIZER.save(tmp_path / "diverged")
+    store = Store(tmp_path / "store")
+    with pytest.raises(InputError, match=r"1 of its tensors hold.*layers\.1\.mlp\.up_proj"):
+        import_model(store, str(tmp_path / "diverged"), "diverged", say=quiet)
+    assert store.entries() == []
