@@ -114,10 +114,10 @@ def config_of(vocabulary, context, given):
     )  # fmt: skip
 
 
-def translation(given):
+def translation(given, seed):
     """Share of unseen sources that are translated to the last sign, by direction, and the errors."""
-    rng = random.Random(given.seed)
-    torch.manual_seed(given.seed)
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
     every = pairs()
     rng.shuffle(every)
     vocabulary = Vocabulary([source for source, _ in every])
@@ -159,10 +159,10 @@ def tones(num_answers, split_name, seed):
     return found
 
 
-def classification(given):
+def classification(given, seed):
     """Accuracy on answers to unseen questions."""
-    torch.manual_seed(given.seed)
-    seen, unseen = tones(4000, "train", given.seed), tones(1000, "test", given.seed)
+    torch.manual_seed(seed)
+    seen, unseen = tones(4000, "train", seed), tones(1000, "test", seed)
     vocabulary = Vocabulary([text for text, _ in seen])
     longest = vocabulary.rows([text for text, _ in seen + unseen]).shape[1]
     model = Classifier(config_of(vocabulary, longest, given), len(TONES)).to(best_device())
@@ -172,7 +172,7 @@ def classification(given):
         logits = model(vocabulary.rows(texts).to(model.device))
         return nn.functional.cross_entropy(logits, torch.tensor(labels, device=model.device))
 
-    fit(model, drawn(seen, 32, random.Random(given.seed)), loss_of, max(1, given.steps // 10), given.lr)
+    fit(model, drawn(seen, 32, random.Random(seed)), loss_of, max(1, given.steps // 10), given.lr)
     with torch.no_grad():
         guesses = [int(model(vocabulary.rows([text]).to(model.device)).argmax()) for text, _ in unseen]
     by_tone = {tone: [0, 0] for tone in TONES}
@@ -183,11 +183,15 @@ def classification(given):
 
 
 def run(given):
-    return {"translation": translation(given), "classification": classification(given)}
+    """Both tasks, once for each seed: models, batches and the inputs left unseen are others."""
+    return {
+        task.__name__: [task(given, seed) for seed in range(given.seeds)]
+        for task in (translation, classification)
+    }
 
 
 if __name__ == "__main__":
     results.main(
         "encoder-decoder", __doc__, run,
-        steps=3000, batch=64, width=96, layers=2, lr=2e-3, unseen=1000, seed=0,
+        steps=3000, batch=64, width=96, layers=2, lr=2e-3, unseen=1000, seeds=3,
     )  # fmt: skip

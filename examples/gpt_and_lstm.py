@@ -1,6 +1,6 @@
 """A GPT against an LSTM, with and without attention over its own past states: equal weights, equal tokens, equal time.
 
-python -m examples.gpt_and_lstm [--data FOLDER] [--tokens 300000]
+python -m examples.gpt_and_lstm [--data FOLDER] [--tokens 1000000]
 
 Measured is held-out text in bits per byte, by how many tokens the model has seen before. T tokens, C channels, V vocabulary.
 """
@@ -17,7 +17,7 @@ from examples import results
 from examples.texts import divided, texts
 from rlhf.inputs import packed_tokens
 from rlhf.learning.metrics import MetricLog
-from rlhf.learning.optimizers import adamw
+from rlhf.learning.optimizers import Optimizers, muon_and_adamw
 from rlhf.models.tokenizer import train_tokenizer
 from stages.pretrain.held_out import HeldOut, token_sizes
 from stages.pretrain.initial import new_model
@@ -106,14 +106,14 @@ def by_context(held_out, model):
     ]
 
 
-def one_run(kind, tokenizer, tokens, held_out, num_steps, lr, seed):
+def one_run(kind, tokenizer, tokens, held_out, num_steps, seed):
     """A model trained from scratch: what it cost and what it reaches."""
     torch.manual_seed(seed)
     model = built(kind, tokenizer)
     log, windows = MetricLog(None), Windows(num_steps=num_steps, batch_size=BATCH, length=LENGTH, seed=seed)
     started = time.process_time()
     train(
-        model, adamw(model.parameters(), lr), tokens, held_out, windows,
+        model, Optimizers(*muon_and_adamw(model, 3e-3, 0.02)), tokens, held_out, windows,
         warmup=max(1, num_steps // 50), log=log, say=print, bf16="off",
     )  # fmt: skip
     seconds = time.process_time() - started
@@ -142,7 +142,7 @@ def run(given):
     runs: dict[str, Any] = {"equal tokens": {}, "equal time": {}}
     for seed in range(given.seeds):
         for kind in KINDS:
-            made = one_run(kind, tokenizer, tokens, held_out, num_steps, given.lr, seed)
+            made = one_run(kind, tokenizer, tokens, held_out, num_steps, seed)
             runs["equal tokens"].setdefault(kind, []).append(made)
             print(
                 f"{kind}, seed {seed}: {made['bits_per_byte']:.3f} bits a byte, {made['cpu_s']:.0f} s",
@@ -151,7 +151,7 @@ def run(given):
         gpt_s = runs["equal tokens"]["GPT"][seed]["cpu_s"]
         for kind in KINDS[1:]:
             steps = max(1, round(num_steps * gpt_s / runs["equal tokens"][kind][seed]["cpu_s"]))
-            made = one_run(kind, tokenizer, tokens, held_out, steps, given.lr, seed)
+            made = one_run(kind, tokenizer, tokens, held_out, steps, seed)
             runs["equal time"].setdefault(kind, []).append(made)
     runs["equal time"] = {"GPT": runs["equal tokens"]["GPT"], **runs["equal time"]}
     return {"text": name, "context": edges()[1:], "runs": runs, "length": LENGTH}
@@ -159,4 +159,4 @@ def run(given):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # processor time is compared, and more threads spend some of it waiting
-    results.main("gpt-and-lstm", __doc__, run, tokens=300_000, seeds=3, lr=2e-3)
+    results.main("gpt-and-lstm", __doc__, run, tokens=250_000, seeds=3)

@@ -1,6 +1,6 @@
 """A GPT from one text: a vocabulary made of it beside published ones at equal compute, the curve, and samples on the way.
 
-python -m examples.language_models [--data FOLDER] [--tokens 400000]
+python -m examples.language_models [--data FOLDER] [--tokens 1000000]
 
 Published encodings are downloaded once by tiktoken, or found where TIKTOKEN_CACHE_DIR says; without either they are left out.
 """
@@ -107,4 +107,4 @@ def run(given):
 
 
 if __name__ == "__main__":
-    results.main("texts", __doc__, run, tokens=400_000, dropout=0.0, written=100, seeds=1)
+    results.main("texts", __doc__, run, tokens=300_000, dropout=0.0, written=100, seeds=3)

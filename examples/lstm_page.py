@@ -19,6 +19,22 @@ def run_rows(runs):
     ]  # fmt: skip
 
 
+def by_tokens(runs):
+    """Lines by kind: tokens read, bits per byte, mean over seeds."""
+    lines = {}
+    for kind, made in runs.items():
+        steps = [step for step, _ in made[0]["curve"]]
+        read = [step * made[0]["tokens"] / steps[-1] for step in steps]
+        lines[kind] = (
+            read,
+            [
+                mean(bits for _, bits in places)
+                for places in zip(*(each["curve"] for each in made), strict=True)
+            ],
+        )
+    return lines
+
+
 def means_by_context(made):
     """Mean over seeds of each group of places."""
     return [mean(group) for group in zip(*(each["by_context"] for each in made), strict=True)]

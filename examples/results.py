@@ -25,9 +25,8 @@ def main(name, description, run, **settings):
     asked.add_argument("--data", help="folder with the three texts (default: the built-in text)")
     asked.add_argument("--out", type=Path, default=FOLDER, help="folder for the result file")
     for setting, value in settings.items():
-        asked.add_argument(
-            f"--{setting.replace('_', '-')}", type=type(value), default=value, help=f"({value})"
-        )
+        kind = positive if type(value) is int and value else type(value)
+        asked.add_argument(f"--{setting.replace('_', '-')}", type=kind, default=value, help=f"({value})")
     given = asked.parse_args()
     try:
         started = time.monotonic()
@@ -35,6 +34,13 @@ def main(name, description, run, **settings):
         write(name, given, found, round(time.monotonic() - started, 1))
     except InputError as problem:
         sys.exit(f"error: {problem}")
+
+
+def positive(text):
+    """A whole number from 1 on: no experiment is one of no seeds, tokens or steps."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 def write(name, given, found, seconds):

@@ -93,4 +93,4 @@ def run(given):
 
 
 if __name__ == "__main__":
-    results.main("scaling", __doc__, run, largest=800_000, seeds=1, samples=200)
+    results.main("scaling", __doc__, run, largest=800_000, seeds=3, samples=200)

@@ -1,6 +1,9 @@
 """What the page of the scaling law makes of the runs."""
 
+from statistics import mean
+
 from examples.scaling_law import Law
+from examples.tables import interval
 
 NAMES = {
     "floor": "E",
@@ -16,32 +19,45 @@ def losses_of(runs):
     return [run["loss"] for run in runs]
 
 
+def by_settings(runs):
+    """Runs that only their seeds tell apart, by size and tokens."""
+    groups: dict[tuple[str, int], list] = {}
+    for run in runs:
+        groups.setdefault((run["size"], run["tokens"]), []).append(run)
+    return groups
+
+
 def scaling_lines(found):
-    """Lines by size: tokens and losses, in the order of the runs, the largest run as a line of one point."""
+    """Lines by size: tokens and mean losses over seeds, in the order of the runs, the largest run as a line of one point."""
     lines: dict[str, tuple[list[float], list[float]]] = {}
-    for run in [*found["runs"], *found["largest"]]:
-        x, y = lines.setdefault(run["size"], ([], []))
-        x.append(run["tokens"])
-        y.append(run["loss"])
+    for (size, tokens), runs in by_settings([*found["runs"], *found["largest"]]).items():
+        x, y = lines.setdefault(size, ([], []))
+        x.append(tokens)
+        y.append(mean(losses_of(runs)))
     return lines
 
 
 def scaling_rows(found):
-    """A row for each run, with what the law says of it."""
+    """A row for each size and number of tokens, with what the law says of it."""
     law = Law(**found["law"])
     return [
-        [run["size"], f"{run['weights']:,}", f"{run['tokens']:,}", f"{run['loss']:.3f}",
-         f"{law.loss(run['weights'], run['tokens']):.3f}"]
-        for run in found["runs"]
+        [size, f"{runs[0]['weights']:,}", f"{tokens:,}", interval(losses_of(runs)),
+         f"{law.loss(runs[0]['weights'], tokens):.3f}"]
+        for (size, tokens), runs in by_settings(found["runs"]).items()
     ]  # fmt: skip
 
 
 def law_rows(found):
     """A row for each number of the law, with its interval."""
     return [
-        [NAMES[key], f"{value:.3g}", "{:.3g} to {:.3g}".format(*found["intervals"][key])]
+        [NAMES[key], number(value), " to ".join(map(number, found["intervals"][key]))]
         for key, value in found["law"].items()
     ]
+
+
+def number(value):
+    """Three digits; 0 for what the fit, which searches logarithms, can only come near to."""
+    return f"{value:.3g}" if value > 1e-6 else "0"
 
 
 def scaling_answer(found):

@@ -23,6 +23,7 @@ from transformers import AutoConfig, GPT2Config
 from transformers.pytorch_utils import Conv1D
 
 from examples import results
+from rlhf.errors import InputError
 from rlhf.learning.head import token_logprobs
 from rlhf.learning.optimizers import Optimizers, adamw
 from rlhf.machine.memory import peak_mib, reset_peak
@@ -204,6 +205,10 @@ def all_ways(folder, given):
 
 def run(given):
     """A random model of the size asked for, and the reader's own."""
+    if given.model and not num_weights(given.model):
+        raise InputError(
+            f"{given.model}: no *.safetensors there; --model is a folder with a model, such as store/base/0001-gemma"
+        )
     with tempfile.TemporaryDirectory() as folder:
         random_model(given).save_pretrained(folder)
         found = {"a GPT of random weights": all_ways(folder, given)}

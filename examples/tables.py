@@ -24,6 +24,16 @@ def shares(counts):
     return {name: right / asked for name, (right, asked) in counts.items()}
 
 
+def pooled(runs, key):
+    """Counts (right, asked) by name, added up over the runs of several seeds."""
+    return {name: [sum(made[key][name][at] for made in runs) for at in (0, 1)] for name in runs[0][key]}
+
+
+def by_seed(runs, key):
+    """The share of each seed's run over all names."""
+    return ", ".join(f"{total_share(made[key]):.1%}" for made in runs)
+
+
 def total_share(counts):
     """The share over all names."""
     return sum(right for right, _ in counts.values()) / sum(asked for _, asked in counts.values())

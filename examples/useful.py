@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from examples import results
+from rlhf.errors import InputError
 from rlhf.store import Store
 from stages import quickstart
 from stages.cli.options import read_recipe
@@ -50,15 +51,26 @@ def cost(report):
     }
 
 
+def read_report(path):
+    """What `chosen` takes of a results.json. Raises InputError where the file is none."""
+    try:
+        return chosen(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
+        raise InputError(
+            f"{path}: no results.json of `rlhf align` or `rlhf quickstart` ({problem!r})"
+        ) from None
+
+
 def run(given):
     """The quickstart's numbers, and those of another report where one is named."""
+    other = read_report(given.report) if given.report else None  # before minutes of work
     store = Store(Path(given.store))
     report = quickstart.run(
         read_recipe(given.recipe), store, str(store.root / "labels.db"), name=given.recipe, seed=given.seed
     )
     found = {f"the {given.recipe} recipe": chosen(report)}
-    if given.report:
-        found["a model of your own"] = chosen(json.loads(Path(given.report).read_text(encoding="utf-8")))
+    if other:
+        found["a model of your own"] = other
     return found
 
 

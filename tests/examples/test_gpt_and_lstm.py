@@ -70,7 +70,7 @@ def test_the_whole_experiment_on_tiny_settings(monkeypatch):
         monkeypatch.setattr(example, name, value)
     short = texts()["starter corpus"][:8000]
     monkeypatch.setattr(example, "texts", lambda folder: {"short": short})
-    found = example.run(argparse.Namespace(data=None, tokens=600, seeds=2, lr=1e-2))
+    found = example.run(argparse.Namespace(data=None, tokens=600, seeds=2))
     assert found["context"] == [1, 2, 4, 8, 16]
     for runs in found["runs"].values():
         assert set(runs) == set(example.KINDS)

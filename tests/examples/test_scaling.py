@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from examples import scaling
+from examples import scaling, scaling_page
 from examples.scaling_law import Law, bootstrap, fit, middle_95
 from rlhf.starter.corpus import corpus
 
@@ -72,3 +72,7 @@ def test_the_whole_experiment_on_tiny_settings(monkeypatch):
     assert found["largest"][0]["weights"] > max(run["weights"] for run in found["runs"])
     value, (low, high) = found["predicted"]
     assert low <= high and value > 0
+
+
+def test_a_floor_that_the_fit_takes_down_to_nothing_is_shown_as_0():
+    assert [scaling_page.number(value) for value in (2.26e-11, 0.2564, 65.53)] == ["0", "0.256", "65.5"]
