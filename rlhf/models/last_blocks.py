@@ -46,7 +46,16 @@ class Lower:
             place, _, leaf = name.rpartition(".")
             setattr(trunk_of(model).get_submodule(place), leaf, parameter)
         model.tie_weights()
+        self._leave_file(model)
         return True
+
+    @torch.no_grad()
+    def _leave_file(self, model: Any) -> None:
+        """Copy the rest of the weights: one that lies in a mapped file holds the whole of it, the lower part too."""
+        shared = {id(parameter) for parameter in self.parameters.values()}
+        for tensor in (*model.parameters(), *model.buffers()):
+            if id(tensor) not in shared and tensor.device.type == "cpu":
+                tensor.data = tensor.data.clone()
 
     @torch.no_grad()
     def states(self, model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
