@@ -67,20 +67,21 @@ def stops_gaining(made, context, least=0.01):
 
 
 def lstm_answer(tokens, timed, context):
-    """Two sentences: who is ahead at equal tokens and at equal time, and up to which context each still gains."""
-    best = {name: ahead(runs) for name, runs in (("tokens", tokens), ("time", timed))}
+    """Two sentences: how the GPT stands at equal tokens and at equal time, and up to which context each model still gains."""
     gains = ", ".join(f"{kind} up to {stops_gaining(made, context)} tokens" for kind, made in tokens.items())
     return (
-        f"At equal tokens {best['tokens']}; at equal time {best['time']}. "
+        f"At equal tokens the GPT is {beside_gpt(tokens)}; at equal time {beside_gpt(timed)} (bits a byte). "
         f"More context still gains a hundredth of a bit a byte for {gains} (of {context[-1]})."
     )
 
 
-def ahead(runs):
-    """Who is best, and whether by more than the seeds differ."""
-    order = sorted(runs, key=lambda kind: mean(each["bits_per_byte"] for each in runs[kind]))
-    first, second = ([each["bits_per_byte"] for each in runs[kind]] for kind in order[:2])
-    gap = mean(second) - mean(first)
-    if overlap(first, second):
-        return f"the {order[0]} is ahead of the {order[1]} by {gap:.3f} bits a byte, which is less than the seeds tell apart"
-    return f"the {order[0]} is ahead of the {order[1]} by {gap:.3f} bits a byte"
+def beside_gpt(runs):
+    """How far the GPT, the first, is ahead of each other model or behind it, and where the seeds do not tell them apart."""
+    gpt, *others = ([each["bits_per_byte"] for each in made] for made in runs.values())
+    says = []
+    for kind, other in zip(kinds_of(runs)[1:], others, strict=True):
+        gap = mean(other) - mean(gpt)
+        side = "ahead of" if gap > 0 else "behind"
+        unsure = ", less than the seeds tell apart" if overlap(gpt, other) else ""
+        says.append(f"{abs(gap):.3f} {side} the {kind}{unsure}")
+    return " and ".join(says)

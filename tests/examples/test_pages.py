@@ -62,9 +62,10 @@ def test_a_gap_that_seeds_do_not_tell_apart_is_called_so():
         "GPT": [{"bits_per_byte": 2.0}, {"bits_per_byte": 2.4}],
         "LSTM": [{"bits_per_byte": 2.1}, {"bits_per_byte": 2.5}],
     }
-    assert "less than the seeds tell apart" in lstm_page.ahead(near)
+    assert lstm_page.beside_gpt(near) == "0.100 ahead of the LSTM, less than the seeds tell apart"
     far = {
         "GPT": [{"bits_per_byte": 2.0}, {"bits_per_byte": 2.01}],
         "LSTM": [{"bits_per_byte": 3.1}, {"bits_per_byte": 3.11}],
     }
-    assert lstm_page.ahead(far) == "the GPT is ahead of the LSTM by 1.100 bits a byte"
+    behind = {**far, "LSTM with attention": [{"bits_per_byte": 1.0}, {"bits_per_byte": 1.01}]}
+    assert lstm_page.beside_gpt(behind) == "1.100 ahead of the LSTM and 1.000 behind the LSTM with attention"
