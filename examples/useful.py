@@ -24,8 +24,10 @@ def chosen(report):
     return {
         "comparisons": [
             {
-                key: row.get(key)
-                for key in ("policy", "against", "win_rate", "ci95", "n", "split", "temperature")
+                **{key: row.get(key) for key in ("policy", "against", "win_rate", "ci95", "n", "split")},
+                "temperature": row.get(
+                    "temperature", report.get("temperature")
+                ),  # `rlhf align` has one for all
             }
             for row in report["comparisons"]
         ],
@@ -70,7 +72,7 @@ def run(given):
     )
     found = {f"the {given.recipe} recipe": chosen(report)}
     if other:
-        found["a model of your own"] = other
+        found[f"the run {Path(given.report).resolve().parent.name}"] = other
     return found
 
 

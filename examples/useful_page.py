@@ -22,9 +22,19 @@ def win_rates(report):
 def answer_rows(report):
     """A row for each question and model: what it said, on one line."""
     return [
-        [row["prompt"], name, " ".join(row[name]["text"].split()).replace("|", "\\|")[:160] or "(nothing)"]
+        [on_one_line(question(row["prompt"])), name, on_one_line(row[name]["text"])[:160] or "(nothing)"]
         for row in report["examples"] for name in ("base", "sft", "ppo") if name in row
     ]  # fmt: skip
+
+
+def question(prompt):
+    """A prompt, or what was asked last in a conversation."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def on_one_line(text):
+    """A text as a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def useful_answer(report):

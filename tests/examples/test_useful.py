@@ -41,6 +41,19 @@ REPORT = {
 }
 
 
+def test_a_report_of_align_has_one_temperature_for_all_its_comparisons(tmp_path):
+    rows = [{"policy": "ppo", "against": "sft", "win_rate": 0.75, "ci95": [0.6, 0.9], "n": 20, "ties": 1}]
+    (tmp_path / "results.json").write_text(json.dumps({**REPORT, "comparisons": rows, "temperature": 1.0}))
+    found = useful.read_report(tmp_path / "results.json")
+    asked = [{"role": "user", "content": "Hello?"}, {"role": "user", "content": "What is\nad valorem?"}]
+    found["examples"] = [{**found["examples"][0], "prompt": asked}]
+    assert useful_page.answer_rows(found)[0] == ["What is ad valorem?", "base", "base says a\\|b"]
+    assert useful_page.win_rates(found) == {"ppo over sft": (0.75, 0.6, 0.9)}
+    assert useful_page.comparison_rows(found) == [
+        ["ppo over sft", "", "temperature 1", "75%", "60% to 90%", 20]
+    ]
+
+
 def test_the_page_says_who_is_preferred_on_what_and_at_what_cost(tmp_path):
     found = {"the smoke recipe": useful.chosen(REPORT)}
     machine = {"processor": "x", "cores": 2, "threads": 1, "load": 0.1, "torch": "2", "day": "2026-01-01"}
