@@ -213,7 +213,7 @@ def run(given):
         random_model(given).save_pretrained(folder)
         found = {"a GPT of random weights": all_ways(folder, given)}
     if given.model:
-        found["a model of your own"] = all_ways(given.model, given)
+        found[f"the model {Path(given.model).resolve().name}"] = all_ways(given.model, given)
     return found
 
 
