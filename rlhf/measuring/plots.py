@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -10,7 +11,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 matplotlib.rcParams["text.parse_math"] = False  # names are people's: a dollar sign in one starts no formula
-COLORS = ("#3b6fb6", "#d1682c", "#4a9d5b", "#8d5fb3")
+COLORS = ("#3b6fb6", "#d1682c", "#4a9d5b", "#8d5fb3", "#b8860b", "#c2477f", "#2f9aa0", "#7a5a45")
 INK = "#808080"  # readable on white and on black
 FEW_POINTS = 12
 
@@ -40,7 +41,7 @@ def _drawn(name: str) -> str:
 def curves(title: str, xlabel: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
     """One SVG with a line for each name: (x values, y values) of equal length."""
     figure, axes = plt.subplots(figsize=(4.2, 2.6))
-    for color, (name, (x, y)) in zip(COLORS, lines.items(), strict=False):
+    for color, (name, (x, y)) in zip(cycle(COLORS), lines.items(), strict=False):
         marker = "o" if len(x) <= FEW_POINTS else None  # two points close together are no line that one sees
         axes.plot(x, y, color=color, label=_drawn(name), linewidth=1.6, marker=marker, markersize=3.5)
     axes.set_title(_drawn(title), fontsize=10, loc="left", color=INK)
@@ -80,12 +81,17 @@ def _dots(
     axes.set_title(_drawn(title), fontsize=10, loc="left", color=INK)
 
 
+def _number(value: float) -> str:
+    """Three digits, of a thousand and more all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def bars(title: str, rows: Mapping[str, float], share: bool = False) -> str:
     """One SVG with a horizontal bar for each name; shares in per cent from 0 to 1."""
     figure, axes = plt.subplots(figsize=(5.6, 0.8 + 0.36 * len(rows)))
     names, values = [_drawn(name) for name in reversed(list(rows))], list(reversed(list(rows.values())))
     found = axes.barh(range(len(rows)), values, color=COLORS[0], height=0.6)
-    labels = [f"{value:.0%}" if share else f"{value:.3g}" for value in values]
+    labels = [f"{value:.0%}" if share else _number(value) for value in values]
     axes.bar_label(found, labels, fontsize=8, color=INK, padding=3)
     axes.set_yticks(range(len(rows)), names, fontsize=9)
     if share:
@@ -99,7 +105,7 @@ def stacked(title: str, ticks: Sequence[str], layers: Mapping[str, Sequence[floa
     """One SVG with an upright bar at each tick, made of a layer for each name."""
     figure, axes = plt.subplots(figsize=(5.6, 2.8))
     base = [0.0] * len(ticks)
-    for color, (name, values) in zip(COLORS, layers.items(), strict=False):
+    for color, (name, values) in zip(cycle(COLORS), layers.items(), strict=False):
         axes.bar(range(len(ticks)), values, bottom=base, color=color, label=_drawn(name), width=0.7)
         base = [low + value for low, value in zip(base, values, strict=True)]
     step = -(-len(ticks) // 8)
