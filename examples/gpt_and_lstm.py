@@ -15,13 +15,12 @@ from torch import nn
 
 from examples import results
 from examples.texts import divided, texts
+from examples.training import train_as_pretrain
 from rlhf.inputs import packed_tokens
-from rlhf.learning.metrics import MetricLog
-from rlhf.learning.optimizers import Optimizers, muon_and_adamw
 from rlhf.models.tokenizer import train_tokenizer
 from stages.pretrain.held_out import HeldOut, token_sizes
 from stages.pretrain.initial import new_model
-from stages.pretrain.loop import Windows, train
+from stages.pretrain.loop import Windows
 
 LENGTH, BATCH, VOCABULARY = 256, 4, 512
 LAYERS, WIDTH, HEADS = 4, 128, 4
@@ -110,17 +109,11 @@ def one_run(kind, tokenizer, tokens, held_out, num_steps, seed):
     """A model trained from scratch: what it cost and what it reaches."""
     torch.manual_seed(seed)
     model = built(kind, tokenizer)
-    log, windows = MetricLog(None), Windows(num_steps=num_steps, batch_size=BATCH, length=LENGTH, seed=seed)
+    windows = Windows(num_steps=num_steps, batch_size=BATCH, length=LENGTH, seed=seed)
     started = time.process_time()
-    train(
-        model, Optimizers(*muon_and_adamw(model, 3e-3, 0.02)), tokens, held_out, windows,
-        warmup=max(1, num_steps // 50), log=log, say=print, bf16="off",
-    )  # fmt: skip
+    curve = train_as_pretrain(model, tokens, held_out, windows, bf16="off")
     seconds = time.process_time() - started
     measured = held_out.measure(model)
-    curve = [
-        [row["step"] + 1, row["validation/bits_per_byte"]] for row in log.history if "validation/loss" in row
-    ]
     return {
         "bits_per_byte": measured["bits_per_byte"],
         "by_context": by_context(held_out, model),

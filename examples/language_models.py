@@ -12,15 +12,14 @@ import torch
 
 from examples import results
 from examples.texts import divided, texts
+from examples.training import train_as_pretrain
 from rlhf.errors import InputError
 from rlhf.inputs import packed_tokens
-from rlhf.learning.metrics import MetricLog
-from rlhf.learning.optimizers import Optimizers, muon_and_adamw
 from rlhf.models.tokenizer import published_tokenizer, train_tokenizer
 from rlhf.sampling.generate import SamplingSettings, generate
 from stages.pretrain.held_out import HeldOut, token_sizes
 from stages.pretrain.initial import new_model
-from stages.pretrain.loop import NUM_MEASUREMENTS, Windows, train
+from stages.pretrain.loop import NUM_MEASUREMENTS, Windows
 
 LAYERS, WIDTH, HEADS, LENGTH, BATCH, VOCABULARY = 4, 128, 4, 128, 8, 1024
 PUBLISHED = ("gpt2", "o200k_base")
@@ -59,17 +58,14 @@ def learn(tokenizer, seen, unseen, num_tokens, seed, given):
     num_steps = max(1, round(num_tokens / (BATCH * LENGTH)))
     windows = Windows(num_steps=num_steps, batch_size=BATCH, length=LENGTH, seed=seed)
     model = new_model(tokenizer, LAYERS, WIDTH, HEADS, LENGTH, dropout=given.dropout)
-    log, samples = MetricLog(None), {}
+    samples = {}
 
     def after(step, model):
         for part in PARTS:
             if part not in samples and step * NUM_MEASUREMENTS >= part * num_steps:
                 samples[part] = sample(model, tokenizer, given.written, seed)
 
-    train(
-        model, Optimizers(*muon_and_adamw(model, 3e-3, 0.02)), tokens, held_out, windows,
-        warmup=max(1, num_steps // 50), log=log, say=print, after_measuring=after,
-    )  # fmt: skip
+    curve = train_as_pretrain(model, tokens, held_out, windows, after_measuring=after)
     measured = held_out.measure(model)
     bytes_per_character = len(unseen.encode()) / len(unseen)
     return {
@@ -81,10 +77,7 @@ def learn(tokenizer, seen, unseen, num_tokens, seed, given):
         "nats_per_token": measured["loss"],
         "bits_per_byte": measured["bits_per_byte"],
         "nats_per_character": measured["bits_per_byte"] * math.log(2) * bytes_per_character,
-        "curve": [
-            [row["step"] + 1, row["validation/bits_per_byte"]]
-            for row in log.history if "validation/loss" in row
-        ],
+        "curve": curve,
         "samples": [samples[part] for part in PARTS],
     }  # fmt: skip
 

@@ -19,25 +19,24 @@ def run_rows(runs):
     ]  # fmt: skip
 
 
+def means(rows):
+    """Mean over seeds at each place of their rows."""
+    return [mean(values) for values in zip(*rows, strict=True)]
+
+
 def by_tokens(runs):
     """Lines by kind: tokens read, bits per byte, mean over seeds."""
     lines = {}
     for kind, made in runs.items():
         steps = [step for step, _ in made[0]["curve"]]
         read = [step * made[0]["tokens"] / steps[-1] for step in steps]
-        lines[kind] = (
-            read,
-            [
-                mean(bits for _, bits in places)
-                for places in zip(*(each["curve"] for each in made), strict=True)
-            ],
-        )
+        lines[kind] = (read, means([bits for _, bits in each["curve"]] for each in made))
     return lines
 
 
 def means_by_context(made):
     """Mean over seeds of each group of places."""
-    return [mean(group) for group in zip(*(each["by_context"] for each in made), strict=True)]
+    return means(each["by_context"] for each in made)
 
 
 def by_context(runs, context):

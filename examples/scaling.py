@@ -10,14 +10,13 @@ import torch
 from examples import results
 from examples.scaling_law import bootstrap, fit, middle_95
 from examples.texts import divided, texts
+from examples.training import train_as_pretrain
 from rlhf.inputs import packed_tokens
-from rlhf.learning.metrics import MetricLog
-from rlhf.learning.optimizers import Optimizers, muon_and_adamw
 from rlhf.models.tokenizer import train_tokenizer
 from rlhf.starter.corpus import corpus
 from stages.pretrain.held_out import HeldOut, token_sizes
 from stages.pretrain.initial import new_model
-from stages.pretrain.loop import Windows, train
+from stages.pretrain.loop import Windows
 
 LENGTH, BATCH, VOCABULARY = 128, 8, 512
 SIZES = ((2, 16), (2, 32), (3, 64), (4, 96))  # blocks and width
@@ -33,10 +32,7 @@ def one_run(size, num_tokens, tokenizer, tokens, held_out, seed):
     num_steps = max(1, num_tokens // (BATCH * LENGTH))
     windows = Windows(num_steps=num_steps, batch_size=BATCH, length=LENGTH, seed=seed)
     started = time.process_time()
-    train(
-        model, Optimizers(*muon_and_adamw(model, 3e-3, 0.02)), tokens, held_out, windows,
-        warmup=max(1, num_steps // 50), log=MetricLog(None), say=print, bf16="off",
-    )  # fmt: skip
+    train_as_pretrain(model, tokens, held_out, windows, bf16="off")
     measured = held_out.measure(model)
     print(f"{layers} × {width}, {windows.num_tokens:,} tokens: {measured['loss']:.3f}", flush=True)
     return {

@@ -1,5 +1,7 @@
 """What the page about usefulness makes of reports."""
 
+from rlhf.data import as_messages
+
 
 def comparison_rows(report):
     """A row for each comparison: who, against whom, on what, how often preferred."""
@@ -22,14 +24,9 @@ def win_rates(report):
 def answer_rows(report):
     """A row for each question and model: what it said, on one line."""
     return [
-        [on_one_line(question(row["prompt"])), name, on_one_line(row[name]["text"])[:160] or "(nothing)"]
+        [on_one_line(as_messages(row["prompt"])[-1]["content"]), name, on_one_line(row[name]["text"])[:160] or "(nothing)"]
         for row in report["examples"] for name in ("base", "sft", "ppo") if name in row
     ]  # fmt: skip
-
-
-def question(prompt):
-    """A prompt, or what was asked last in a conversation."""
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def on_one_line(text):

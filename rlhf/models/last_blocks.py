@@ -49,7 +49,6 @@ class Lower:
         self._leave_file(model)
         return True
 
-    @torch.no_grad()
     def _leave_file(self, model: Any) -> None:
         """Copy the rest of the weights: one that lies in a mapped file holds the whole of it, the lower part too."""
         shared = {id(parameter) for parameter in self.parameters.values()}
