@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 
 import pytest
 from playwright.sync_api import expect
@@ -155,6 +156,7 @@ def test_a_page_loaded_anew_in_the_middle_joins_its_answer_again(chat, page):
     expect(page.locator("#send")).to_have_text("Send")
     page.go_back()
     expect(page.locator(".growing .text")).to_have_text(re.compile(r"[\s\S]{60}"))
+    expect(page.locator("#send")).to_have_text("Stop")
     page.locator("#send").click()
     settle(page, 1)
     expect(page.locator(".turn.user")).to_have_count(1)
@@ -162,6 +164,83 @@ def test_a_page_loaded_anew_in_the_middle_joins_its_answer_again(chat, page):
     [head] = conversations(chat.database, page.account)
     [_, answer] = messages(chat.database, page.account, head.id)
     assert answer.sampling["reason"] == "cancelled" and len(answer.content) > 60
+
+
+def held(page, pattern, count):
+    """Requests to `pattern` wait; gives a function that waits until `count` of them do and returns them."""
+    waiting = []
+    page.route(pattern, lambda route: waiting.append(route))
+
+    def requests():
+        deadline = time.monotonic() + 60
+        while len(waiting) < count:
+            assert time.monotonic() < deadline, f"{len(waiting)} requests of {count} came"
+            page.wait_for_timeout(20)
+        return waiting
+
+    return requests
+
+
+def test_of_two_conversations_that_are_opened_the_later_stays_whichever_comes_first(chat, page):
+    say(page, SAID)
+    address = page.url
+    lists = held(page, "**/api/chat/conversations?search=*", 2)
+    page.get_by_role("button", name="New conversation").first.click()
+    page.go_back()
+    earlier, later = lists()
+    with page.expect_response("**/answer"):
+        later.continue_()
+    expect(page.locator(".turn.assistant")).to_have_count(1)
+    with page.expect_response("**/api/chat/conversations?search=*"):
+        earlier.continue_()
+    page.unroute("**/api/chat/conversations?search=*")
+    say(page, "and the kite", 2)
+    assert page.url == address
+    [head] = conversations(chat.database, page.account)
+    assert len(messages(chat.database, page.account, head.id)) == 4
+
+
+def test_what_is_sent_while_a_conversation_opens_is_said_in_it(chat, page):
+    say(page, SAID)
+    page.get_by_role("button", name="New conversation").first.click()
+    expect(page.locator(".welcome")).to_be_visible()
+    say(page, "and the boat")
+    latest, first = conversations(chat.database, page.account)
+    opened = held(page, f"**/api/chat/conversations/{first.id}", 1)
+    page.locator(f"#list [data-id='{first.id}']").click()
+    [request] = opened()
+    page.fill("#say", "and the kite")
+    page.keyboard.press("Enter")
+    request.continue_()
+    settle(page, 2)
+    said = [turn.content for turn in messages(chat.database, page.account, first.id) if turn.role == "user"]
+    assert said == [SAID, "and the kite"]
+    assert len(messages(chat.database, page.account, latest.id)) == 2
+
+
+def test_a_conversation_that_cannot_be_opened_or_deleted_says_so_and_takes_nothing(chat, page):
+    say(page, SAID)
+    [head] = conversations(chat.database, page.account)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.route(f"**/api/chat/conversations/{head.id}", lambda route: route.abort())
+    page.locator("#own").click()
+    page.locator("#delete").click()
+    expect(page.locator("#problem")).to_be_visible()
+    expect(page.locator(".turn.assistant")).to_have_count(1)
+    page.get_by_role("button", name="New conversation").first.click()
+    expect(page.locator(".welcome")).to_be_visible()
+    page.go_back()
+    page.wait_for_url(f"**/chat/{head.id}")
+    expect(page.locator("#problem")).to_be_visible()
+    page.fill("#say", "and the kite")
+    page.keyboard.press("Enter")
+    expect(page.locator("#say")).to_have_value("and the kite")
+    page.unroute(f"**/api/chat/conversations/{head.id}")
+    page.locator(f"#list [data-id='{head.id}']").click()
+    page.wait_for_selector(".turn.assistant")
+    page.keyboard.press("Enter")
+    settle(page, 2)
+    assert len(conversations(chat.database, page.account)) == 1
 
 
 def test_again_edit_and_branches_by_keyboard(chat, page):

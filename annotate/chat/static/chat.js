@@ -37,23 +37,42 @@ class Chat {
     this.leave();
     this.drawer(false);
     if (push) history.pushState(null, "", at(id ? `/chat/${id}` : "/chat"));
-    await this.open(id).catch((error) => this.wrong(error));
+    this.opening = this.open(id);
+    await this.opening;
     if (window.matchMedia("(pointer: fine)").matches) this.field.focus(); // on a phone that would open its keyboard
   }
 
+  /** Until the conversation is there, the one that is still shown takes nothing; of several openings the last counts. */
   async open(id) {
+    const opened = {};
+    this.opened = opened;
+    this.usable(false);
     say(null);
-    const list = await this.sidebar.refresh();
-    const found = id ? await call("GET", `/api/chat/conversations/${id}`) : { messages: [], marks: [] };
+    try {
+      const list = await this.sidebar.refresh();
+      const found = id ? await call("GET", `/api/chat/conversations/${id}`) : { messages: [], marks: [] };
+      if (this.opened === opened) this.present(id, found, list[0]);
+    } catch (error) {
+      if (this.opened === opened) this.wrong(error);
+    }
+  }
+
+  present(id, found, latest) {
     this.id = id;
     this.tree = new Tree(found.messages);
     this.marks = new Marks(found.marks);
-    const kept = id ? found.settings : takenOver(list[0], this.server.defaults);
+    const kept = id ? found.settings : takenOver(latest, this.server.defaults);
     this.settings = new Settings(kept, this.server, () => this.keepSettings());
     this.sidebar.mark(id);
     this.frame();
     this.draw(true);
+    this.usable(true);
     if (id) this.join();
+  }
+
+  usable(isUsable) {
+    this.isUsable = isUsable;
+    for (const part of [this.top, this.thread]) part.inert = !isUsable;
   }
 
   /** Go on with the answer that was being written when the page was left. */
@@ -96,9 +115,11 @@ class Chat {
         h("button", { type: "button", id: "delete", onclick: () => this.remove() }, t("chat.delete"))));
   }
 
-  async begun() {
+  /** Make the conversation with its first question, unless it is left meanwhile. */
+  async begun(signal) {
     if (this.id) return;
     const { id } = await call("POST", "/api/chat/conversations", { settings: this.settings.value });
+    if (signal.aborted) return;
     this.id = id;
     history.replaceState(null, "", at(`/chat/${id}`));
     this.sidebar.current = id;
@@ -118,8 +139,7 @@ class Chat {
 
   async remove() {
     if (!window.confirm(t("chat.delete_ask"))) return;
-    await this.surely("DELETE", "");
-    await this.go(null);
+    if (await this.surely("DELETE", "")) await this.go(null);
   }
 
   // Drawing
@@ -186,9 +206,10 @@ class Chat {
     this.field.rows = Math.min(8, this.field.value.split("\n").length);
   }
 
-  send() {
+  async send() {
+    await this.opening;
     const text = this.field.value;
-    if (!text.trim() || this.watching || !this.server.models.length) return;
+    if (!this.isUsable || !text.trim() || this.watching || !this.server.models.length) return;
     this.field.value = "";
     this.fit();
     const leaf = this.tree.turns.get(this.tree.leaf); // a question that got no answer is replaced, not continued
@@ -207,13 +228,14 @@ class Chat {
 
   /** Ask `content` after `parent`, or without content answer the question `parent` once more. */
   async ask(content, parent) {
-    if (this.watching) return;
+    if (this.watching || !this.isUsable) return;
     const watching = new AbortController();
     this.joining?.abort();
     this.busy(watching);
     let growing = [];
     try {
-      await this.begun();
+      await this.begun(watching.signal);
+      if (watching.signal.aborted) return content === null || this.field.value ? null : this.refill(content);
       const again = content === null ? this.tree.children(parent).length : 0;
       const sides = this.settings.sides(again);
       const blind = this.settings.value.blind && sides.length === 2;
@@ -302,6 +324,7 @@ class Chat {
     this.joining?.abort();
     this.watching?.abort();
     this.busy(null);
+    for (const card of this.thread.querySelectorAll(".growing")) card.remove();
   }
 
   busy(watching) {
@@ -377,9 +400,12 @@ class Chat {
 
   // Mishaps
 
+  /** What the server says, null where it refuses or the conversation has been left meanwhile. */
   async surely(method, path, body) {
+    const opened = this.opened;
     try {
       const found = await call(method, `/api/chat/conversations/${this.id}${path}`, body);
+      if (this.opened !== opened) return null;
       say(null);
       return found;
     } catch (error) {
