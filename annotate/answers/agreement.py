@@ -27,7 +27,7 @@ class Agreement:
 
     percent: pairs two labelers put in the same of {better, tie, worse}. decided: likewise, among pairs on which both
     have a preference. alpha: Krippendorff's, nominal over the three; a pair of answers counts half in either direction.
-    pairs: doubly labeled pairs of answers.
+    pairs: doubly labeled pairs of answers. decided_pairs: those of them on which two labelers or more have a preference.
     """
 
     percent: float | None
@@ -35,6 +35,7 @@ class Agreement:
     alpha: float | None
     alpha_ci95: tuple[float, float] | None
     pairs: int
+    decided_pairs: int
     undefined: str = ""
 
 
@@ -59,7 +60,7 @@ def agreement(rankings: Iterable[Ranking]) -> Agreement:
 def agreement_of(groups: Iterable[Group]) -> Agreement:
     """Agreement within the groups, all labelers together."""
     tables: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((3, 3)))
-    same, alike, both, pairs = 0.0, 0.0, 0.0, 0
+    same, alike, both, pairs, decided_pairs = 0.0, 0.0, 0.0, 0, 0
     for group in groups:
         n = len(group.ranks)
         if n < 2:
@@ -71,27 +72,30 @@ def agreement_of(groups: Iterable[Group]) -> Agreement:
         alike += (decided * (decided - 1)).sum()
         both += (decided.sum(1) * (decided.sum(1) - 1)).sum()
         pairs += len(counts)
-    return _summary(tables, same / pairs if pairs else 0.0, alike, both, pairs)
+        decided_pairs += int((decided.sum(1) > 1).sum())
+    return _summary(tables, same / pairs if pairs else 0.0, alike, both, pairs, decided_pairs)
 
 
 def agreement_by_labeler(groups: Iterable[Group]) -> dict[str, Agreement]:
     """Agreement of each labeler with everybody else in the groups: every judgement beside each of the others'."""
     tables: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: defaultdict(lambda: np.zeros((3, 3))))
     pairs: dict[str, int] = defaultdict(int)
+    decided_pairs: dict[str, int] = defaultdict(int)
     for group in groups:
         own = categories_of(group.ranks)  # (L, P, 3)
-        beside = np.einsum("lpi,lpj->lij", own, own.sum(0) - own)
-        for labeler, table in zip(group.labelers, beside, strict=True):
+        others = own.sum(0) - own
+        beside = np.einsum("lpi,lpj->lij", own, others)
+        both = (own[:, :, 1:].any(2) & others[:, :, 1:].any(2)).sum(1)  # (L,)
+        for labeler, table, decided in zip(group.labelers, beside, both, strict=True):
             tables[labeler][group.prompt] += table + table.T
             pairs[labeler] += own.shape[1] if len(own) > 1 else 0
+            decided_pairs[labeler] += int(decided)
     found = {}
     for labeler, by_prompt in sorted(tables.items()):
         total = np.sum(list(by_prompt.values()), axis=0)
-        decided = total[1:, 1:]
+        alike, both = float(np.trace(total[1:, 1:])), float(total[1:, 1:].sum())
         same = float(np.trace(total) / total.sum()) if total.sum() else 0.0
-        found[labeler] = _summary(
-            by_prompt, same, float(np.trace(decided)), float(decided.sum()), pairs[labeler]
-        )
+        found[labeler] = _summary(by_prompt, same, alike, both, pairs[labeler], decided_pairs[labeler])
     return found
 
 
@@ -101,17 +105,18 @@ def _summary(
     alike: float,
     both: float,
     pairs: int,
+    decided_pairs: int,
 ) -> Agreement:
     if not pairs:
         reason = "undefined because no two labelers ranked the same answers"
-        return Agreement(None, None, None, None, 0, reason)
+        return Agreement(None, None, None, None, 0, 0, reason)
     decided = float(alike / both) if both else None
     stacked = _either_way(np.stack(list(tables.values())))
     alpha = alpha_of(stacked.sum(0))
     if alpha is None:
         reason = "alpha is undefined because all judgements are ties"
-        return Agreement(float(percent), decided, None, None, pairs, reason)
-    return Agreement(float(percent), decided, alpha, _alpha_interval(stacked), pairs)
+        return Agreement(float(percent), decided, None, None, pairs, decided_pairs, reason)
+    return Agreement(float(percent), decided, alpha, _alpha_interval(stacked), pairs, decided_pairs)
 
 
 def _either_way(tables: np.ndarray) -> np.ndarray:

@@ -33,12 +33,21 @@ FIGURES = (
     "agreement", "position", "labelers", "throughput", "flags", "agreement_by_labeler", "consensus", "gold", "times",
     "agreement_over_time", "strengths", "ratings", "ratings_by_labeler", "fast",
 )  # fmt: skip
-AGREEMENT = ("agreement", "decided", "alpha", "alpha_low", "alpha_high", "pairs", "note")
+AGREEMENT = ("agreement", "decided", "alpha", "alpha_low", "alpha_high", "pairs", "decided_pairs", "note")
 
 
 def _agreement_row(found: Agreement) -> tuple[Any, ...]:
     low, high = found.alpha_ci95 or (None, None)
-    return (found.percent, found.decided, found.alpha, low, high, found.pairs, found.undefined)
+    return (
+        found.percent,
+        found.decided,
+        found.alpha,
+        low,
+        high,
+        found.pairs,
+        found.decided_pairs,
+        found.undefined,
+    )
 
 
 def _agreement(found: Agreement) -> Table:

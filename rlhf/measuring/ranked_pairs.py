@@ -82,16 +82,17 @@ def _margin(ranking: Ranking, better: int, worse: int) -> float | None:
 
 
 def report_on_pairs(
-    pairs: Sequence[RankedPair], labelers_agree: float | None = None, pairs_ranked_twice: int = 0
+    pairs: Sequence[RankedPair], labelers_agree: float | None = None, pairs_decided_twice: int = 0
 ) -> dict[str, Any]:
     """All that the report says of a reward model, as JSON; pairs: at least one.
 
-    labelers_agree: how often two labelers of one pair agree, the most that can be hoped for, where any pair was ranked twice.
+    labelers_agree: how often two labelers who both prefer an answer prefer the same, the most that can be hoped for; of
+    pairs_decided_twice pairs.
     """
     return {
         **beside_length(pairs),
         "labelers_agree": None if labelers_agree is None else round(labelers_agree, 4),
-        "pairs_ranked_twice": pairs_ranked_twice,
+        "pairs_decided_twice": pairs_decided_twice,
         "baselines": {name: _baseline(pairs, score) for name, score in BASELINES.items()},
         "at_equal_length": accuracy_at_equal_length(pairs),
         "by_source": {

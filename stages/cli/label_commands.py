@@ -267,7 +267,11 @@ def show_stats(options: argparse.Namespace) -> None:
             kind = labeler["role"] if labeler["origin"] == "person" else labeler["origin"]
             print(f"{labeler['name']} ({kind}): {labeler['answers']} answers")
     if found.percent is not None:
-        decided = "" if found.decided is None else f", {found.decided:.1%} where both have a preference"
+        decided = (
+            ""
+            if found.decided is None
+            else f", {found.decided:.1%} of {found.decided_pairs} where both have a preference"
+        )
         print(f"agreement: {found.percent:.1%} of {found.pairs} pairs{decided}")
     if found.alpha is not None and found.alpha_ci95 is not None:
         print(

@@ -50,4 +50,4 @@ def report_on_reward_model(
     if not pairs:
         raise InputError("the rankings hold no pair of answers of which one is preferred: nothing to measure")
     agreed = agreement(every)
-    return report_on_pairs(pairs, agreed.decided, agreed.pairs)
+    return report_on_pairs(pairs, agreed.decided, agreed.decided_pairs)

@@ -167,9 +167,9 @@ def reward_model(name: str, found: Mapping[str, Any]) -> str:
         f"the longer answer would be right for {share(longer[0])} (p = {found['p_against_longer']:.2g}){beats}"
     )
     if found["labelers_agree"] is not None:
-        twice = found.get("pairs_ranked_twice")  # reports from before have none
+        twice = found.get("pairs_decided_twice")  # reports from before have none
         counted = f"{twice:,} pair{'s' * (twice != 1)}" if twice else "pairs"
-        says += f"; two labelers agree on {share(found['labelers_agree'])} of the {counted} that both ranked"
+        says += f"; two labelers agree on {share(found['labelers_agree'])} of the {counted} on which both prefer an answer"
     calibration = found["calibration"]
     return (
         f"{says}. Its chances are off by {share(calibration['error'])} on average, "

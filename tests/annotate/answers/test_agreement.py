@@ -14,6 +14,7 @@ from annotate.answers.agreement import (
     alpha_of,
     consensus_of,
     disagreement_share,
+    groups_of,
 )
 from rlhf.data import Ranking
 
@@ -29,7 +30,18 @@ def test_hand_computed():
     # ab alike, ac alike, bc preferred by one and tied by the other
     assert found.percent == pytest.approx(2 / 3)
     assert found.decided == 1.0
-    assert found.pairs == 3
+    assert (found.pairs, found.decided_pairs) == (3, 2)
+
+
+def test_decided_pairs_are_those_on_which_two_labelers_prefer_an_answer():
+    groups = groups_of(
+        [ranked("x", (0, 1, 1)), ranked("y", (1, 0, 0)), ranked("z", (0, 0, 0)), ranked("x", (0, 1), "alone")]
+    )
+    assert (agreement_of(groups).pairs, agreement_of(groups).decided_pairs) == (3, 2)
+    by_labeler = {
+        name: (found.pairs, found.decided_pairs) for name, found in agreement_by_labeler(groups).items()
+    }
+    assert by_labeler == {"x": (3, 2), "y": (3, 2), "z": (3, 0)}
 
 
 def test_the_order_completions_are_stored_in_does_not_matter():

@@ -157,7 +157,9 @@ def apart(app):
 
 
 def listed(ask, more, name="lea"):
-    return ask(name, "GET", f"/lead/disagreements?batch=apart&limit=1{more}")[1]["disagreements"]
+    while (found := ask(name, "GET", f"/lead/disagreements?batch=apart&limit=1{more}")[1])["computing"]:
+        pass
+    return found["disagreements"]
 
 
 def give(ask, name, found, ranks=(0, 1), comment=""):

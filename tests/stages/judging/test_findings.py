@@ -160,7 +160,7 @@ def test_a_damaged_report_is_one_line(tmp_path, text, reason):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("twice", "said"), [(1, "of the 1 pair that both ranked"), (1200, "of the 1,200 pairs that both ranked")])  # fmt: skip
+@pytest.mark.parametrize(("twice", "said"), [(1, "of the 1 pair on which both prefer an answer"), (1200, "of the 1,200 pairs on which both prefer an answer")])  # fmt: skip
 def test_how_often_labelers_agree_comes_with_the_pairs_it_was_counted_on(twice, said):
     pairs = [RankedPair(f"q{i}", "a b", "a", 1.0, 0.0) for i in range(20)]
     sentence = reward_model("gold", report_on_pairs(pairs, 0.75, twice))

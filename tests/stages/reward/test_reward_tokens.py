@@ -93,4 +93,4 @@ def test_a_long_answer_is_scored_as_the_row_that_is_learned_from(tmp_path):
     TOKENIZER.save(tmp_path)
     in_manifest = held_out_metrics(model, TOKENIZER, examples)["accuracy"]
     found = report_on_reward_model(tmp_path, {"x": rankings}, 32)
-    assert found["accuracy"][0] == in_manifest and found["pairs_ranked_twice"] == 0
+    assert found["accuracy"][0] == in_manifest and found["pairs_decided_twice"] == 0
