@@ -11,15 +11,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from rlhf.data.hub import download
 from rlhf.errors import InputError, RLHFError, first_line
 from rlhf.hub_names import hub_name
-from rlhf.packages import how_to_install
+from rlhf.packages import how_to_install, version_of
 
 # As transformers looks for them, one after another.
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
+GGUF_FROM = "5.23"  # of transformers
 NOT_HERE = "no such folder or file; give a model's folder, a GGUF file or a hub id"
 NOT_GIVEN = "the hub gave no such model"
 
@@ -226,3 +229,14 @@ def _check_gguf(path: Path) -> None:
         )
     if importlib.util.find_spec("gguf") is None:
         raise InputError(f"{path}: reading GGUF files needs the package gguf: {how_to_install('gguf')}")
+    version = version_of("transformers")
+    if version and not reads_gguf(version):
+        raise InputError(
+            f"{path}: transformers {version} reads other tokens out of GGUF files than their models were trained on; "
+            f"pip install 'transformers>={GGUF_FROM}'"
+        )
+
+
+def reads_gguf(transformers: str) -> bool:
+    """Whether this version gives a GGUF file's own tokens: 5.17 left out its merges, 5.18 to 5.22 its first token."""
+    return Version(transformers) >= Version(GGUF_FROM)

@@ -127,9 +127,10 @@ class SeveralProcesses:
             finally:
                 me.model = own
 
-    def _save(self, *args: Any, **kwargs: Any) -> None:
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """By all processes, of which the first writes."""
         with self._whole_model():
-            super()._save(*args, **kwargs)  # type: ignore[misc]
+            super().save_model(*args, **kwargs)  # type: ignore[misc]
 
     def _load_from_checkpoint(self, folder: str, model: Any = None) -> None:
         with self._whole_model(take_back=True):

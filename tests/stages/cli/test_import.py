@@ -7,11 +7,13 @@ import sys
 import gguf
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rlhf.errors import InputError
 from rlhf.models.checkpoints import load_policy, load_scalar
+from rlhf.models.sources import GGUF_FROM, Source, find_source, reads_gguf
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
 from rlhf.serving.completions import Done, Failed, Request
 from rlhf.serving.engine import Engine
@@ -88,6 +90,12 @@ def logits(model):
     return model(torch.arange(40)[None] * 7 % TOKENIZER.vocab_size).logits
 
 
+reads_gguf_here = pytest.mark.skipif(
+    not reads_gguf(transformers.__version__), reason="this transformers reads other tokens"
+)
+
+
+@reads_gguf_here
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_gguf_file_becomes_a_base_with_the_same_logits_tokens_and_its_origin(tied, tmp_path):
     model = tiny_llama(tied)
@@ -112,6 +120,7 @@ def test_a_gguf_file_becomes_a_base_with_the_same_logits_tokens_and_its_origin(t
     assert store.verify() == []
 
 
+@reads_gguf_here
 def test_a_stage_trains_from_a_gguf_file_itself(tmp_path):
     path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(True))
     rows = tmp_path / "rows.jsonl"
@@ -293,6 +302,19 @@ def test_sources_that_cannot_be_used_are_refused_in_one_line(tmp_path, capsys, m
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert main(["import", str(tmp_path / "whole.gguf"), "--name", "x", "--store", str(tmp_path / "s")]) == 2
     assert "rlhf-loop[gguf]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("version", "reads"), [("5.17.0", False), ("5.22.2", False), ("5.23.0", True), ("5.100.0", True), ("6.0.0.dev0", True)])  # fmt: skip
+def test_a_gguf_file_is_not_read_by_versions_that_give_other_tokens(version, reads, tmp_path, monkeypatch):
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(True))
+    monkeypatch.setattr("rlhf.models.sources.version_of", lambda package: version)
+    if reads:
+        assert Source(str(tmp_path), "tiny.gguf") == find_source(path)
+    else:
+        with pytest.raises(
+            InputError, match=rf"transformers {version} .* pip install 'transformers>={GGUF_FROM}'"
+        ):
+            find_source(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
