@@ -83,7 +83,7 @@ class Parser:
         return row
 
     def format(self, row: Row) -> tuple[Format, Any]:
-        """The row's format, and who reads it for the use."""
+        """The row's format, and who reads it for the use. Raises LeftOut where a blank would be left out that is null here."""
         names = tuple(row)
         if names not in self.known:
             self.known[names] = self._candidates(row)
@@ -91,7 +91,22 @@ class Parser:
             if one.when is None or one.when(row):
                 self._note(one, names)
                 return one, one.reader(self.use) or one.reader(DEMONSTRATIONS)
+        for nothing in ("", []) if row.empty else ():
+            self._leave_out(row.changed({**row, **dict.fromkeys(row.empty, nothing)}))
         raise self._unknown(row)
+
+    def _leave_out(self, row: Row) -> None:
+        """Raises LeftOut where a format's reader does for the row, and nothing else."""
+        for one in self._candidates(row):
+            read = one.reader(self.use)
+            if read is not None and not isinstance(read, Together) and (one.when is None or one.when(row)):
+                try:
+                    list(read(row))
+                except LeftOut:
+                    self.account.read_as[one.name] += 1
+                    raise
+                except (BadRow, *SHAPELESS):
+                    continue
 
     def _candidates(self, row: Row) -> list[Format]:
         found = fitting(row, self.use)

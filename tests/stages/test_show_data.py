@@ -9,6 +9,7 @@ from rlhf.errors import InputError
 from stages.show_data import read_as
 
 PAIR = {"prompt": "q", "chosen": "a", "rejected": "b"}
+ALONE = {"prompt": "q", "chosen": "a"}
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 
 
@@ -20,8 +21,8 @@ def use_of(path, *rows):
 @pytest.mark.parametrize(
     "rows, place",
     [
-        ([PAIR, PAIR, PAIR | {"rejected": None}], r':3: "rejected" is missing'),
-        ([PAIR | {"rejected": None}, PAIR], r':1: "rejected" is missing'),
+        ([PAIR, PAIR, ALONE], r':3: "rejected" is missing'),
+        ([ALONE, PAIR], r':1: "rejected" is missing'),
         ([PAIR, {"prompt": "q", "completion": "a"}], ":2: no rankings in it"),
         ([{"messages": TURNS}, {"messages": [*TURNS, {"role": "tool", "content": "x"}]}], ":2: .*role"),
         ([{"prompt": "q", "response_a": "x", "response_b": "y", "winner": w} for w in ("a", "?")], ':2: "winner"'),
@@ -30,6 +31,13 @@ def use_of(path, *rows):
 def test_a_row_that_cannot_be_read_is_no_reason_to_show_something_else(tmp_path, rows, place):
     with pytest.raises(InputError, match=place):
         use_of(tmp_path / "a.jsonl", *rows)
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_row_that_is_left_out_leaves_the_use_of_the_others(tmp_path, place):
+    rows = [PAIR, PAIR]
+    rows.insert(place, PAIR | {"rejected": None})
+    assert use_of(tmp_path / "a.jsonl", *rows) == "rankings"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,10 @@ class Columns:
     def of(self, raw: dict[str, Any]) -> Row:
         """The row's columns that hold something; with a mapping only those that it names."""
         if self.named:
-            return Row().inner({field: _value(raw, column) for field, column in self.named.items()})
+            given = {field: _value(raw, column) for field, column in self.named.items()}
+            row = Row()
+            row.empty = tuple(field for field, value in given.items() if value is None)
+            return row.inner(given)
         row = Row()
         for name, value in raw.items():
             if value is None:

@@ -15,6 +15,7 @@ from rlhf.data import (
     read_rankings,
     read_texts,
 )
+from rlhf.data.parser import ReadOptions
 from rlhf.errors import InputError
 
 ROWS = [{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(3)]
@@ -64,7 +65,7 @@ def test_a_text_file_is_split_at_blank_lines(tmp_path):
     assert [text.strip() for text in read_texts(tmp_path / "a.txt")] == ["one\ntwo", "three"]
 
 
-@pytest.mark.parametrize("second", ['{"prompt": "q"}', "{broken", '{"prompt": "q", "completion": null}'])
+@pytest.mark.parametrize("second", ['{"prompt": "q"}', "{broken", '{"prompt": "q", "completion": 3}'])
 def test_a_bad_row_is_named_by_its_line_or_skipped_on_request(tmp_path, second):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n" + second + "\n")
@@ -76,6 +77,30 @@ def test_a_bad_row_is_named_by_its_line_or_skipped_on_request(tmp_path, second):
 def test_bad_rows_are_skipped_on_request(tmp_path):
     path = write(tmp_path / "a.jsonl", [ROWS[0], {"prompt": "q"}, ROWS[2]])
     assert [row.completion for row in read_demonstrations(path, skip_bad_rows=True)] == ["a0", "a2"]
+
+
+@pytest.mark.parametrize("options", ["", "prompt=prompt,completion=completion"])
+@pytest.mark.parametrize(
+    ("column", "reason"), [("completion", "without an answer"), ("prompt", "without a prompt")]
+)
+def test_a_column_that_is_null_is_left_out_as_a_blank_one_is(tmp_path, column, reason, options):
+    path = write(tmp_path / "a.jsonl", [ROWS[0], {**ROWS[1], column: None}, {**ROWS[2], column: ""}])
+    rows = read_demonstrations(path, options=ReadOptions(columns=options))
+    assert [row.completion for row in rows] == ["a0"]
+    assert rows.account.left_out == {reason: 2} and rows.account.read_as.total() == 3
+
+
+def test_pairs_and_conversations_that_are_null_are_left_out(tmp_path):
+    pairs = [{"prompt": "q", "chosen": "a", "rejected": rejected} for rejected in ("b", None, "")]
+    found = read_rankings(write(tmp_path / "pairs.jsonl", pairs))
+    assert len(found) == 1 and found.account.left_out == {"without an answer": 2}
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    found = read_demonstrations(
+        write(tmp_path / "talks.jsonl", [{"messages": given} for given in (talk, None, [])])
+    )
+    assert len(found) == 1 and found.account.left_out == {"without a conversation": 2}
+    with pytest.raises(InputError, match="all are left out: 3 without an answer"):
+        read_rankings(write(tmp_path / "none.jsonl", pairs[1:2] * 3))
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
