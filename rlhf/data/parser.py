@@ -26,6 +26,7 @@ WHO_RATED = {
     "rating",
     "scale",
 }  # what only the reader of answers to rate uses, whatever the format
+NOTHING: tuple[Any, ...] = ("", [])
 SHAPELESS = (AttributeError, TypeError, KeyError, IndexError, ValueError)
 
 
@@ -91,7 +92,7 @@ class Parser:
             if one.when is None or one.when(row):
                 self._note(one, names)
                 return one, one.reader(self.use) or one.reader(DEMONSTRATIONS)
-        for nothing in ("", []) if row.empty else ():
+        for nothing in NOTHING if row.empty else ():
             self._leave_out(row.changed({**row, **dict.fromkeys(row.empty, nothing)}))
         raise self._unknown(row)
 
