@@ -1,5 +1,6 @@
 """A small configuration of every causal language model of transformers."""
 
+import copy
 import warnings
 
 import torch
@@ -42,7 +43,10 @@ ZAMBA = {"attention_hidden_size": 64, "attention_head_dim": 16}  # attention rea
 FOUR_LAYERS = {"num_hidden_layers": 4}  # of which the last one attends
 PAIRS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4}
 # Of configs that transformers refuses as they are by default.
+PARTS = {"text_encoder": {"model_type": "t5"}, "audio_encoder": {"model_type": "encodec"}, "decoder": {}}
 DEFAULTS = {
+    "musicgen": PARTS,
+    "musicgen_melody": PARTS,
     "gemma4_assistant": {
         "text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0},
     },
@@ -91,7 +95,7 @@ OWN = {  # what a family wants besides, for its sizes to agree and for each of i
 
 def tiny_config(name):
     """A small configuration: the default one with other sizes, those of its parts, too; an encoder as a decoder."""
-    default = CONFIG_MAPPING[name](**DEFAULTS.get(name, {}))
+    default = CONFIG_MAPPING[name](**copy.deepcopy(DEFAULTS.get(name, {})))  # some take parts out of it
     return type(default)(**_smaller(default) | OWN.get(name, {}))
 
 
