@@ -30,6 +30,9 @@ from transformers.pytorch_utils import Conv1D  # x @ weight (in, out) + bias; pe
 from rlhf.errors import InputError
 from rlhf.machine import kernels
 
+# What a model's output calls its cache.
+CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
+
 
 class Dropout(nn.Dropout):
     """nn.Dropout that costs nothing at rate 0."""
@@ -192,7 +195,7 @@ class Trunk(GPTPreTrained):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         wanted: Tensor | None = None,
@@ -204,20 +207,20 @@ class Trunk(GPTPreTrained):
             nothing. A mask of four dimensions is taken as it is: bool (true: may be seen) or added to the scores.
         position_ids: (B, T), by default counted over the real tokens, so that padding moves nothing. Without
             attention_mask and cache a restart begins a new sequence, and no token sees another sequence (packing).
-        past_key_values: a transformers Cache.
+        cache: a transformers Cache.
         wanted: (N,) places in B·T; the last block makes nothing but keys and values of the other tokens.
         """
         x = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        positions, visible = self.positions_and_mask(x, attention_mask, position_ids, past_key_values)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        positions, visible = self.positions_and_mask(x, attention_mask, position_ids, cache)
         mask, is_causal = self.attention_bias(x, visible)
         x = self.drop(x + self.wpe(positions))
         *blocks, last = self.h
         for block in blocks:
-            x = block(x, mask, is_causal, past_key_values)
-        x = last(x, mask, is_causal, past_key_values, wanted)
-        return BaseModelOutputWithPast(last_hidden_state=self.ln_f(x), past_key_values=past_key_values)
+            x = block(x, mask, is_causal, cache)
+        x = last(x, mask, is_causal, cache, wanted)
+        return BaseModelOutputWithPast(last_hidden_state=self.ln_f(x), **{CACHE: cache})
 
     def positions_and_mask(
         self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Any
@@ -329,21 +332,22 @@ class GPT(GPTPreTrained, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        past_key_values: Any = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits (B, T, V), or of the last `logits_to_keep` positions (an int, or their indices); see Trunk.forward.
 
         labels (B, T), -100 where nothing is to be learned, are shifted here; the loss is their mean, or their sum
-        over `num_items_in_batch` if that is given.
+        over `num_items_in_batch` if that is given. past_key_values: the cache, by the name that transformers gave it
+        before 5.24.
         """
-        trunk = self.transformer(
-            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache
-        )
+        cache = past_key_values if cache is None else cache
+        trunk = self.transformer(input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache)
         hidden = trunk.last_hidden_state
         if isinstance(logits_to_keep, Tensor):
             hidden = hidden[:, logits_to_keep]
@@ -351,7 +355,7 @@ class GPT(GPTPreTrained, GenerationMixin):
             hidden = hidden[:, -logits_to_keep:]
         logits = self.lm_head(hidden)
         loss = None if labels is None else ForCausalLMLoss(logits, labels, self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=trunk.past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: getattr(trunk, CACHE)})
 
 
 class ScalarGPT(GPTPreTrained):

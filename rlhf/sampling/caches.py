@@ -3,6 +3,7 @@
 Shapes: B rows, W places, the first of which are padding in shorter rows.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-from rlhf.models.trunk import accepted
+from rlhf.models.gpt import CACHE
+
+CACHE_NAMES = ("cache", "cache_params", "past_key_values")  # of forward passes: today's first, from 5.24 on
 
 # Layers that choose among places (DynamicIndexedLayer) would choose padding, too, once there are more than they choose.
 KNOWN = {DynamicLayer, LinearAttentionLayer, LinearAttentionAndFullAttentionLayer}
@@ -31,7 +34,8 @@ STATES = ("conv_states", "recurrent_states")  # by number, without places
 def cache_name(model: Any) -> str:
     """The argument by which the model's forward pass is given a cache."""
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "cache_params" if accepted(bare, cache_params=None) else "past_key_values"
+    names = inspect.signature(bare.forward).parameters
+    return next((name for name in CACHE_NAMES if name in names), CACHE)
 
 
 class UnknownLayer(Exception):
