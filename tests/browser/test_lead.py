@@ -333,3 +333,21 @@ def test_where_nothing_is_to_be_done_a_lead_is_shown_where_to_begin(browse, tmp_
         page.get_by_role("link", name="Make a batch").click()
         expect(page.locator("#new-name")).to_be_visible()
         page.close()  # it may still be fetching when the server ends
+
+
+def test_a_quick_hand_goes_through_all_disagreements_and_back(world, browse):
+    lead, batch = world.person("lea", "lead"), world.batch(overlap=2, num_tasks=4, completions=("a", "b"))
+    for name, ranks in ((world.person("ann"), (0, 1)), (world.person("ben"), (1, 0))):
+        for _ in range(4):
+            answer(world, name, batch, ranks)
+    page = browse(world, lead)
+    page.goto(f"{world.url}/lead/review?batch={batch}")
+    prompt = page.locator("main .turn, main .prompt").first
+    expect(prompt).to_contain_text("question 0")
+    page.evaluate("for (let i = 0; i < 2; i++) document.querySelectorAll('.foot button')[1].click()")
+    expect(prompt).to_contain_text("question 2")
+    page.evaluate("for (let i = 0; i < 2; i++) document.querySelectorAll('.foot button')[0].click()")
+    expect(prompt).to_contain_text("question 0")
+    for number in (1, 2, 3):
+        page.get_by_role("button", name="Next").click()
+        expect(prompt).to_contain_text(f"question {number}")

@@ -227,6 +227,30 @@ def test_undo_on_a_fresh_task_reopens_the_last_answer_and_skip_is_kept(world, br
     assert past.kind == "rank" and past.versions == 2
 
 
+def test_keys_that_come_before_the_last_answer_is_open_again_change_no_other(world, browse):
+    name, batch = world.person(), world.batch(num_tasks=3)
+    page = browse(world, name)
+    open_batch(page, world, batch)
+    press(page, "1", "2", "3", "4", "Enter")
+    wait_for_answers(world, page, name, 1)
+    page.wait_for_selector("#board:not(.sending)")
+
+    def slowly(route):
+        press(page, "4", "3", "2", "1", "Enter", "s")  # a quick hand
+        route.continue_()
+
+    page.route("**/api/history/*", slowly)
+    press(page, "u")
+    page.wait_for_selector(".banner")
+    page.wait_for_selector("#board:not(.sending)")
+    (past,) = history(world.database, name)
+    assert past.versions == 1
+    press(page, "4", "3", "2", "1", "Enter")
+    page.wait_for_url("**/history")
+    (past,) = history(world.database, name)
+    assert past.versions == 2
+
+
 def test_two_tabs_double_click_and_back_button_make_one_annotation(both, browse):
     name, batch = both.person(), both.batch(num_tasks=1)
     first = browse(both, name)

@@ -30,6 +30,7 @@ class Review {
     this.peopleOnly = query.get("people_only") === "true";
     this.seen = []; // {id, place} of the tasks that were looked at: by its verdict a task moves to the end of the list
     this.at = 0;
+    this.going = Promise.resolve();
   }
 
   /** refused: verdicts that this browser kept and the server did not take. */
@@ -39,7 +40,13 @@ class Review {
     return ours ? this.show(`&task=${kept.path.split("/").at(-2)}`, kept) : this.go(0);
   }
 
+  /** One step after the other, however fast they are asked for: each begins where the one before has come to. */
   go(by) {
+    this.going = this.going.catch(() => null).then(() => this._step(by));
+    return this.going;
+  }
+
+  _step(by) {
     this.at = Math.max(this.at + by, 0);
     if (this.at < this.seen.length) return this.show(`&task=${this.seen[this.at].id}`, null, by);
     return this.show(this.seen.length ? after(this.seen.at(-1)) : "");
@@ -58,7 +65,7 @@ class Review {
     if (!found && disagreements.length) return this.show(after(disagreements.at(-1)), null, 0, MANY); // decided here just now
     if (!found && (kept || this.at < this.seen.length)) {
       this.seen.splice(this.at, 1);
-      return this.go(Math.min(by, 0));
+      return this._step(Math.min(by, 0));
     }
     if (!found) {
       keys.bind([]);

@@ -126,8 +126,14 @@ export class Work {
 
   async undo() {
     if (this.busy || this.board.undo()) return;
-    if (this.last && !this.past) await this._edit(this.last);
-    else toast(t("work.nothing_to_undo"));
+    if (!this.last || this.past) return toast(t("work.nothing_to_undo"));
+    this._lock(true); // keys for the answer that is coming are not for the task that is still shown
+    this.unsent = false;
+    try {
+      await this._edit(this.last);
+    } finally {
+      this._lock(false);
+    }
   }
 
   /** A task that was answered elsewhere is left as that answer has it. */
