@@ -17,7 +17,7 @@ from rlhf.data import (
     read_rankings,
     read_texts,
 )
-from rlhf.machine.memory import peak_mib
+from rlhf.machine.memory import peak_mib, peak_of_a_long_run_mib
 from stages.estimate.estimate import Estimate, Step
 from stages.estimate.step import multiplied_weights, timed_step
 from stages.settings import PPOSettings, RewardSettings, SFTSettings
@@ -141,7 +141,9 @@ def probe_ppo(folder: str, settings: PPOSettings, num_rows: int, started: float)
     episode_s = (time.perf_counter() - begun) / num_episodes
     words = "" if settings.prompts else ", prompts of about 40 words"
     work = f"{settings.episodes:,} completions of {episode_s:.2f} s{words}"
-    return Estimate("ppo", work, begun - started + settings.episodes * episode_s, peak_mib())
+    return Estimate(
+        "ppo", work, begun - started + settings.episodes * episode_s, peak_of_a_long_run_mib(peak_mib())
+    )
 
 
 def warm_up(trainer: Any, settings: PPOSettings) -> None:

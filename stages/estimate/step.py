@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rlhf.machine.devices import best_device, flops_of_a_product
-from rlhf.machine.memory import held_mib, peak_mib
+from rlhf.machine.memory import held_mib, peak_mib, peak_of_a_long_run_mib
 from rlhf.models.trunk import unwrapped
 from stages.estimate.estimate import Step
 from stages.settings import RewardSettings, SFTSettings
@@ -67,7 +67,8 @@ def timed_step(
     learned = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     of_rows = max(0.0, peak - held - LEARNED_BYTES * learned / 2**20)
     grown = batch_size / num_rows
-    return Step(step_s * grown, begun - started, forward_share(model, settings), peak + of_rows * (grown - 1))
+    whole = peak_of_a_long_run_mib(peak + of_rows * (grown - 1))
+    return Step(step_s * grown, begun - started, forward_share(model, settings), whole)
 
 
 def _run(trainer: Any, num_steps: int) -> tuple[float, float, float]:

@@ -2,8 +2,10 @@
 
 import sys
 
+import numpy as np
 import pytest
 
+from rlhf.machine.memory import IN_PIECES, peak_of_a_long_run_mib
 from tests import forked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and only glibc is told")
@@ -79,3 +81,13 @@ def test_a_peak_is_of_what_came_after_it_was_forgotten():
     )
     assert forgotten < at_once - 400
     assert forgotten + 100 < later < at_once - 300
+
+
+def test_a_long_run_holds_more_of_what_is_allocated_and_not_of_mapped_files(tmp_path):
+    before = peak_of_a_long_run_mib(4000)
+    assert 4000 < before < 4000 * (1 + IN_PIECES)
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(100 * 2**20))
+    mapped = np.memmap(path, mode="r")
+    assert mapped.sum() == 0  # reads every page
+    assert before - peak_of_a_long_run_mib(4000) == pytest.approx(IN_PIECES * 100, abs=10)
