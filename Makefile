@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# The versions that are tested; CONSTRAINTS=/dev/null is what pip gives a new user today.
+CONSTRAINTS ?= constraints.txt
 
 .PHONY: quickstart laptop smollm2 smollm2-evening gemma gemma-night test test-slow test-wheel fuzz check format bench talk wheel docs release-notes clean
 .DEFAULT_GOAL := quickstart
@@ -10,8 +12,8 @@ STAMP := $(VENV)/installed
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("rlhf needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[label,json,postgres,gguf,jax,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[label,json,postgres,gguf,jax,dev]'
 	touch $@
 
 quickstart: $(STAMP)
@@ -98,7 +100,7 @@ wheel: $(STAMP)
 # The documentation as a site in site/; a broken link or a public name without a docstring ends it.
 DOCS := $(VENV)/docs-installed
 $(DOCS): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
 	touch $@
 
 docs: $(DOCS)
