@@ -218,6 +218,15 @@ def test_what_is_sent_while_a_conversation_opens_is_said_in_it(chat, page):
     assert len(messages(chat.database, page.account, latest.id)) == 2
 
 
+def test_a_search_that_gets_no_reply_says_so(chat, page):
+    page.route("**/api/chat/conversations?search=dog", lambda route: route.abort())
+    page.fill("#search", "dog")
+    expect(page.locator("#problem")).to_be_visible()
+    page.fill("#search", "")
+    page.get_by_role("button", name="New conversation").first.click()
+    expect(page.locator("#problem")).to_be_hidden()
+
+
 def test_a_conversation_that_cannot_be_opened_or_deleted_says_so_and_takes_nothing(chat, page):
     say(page, SAID)
     [head] = conversations(chat.database, page.account)

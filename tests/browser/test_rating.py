@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 from annotate.work.asks import FLAGS, Asks
 from annotate.work.history import history, past_answer
 from annotate.work.submit import Submission
+from tests.browser.conftest import answer
 from tests.browser.test_ranking import letters, open_batch, press, wait_for_answers
 
 
@@ -109,3 +110,27 @@ def test_a_lead_sees_whose_ratings_are_apart_and_rates_over_them(world, browse):
     page = browse(world, people[1])
     page.goto(world.url + "/label/history")
     expect(page.locator(".overruled")).to_contain_text("A 6")
+
+
+def test_more_of_the_history_comes_once_however_often_it_is_asked_for(either, browse):
+    name, batch = either.person(), either.batch(num_tasks=35, completions=("a", "b"))
+    for _ in range(35):
+        answer(either, name, batch, (0, 1))
+    page = browse(either, name)
+    page.goto(f"{either.url}/label/history")
+    rows = page.locator(".history li")
+    expect(rows).to_have_count(30)
+    page.evaluate(
+        "const more = [...document.querySelectorAll('button')].find((b) => b.textContent === 'Show more'); more.click(); more.click()"
+    )
+    expect(rows).to_have_count(35)
+    page.wait_for_load_state("networkidle")
+    assert (
+        rows.count() == 35
+        and len(set(page.locator(".history a").evaluate_all("links => links.map((a) => a.href)"))) == 35
+    )
+    page.reload()
+    expect(rows).to_have_count(30)
+    page.route("**/api/history?*", lambda route: route.abort())
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator("#problem")).to_be_visible()

@@ -27,7 +27,7 @@ class Chat {
     this.foot = h("div", { class: "composer" });
     this.spoken = h("p", { class: "hidden-text", role: "status" });
     main.replaceChildren(this.top, this.thread, this.foot, this.spoken);
-    this.sidebar = new Sidebar(find("#list"), { open: (id) => this.go(id), begin: () => this.go(null) });
+    this.sidebar = new Sidebar(find("#list"), { open: (id) => this.go(id), begin: () => this.go(null), wrong: (error) => this.wrong(error) });
     this.busy(null);
   }
 

@@ -5,8 +5,9 @@ import { at, t } from "../boot.js";
 import { h, nodes } from "../board/dom.js";
 
 export class Sidebar {
-  constructor(place, { open, begin }) {
+  constructor(place, { open, begin, wrong }) {
     this.open = open;
+    this.wrong = wrong;
     this.current = null;
     this.search = h("input", { type: "text", id: "search", "aria-label": t("chat.search"), placeholder: t("chat.search"), oninput: () => this.searchSoon() });
     this.list = h("nav", { "aria-label": t("chat.conversations") });
@@ -15,7 +16,7 @@ export class Sidebar {
 
   searchSoon() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.refresh(), 200);
+    this.timer = setTimeout(() => this.refresh().catch(this.wrong), 200);
   }
 
   async refresh() {
@@ -40,10 +41,11 @@ export class Sidebar {
   }
 
   moreButton(offset) {
-    const button = h("button", { type: "button", class: "plain", onclick: async () => {
+    const more = async () => {
       const found = await call("GET", `/api/chat/conversations?offset=${offset}&search=${encodeURIComponent(this.search.value)}`);
       button.replaceWith(...this.rows(found.conversations), ...(found.conversations.length === 50 ? [this.moreButton(offset + 50)] : []));
-    } }, t("chat.more"));
+    };
+    const button = h("button", { type: "button", class: "plain", onclick: () => more().catch(this.wrong) }, t("chat.more"));
     return button;
   }
 
