@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
@@ -19,6 +20,10 @@ from stages.quiet import quiet_libraries
 
 os.environ["OMP_NUM_THREADS"] = "1"
 quiet_libraries()  # before any of them is imported, as the command line does
+hypothesis.settings.register_profile(
+    "any machine", hypothesis.settings.default, deadline=None
+)  # slow is not wrong
+hypothesis.settings.load_profile("any machine")
 
 BINARIES = ("", "/usr/lib/postgresql/*/bin/", "/usr/pgsql-*/bin/", "/opt/homebrew/opt/postgresql*/bin/")
 
