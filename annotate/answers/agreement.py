@@ -85,11 +85,11 @@ def agreement_by_labeler(groups: Iterable[Group]) -> dict[str, Agreement]:
         own = categories_of(group.ranks)  # (L, P, 3)
         others = own.sum(0) - own
         beside = np.einsum("lpi,lpj->lij", own, others)
-        both = (own[:, :, 1:].any(2) & others[:, :, 1:].any(2)).sum(1)  # (L,)
-        for labeler, table, decided in zip(group.labelers, beside, both, strict=True):
+        decided = (own[:, :, 1:].any(2) & others[:, :, 1:].any(2)).sum(1)  # (L,)
+        for labeler, table, number in zip(group.labelers, beside, decided, strict=True):
             tables[labeler][group.prompt] += table + table.T
             pairs[labeler] += own.shape[1] if len(own) > 1 else 0
-            decided_pairs[labeler] += int(decided)
+            decided_pairs[labeler] += int(number)
     found = {}
     for labeler, by_prompt in sorted(tables.items()):
         total = np.sum(list(by_prompt.values()), axis=0)

@@ -89,7 +89,7 @@ class Parser:
         if names not in self.known:
             self.known[names] = self._candidates(row)
         for one in self.known[names]:
-            if one.when is None or one.when(row):
+            if one.suits(row):
                 self._note(one, names)
                 return one, one.reader(self.use) or one.reader(DEMONSTRATIONS)
         for nothing in NOTHING if row.empty else ():
@@ -100,7 +100,7 @@ class Parser:
         """Raises LeftOut where a format's reader does for the row, and nothing else."""
         for one in self._candidates(row):
             read = one.reader(self.use)
-            if read is not None and not isinstance(read, Together) and (one.when is None or one.when(row)):
+            if read is not None and not isinstance(read, Together) and one.suits(row):
                 try:
                     list(read(row))
                 except LeftOut:

@@ -74,7 +74,7 @@ def peak_mib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     if STATUS.exists():  # getrusage counts what the parent held, too
-        return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+        return _told_mib("VmHWM")
     import resource  # not on every system
 
     unit = 1 if sys.platform == "darwin" else 2**10
@@ -88,14 +88,8 @@ def peak_of_a_long_run_mib(peak: float) -> float:
     """
     if torch.cuda.is_available():
         return peak
-    allocated = peak - _mapped_mib()
-    return peak + IN_PIECES * max(0.0, allocated)
-
-
-def _mapped_mib() -> float:
-    """Pages of files, such as weights, that this process holds now; 0 where the system does not tell."""
-    told = STATUS.read_text() if STATUS.exists() else ""
-    return int(told.split("RssFile:")[1].split()[0]) / 2**10 if "RssFile:" in told else 0.0
+    mapped = _told_mib("RssFile") if STATUS.exists() else 0.0
+    return peak + IN_PIECES * max(0.0, peak - mapped)
 
 
 def held_mib() -> float:
@@ -103,8 +97,13 @@ def held_mib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated() / 2**20
     if STATUS.exists():
-        return int(STATUS.read_text().split("VmRSS:")[1].split()[0]) / 2**10
+        return _told_mib("VmRSS")
     return peak_mib()
+
+
+def _told_mib(name: str) -> float:
+    """What Linux tells of this process's memory under a name."""
+    return int(STATUS.read_text().split(f"{name}:")[1].split()[0]) / 2**10
 
 
 def _trim() -> None:

@@ -51,6 +51,10 @@ class Format:
         found: Reader | Together | None = getattr(self, use)
         return self.rankings if found is None and use == TO_RATE else found
 
+    def suits(self, row: Row) -> bool:
+        """Whether a row with its columns is of this format."""
+        return self.when is None or self.when(row)
+
     def fits(self, columns: Iterable[str]) -> bool:
         """Whether the columns are there."""
         there = set(columns)
@@ -223,7 +227,7 @@ def holds(row: Row) -> list[tuple[str, str]]:
     """(use, format) of everything that a row can be read as, to say so where it is asked for something else."""
     found = []
     for use in USES:
-        name = next((one.name for one in fitting(row, use) if one.when is None or one.when(row)), None)
+        name = next((one.name for one in fitting(row, use) if one.suits(row)), None)
         if name is not None:
             found.append((use, name))
     return found
