@@ -40,7 +40,7 @@ ANYTHING = st.recursive(
 
 def examples(number):
     """Settings of a test that takes so many."""
-    return settings(max_examples=number * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
+    return settings(max_examples=number * TIMES, suppress_health_check=list(HealthCheck))
 
 
 @st.composite

@@ -22,8 +22,8 @@ from rlhf.models.gpt import GPT, ScalarGPT
 from rlhf.models.padding import pad_tokens
 
 V = 40
-quick = settings(deadline=None, max_examples=40)
-few = settings(deadline=None, max_examples=10)  # where a model runs
+quick = settings(max_examples=40)
+few = settings(max_examples=10)  # where a model runs
 
 
 @dataclass(frozen=True)

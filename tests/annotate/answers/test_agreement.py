@@ -60,7 +60,7 @@ def test_undefined_is_said_and_not_computed():
 rows = st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=2, max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(rows, min_size=2, max_size=6))
 def test_alpha_equals_the_oracle(by_prompt):
     rankings = [
@@ -91,7 +91,7 @@ def test_alpha_equals_the_oracle(by_prompt):
     assert agreement(turned).alpha_ci95 == pytest.approx(found.alpha_ci95, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(rows, min_size=1, max_size=4))
 def test_shares_equal_counting_one_by_one(by_prompt):
     groups = [

@@ -109,9 +109,7 @@ def write_parquet(path, rows):
 @pytest.mark.parametrize(
     "ending, write", [("jsonl", write_lines), ("csv", write_csv), ("parquet", write_parquet)]
 )
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(rows=ROWS)
 def test_any_json_value_in_any_column_is_read_or_refused(ending, write, rows):
     with tempfile.TemporaryDirectory() as folder:

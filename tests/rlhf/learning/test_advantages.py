@@ -17,7 +17,7 @@ groups = st.integers(2, 5).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(groups)
 def test_rloo_is_each_reward_less_the_mean_of_the_others_of_its_prompt(rewards):
     given_ = rloo(torch.tensor(rewards).flatten(), len(rewards[0])).tolist()
@@ -29,7 +29,7 @@ def test_rloo_is_each_reward_less_the_mean_of_the_others_of_its_prompt(rewards):
     assert given_ == pytest.approx(wanted, abs=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(groups)
 def test_grpo_is_each_reward_in_deviations_of_its_prompt(rewards):
     given_ = grpo(torch.tensor(rewards).flatten(), len(rewards[0])).tolist()

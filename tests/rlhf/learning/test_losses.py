@@ -92,7 +92,7 @@ rankings = st.lists(
 )  # (score, rank) of each completion
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(rankings, min_size=1, max_size=4), st.integers(0, 2))
 def test_a_batch_of_rankings_agrees_with_all_pairs_one_by_one(batch: list, extra: int) -> None:
     K = max(map(len, batch)) + extra

@@ -49,7 +49,7 @@ texts = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(texts)
 def test_both_sides_give_the_same_ids_and_no_special_ones(tokenizer, fast, text):
     ids = tokenizer.encode(text)
@@ -59,7 +59,7 @@ def test_both_sides_give_the_same_ids_and_no_special_ones(tokenizer, fast, text)
     assert tokenizer.decode(ids) == whole
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.sampled_from([*SPECIAL, *" \n\t\x1c\x85\u3000", " " * 5, "\r\n", "a", "猫", "1", "!"]), max_size=20
@@ -87,7 +87,7 @@ def test_a_text_that_a_published_encoding_cannot_read_is_refused_in_one_line(tok
     assert other.encode("a  b")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts, texts)
 def test_a_conversation_is_framed_by_exactly_its_own_special_tokens(tokenizer, question, answer):
     prompt = tokenizer.encode_prompt([{"role": "user", "content": question}])

@@ -132,7 +132,7 @@ def test_truncation_keeps_the_most_probable_tokens(truncation, support):
     assert set(tokens.tolist()) == support
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.sampled_from([0.0, 2**-53, 0.5, 1 - 2**-53]))
 def test_a_draw_is_the_first_token_at_which_the_running_sum_passes(seed, size, uniform):
     generator = np.random.default_rng(seed)

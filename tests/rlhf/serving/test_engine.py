@@ -100,7 +100,7 @@ def test_answers_equal_those_of_generate_whoever_else_is_in_the_batch(model):
     assert sum(answer.reason == "cancelled" for answer in answers.values()) <= 2
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.lists(
         st.tuples(st.integers(0, 12), st.integers(0, 40), st.one_of(st.none(), st.integers(0, 25))),
@@ -306,7 +306,7 @@ KINDS = tokenizers()
 CHARACTERS = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("ab é日本🙂�"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(sorted(KINDS)),
     st.lists(st.text(CHARACTERS, max_size=12), max_size=20),
