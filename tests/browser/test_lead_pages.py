@@ -55,6 +55,7 @@ def test_figures_say_why_they_are_undefined_and_then_what_they_are(both, browse)
     answer(both, ben, batch, (0, 1, 3, 2), time_s=30.0)
     page.reload()  # the address says what was chosen
     expect(figures).to_contain_text("of 12 pairs judged alike")
+    expect(figures).to_contain_text("of the 12 where both have a preference")
     labelers = page.locator(".figure.wide tbody tr")
     assert sorted(row.split()[:2] for row in labelers.all_inner_texts()) == sorted([[ann, "2"], [ben, "2"]])
     assert figures.locator("img").count() >= 3
