@@ -20,7 +20,7 @@ from stages.settings import PretrainSettings
 MEASURED = "validation/bits_per_byte"
 CHOSEN = {
     "vocab_size": 1024, "layers": 4, "width": 256, "heads": 4, "length": 256, "batch": 4,
-    "tokens": 2_600_000, "dropout": 0.1, "lr": 3e-3, "muon_lr": 0.02, "threads": 0, "seed": 0,
+    "tokens": 2_600_000, "dropout": 0.1, "lr": 3e-3, "muon_lr": 0.01, "threads": 0, "seed": 0,
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ class PretrainSettings(ReadingSettings):
         common=False,
     )
     lr: float = setting(3e-3, "AdamW's learning rate (embeddings, norms, biases)", above=0)
-    muon_lr: float = setting(0.02, "Muon's learning rate (the blocks' matrices)", at_least=0)
+    muon_lr: float = setting(0.01, "Muon's learning rate (the blocks' matrices)", at_least=0)
     warmup_fraction: float = setting(
         0.02,
         "share of the steps with a rising learning rate",
