@@ -1,4 +1,4 @@
-"""The training that the experiments share: `rlhf pretrain`'s loop and rates."""
+"""The training that the experiments share: `rlhf pretrain`'s loop, at the rates that `docs/talk/` was made with."""
 
 from rlhf.learning.metrics import MetricLog
 from rlhf.learning.optimizers import Optimizers, muon_and_adamw
