@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlhf.data.rows import BadRow, LeftOut, without_halves
-from rlhf.data.splits import SPLITS, chosen_split
+from rlhf.data.splits import chosen_split, split_called
 from rlhf.errors import InputError
 
 Placed = tuple[str, Any]
@@ -105,7 +105,10 @@ def _object(data: bytes, path: Path, split: str | None) -> Iterator[Placed]:
             f'{path}: holds columns and no rows; save it as rows (pandas: to_json(…, orient="records", lines=True))'
         )
     lists = _lists_in(found)
-    splits = {name: rows for name, rows in lists.items() if name in SPLITS}
+    splits: dict[str, list[Any]] = {}
+    for name, rows in lists.items():
+        if called := split_called(name):
+            splits.setdefault(called, []).extend(rows)
     if split is not None or len(splits) > 1 or (splits and len(found) == 1):
         yield from _of_split(splits, path, split)
         return

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.files import KINDS, batch_rows, kind_of
-from rlhf.data.splits import DEFAULT_SPLIT, SPLITS, chosen_split
+from rlhf.data.splits import DEFAULT_SPLIT, SPLITS, chosen_split, split_called
 from rlhf.errors import InputError, first_line
 from rlhf.hub_names import SCHEME, hub_name, shown
 
 HUB_NAME = re.compile(
     r"(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<inside>[^:@]+))?(?::(?P<split>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
 )
-WEIGHT = re.compile(r"(?P<place>.+)=(?P<weight>\d+(?:\.\d+)?)")
+WEIGHT = re.compile(r"(?P<place>.+)=(?P<weight>\d+(?:\.\d*)?|\.\d+)")
 # Files that lie beside data and say something about them.
 ABOUT = re.compile(
     r"(?i:(readme|licen[cs]e|notice|copying|changelog|citation|contributing)\b.*\.txt|dataset_infos?\.json)"
@@ -172,8 +172,8 @@ def _splits_of_card(name: str, path: Path) -> dict[str, str]:
 def _split_in(path: Path) -> str:
     """The split that a file's name tells, else the folder's it lies in; "" for none."""
     for part in reversed(path.parts):
-        words = re.split(r"[^a-z]+", part.lower())
-        if found := next((split for word, split in SPLITS.items() if word in words), ""):
+        words = {split_called(word) for word in re.split(r"[^a-z]+", part.lower())}
+        if found := next((split for split in SPLITS.values() if split in words), ""):
             return found
     return ""
 

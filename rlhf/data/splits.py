@@ -1,5 +1,7 @@
 """Names by which data sets tell the rows to train on from others."""
 
+import re
+
 from rlhf.errors import InputError
 
 # Words in the names of files and folders that tell splits apart, and the split that each means.
@@ -8,6 +10,12 @@ SPLITS = {
     "valid": "valid", "val": "val", "dev": "dev", "eval": "eval", "evaluation": "eval", "heldout": "heldout", "holdout": "holdout",
 }  # fmt: skip
 DEFAULT_SPLIT = "train"
+OF_A_SPLIT = re.compile(r"_?(?:set|split|data)$")  # what a split's word may end with: trainset, test_split
+
+
+def split_called(word: str) -> str:
+    """The split that a word means, such as "test" for Testset; "" for a word of none."""
+    return SPLITS.get(OF_A_SPLIT.sub("", word.lower()), "")
 
 
 def chosen_split(name: str, alone: str, there: list[str], split: str | None) -> str:

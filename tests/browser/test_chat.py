@@ -620,3 +620,17 @@ def test_a_question_that_no_server_took_stands_in_the_field_again(browse, tmp_pa
         page.locator("#send").click()
         expect(page.locator("#problem")).to_contain_text("The connection was lost")
         expect(page.locator("#say")).to_have_value(SAID)
+
+
+def test_what_a_server_that_is_gone_was_asked_for_is_not_said_to_have_arrived(browse, tmp_path):
+    with serving(tiny_store(tmp_path / "store"), tmp_path / "labels.db", "chat", "--web") as server:
+        page = browse(server)
+        page.goto(f"{server.url}/chat")
+        say(page, SAID)
+        hood = page.locator(".assistant [data-act=hood]")
+        server.process.kill()
+        server.process.wait()
+        hood.click()
+        expect(page.locator(".hood")).to_have_text("The server does not answer. Try again in a moment.")
+        page.locator("nav a[data-id]").first.click()
+        expect(page.locator("#problem")).to_have_text("The server does not answer. Try again in a moment.")

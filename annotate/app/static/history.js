@@ -4,7 +4,7 @@ import { call } from "./api.js";
 import { h } from "./board/dom.js";
 import { at, boot, t } from "./boot.js";
 import { fieldsText } from "./fields.js";
-import { report } from "./status.js";
+import { told } from "./status.js";
 
 const PAGE = 30;
 const BESIDE_A_BOARD = 5;
@@ -13,7 +13,7 @@ const BESIDE_A_BOARD = 5;
 export async function history({ element }) {
   const beside = boot.page !== "history";
   const list = h("ol", { class: "history" });
-  const more = h("button", { type: "button", hidden: beside, onclick: () => load().catch(report) }, t("history.more"));
+  const more = h("button", { type: "button", hidden: beside, onclick: () => load().catch(told) }, t("history.more"));
   let before = null;
   let asked = 0; // of replies that overtake each other the last one asked for counts
   const load = async () => {
@@ -29,7 +29,7 @@ export async function history({ element }) {
   };
   const links = beside ? h("p", {}, h("a", { href: at("/label/history") }, t("history.more"))) : h("p", {}, more, " ", h("a", { href: at("/label/tasks") }, t("home.title")));
   element.replaceChildren(h(beside ? "h2" : "h1", {}, t("history.title")), list, links);
-  if (beside) document.addEventListener("rlhf-stored", () => { before = null; load().catch(report); });
+  if (beside) document.addEventListener("rlhf-stored", () => { before = null; load().catch(told); });
   await load();
 }
 

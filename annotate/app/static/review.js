@@ -8,7 +8,7 @@ import { at, t } from "./boot.js";
 import { guidelines, help } from "./dialogs.js";
 import { fieldsText } from "./fields.js";
 import { keys } from "./keys.js";
-import { report, say, toast } from "./status.js";
+import { say, toast, told } from "./status.js";
 import { served } from "./whole.js";
 
 const ASK_AGAIN_MS = 500;
@@ -57,7 +57,7 @@ class Review {
     const { disagreements, computing } = await call("GET", `/api/lead/disagreements?batch=${encodeURIComponent(this.batch)}&people_only=${this.peopleOnly}&limit=${limit}${which}`);
     if (computing) {
       this.container.replaceChildren(h("p", { class: "quiet" }, t("adjudicate.computing")));
-      setTimeout(() => this.show(which, kept, by).catch(report), ASK_AGAIN_MS);
+      setTimeout(() => this.show(which, kept, by).catch(told), ASK_AGAIN_MS);
       return;
     }
     const known = this.at < this.seen.length || kept ? [] : this.seen.map(({ id }) => id);
@@ -82,7 +82,7 @@ function one(review, found, kept) {
   const task = served(found.task);
   const page = new (pageOf(task))(task, kept?.typed ?? {}, () => {});
   const comment = h("textarea", { id: "comment", rows: "2", "aria-label": t("adjudicate.comment"), placeholder: t("adjudicate.comment"), value: kept?.typed.comment ?? "" });
-  const go = (by) => review.go(by).catch(report);
+  const go = (by) => review.go(by).catch(told);
   const submit = async () => {
     const doubt = page.missing() ?? (page.ranking?.untouched ? t("adjudicate.missing") : null);
     if (doubt) return toast(doubt);
@@ -95,8 +95,8 @@ function one(review, found, kept) {
       toast(t("work.stored"));
       await go(1);
     } catch (error) {
-      report(error);
-      if (!error.signedOut) await review.show(`&task=${task.id}`, { name: kept?.name ?? nameOf(found), typed }).catch(report); // as it is judged by now
+      told(error);
+      if (!error.signedOut) await review.show(`&task=${task.id}`, { name: kept?.name ?? nameOf(found), typed }).catch(told); // as it is judged by now
     } finally {
       container.inert = false;
     }

@@ -10,12 +10,20 @@ export function say(text, link = null) {
   place.replaceChildren(text ?? "", link ? h("a", { href: link.href }, " ", link.text) : "");
 }
 
-/** Say what is wrong with a request, and what becomes of the work; null: nothing any more. */
+/** Say what is wrong with a request that is sent again by itself, and what becomes of the work; null: nothing any more. */
 export function report(error) {
   if (error === null) return say(null);
-  if (error.status === 401) return say(t("error.signed_out"), { href: at(`/login?next=${encodeURIComponent(location.pathname + location.search)}`), text: t("login.submit") });
-  return say(error.status === 0 ? t("error.unreachable") : error.passing ? t("error.cannot_write", { reason: error.message }) : t("error.refused", { reason: error.message }));
+  if (error.status === 401 || !error.passing) return told(error);
+  return say(error.status === 0 ? t("error.unreachable") : t("error.cannot_write", { reason: error.message }));
 }
+
+/** Say what is wrong with a request that nobody sends again. */
+export function told(error) {
+  if (error.status === 401) return say(t("error.signed_out"), { href: at(`/login?next=${encodeURIComponent(location.pathname + location.search)}`), text: t("login.submit") });
+  return say(whatFailed(error));
+}
+
+export const whatFailed = (error) => (error.status === 0 ? t("error.no_answer") : t("error.refused", { reason: error.message }));
 
 let timer = null;
 

@@ -5,7 +5,7 @@ import { at, boot, t } from "../boot.js";
 import { help } from "../dialogs.js";
 import { find, h } from "../board/dom.js";
 import { keys } from "../keys.js";
-import { say, toast } from "../status.js";
+import { say, toast, told, whatFailed } from "../status.js";
 import { header } from "../header.js";
 import { hood } from "./hood.js";
 import { Marks } from "./marks.js";
@@ -94,7 +94,7 @@ class Chat {
       if (growing) await this.ended(growing);
       else if (!found && this.tree.turns.get(this.tree.leaf)?.role === "user") await this.reread(); // it ended while the page was loading
     } catch (error) {
-      this.wrong(error);
+      this.broke(error);
     } finally {
       if (this.watching === joining) this.busy(null);
     }
@@ -248,7 +248,7 @@ class Chat {
       await this.ended(growing);
       this.asked = performance.now();
     } catch (error) {
-      this.wrong(error);
+      this.broke(error);
       const isRead = this.id && await this.reread().then(() => true, () => false);
       if (!isRead) for (const one of growing) one.breakOff();
       if (content !== null && !this.field.value && !this.tree.children(parent).some((turn) => turn.content === content)) this.refill(content);
@@ -394,7 +394,7 @@ class Chat {
       waiting.replaceWith(await hood(`/api/chat/conversations/${this.id}/hood/${turn.id}`));
       element.scrollIntoView({ block: "nearest" });
     } catch (error) {
-      waiting.textContent = error.message;
+      waiting.textContent = whatFailed(error);
     }
   }
 
@@ -416,8 +416,13 @@ class Chat {
 
   wrong(error) {
     if (!(error instanceof Refused)) throw error;
-    if (error.status === 401) say(t("error.signed_out"), { href: at(`/login?next=${encodeURIComponent(location.pathname)}`), text: t("login.submit") });
-    else say(error.status === 0 ? t("chat.lost") : t("error.refused", { reason: error.message }));
+    told(error);
+  }
+
+  /** What is wrong with an answer on its way: where the line broke, what it had brought stays. */
+  broke(error) {
+    if (error.status === 0) say(t("chat.lost"));
+    else this.wrong(error);
   }
 
   drawer(open) {
@@ -472,4 +477,4 @@ async function start() {
   await chat.go(fromPath(), false);
 }
 
-start().catch((error) => say(error.status === 401 ? t("error.signed_out") : t("error.refused", { reason: error.message })));
+start().catch(told);

@@ -136,7 +136,8 @@ def test_shards_globs_splits_and_weighted_lists(tmp_path):
     assert answers(tmp_path / "set") == ["a", "b"]
     assert answers(f"{tmp_path}/set:test") == ["c"]
     assert answers(f"{tmp_path}/set/data/*.jsonl") == ["c", "a", "b"]
-    mixed = answers(f"{tmp_path}/more.jsonl=0.5,{tmp_path}/set=2")
+    mixed = answers(f"{tmp_path}/more.jsonl=.5,{tmp_path}/set=2.")
+    assert mixed == answers(f"{tmp_path}/more.jsonl=0.5,{tmp_path}/set=2")
     assert len(mixed) == 6 and mixed[2:] == ["a", "b", "a", "b"]
     with pytest.raises(InputError, match="no split validation; name one of test, train"):
         answers(f"{tmp_path}/set:validation")
@@ -149,6 +150,9 @@ def test_shards_globs_splits_and_weighted_lists(tmp_path):
         ("data.jsonl eval.jsonl val.jsonl", "data", None),
         ("train.jsonl extra.jsonl test.jsonl", "extra train", None),
         ("training-0.jsonl evaluation-0.jsonl", "training-0", None),
+        ("trainset.jsonl testset.jsonl", "trainset", None),
+        ("TrainSet.jsonl DevSplit.jsonl", "TrainSet", None),
+        ("trainset.jsonl testdata.jsonl", "testdata", "test"),
         ("train_and_test/test.jsonl train_and_test/train.jsonl", "train_and_test/train", None),
         ("test.jsonl", "test", None),
         ("data.jsonl test.jsonl", "test", "test"),

@@ -42,6 +42,11 @@ def test_a_split_that_is_not_there_is_refused_by_those_that_are(file):
         answers(file)
 
 
+def test_a_split_may_be_called_a_set_or_begin_large(file):
+    file.write_text(json.dumps({"Trainset": rows("a"), "test_data": rows("b"), "data": rows("c")}))
+    assert answers(file) == ["a"] and answers(f"{file}:test") == ["b"]
+
+
 def test_a_single_one_is_read_whatever_its_name(file):
     file.write_text(json.dumps({"validation": rows("c")}))
     assert answers(file) == ["c"]
