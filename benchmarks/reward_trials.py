@@ -268,16 +268,17 @@ TRIALS = [
     Trial("0.75, last and mean; sources alike", BOTH, rows=sources_alike),
     Trial("0.75, last and mean; length as a feature", BOTH, length="feature"),
 ]  # fmt: skip
-TUNED: dict[str, dict[str, Any]] = {
-    "last 2 blocks": {"last_blocks": 2},
-    "last 6 blocks": {},
-    "all blocks": {"last_blocks": 0},
-    "LoRA of rank 8": {"last_blocks": 0, "lora_rank": 8, "lr": 2e-4},
-    "head of chance": {"probe_l2": 0.0},
-    "one epoch": {"epochs": 1.0},
-    "two epochs": {"epochs": 2.0},
-    "rows of 256 tokens": {"max_length": 256},
-    "another seed": {"seed": 1},
+TUNED: dict[str, tuple[dict[str, Any], ...]] = {  # of several their weights are averaged
+    "last 6 blocks": ({},),
+    "another seed": ({"seed": 1},),
+    "mean weights of two seeds": ({}, {"seed": 1}),
+    "LoRA of rank 8": ({"last_blocks": 0, "lora_rank": 8, "lr": 2e-4},),
+    "all blocks": ({"last_blocks": 0},),
+    "one epoch": ({"epochs": 1.0},),
+    "last 2 blocks": ({"last_blocks": 2},),
+    "rows of 256 tokens": ({"max_length": 256},),
+    "head of chance": ({"probe_l2": 0.0},),
+    "two epochs": ({"epochs": 2.0},),
 }
 
 
@@ -307,9 +308,9 @@ def result(name: str, pairs: Sequence[RankedPair], seconds: float) -> dict[str, 
 
 
 def tuned(
-    name: str, more: Mapping[str, Any], options: argparse.Namespace, parts: Mapping[str, list[tuple[str, Ranking]]]
+    each: Sequence[Mapping[str, Any]], options: argparse.Namespace, parts: Mapping[str, list[tuple[str, Ranking]]]
 ) -> list[RankedPair]:  # fmt: skip
-    """The validation pairs with the scores of a reward model that the stage trained."""
+    """The validation pairs with the scores of a reward model that the stage trained; of several, of their mean weights."""
     from rlhf.learning.rewards import score_completions
     from rlhf.models.checkpoints import load_scalar
     from rlhf.models.tokenizer import load_tokenizer
@@ -320,14 +321,18 @@ def tuned(
     if not file.exists():
         file.write_text("".join(json.dumps(asdict(row)) + "\n" for _, row in parts["rest"]))
     given = dict(init=options.model, data=str(file), validation_fraction=0.0, name="trial")
-    settings = settings_of(RewardSettings, read_recipe(options.recipe), "reward", **{**given, **more})
-    entry = reward.run(settings, Store(options.work / "store"), None, print)
-    model, tokenizer = load_scalar(entry.path), load_tokenizer(entry.path)
+    of = [
+        settings_of(RewardSettings, read_recipe(options.recipe), "reward", **{**given, **one}) for one in each
+    ]
+    folders = [reward.run(settings, Store(options.work / "store"), None, print).path for settings in of]
+    model, tokenizer = load_scalar(folders[0]), load_tokenizer(folders[0])
+    weights = [load_scalar(folder).state_dict() for folder in folders]
+    model.load_state_dict({name: torch.stack([one[name] for one in weights]).mean(0) for name in weights[0]})
+    flat = [(row.prompt, text) for _, row in parts["validation"] for text in row.completions]
+    scores = iter(score_completions(model, tokenizer, flat, batch_size=BATCH, max_length=of[0].max_length))
     pairs: list[RankedPair] = []
     for source, row in parts["validation"]:
-        rows = [(row.prompt, text) for text in row.completions]
-        scores = score_completions(model, tokenizer, rows, max_length=settings.max_length)
-        pairs += ranked_pairs([row], [scores], source)
+        pairs += ranked_pairs([row], [[next(scores) for _ in row.completions]], source)
     return pairs
 
 
@@ -365,7 +370,7 @@ def trials(
 ) -> dict[str, Callable[[], list[RankedPair]]]:
     """What to run, by the name of its line."""
     if options.tuned:
-        return {f"tuned: {name}": partial(tuned, name, more, options, parts) for name, more in TUNED.items()}
+        return {f"tuned: {name}": partial(tuned, each, options, parts) for name, each in TUNED.items()}
     from functools import cache
 
     from rlhf.machine.devices import set_threads
