@@ -370,13 +370,6 @@ class AlignDataSettings(ReadingSettings):
     )
     test_share: float = setting(0.1, "share of the conversations to test on", at_least=0, below=1, flag=False)
     num_demonstrations: int = setting(1000, "demonstrations to train on", at_least=1, flag=False)
-    constrained_demonstrations: float = setting(
-        0.0,
-        "share of the demonstrations that show a constraint, by an answer that keeps it or that a program makes keep it",
-        at_least=0,
-        at_most=1,
-        flag=False,
-    )
     num_rankings: int = setting(0, "rankings to train each reward model on (0: all)", at_least=0, flag=False)
     num_prompts: int = setting(4000, "prompts for PPO", at_least=1, flag=False)
     constrained_share: float = setting(

@@ -1,8 +1,4 @@
-"""Instructions whose fulfilment a program can check, in the manner of IFEval (Zhou et al. 2023). Imports no torch.
-
-Each kind also says which of its constraints a person's answer keeps, or is made to keep by a program, so that
-demonstrations can show what is asked for (as Tülu 3 does with a model's answers: Lambert et al. 2024, section 4).
-"""
+"""Instructions whose fulfilment a program can check, in the manner of IFEval (Zhou et al. 2023). Imports no torch."""
 
 import random
 import re
@@ -15,22 +11,16 @@ from rlhf.errors import InputError
 
 CLOSING = "I hope this helps."
 KEYWORDS = ("water", "time", "people", "simple", "always", "home", "light", "plan")
-ENDS_SOON = 60  # words: the end of a longer answer may be beyond what a stage reads
 REWARD = "rlhf.measuring.constraints:constraint_kept"  # as --reward names it
 Argument = int | str | None
-Shown = tuple[Argument, str]  # an argument, and an answer that keeps the constraint with it
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of constraint: as one reads it, its argument in place of {}; a check of an answer; arguments to draw from.
-
-    shows: the answer, made to keep the constraint where it does not, for each argument that this is possible with.
-    """
+    """A kind of constraint: as one reads it, its argument in place of {}; a check of an answer; arguments to draw from."""
 
     says: str
     holds: Callable[[str, Any], bool]
-    shows: Callable[[str], list[Shown]]
     arguments: tuple[int | str, ...] = ()
 
 
@@ -44,81 +34,37 @@ def num_bullets(text: str) -> int:
     return len(re.findall(r"^\s*[*-] ", text, re.MULTILINE))
 
 
-def _with_counts(text: str, counts: Sequence[int], fits: Callable[[int, int], bool]) -> list[Shown]:
-    """The answer as it is, with each count that its number of words fits."""
-    found = len(words_of(text))
-    return [(count, text) for count in counts if fits(found, count)]
-
-
-def _as_bullets(text: str) -> list[Shown]:
-    """An answer of two to four lines or sentences, each as a bullet point."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    parts = lines if len(lines) > 1 else re.split(r"(?<=[.!?])\s+(?=[A-Z])", text.strip())
-    points = [re.sub(r"^(?:[*•-]|\d+[.)])\s+", "", part) for part in parts]
-    return [(len(points), "\n".join(f"* {point}" for point in points))] if len(points) in BULLETS else []
-
-
-def _with_its_words(text: str) -> list[Shown]:
-    """The answer as it is, with each longer word in it."""
-    words = sorted({word for word in words_of(text.lower()) if len(word) > 3 and word.isalpha()})
-    return [(word, text) for word in words]
-
-
-def _ends_soon(text: str) -> bool:
-    """Whether an answer that is trained on will not be cut before its end."""
-    return 0 < len(words_of(text)) <= ENDS_SOON
-
-
-WORDS_AT_MOST, WORDS_AT_LEAST, BULLETS = (20, 30, 50), (20, 30, 40), (2, 3, 4)
 KINDS = {
     "at most n words": Kind(
-        "Use at most {} words.",
-        lambda text, n: 0 < len(words_of(text)) <= n,
-        lambda text: _with_counts(text, WORDS_AT_MOST, lambda found, n: 0 < found <= n),
-        WORDS_AT_MOST,
+        "Use at most {} words.", lambda text, n: 0 < len(words_of(text)) <= n, (20, 30, 50)
     ),
     "at least n words": Kind(
-        "Use at least {} words.",
-        lambda text, n: len(words_of(text)) >= n,
-        lambda text: _with_counts(text, WORDS_AT_LEAST, lambda found, n: found >= n),
-        WORDS_AT_LEAST,
+        "Use at least {} words.", lambda text, n: len(words_of(text)) >= n, (20, 30, 40)
     ),
     "n bullet points": Kind(
         'Answer with exactly {} bullet points, each on a line of its own that begins with "* ".',
         lambda text, n: num_bullets(text) == n,
-        _as_bullets,
-        BULLETS,
+        (2, 3, 4),
     ),
     "keyword": Kind(
-        'Use the word "{}" in your answer.',
-        lambda text, word: word in words_of(text.lower()),
-        _with_its_words,
-        KEYWORDS,
+        'Use the word "{}" in your answer.', lambda text, word: word in words_of(text.lower()), KEYWORDS
     ),
-    "no comma": Kind(
-        "Do not use any comma.",
-        lambda text, _: bool(text) and "," not in text,
-        lambda text: [(None, text)] if text and "," not in text else [],
-    ),
+    "no comma": Kind("Do not use any comma.", lambda text, _: bool(text) and "," not in text),
     "lowercase": Kind(
         "Write your whole answer in lowercase letters, no capitals anywhere.",
         lambda text, _: bool(words_of(text)) and text == text.lower(),
-        lambda text: [(None, text.lower())],
     ),
     "uppercase": Kind(
         "Write your whole answer in capital letters.",
         lambda text, _: bool(words_of(text)) and text == text.upper(),
-        lambda text: [(None, text.upper())],
     ),
     "closing sentence": Kind(
         f'End your answer with exactly this sentence: "{CLOSING}"',
         lambda text, _: text.rstrip(' "\n').endswith(CLOSING),
-        lambda text: [(None, f"{text.rstrip()} {CLOSING}")] if _ends_soon(text) else [],
     ),
     "quotation marks": Kind(
         "Put your whole answer in double quotation marks.",
         lambda text, _: len(text) > 2 and text[0] == text[-1] == '"',
-        lambda text: [(None, f'"{text.strip()}"')] if '"' not in text and _ends_soon(text) else [],
     ),
 }
 
@@ -166,22 +112,6 @@ def add_constraints(prompts: Sequence[Prompt], num_tasks: int, seed: int) -> lis
     """`draw_constraints` with each constraint written behind its prompt's last message."""
     drawn = draw_constraints(prompts, num_tasks, seed)
     return [(constraint.behind(prompt), constraint) for prompt, constraint in drawn]
-
-
-def demonstrated(prompt: Prompt, answer: str, rng: random.Random) -> tuple[Prompt, str] | None:
-    """A demonstration of a constraint of a random kind: the prompt that says it, and an answer that keeps it.
-
-    The answer is the person's where it keeps one of that kind, else what a program makes of it; where neither does,
-    another kind is drawn. None for an answer that can show none, such as one without a word.
-    """
-    kinds = list(KINDS)
-    for kind in rng.sample(kinds, len(kinds)):
-        shown = [(Constraint(kind, argument), text) for argument, text in KINDS[kind].shows(answer)]
-        kept = [(constraint, text) for constraint, text in shown if constraint.holds(text)]
-        if kept:
-            constraint, text = rng.choice(kept)
-            return constraint.behind(prompt), text
-    return None
 
 
 def constrained_row(prompt: Prompt, constraint: Constraint) -> dict[str, Any]:

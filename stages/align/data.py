@@ -5,10 +5,9 @@
 
 import json
 import os
-import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +27,7 @@ from rlhf.data import (
 from rlhf.durable import write_text
 from rlhf.errors import InputError
 from rlhf.hub_names import SCHEME
-from rlhf.measuring.constraints import add_constraints, constrained_row, demonstrated
+from rlhf.measuring.constraints import add_constraints, constrained_row
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.splits import assigned_split, conversation_key, in_random_order, interleaved, split_point
 from stages.reading import prefixed
@@ -177,7 +176,6 @@ def divide(
     demonstrations = {part: [division.rows(rows, part) for rows in sources.demonstrations.values()]
                       for part in ("rest", "validation")}  # fmt: skip
     trained = interleaved(demonstrations["rest"], settings.num_demonstrations)
-    trained, num_constrained = with_constraints(trained, settings.constrained_demonstrations)
     texts = {
         part: [t for t in sources.texts if assigned_split(t, {"test": settings.test_share}) == part]
         for part in ("test", "rest")
@@ -208,10 +206,6 @@ def divide(
     for name, rows in parts.items():
         _write(target / f"{name}.jsonl", rows)
     say("data: " + ", ".join(f"{len(rows)} {name}" for name, rows in parts.items()))
-    if num_constrained:
-        say(
-            f"data: {num_constrained} of the demonstrations show a constraint, some of them changed by a program to keep it"
-        )
     return AlignData(target, {part: {name: _write(target / f"{part}-{name}.jsonl", [ranking_row(row) for row in rows])
                                      for name, rows in by_source.items() if rows}
                               for part, by_source in measured.items()}, sources.read)  # fmt: skip
@@ -225,18 +219,6 @@ def prompt_rows(prompts: Sequence[Prompt], constrained_share: float) -> list[dic
     for place, (prompt, constraint) in zip(chosen, constrained, strict=True):
         rows[place] = constrained_row(prompt, constraint)
     return rows
-
-
-def with_constraints(rows: Sequence[Demonstration], share: float) -> tuple[list[Demonstration], int]:
-    """The demonstrations, about a share of them showing a constraint, the same ones each time; and how many do."""
-    rng, given, shown = random.Random(0), list(rows), 0
-    for place, row in enumerate(rows):
-        if split_point(row.prompt, "demonstrated") >= share:
-            continue
-        if made := demonstrated(row.prompt, row.completion, rng):
-            given[place] = replace(row, prompt=made[0], completion=made[1])
-            shown += 1
-    return given, shown
 
 
 def demonstration_row(row: Demonstration) -> dict[str, Any]:

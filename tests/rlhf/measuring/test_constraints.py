@@ -4,8 +4,6 @@ import json
 import random
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from rlhf.errors import InputError
 from rlhf.learning.reward_sources import load_function
@@ -16,7 +14,6 @@ from rlhf.measuring.constraints import (
     add_constraints,
     constrained_row,
     constraint_kept,
-    demonstrated,
     random_constraint,
 )
 
@@ -80,40 +77,9 @@ def test_a_prompt_without_constraint_is_not_judged():
     assert constraint_kept(["a", "b"], ["x", "a, b"], [None, {"kind": "no comma"}]) == [None, 0.0]
 
 
-@pytest.mark.parametrize("asked", [{"kind": "rhymes", "argument": None}, {"sort": "keyword"}])
-def test_a_constraint_that_nobody_can_check_is_one_line(asked):
+@pytest.mark.parametrize("given", [{"kind": "rhymes", "argument": None}, {"sort": "keyword"}])
+def test_a_constraint_that_nobody_can_check_is_one_line(given):
     with pytest.raises(InputError, match="constraint"):
-        constraint_kept(["a"], ["x"], [asked])
+        constraint_kept(["a"], ["x"], [given])
     with pytest.raises(InputError, match=r"known are .*keyword"):
         Constraint("rhymes")
-
-
-@given(st.text(), st.integers(0, 99))
-@example("", 0)
-@example("First. Second! Third?", 0)
-@example("ﬁ ß İ", 1)  # words that capitals and small letters change the length of
-def test_a_demonstration_keeps_the_constraint_that_its_prompt_says(answer, seed):
-    made = demonstrated("Why?", answer, random.Random(seed))
-    if made is None:
-        assert not any(character.isalnum() for character in answer)
-        return
-    prompt, text = made
-    said = prompt[-1]["content"].removeprefix("Why?\n\n")
-    kinds = [(kind, argument) for kind in KINDS for argument, _ in KINDS[kind].shows(answer)]
-    constraints = [Constraint(kind, argument) for kind, argument in kinds]
-    assert any(one.text == said and one.holds(text) for one in constraints)
-
-
-def test_every_kind_is_shown_by_a_short_answer_and_letters_alone_are_changed():
-    answer = "Rain falls from clouds. It feeds rivers. People drink the water. Plants do too at home."
-    shown = [demonstrated("Why?", answer, random.Random(seed)) for seed in range(300)]
-    said = {prompt[-1]["content"].removeprefix("Why?\n\n") for prompt, _ in shown}
-    assert {kind for kind in KINDS if any(Constraint(kind, a).text in said for a, _ in KINDS[kind].shows(answer))} == set(KINDS) - {"at least n words"}  # fmt: skip
-    texts = {text for _, text in shown}
-    assert texts == {
-        answer, answer.lower(), answer.upper(), f'"{answer}"', f"{answer} I hope this helps.",
-        "* Rain falls from clouds.\n* It feeds rivers.\n* People drink the water.\n* Plants do too at home.",
-    }  # fmt: skip
-    long = "Rain falls. " * 40
-    kinds = {prompt[-1]["content"] for s in range(200) if (made := demonstrated("Why?", long, random.Random(s))) for prompt in made[:1]}  # fmt: skip
-    assert any("at least 40" in said for said in kinds) and not any("exactly this" in said for said in kinds)

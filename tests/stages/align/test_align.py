@@ -13,15 +13,15 @@ import pytest
 from transformers import GPT2Config
 
 from annotate.labels import LabelStore
-from rlhf.data import Demonstration, as_messages, read_demonstrations, read_prompts, read_rankings
+from rlhf.data import Demonstration, read_demonstrations, read_prompts, read_rankings
 from rlhf.errors import InputError
-from rlhf.measuring.constraints import KINDS, REWARD, Constraint
+from rlhf.measuring.constraints import REWARD, Constraint
 from rlhf.models.gpt import GPT
 from rlhf.models.tokenizer import load_tokenizer, train_tokenizer
 from rlhf.splits import assigned_split, conversation_key, interleaved, split_point
 from rlhf.store import Store
 from stages import align
-from stages.align.data import demonstration_row, divide, with_constraints
+from stages.align.data import demonstration_row, divide
 from stages.settings import AlignDataSettings
 from tests.rows import write
 from tests.stages.conftest import TEXTS
@@ -36,7 +36,6 @@ RECIPE = {
         "tasks": "tasks.jsonl",
         "num_demonstrations": 40,
         "num_prompts": 30,
-        "constrained_demonstrations": 0.4,
         "constrained_share": 0.4,
         "num_test_prompts": 6,
         "max_prompt_tokens": 60,
@@ -160,27 +159,6 @@ def test_turns_that_are_not_to_be_learned_stay_so_in_the_divided_files(tmp_path)
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(demonstration_row(row)) + "\n" for row in rows))
     assert read_demonstrations(file) == rows
-
-
-def test_a_share_of_the_demonstrations_show_a_constraint_and_the_others_stay():
-    answer, rows = "Rain falls from clouds. It feeds rivers.", []
-    for i in range(100):
-        turns = [("user", f"first {i}"), ("assistant", "b"), ("user", f"then {i}")]
-        later = [{"role": role, "content": text} for role, text in turns]
-        rows += [Demonstration(prompt=later, completion=answer, unlearned=(1,)), Demonstration(prompt=f"one {i}", completion=answer)]  # fmt: skip
-        rows += [Demonstration(prompt=f"silent {i}", completion="…, …")]
-    made, count = with_constraints(rows, 0.4)
-    changed = [(old, new) for old, new in zip(rows, made, strict=True) if old != new]
-    assert len(changed) == count and 0.25 < count / 200 < 0.55
-    for old, new in changed:
-        *before, last = as_messages(new.prompt)
-        asked = as_messages(old.prompt)[-1]["content"]
-        assert before == as_messages(old.prompt)[:-1] and new.unlearned == old.unlearned
-        said = last["content"].removeprefix(f"{asked}\n\n")
-        assert any(Constraint(kind, argument).text == said and Constraint(kind, argument).holds(new.completion)
-                   for kind in KINDS for argument, _ in KINDS[kind].shows(old.completion))  # fmt: skip
-    assert with_constraints(rows, 0.4) == (made, count)
-    assert with_constraints(rows, 0.0) == (rows, 0)
 
 
 @LLAMA
