@@ -325,11 +325,14 @@ def tuned(
         settings_of(RewardSettings, read_recipe(options.recipe), "reward", **{**given, **one}) for one in each
     ]
     folders = [reward.run(settings, Store(options.work / "store"), None, print).path for settings in of]
-    model, tokenizer = load_scalar(folders[0]), load_tokenizer(folders[0])
-    weights = [load_scalar(folder).state_dict() for folder in folders]
-    model.load_state_dict({name: torch.stack([one[name] for one in weights]).mean(0) for name in weights[0]})
+    models, tokenizer = [load_scalar(folder) for folder in folders], load_tokenizer(folders[0])
+    with torch.no_grad():
+        for mine, *others in zip(*(model.parameters() for model in models), strict=True):
+            mine.copy_(torch.stack([mine, *others]).mean(0))
     flat = [(row.prompt, text) for _, row in parts["validation"] for text in row.completions]
-    scores = iter(score_completions(model, tokenizer, flat, batch_size=BATCH, max_length=of[0].max_length))
+    scores = iter(
+        score_completions(models[0], tokenizer, flat, batch_size=BATCH, max_length=of[0].max_length)
+    )
     pairs: list[RankedPair] = []
     for source, row in parts["validation"]:
         pairs += ranked_pairs([row], [[next(scores) for _ in row.completions]], source)

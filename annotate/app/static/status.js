@@ -13,7 +13,7 @@ export function say(text, link = null) {
 /** Say what is wrong with a request that is sent again by itself, and what becomes of the work; null: nothing any more. */
 export function report(error) {
   if (error === null) return say(null);
-  if (error.status === 401 || !error.passing) return told(error);
+  if (!error.passing) return told(error);
   return say(error.status === 0 ? t("error.unreachable") : t("error.cannot_write", { reason: error.message }));
 }
 
@@ -23,6 +23,7 @@ export function told(error) {
   return say(whatFailed(error));
 }
 
+/** A request's failure in the page's words. */
 export const whatFailed = (error) => (error.status === 0 ? t("error.no_answer") : t("error.refused", { reason: error.message }));
 
 let timer = null;
