@@ -20,7 +20,7 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 class Demonstration:
     """A prompt and the answer a person wrote for it.
 
-    unlearned: places in the prompt of assistant turns that the source says not to learn (OpenAI's `weight: 0`).
+    unlearned: places in the prompt of assistant turns that are not to be learned, as the source says (OpenAI's `weight: 0`) or for want of words.
     """
 
     prompt: Prompt

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import prompt_of
-from rlhf.data.formats.shown import own_words
+from rlhf.data.formats.shown import NO_ANSWER, own_words
 from rlhf.data.formats.turns import labeler_of, number, spelled, text, truth, whole_number
 from rlhf.data.rows import BadRow, LeftOut, NotHeld, Prompt, Ranking, Row, json_within
 
@@ -30,6 +30,8 @@ def listed(row: Row) -> Iterator[Ranking]:
     given = row[name] if name else None
     if not isinstance(given, list) or not given:
         raise BadRow(f'"{name}" must be a list of answers, not {spelled(given) if given else "empty"}')
+    if None in given:
+        raise LeftOut(NO_ANSWER)
     if all(isinstance(one, dict) for one in given):
         texts, known = _of_objects(row, given, str(name))
     else:
@@ -129,6 +131,11 @@ def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> tuple[list[
     """The texts of answers that hold their rank or score, and those."""
     key = next((key for key in TEXT_KEYS if all(isinstance(one.get(key), str) for one in given)), None)
     if key is None:
+        if any(
+            all(one.get(key, 0) is None or isinstance(one.get(key), str) for one in given)
+            for key in TEXT_KEYS
+        ):
+            raise LeftOut(NO_ANSWER)
         raise BadRow(f'the answers in "{name}" have no text (looked for {", ".join(TEXT_KEYS)})')
     texts, ratings = [one[key] for one in given], _ratings(row)
     ranks = [whole_number(one.get("rank")) for one in given]

@@ -5,7 +5,7 @@ from typing import Any
 
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import EMPTY, prompt_of, whole, with_words
-from rlhf.data.formats.shown import own_words
+from rlhf.data.formats.shown import NO_ANSWER, own_words
 from rlhf.data.formats.turns import (
     Turn,
     as_turns,
@@ -43,7 +43,6 @@ TIES = (
 ARE_TIES = ("tie", "is_tie", "winner_tie")
 HAS_VERDICT = frozenset((*VERDICTS, *ARE_TIES)) - {"chosen", "preferred"}
 PART_EARLY = "that part early"
-NO_ANSWER = "without an answer"
 LEAVE_OUT = "--map ignore={} leaves it out"
 
 

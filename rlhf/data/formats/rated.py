@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from rlhf.data.formats.checks import nothing_lost
 from rlhf.data.formats.context import EMPTY
 from rlhf.data.formats.lists import ranks_by_score
-from rlhf.data.formats.shown import JUDGED, shown_answer
+from rlhf.data.formats.shown import JUDGED, is_conversation, shown_answer, shown_conversation
 from rlhf.data.formats.turns import labeler_of, number, whole_number
 from rlhf.data.rows import BadRow, Demonstration, LeftOut, Ranking, Row, as_messages
 
@@ -84,7 +84,7 @@ def _unjudged(row: Row) -> Row:
 
 
 def _single(row: Row) -> Demonstration:
-    (found,) = shown_answer(row)
+    (found,) = shown_conversation(row) if is_conversation(row) else shown_answer(row)
     nothing_lost(found, row)
     return found
 

@@ -33,6 +33,7 @@ VERDICTS = (
 )  # fmt: skip
 JUDGED = (*VERDICTS, "weight")
 IS_JUDGED = frozenset(JUDGED)
+NO_ANSWER = "without an answer"
 
 
 def refuse_rejected(row: Row) -> None:
@@ -61,14 +62,14 @@ def demonstration(turns: Sequence[Turn]) -> Demonstration:
     """A conversation up to its last answer that may be learned. Raises LeftOut where there is none."""
     answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
-        raise LeftOut("without an answer")
+        raise LeftOut(NO_ANSWER)
     learned = [i for i in answers if turns[i].learned]
     if not learned:
         raise LeftOut("whose answers are not to be learned")
     last = learned[-1]
     if not turns[last].content.strip():
-        raise LeftOut("without an answer")
-    unlearned = tuple(i for i in answers if i < last and not turns[i].learned)
+        raise LeftOut(NO_ANSWER)
+    unlearned = tuple(i for i in answers if i < last and not (turns[i].learned and turns[i].content.strip()))
     return Demonstration(prompt=with_words(turns[:last]), completion=turns[last].content, unlearned=unlearned)
 
 
@@ -104,6 +105,16 @@ def waits(row: Row) -> bool:
     return ROLE_NAMES.get(role.lower()) == "user"
 
 
+def is_conversation(row: Row) -> bool:
+    """Whether a row's conversation holds its answer."""
+    return any(name in row for name in CONVERSATIONS) and not waits(row)
+
+
+def is_only_conversation(row: Row) -> bool:
+    """Whether what a row says of its answer, such as a rating, can only be of that in its conversation."""
+    return is_conversation(row) and not any(name in row for name in ANSWERS)
+
+
 def is_asked(row: Row) -> bool:
     """Whether a row asks something that the column of an answer answers, and is no conversation that holds its answer."""
     return waits(row) or any(name in row for name in (*ASKED, "input"))
@@ -136,7 +147,7 @@ def shown_answer(row: Row) -> Iterator[Demonstration]:
     if isinstance(given, str):
         prompt, completion = prompt_of(row), own_words(row, given)
         if not completion.strip():
-            raise LeftOut("without an answer")
+            raise LeftOut(NO_ANSWER)
         yield Demonstration(prompt=prompt, completion=completion)
         return
     if not isinstance(given, dict | list):

@@ -181,8 +181,18 @@ FORMATS: tuple[Format, ...] = (
         rankings=lists.listed, prompts=shown.asked,
     ),
     Format(
+        name="rated conversations", needs=(_any(CONVERSATIONS),),
+        uses=(*ASKED, *CONTEXT, *shown.JUDGED, *rated.RATINGS, *rated.ABOUT_RATINGS),
+        when=lambda row: shown.is_only_conversation(row) and rated.rating_of(row) is not None,
+        rankings=Together(rated.rated_rankings), demonstrations=RATED, prompts=shown.asked_conversation, answers=rated.to_rate,
+    ),
+    Format(
         name="messages", needs=(_any(CONVERSATIONS),), uses=(*ASKED, *CONTEXT, *shown.JUDGED),
-        when=lambda row: not shown.waits(row),
+        when=lambda row: shown.is_only_conversation(row) and rated.lacks_rating(row), demonstrations=RATED,
+    ),
+    Format(
+        name="messages", needs=(_any(CONVERSATIONS),), uses=(*ASKED, *CONTEXT, *shown.JUDGED),
+        when=shown.is_conversation,
         demonstrations=shown.shown_conversation, prompts=shown.asked_conversation,
     ),
     Format(

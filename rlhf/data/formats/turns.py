@@ -136,13 +136,16 @@ def message(value: Any, column: str) -> Turn:
         raise BadRow(
             f'a message in "{column}" needs a role of {", ".join(ROLES)}, not {role or "nothing"!s:.40}'
         )
-    key = next((key for key in CONTENT_KEYS if value.get(key) is not None), None)
-    if key is None:
+    given = [value[key] for key in CONTENT_KEYS if key in value]
+    if not given:
         raise BadRow(f'a message in "{column}" has no text')
+    said = next(
+        (one for one in given if one is not None), ""
+    )  # null is what a blank text is: an answer nobody gave
     is_left = (
         value.get("train") is False or value.get("loss") is False
     )  # axolotl and others spell the weight so
-    return Turn(known, content(value[key], column), not is_left and is_learned(value.get("weight")))
+    return Turn(known, content(said, column), not is_left and is_learned(value.get("weight")))
 
 
 def content(value: Any, column: str) -> str:
@@ -178,7 +181,13 @@ def conversation(value: Any, column: str, alternating: bool = False) -> list[Tur
         return exchanges(value, column)
     if all(isinstance(one, dict) and {"input", "output"} <= one.keys() for one in value):
         return exchanges([(one["input"], one["output"]) for one in value], column)
-    return [message(one, column) for one in value]
+    turns = [message(one, column) for one in value]
+    said = [
+        turn for turn in turns if turn.role != "system" or turn.content.strip()
+    ]  # as a blank column `system` is nothing
+    if not said:
+        raise LeftOut("without a conversation")
+    return said
 
 
 def exchanges(pairs: Iterable[Sequence[Any]], column: str) -> list[Turn]:

@@ -86,6 +86,7 @@ SHAPES = {
     "MetaMath, ms-swift": ({"query": Q, "response": GOOD}, TOLD),
     "self-instruct": ({"instruction": Q, "instances": [{"input": "", "output": GOOD}]}, TOLD),
     "OpenAI fine-tuning": ({"messages": [user(), assistant(GOOD)]}, TOLD),
+    "conversations with a rating": ({"messages": [user(), assistant(GOOD)], "score": 4.5}, TOLD),
     "content parts": ({"messages": [user(part(Q)), assistant(part(GOOD))]}, TOLD),
     "weight 0": ({"messages": [user(), assistant(GOOD), user("Again."), assistant(BAD, weight=0)]}, {LEARN: GOOD, ASK: False}),
     "ShareGPT": ({"conversations": [{"from": "human", "value": Q}, {"from": "gpt", "value": GOOD}]}, TOLD),

@@ -146,6 +146,10 @@ TOGETHER = {
         {"prompt": "q", "response": "a", "score": 1},
         {"prompt": "q", "response": "b", "score": 2},
     ],
+    "rated conversations": [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "score": 1},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}], "score": 2},
+    ],
     "flat trees": [
         {"message_id": "1", "parent_id": None, "role": "prompter", "text": "q"},
         {"message_id": "2", "parent_id": "1", "role": "assistant", "text": "a", "rank": 0},

@@ -103,6 +103,42 @@ def test_pairs_and_conversations_that_are_null_are_left_out(tmp_path):
         read_rankings(write(tmp_path / "none.jsonl", pairs[1:2] * 3))
 
 
+def said(*turns):
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def test_a_message_that_is_null_is_as_a_blank_one(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for nothing in (None, "", " "):
+        unanswered = said(("user", "q"), ("assistant", nothing))
+        untold = said(("system", nothing), ("user", "q"), ("assistant", "a"))
+        between = said(("user", "p"), ("assistant", nothing), ("user", "q"), ("assistant", "b"))
+        found = read_demonstrations(write(path, [unanswered, untold, between]))
+        assert found.account.left_out == {"without an answer": 1}
+        assert [(len(row.prompt), row.completion, row.unlearned) for row in found] == [
+            (1, "a", ()),
+            (3, "b", (1,)),
+        ]
+    with pytest.raises(InputError, match="all are left out: 1 without a conversation"):
+        read_demonstrations(write(path, [said(("system", None))]))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [["a", None, "b"], [{"text": "a", "score": 1}, {"text": None, "score": 3}, {"text": "b", "score": 2}]],
+)
+def test_a_list_with_an_answer_that_is_null_is_left_out(tmp_path, answers):
+    whole = {"prompt": "q", "completions": ["a", "b"], "ranks": [0, 1]}
+    found = read_rankings(
+        write(tmp_path / "a.jsonl", [whole, {"prompt": "q", "completions": answers, "ranks": [0, 1, 2]}])
+    )
+    assert len(found) == 1 and found.account.left_out == {"without an answer": 1}
+    with pytest.raises(InputError, match=r"a.jsonl:1: the answers in .* have no text"):
+        read_rankings(
+            write(tmp_path / "a.jsonl", [{"prompt": "q", "completions": [{"score": 1}, {"score": 2}]}])
+        )
+
+
 @pytest.mark.parametrize("content", ["", "\n\n"])
 def test_an_empty_file_is_refused(tmp_path, content):
     (tmp_path / "a.jsonl").write_text(content)

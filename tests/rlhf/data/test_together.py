@@ -85,6 +85,28 @@ def test_the_weight_of_a_file_is_that_of_the_rated_answers_in_it(tmp_path):
     assert sorted(row.completion for row in found) == ["x", "x", "y", "y", "z"]
 
 
+def rated_talk(completion, rating, prompt="q", **more):
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+    return {"messages": turns, "score": rating, **more}
+
+
+def test_rated_conversations_are_read_as_rated_answers_are(tmp_path):
+    path = write(
+        tmp_path / "a.jsonl",
+        rated_talk("good", 5),
+        rated_talk("bad", 1),
+        rated_talk("sole", 2, prompt="other"),
+    )
+    found = read_demonstrations(path)
+    assert [row.completion for row in found] == ["good", "sole"]
+    assert found.account.left_out == {"rated below others": 1}
+    assert compared(read_rankings(path)) == [("", ("good", "bad"), (0, 1))]
+    assert [row[-1]["content"] for row in read_prompts(path)] == ["q", "q", "other"]
+    found = read_demonstrations(write(path, rated_talk("good", 5), rated_talk("unrated", None)))
+    assert [row.completion for row in found] == ["good"]
+    assert found.account.left_out == {"without a rating beside rated answers": 1}
+
+
 # Trees with one message a row
 
 
