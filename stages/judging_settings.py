@@ -67,6 +67,11 @@ class EvalSettings(JudgingSettings, ReadingSettings):
         None, "reward model that was climbed: shown beside the judge, and best-of-n chooses by it"
     )
     rankings: str | None = setting(None, "measure the reward model on these rankings too")
+    demonstrations: str | None = setting(
+        None,
+        "people's own answers to some of the prompts: each policy is judged against them, too",
+        common=False,
+    )
     tasks: str | None = setting(
         None, "instructions to put constraints on that a program checks", common=False
     )

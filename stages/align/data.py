@@ -66,9 +66,9 @@ class AlignData:
     measured: dict[str, dict[str, Path]]
     read: list[dict[str, Any]]
 
-    @property
-    def has_tasks(self) -> bool:
-        return Path(self.file("tasks")).exists()
+    def has(self, part: str) -> bool:
+        """Whether there is a part that may be missing."""
+        return Path(self.file(part)).exists()
 
     def file(self, part: str) -> str:
         """Where a part is, such as `rankings_gold`."""
@@ -176,6 +176,7 @@ def divide(
     demonstrations = {part: [division.rows(rows, part) for rows in sources.demonstrations.values()]
                       for part in ("rest", "validation")}  # fmt: skip
     trained = interleaved(demonstrations["rest"], settings.num_demonstrations)
+    tested = division.prompts(short, "test", settings.num_test_prompts)
     texts = {
         part: [t for t in sources.texts if assigned_split(t, {"test": settings.test_share}) == part]
         for part in ("test", "rest")
@@ -191,12 +192,14 @@ def divide(
         "prompts": prompt_rows(
             division.prompts(short, "rest", settings.num_prompts), settings.constrained_share
         ),
-        "prompts_test": [{"prompt": p} for p in division.prompts(short, "test", settings.num_test_prompts)],
+        "prompts_test": [{"prompt": p} for p in tested],
         "texts": [
             {"text": t} for t in interleaved([texts["rest"], [_as_text(row) for row in trained]], 10**9)
         ],
         "texts_test": [{"text": t} for t in texts["test"]],
     }
+    if answers := _demonstrated(tested, sources):
+        parts["demonstrations_test"] = answers
     if sources.tasks:
         parts["tasks"] = [{"prompt": task} for task in sources.tasks]
     measured = {part: {name: division.rows(rows, part)[: settings.num_measured] for name, rows in sources.rankings.items()}
@@ -229,6 +232,13 @@ def demonstration_row(row: Demonstration) -> dict[str, Any]:
     for place in row.unlearned:
         messages[place]["weight"] = 0
     return {"messages": [*messages, {"role": "assistant", "content": row.completion}]}
+
+
+def _demonstrated(prompts: Sequence[Prompt], sources: Sources) -> list[dict[str, Any]]:
+    """People's own answers to these prompts, as far as the sources have any."""
+    asked = {fingerprint(as_messages(prompt)) for prompt in prompts}
+    rows = (row for rows in sources.demonstrations.values() for row in rows)
+    return [demonstration_row(row) for row in rows if fingerprint(as_messages(row.prompt)) in asked]
 
 
 def _rankings(

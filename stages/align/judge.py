@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rlhf.data import read_prompt_rows, read_prompts, read_rankings
+from rlhf.data import read_demonstrations, read_prompt_rows, read_prompts, read_rankings
 from stages.align.data import AlignData
-from stages.judging.answers import Model
+from stages.judging.answers import Model, answers_to
 from stages.judging.judges import model_scorer
 from stages.judging.judgment import Judgment
 from stages.judging.kept import MeasurementCache
@@ -28,15 +28,20 @@ def judge_policies(
 ) -> dict[str, Any]:
     """Every measurement of the report. policies in order: peers, base, sft, checkpoints on the way, ppo; judges: reward, gold."""
     reward, gold = (model_scorer(model.folder, model.hash, name, kept) for name, model in judges.items())
-    prompts = read_prompts(parts.file("tasks")) if parts.has_tasks else ()
+    prompts = read_prompts(parts.file("tasks")) if parts.has("tasks") else ()
     folders = [str(model.folder) for model in policies.values()]
     tasks = (
         fitting_tasks(folders, prompts, settings, seed, prefixed("judge: tasks", kept.say)) if prompts else []
     )
+    rows = read_prompt_rows(parts.file("prompts_test"))
+    written = (
+        read_demonstrations(parts.file("demonstrations_test")) if parts.has("demonstrations_test") else ()
+    )
     judgment = Judgment(
-        settings, policies, "sft", read_prompt_rows(parts.file("prompts_test")), gold, reward, kept, seed,
+        settings, policies, "sft", rows, gold, reward, kept, seed,
         tasks, parts.file("texts_test"),
         [name for name in policies if name.startswith("ppo at ")], list(policies)[: list(policies).index("base")],
+        answers_to([row.prompt for row in rows], written),
     )  # fmt: skip
     return judgment.run() | {
         "reward_models": {

@@ -1,11 +1,11 @@
 """Answers of policies to be judged, and the best of several among them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 
-from rlhf.data import Prompt, PromptRow, as_messages
+from rlhf.data import Demonstration, Prompt, PromptRow, as_messages, fingerprint
 from rlhf.errors import InputError
 from rlhf.learning.prompts import ROUND_TO, encode_prompts
 from rlhf.learning.rollout import Rollout
@@ -39,6 +39,20 @@ class Answers:
     lengths: list[int]
     kl: list[float | None]
 
+    @classmethod
+    def written(cls, texts: Sequence[str]) -> "Answers":
+        """Texts that people wrote and no model drew: they end, and of tokens nothing is known."""
+        return cls(list(texts), [True] * len(texts), [], [None] * len(texts))
+
+    def at(self, places: Sequence[int]) -> "Answers":
+        """Those to some of the prompts, where each has one answer."""
+        return Answers(
+            [self.texts[i] for i in places],
+            [self.ended[i] for i in places],
+            [self.lengths[i] for i in places],
+            [self.kl[i] for i in places],
+        )
+
     @property
     def num_words(self) -> list[int]:
         return [len(text.split()) for text in self.texts]
@@ -48,6 +62,14 @@ class Answers:
         """Nats per completion; None where it is unknown."""
         known = [kl for kl in self.kl if kl is not None]
         return round(sum(known) / len(known), 4) if known and len(known) == len(self.kl) else None
+
+
+def answers_to(prompts: Sequence[Prompt], demonstrations: Iterable[Demonstration]) -> list[str]:
+    """The first answer that the demonstrations hold to each prompt, "" where they hold none."""
+    found: dict[str, str] = {}
+    for row in demonstrations:
+        found.setdefault(fingerprint(as_messages(row.prompt)), row.completion)
+    return [found.get(fingerprint(as_messages(prompt)), "") for prompt in prompts]
 
 
 def fitting_prompts(

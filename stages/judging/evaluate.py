@@ -5,7 +5,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlhf.data import PromptRow, Ranking, fingerprint, read_options, read_prompts, read_rankings, read_texts
+from rlhf.data import (
+    PromptRow,
+    Ranking,
+    fingerprint,
+    read_demonstrations,
+    read_options,
+    read_prompts,
+    read_rankings,
+    read_texts,
+)
 from rlhf.errors import InputError
 from rlhf.inputs import load_prompts, locate_model
 from rlhf.learning.reward_sources import is_function
@@ -13,7 +22,7 @@ from rlhf.models.sources import content_hash
 from rlhf.starter.items import Item, take_items
 from rlhf.starter.judge import judge
 from rlhf.store import NAME, Store
-from stages.judging.answers import Answers, Model, fitting_prompts
+from stages.judging.answers import Answers, Model, answers_to, fitting_prompts
 from stages.judging.judges import Judge, Scorer, named_judge, named_scorer
 from stages.judging.judgment import Judgment
 from stages.judging.kept import MeasurementCache
@@ -56,11 +65,22 @@ def _judged(
     rows, items = _prompts(settings, models, say)
     scorer = named_scorer(store, settings.reward, kept) if settings.reward else None
     judge = _judge(settings, store, items, scorer, kept, labels_url)
+    written = _demonstrations(settings, rows, say)
     tasks = _tasks(settings, models, say)
     rankings = _rankings(settings, say)
     say(f"eval: {', '.join(models)} on {len(rows)} prompts")
     results = Judgment(
-        settings, models, settings.against, rows, judge, scorer, kept, settings.seed, tasks, settings.texts
+        settings,
+        models,
+        settings.against,
+        rows,
+        judge,
+        scorer,
+        kept,
+        settings.seed,
+        tasks,
+        settings.texts,
+        demonstrations=written,
     ).run()
     if rankings:
         model, entry = locate_model(store, str(settings.reward))
@@ -112,6 +132,27 @@ def _prompts(
         return fitting_prompts([str(model.folder) for model in models.values()], rows, settings, say), []
     items = starter_items(settings)
     return [PromptRow(prompt=item.prompt) for item in items], items
+
+
+def _demonstrations(
+    settings: EvalSettings, rows: Sequence[PromptRow], say: Callable[[str], None]
+) -> list[str]:
+    """People's own answers to the prompts, "" to those that have none; [] without --demonstrations.
+
+    Raises InputError where no prompt has one.
+    """
+    if not settings.demonstrations:
+        return []
+    options = read_options(settings, prefixed("eval", say))
+    written = answers_to(
+        [row.prompt for row in rows], read_demonstrations(settings.demonstrations, options=options)
+    )
+    if not any(written):
+        raise InputError(
+            f"--demonstrations {settings.demonstrations}: answers none of the {len(rows)} prompts"
+        )
+    say(f"eval: {sum(map(bool, written))} of {len(rows)} prompts have an answer in {settings.demonstrations}")
+    return written
 
 
 def starter_items(settings: EvalSettings) -> list[Item]:

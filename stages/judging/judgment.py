@@ -1,7 +1,7 @@
 """Policies judged against each other: who wins, how sure that is, what it cost, and how far each went from a reference."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +26,7 @@ from stages.judging.sampled import SampleFile
 from stages.judging_settings import JudgingSettings
 
 NUM_EXAMPLES = 100
+DEMONSTRATIONS = "demonstrations"  # the side of people's own answers
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Judgment:
     and whose best of n is judged. reward: what PPO trained on, where it is not the judge. tasks: prompts to measure
     constraints on. texts: a file of plain text to measure the loss on. Neither is measured for `on_the_way`, checkpoints
     in the middle of training. peers: models of other people, whose loss on plain text is left out: with other tokens it
-    cannot be compared with ours.
+    cannot be compared with ours. demonstrations: people's own answers to the rows, "" to those that have none. What wins
+    against them says how far the models are from people, and what the base loses to them how far this judge can see.
     """
 
     settings: JudgingSettings
@@ -51,6 +53,7 @@ class Judgment:
     texts: str | None = None
     on_the_way: Sequence[str] = ()
     peers: Sequence[str] = ()
+    demonstrations: Sequence[str] = ()
 
     def run(self) -> dict[str, Any]:
         """Every measurement of the report, as JSON."""
@@ -74,7 +77,10 @@ class Judgment:
             "reference": self.reference,
             "temperature": self.settings.temperature,
             "policies": {name: described(given[name], scores[name], rewards[name]) for name in given},
-            "comparisons": [row for pair, found in outcomes.items() if (row := self._comparison(*pair, given, found))],
+            "comparisons": [
+                *(row for pair, found in outcomes.items() if (row := self._comparison(*pair, given, found))),
+                *self._against_demonstrations({name: given[name] for name in given if name not in self.on_the_way}),
+            ],
             "strengths": self._strengths(outcomes),
             "curve": self._curve(given, scores, rewards),
             "changes": self._changes(given),
@@ -156,6 +162,22 @@ class Judgment:
             "win_rate_at_equal_length": round(equal[0], 4),
             "ci95_at_equal_length": [round(x, 4) for x in equal[1:]],
         }
+
+    def _against_demonstrations(self, given: Mapping[str, Answers]) -> list[dict[str, Any]]:
+        """Each policy against people's own answers, on the prompts that have one (Stiennon et al. 2020, section 4.1)."""
+        places = [i for i, text in enumerate(self.demonstrations) if text]
+        if not places:
+            return []
+        part = replace(self, rows=[self.rows[i] for i in places], demonstrations=())
+        theirs = Answers.written([self.demonstrations[i] for i in places])
+        sides = {name: answers.at(places) for name, answers in given.items()} | {DEMONSTRATIONS: theirs}
+        rows = [
+            part._comparison(
+                name, DEMONSTRATIONS, sides, self.judge.compare(part.rows, sides, name, DEMONSTRATIONS)
+            )
+            for name in given
+        ]
+        return [row for row in rows if row]
 
     def _strengths(self, outcomes: Mapping[tuple[str, str], Sequence[Outcome]]) -> list[dict[str, Any]]:
         """Bradley–Terry strengths with ties, strongest first; empty where they are undefined."""

@@ -5,13 +5,14 @@ from itertools import pairwise
 from typing import Any
 
 from rlhf.intervals import mean_interval
+from stages.judging.judgment import DEMONSTRATIONS
 
 Results = Mapping[str, Any]
 
 
 def findings(results: Results) -> list[str]:
     """A sentence for each thing that was measured, the most wanted first; what was not measured gives none."""
-    parts = (wins, checkpoint, lengths, constraints, text_loss, likeness, reward_models)
+    parts = (wins, sight, checkpoint, lengths, constraints, text_loss, likeness, reward_models)
     return [sentence for part in parts for sentence in part(results)]
 
 
@@ -44,6 +45,24 @@ def won(row: Mapping[str, Any]) -> str:
     if "win_rate_at_equal_length" in row:
         says += f", at equal length {share(row['win_rate_at_equal_length'])} {between(row['ci95_at_equal_length'])}"
     return f"{says}."
+
+
+def sight(results: Results) -> list[str]:
+    """Whether the judge tells people's own answers from those that training began with."""
+    first = "base" if "base" in results["policies"] else results.get("reference")
+    found = [row for row in main_rows(results) if (row["policy"], row["against"]) == (first, DEMONSTRATIONS)]
+    if not found:
+        return []
+    (row,) = found
+    low, high = 1 - row["ci95"][1], 1 - row["ci95"][0]
+    decided = f"{share(1 - row['win_rate'])} of {row['n'] - row['ties']:,} prompts {between((low, high))}"
+    if low > 0.5:
+        return [
+            f"The judge prefers people's own answers to {first}'s on {decided}: a model's win over {first} is to be read beside that."
+        ]
+    return [
+        f"The judge prefers people's own answers to {first}'s on {decided}, not clearly more than half: what it says of models here is worth little."
+    ]
 
 
 def checkpoint(results: Results) -> list[str]:

@@ -13,7 +13,14 @@ import pytest
 from transformers import GPT2Config
 
 from annotate.labels import LabelStore
-from rlhf.data import Demonstration, read_demonstrations, read_prompts, read_rankings
+from rlhf.data import (
+    Demonstration,
+    as_messages,
+    fingerprint,
+    read_demonstrations,
+    read_prompts,
+    read_rankings,
+)
 from rlhf.errors import InputError
 from rlhf.measuring.constraints import REWARD, Constraint
 from rlhf.models.gpt import GPT
@@ -137,6 +144,9 @@ def test_no_conversation_is_in_two_parts(folder, tmp_path, foreign_model):
     for part in trained.values():
         assert part and not part & gold and not part & held_out
     assert not gold & held_out
+    written = read_demonstrations(data.file("demonstrations_test"))
+    asked = {fingerprint(as_messages(prompt)) for prompt in read_prompts(data.file("prompts_test"))}
+    assert written and {fingerprint(as_messages(row.prompt)) for row in written} <= asked
     # What the file of test rankings holds stands in the training file, too, and is still trained on by nobody.
     tests = {conversation_key(row.prompt) for row in read_rankings(folder / "pairs_test.jsonl")}
     assert len(read_rankings(data.measured["test"]["pairs_test"])) == 15
@@ -195,7 +205,9 @@ def test_a_whole_run_on_models_of_any_make_and_nothing_twice(folder, tmp_path, f
     assert [entry.stage for entry in store.entries()] == ["sft", "reward", "reward", "ppo"]
     _assert_constraints_were_rewards(store.resolve("ppo"))
     assert list(results["policies"]) == [peer, "base", "sft", "best of 2", "ppo at 8", "ppo"]
-    assert len(results["comparisons"]) == 15
+    beside_people = [row["policy"] for row in results["comparisons"] if row["against"] == "demonstrations"]
+    assert beside_people == [peer, "base", "sft", "best of 2", "ppo"]
+    assert len(results["comparisons"]) == 15 + 5
     assert peer in results["tasks"] and peer not in results["text_loss"] and "base" in results["text_loss"]
     assert [point["n"] for point in results["best_of"]] == [1, 2]
     assert {point["policy"] for point in results["curve"]} == {"sft", "ppo at 8", "ppo"}

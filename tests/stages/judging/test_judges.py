@@ -322,6 +322,8 @@ def test_what_cannot_be_judged_is_refused_by_name(base_store, more, reason):
         ({"texts": "nothing.txt"}, "nothing.txt"),
         ({"tasks": "long.jsonl"}, "--tasks long.jsonl .*prompt 2 has"),
         ({"tasks": "nothing.jsonl"}, "nothing.jsonl"),
+        ({"demonstrations": "nothing.jsonl"}, "nothing.jsonl"),
+        ({"demonstrations": "others.jsonl"}, "--demonstrations others.jsonl: answers none of the 2 prompts"),
         ({"reward": "base"}, "not a reward model"),
     ],
 )
@@ -330,6 +332,7 @@ def test_what_is_wrong_with_a_file_or_a_reward_is_said_before_anything_is_measur
     base_tokenizer = load_tokenizer(base_store.resolve("base").path)
     base_tokenizer.save(Path("scalar"))
     Path("long.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("short", "word " * 500)))
+    Path("others.jsonl").write_text(json.dumps({"prompt": "what nobody asks", "completion": "a"}))
     Path("ties.jsonl").write_text(json.dumps({"prompt": "q", "completions": ["a", "b"], "ranks": [0, 0]}))
     lines = []
     settings = EvalSettings(**{"policy": "base", "num_prompts": 2, "max_new_tokens": 4, "num_tasks": 5, "max_task_tokens": 4, **more})  # fmt: skip
@@ -345,6 +348,23 @@ def test_tasks_that_leave_no_room_are_left_out_and_counted(base_store, functions
     results = run(settings, base_store, None, lines.append)
     assert results["tasks"]["base"]["n"] == 1
     assert any("tasks: left out 1 of 2" in line for line in lines)
+
+
+def test_peoples_own_answers_are_one_more_side(base_store, functions):
+    rows = [
+        {"prompt": "short", "completion": "w " * 50},
+        {"prompt": "other", "completion": "w"},
+        {"prompt": "no"},
+    ]
+    Path("asked.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in rows))
+    Path("written.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:1]))
+    lines = []
+    settings = EvalSettings(
+        policy="base", prompts="asked.jsonl", demonstrations="written.jsonl", judge="my_judges:length", max_new_tokens=4
+    )  # fmt: skip
+    (row,) = run(settings, base_store, None, lines.append)["comparisons"]
+    assert (row["policy"], row["against"], row["n"], row["win_rate"]) == ("base", "demonstrations", 1, 0.0)
+    assert "eval: 1 of 3 prompts have an answer in written.jsonl" in lines
 
 
 def test_identical_answers_tie_whatever_batch_each_was_scored_in():

@@ -2,16 +2,17 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
-from rlhf.data import PromptRow, as_messages
+from rlhf.data import Demonstration, PromptRow, as_messages
 from rlhf.inputs import packed_tokens
 from rlhf.measuring.constraints import draw_constraints
 from rlhf.models.checkpoints import context_of, load_policy
 from rlhf.models.tokenizer import Tokenizer, load_tokenizer
-from stages.judging.answers import Model, answer
+from stages.judging.answers import Model, answer, answers_to
 from stages.judging.judges import Scorer
 from stages.judging.judgment import Judgment
 from stages.judging.kept import MeasurementCache
@@ -130,6 +131,34 @@ def test_the_loss_on_a_text_longer_than_the_context_is_that_of_windows_which_the
     assert found["loss"] == pytest.approx(sum(found["by_window"]) / 3, abs=1e-3)
     assert found["tokens"] == 3 * (context - 1) and math.isfinite(found["loss"])
     assert found["loss"] == pytest.approx(float(expected), abs=2e-3)
+
+
+def test_policies_are_judged_against_peoples_own_answers_where_there_are_any(base_store, moved):
+    kept = MeasurementCache(None, lambda line: None)
+    scorer = Scorer("words", "", lambda rows, given: [float(n) for n in given.num_words], kept)
+    models = {"base": Model(base_store.resolve("base").path, "h"), "moved": moved}
+    rows = [PromptRow(prompt=f"Name color {i}.") for i in range(6)]
+    demonstrations = [
+        Demonstration(prompt=rows[i].prompt, completion=text) for i, text in ((0, "a " * 99), (3, "a"))
+    ]
+    demonstrations += [
+        Demonstration(prompt=rows[0].prompt, completion="another"),
+        Demonstration(prompt="?", completion="!"),
+    ]
+    written = answers_to([row.prompt for row in rows], demonstrations)
+    assert [text[:2] for text in written] == ["a ", "", "", "a", "", ""]
+    settings = EvalSettings(max_new_tokens=8)
+    judgment = Judgment(settings, models, "base", rows, scorer, None, kept, 0, demonstrations=written)
+    found, without = judgment.run(), replace(judgment, demonstrations=()).run()
+    *others, base, last = found["comparisons"]
+    assert others == without["comparisons"] and found["strengths"] == without["strengths"]
+    for row, name in ((base, "base"), (last, "moved")):
+        words = len(found["examples"][3]["answers"][name]["text"].split())
+        assert (row["policy"], row["against"], row["n"]) == (name, "demonstrations", 2)
+        assert row["ties"] == (words == 1)
+        assert row["win_rate"] == (0.5 if words > 1 else 0.0)
+    (said,) = [line for line in findings(found) if line.startswith("The judge prefers people's own answers")]
+    assert "to base's on" in said and "worth little" in said  # of two prompts nothing is clear
 
 
 class JudgeByPrompt:
