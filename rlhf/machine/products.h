@@ -18,15 +18,15 @@ struct Matrix {  // y = weights (outputs, inputs) · x, times scales where the w
 
 // A tile is OUTS rows of weights by up to ROWS rows of inputs, whose sums stay in registers.
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers, elsewhere 16
 constexpr int OUTS = 4, ROWS = 6;
 #else
-constexpr int OUTS = 2, ROWS = 2;
+constexpr int OUTS = 4, ROWS = 3;
 #endif
 constexpr int64_t TILE_BYTES = 8192;  // weights that go over all rows together, from the first cache
 
 template <typename T>
-constexpr int64_t STEP = 16;  // numbers that are multiplied at once
+constexpr int64_t STEP = WIDTH;  // numbers that are multiplied at once
 inline lanes step_of(const float* x) { return load(x); }
 #ifdef __AVX512BF16__
 template <>
@@ -63,6 +63,12 @@ inline void sums_of(const lanes (&x)[outs], float* y) {
         _mm_storeu_ps(y, _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1));
         return;
     }
+#elif defined(__AVX__)
+    if constexpr (outs == 4) {
+        const __m256 fours = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+        _mm_storeu_ps(y, _mm256_castps256_ps128(fours) + _mm256_extractf128_ps(fours, 1));
+        return;
+    }
 #endif
     for (int o = 0; o < outs; o++) y[o] = sum(x[o]);
 }
@@ -92,7 +98,8 @@ void tile(const W* weights, const T* x, int64_t inputs, float sums[][OUTS]) {
     for (int r = 0; r < rows; r++) sums_of(total[r], sums[r]);
     for (; c < inputs; c++)
         for (int r = 0; r < rows; r++)
-            for (int o = 0; o < outs; o++) sums[r][o] += wide(weights[o * inputs + c]) * wide(x[r * inputs + c]);
+            for (int o = 0; o < outs; o++)
+                sums[r][o] = add_product(sums[r][o], wide(weights[o * inputs + c]), wide(x[r * inputs + c]));
 }
 
 // y[row · stride + output] of `outs` outputs from `out` on, for up to ROWS rows of x.
@@ -102,13 +109,9 @@ void tiles_of(const Matrix& m, int64_t rows, const W* weights, const T* x, int64
     if constexpr (outs == 1) {  // what is left over of a matrix
         for (int64_t r = 0; r < rows; r++) tile<T, W, 1, 1>(weights, x + r * m.inputs, m.inputs, sums + r);
     } else {
-#ifdef __AVX512F__
         constexpr decltype(&tile<T, W, outs, 1>) tiles[] = {
             tile<T, W, outs, 1>, tile<T, W, outs, 2>, tile<T, W, outs, 3>,
-            tile<T, W, outs, 4>, tile<T, W, outs, 5>, tile<T, W, outs, 6>};
-#else
-        constexpr decltype(&tile<T, W, outs, 1>) tiles[] = {tile<T, W, outs, 1>, tile<T, W, outs, 2>};
-#endif
+            tile<T, W, outs, std::min(4, ROWS)>, tile<T, W, outs, std::min(5, ROWS)>, tile<T, W, outs, ROWS>};
         tiles[rows - 1](weights, x, m.inputs, sums);
     }
     float scale[outs], bias[outs];

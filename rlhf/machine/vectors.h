@@ -1,12 +1,14 @@
-// What kernels.cpp and decoder.cpp share: bfloat16, an exponential that becomes a vector loop, vectors of 16 numbers.
+// What kernels.cpp and decoder.cpp share: bfloat16, an exponential that becomes a vector loop, vectors of one register.
 
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#ifdef __AVX512F__
+#if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace {
@@ -46,7 +48,16 @@ inline float fast_exp(float x) {
     return x < -87.0f ? 0.0f : y;
 }
 
-typedef float lanes __attribute__((vector_size(64)));  // 16 numbers, one register where the processor has such wide ones
+// As many numbers as a register holds: a vector of several registers would be kept in memory between any two additions.
+#if defined(__AVX512F__)
+constexpr int64_t WIDTH = 16;
+#elif defined(__AVX__)
+constexpr int64_t WIDTH = 8;
+#else
+constexpr int64_t WIDTH = 4;
+#endif
+typedef float lanes __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t words __attribute__((vector_size(4 * WIDTH)));
 
 template <typename T>
 inline lanes load(const T* x) {
@@ -54,39 +65,46 @@ inline lanes load(const T* x) {
         lanes y;
         return std::memcpy(&y, x, sizeof y), y;
     } else {
-        typedef uint16_t halves __attribute__((vector_size(32)));
-        typedef uint32_t words __attribute__((vector_size(64)));
+        typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
         halves half;
         std::memcpy(&half, x, sizeof half);
         return (lanes)(__builtin_convertvector(half, words) << 16);
     }
 }
 
-// Sums of products, number by number; of pairs of bfloat16 in 32 bits both products go to one sum.
+// Sums of products, number by number, rounded once where the processor can: by name, for where a compiler puts the two
+// together by itself depends on the loop around them, and then the same row has other sums in other company.
+#if defined(__AVX512F__)
+inline lanes add_product(lanes sum, lanes a, lanes b) { return (lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum); }
+#elif defined(__FMA__)
+inline lanes add_product(lanes sum, lanes a, lanes b) { return (lanes)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum); }
+#elif defined(__aarch64__)
+inline lanes add_product(lanes sum, lanes a, lanes b) { return (lanes)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b); }
+#else
 inline lanes add_product(lanes sum, lanes a, lanes b) { return sum + a * b; }
+#endif
+#if defined(__FMA__) || defined(__aarch64__)
+inline float add_product(float sum, float a, float b) { return __builtin_fmaf(a, b, sum); }
+#else
+inline float add_product(float sum, float a, float b) { return sum + a * b; }
+#endif
+// Of pairs of bfloat16 in 32 bits both products go to one sum.
 #ifdef __AVX512BF16__
 typedef __m512bh pairs;
 inline lanes add_product(lanes sum, pairs a, pairs b) { return (lanes)_mm512_dpbf16_ps((__m512)sum, a, b); }
 #else
-typedef uint32_t pairs __attribute__((vector_size(64)));
+typedef words pairs;
 inline lanes add_product(lanes sum, pairs a, pairs b) {
-    return sum + lanes(a << 16) * lanes(b << 16) + lanes(a & 0xffff0000u) * lanes(b & 0xffff0000u);
+    return add_product(add_product(sum, lanes(a << 16), lanes(b << 16)), lanes(a & 0xffff0000u), lanes(b & 0xffff0000u));
 }
 #endif
 
-// Half of a vector's numbers, from `first` on; GCC has __builtin_shufflevector from version 12 only.
-template <typename Half, typename Whole>
-inline Half half_of(const Whole& whole, size_t first) {
-    Half half;
-    return std::memcpy(&half, reinterpret_cast<const float*>(&whole) + first, sizeof half), half;
-}
-
 inline float sum(lanes x) {  // in halves: one by one every addition would wait for the one before
-    typedef float eight_lanes __attribute__((vector_size(32)));
-    typedef float four_lanes __attribute__((vector_size(16)));
-    const auto eight = half_of<eight_lanes>(x, 0) + half_of<eight_lanes>(x, 8);
-    const auto four = half_of<four_lanes>(eight, 0) + half_of<four_lanes>(eight, 4);
-    return (four[0] + four[1]) + (four[2] + four[3]);
+    float numbers[WIDTH];
+    std::memcpy(numbers, &x, sizeof x);
+    for (int64_t half = WIDTH / 2; half; half /= 2)
+        for (int64_t i = 0; i < half; i++) numbers[i] += numbers[i + half];
+    return numbers[0];
 }
 
 }  // namespace
