@@ -105,15 +105,22 @@ def measure(side: str, name: str, repeats: int = 2) -> dict[str, float]:
 def bound(size: Model, machine: Machine) -> float:
     """Tokens per second if every step took only its products at peak, or only its reading: whichever is longer.
 
-    A step multiplies ROWS tokens with all weights and with the keys and values so far, and reads both once in bfloat16;
-    before the first, the prompts go through the blocks.
+    A step multiplies ROWS tokens with all weights and with the keys and values so far, and reads both once; before the
+    first, the prompts go through the blocks. In the format that is faster here.
     """
-    prompt_s = 2 * ROWS * PROMPT * size.block_weights / machine.products["bfloat16"]
+    return max(
+        _bound(size, machine, name, num_bytes) for name, num_bytes in (("float32", 4), ("bfloat16", 2))
+    )
+
+
+def _bound(size: Model, machine: Machine, name: str, num_bytes: int) -> float:
+    per_second = machine.products[name]
+    prompt_s = 2 * ROWS * PROMPT * size.block_weights / per_second
     steps_s = 0.0
     for width in range(PROMPT, PROMPT + NEW):
         attention = 2 * size.layers * ROWS * width * size.width
-        compute_s = 2 * (ROWS * size.weights + attention) / machine.products["bfloat16"]
-        steps_s += max(compute_s, 2 * (size.weights + ROWS * width * size.cached) / machine.reading)
+        compute_s = 2 * (ROWS * size.weights + attention) / per_second
+        steps_s += max(compute_s, num_bytes * (size.weights + ROWS * width * size.cached) / machine.reading)
     return ROWS * NEW / (prompt_s + steps_s)
 
 
@@ -124,7 +131,11 @@ def main() -> None:
     with_vllm = "RLHF_VLLM" in os.environ and bool(arguments.model)
     if not with_vllm:
         print("vLLM is not among them: RLHF_VLLM=PROGRAM and --model FOLDER add it\n")
-    peers = ["float32", "bfloat16", *(["vLLM"] if with_vllm else [])]
+    peers = [
+        "float32",
+        *(["bfloat16"] if machine.is_fast_in("bfloat16") else []),
+        *(["vLLM"] if with_vllm else []),
+    ]
     print(f"| model | {' | '.join(peers)} | ours | ours / better | bound | share | MiB theirs, ours |")
     print("|---" * (len(peers) + 6) + "|")
     for name in arguments.models:

@@ -183,6 +183,10 @@ class Machine:
         many = torch.zeros(2**27)  # 512 MiB, far more than any cache holds
         return cls(products, 4 * many.numel() / best_s(many.sum, 4), threads)
 
+    def is_fast_in(self, name: str) -> bool:
+        """Whether a format is worth trying: without units for it products take some fifty times as long."""
+        return self.products[name] > self.products["float32"] / 2
+
     def __str__(self) -> str:
         return (
             f"{processor()}, {self.threads} threads, torch {torch.__version__}: products "

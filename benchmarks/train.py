@@ -73,7 +73,7 @@ def measure(side: str, name: str, seconds: float = 4.0) -> dict[str, float]:
 def bound(size: Size, length: int, machine: Machine) -> float:
     """Tokens per second if only the products took time, at peak: 6 operations per weight, 12 per key and channel."""
     per_token = 6 * size.weights + 12 * size.layers * length * size.width
-    return machine.products["bfloat16"] / per_token
+    return max(machine.products.values()) / per_token
 
 
 def main() -> None:
