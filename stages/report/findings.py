@@ -32,6 +32,8 @@ def wins(results: Results) -> list[str]:
     """How the last policy does against each other, and the reference against what it came from."""
     final, reference = final_policy(results), results.get("reference")
     wanted = [row for row in main_rows(results) if row["policy"] == final or row["policy"] == reference]
+    told = (began_with(results), DEMONSTRATIONS)  # by `sight`
+    wanted = [row for row in wanted if (row["policy"], row["against"]) != told]
     wanted.sort(key=lambda row: (row["policy"] != final, row["against"] != reference))
     return [won(row) for row in wanted if " at " not in row["against"]]  # checkpoints on the way have a curve
 
@@ -47,9 +49,14 @@ def won(row: Mapping[str, Any]) -> str:
     return f"{says}."
 
 
+def began_with(results: Results) -> str | None:
+    """The policy that training began with, as far as the results say."""
+    return "base" if "base" in results["policies"] else results.get("reference")
+
+
 def sight(results: Results) -> list[str]:
-    """Whether the judge tells people's own answers from those that training began with."""
-    first = "base" if "base" in results["policies"] else results.get("reference")
+    """Whether the judge tells people's own answers from those of the policy that training began with."""
+    first = began_with(results)
     found = [row for row in main_rows(results) if (row["policy"], row["against"]) == (first, DEMONSTRATIONS)]
     if not found:
         return []

@@ -158,6 +158,9 @@ def test_policies_are_judged_against_peoples_own_answers_where_there_are_any(bas
         assert row["ties"] == (words == 1)
         assert row["win_rate"] == (0.5 if words > 1 else 0.0)
     (said,) = [line for line in findings(found) if line.startswith("The judge prefers people's own answers")]
+    assert not any(
+        line.startswith("base") and "demonstrations" in line for line in findings(found)
+    )  # said once
     assert "to base's on" in said and "worth little" in said  # of two prompts nothing is clear
 
 
