@@ -21,11 +21,7 @@ template <typename T>
 constexpr int64_t PER_WORD = 4 / sizeof(T);
 constexpr int64_t BLOCK = 16;  // keys
 constexpr int TOGETHER = 4;  // queries whose sums stay in registers
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int VECTORS = 4;  // of keys or values, with that many queries
-#else
-constexpr int VECTORS = 2;
-#endif
+constexpr int VECTORS = MANY_REGISTERS ? 4 : 2;  // of keys or values, with that many queries
 constexpr int64_t AT_ONCE = VECTORS * WIDTH;
 
 inline lanes words_of(const float* x) { return load(x); }

@@ -17,12 +17,7 @@ struct Matrix {  // y = weights (outputs, inputs) · x, times scales where the w
 };
 
 // A tile is OUTS rows of weights by up to ROWS rows of inputs, whose sums stay in registers.
-
-#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers, elsewhere 16
-constexpr int OUTS = 4, ROWS = 6;
-#else
-constexpr int OUTS = 4, ROWS = 3;
-#endif
+constexpr int OUTS = 4, ROWS = MANY_REGISTERS ? 6 : 3;
 constexpr int64_t TILE_BYTES = 8192;  // weights that go over all rows together, from the first cache
 
 template <typename T>

@@ -56,6 +56,11 @@ constexpr int64_t WIDTH = 8;
 #else
 constexpr int64_t WIDTH = 4;
 #endif
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr bool MANY_REGISTERS = true;  // 32, elsewhere 16
+#else
+constexpr bool MANY_REGISTERS = false;
+#endif
 typedef float lanes __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t words __attribute__((vector_size(4 * WIDTH)));
 

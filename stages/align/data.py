@@ -30,6 +30,7 @@ from rlhf.hub_names import SCHEME
 from rlhf.measuring.constraints import add_constraints, constrained_row
 from rlhf.models.tokenizer import AnyTokenizer
 from rlhf.splits import assigned_split, conversation_key, in_random_order, interleaved, split_point
+from stages.judging.answers import answers_to
 from stages.reading import prefixed
 from stages.settings import AlignDataSettings
 
@@ -236,9 +237,9 @@ def demonstration_row(row: Demonstration) -> dict[str, Any]:
 
 def _demonstrated(prompts: Sequence[Prompt], sources: Sources) -> list[dict[str, Any]]:
     """People's own answers to these prompts, as far as the sources have any."""
-    asked = {fingerprint(as_messages(prompt)) for prompt in prompts}
     rows = (row for rows in sources.demonstrations.values() for row in rows)
-    return [demonstration_row(row) for row in rows if fingerprint(as_messages(row.prompt)) in asked]
+    answers = zip(prompts, answers_to(prompts, rows), strict=True)
+    return [{"prompt": prompt, "completion": answer} for prompt, answer in answers if answer]
 
 
 def _rankings(

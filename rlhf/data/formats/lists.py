@@ -129,12 +129,10 @@ def _list(row: Row, name: str) -> Sequence[Any]:
 
 def _of_objects(row: Row, given: list[dict[str, Any]], name: str) -> tuple[list[str], dict[str, Any]]:
     """The texts of answers that hold their rank or score, and those."""
-    key = next((key for key in TEXT_KEYS if all(isinstance(one.get(key), str) for one in given)), None)
+    held = [key for key in TEXT_KEYS if all(key in one and isinstance(one[key], str | None) for one in given)]
+    key = next((key for key in held if all(one[key] is not None for one in given)), None)
     if key is None:
-        if any(
-            all(one.get(key, 0) is None or isinstance(one.get(key), str) for one in given)
-            for key in TEXT_KEYS
-        ):
+        if held:
             raise LeftOut(NO_ANSWER)
         raise BadRow(f'the answers in "{name}" have no text (looked for {", ".join(TEXT_KEYS)})')
     texts, ratings = [one[key] for one in given], _ratings(row)

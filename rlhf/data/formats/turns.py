@@ -139,9 +139,8 @@ def message(value: Any, column: str) -> Turn:
     given = [value[key] for key in CONTENT_KEYS if key in value]
     if not given:
         raise BadRow(f'a message in "{column}" has no text')
-    said = next(
-        (one for one in given if one is not None), ""
-    )  # null is what a blank text is: an answer nobody gave
+    # Null is what a blank text is: an answer that nobody gave.
+    said = next((one for one in given if one is not None), "")
     is_left = (
         value.get("train") is False or value.get("loss") is False
     )  # axolotl and others spell the weight so
@@ -182,9 +181,8 @@ def conversation(value: Any, column: str, alternating: bool = False) -> list[Tur
     if all(isinstance(one, dict) and {"input", "output"} <= one.keys() for one in value):
         return exchanges([(one["input"], one["output"]) for one in value], column)
     turns = [message(one, column) for one in value]
-    said = [
-        turn for turn in turns if turn.role != "system" or turn.content.strip()
-    ]  # as a blank column `system` is nothing
+    # A blank column `system` is nothing, too.
+    said = [turn for turn in turns if turn.role != "system" or turn.content.strip()]
     if not said:
         raise LeftOut("without a conversation")
     return said

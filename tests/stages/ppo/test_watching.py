@@ -137,16 +137,10 @@ def test_a_run_that_a_callback_stopped_goes_on_where_it_was_without_the_callback
 
 
 def test_early_stopping_of_transformers_ends_a_run_whose_objective_no_longer_rises(tmp_path):
-    settings = config(episodes=64, eval_every=1, lr=1e-12)  # so that evaluations are alike but for rounding
-    more = {
-        "callbacks": [EarlyStoppingCallback(2, early_stopping_threshold=1e-4)],
-        "eval_dataset": HELD_OUT,
-        "output_dir": tmp_path,
-    }
+    settings = config(episodes=64, eval_every=1, lr=1e-30)  # so that evaluations are all alike
+    more = {"callbacks": [EarlyStoppingCallback(2)], "eval_dataset": HELD_OUT, "output_dir": tmp_path}
     assert len(trainer(settings, **more).train()) == 3
-    again = trainer(
-        settings, **more | {"callbacks": [EarlyStoppingCallback(2, early_stopping_threshold=1e-4)]}
-    )
+    again = trainer(settings, **more | {"callbacks": [EarlyStoppingCallback(2)]})
     assert len(again.train()) == 3 + 2  # the best of before is remembered
 
 
